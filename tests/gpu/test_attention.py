@@ -186,7 +186,7 @@ def test_every_tile(
 
 
 @pytest.mark.parametrize(("size", "length"), [(30, 45), (32, 64)])
-def test_loops_written_out(
+def test_unrolled_loops(
     size: int, length: int, one: GpuBackend, with_tile: Callable[[AttentionTile, bool], None]
 ) -> None:
     """With a tile that a CPU compiles in a second or two."""
@@ -195,7 +195,7 @@ def test_loops_written_out(
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_what_real_devices_get_compiles(stage: Stage, one: GpuBackend) -> None:
+def test_variants_of_real_devices_compile(stage: Stage, one: GpuBackend) -> None:
     stored = one.allocate((1,), float32).stored
     for size, length in itertools.product((32, 64, 128, 256), (100, 512)):
         problem = Problem(stage, stored, (size, size), (length, length), 96, True, True)
@@ -204,7 +204,7 @@ def test_what_real_devices_get_compiles(stage: Stage, one: GpuBackend) -> None:
         assert pipeline.program.workgroup_bytes == variant.bytes
 
 
-def test_the_tile_depends_on_the_width_and_on_how_many_there_are(one: GpuBackend) -> None:
+def test_the_tile_depends_on_the_width_and_the_number_of_heads(one: GpuBackend) -> None:
     stored = one.allocate((1,), float32).stored
     found = {
         (size, heads): choose(
@@ -383,7 +383,7 @@ def test_units_with_float16(loops: GpuBackend, monkeypatch: pytest.MonkeyPatch) 
     ]  # fmt: skip
 
 
-def test_units_and_what_is_not_finite_or_large(loops: GpuBackend) -> None:
+def test_units_with_values_that_are_not_finite_or_large(loops: GpuBackend) -> None:
     """NaN stays in its row; magnitudes beyond float16's range do not cause it."""
     q, k, v = (normal(*shape, seed=i) for i, shape in enumerate(RAGGED))
     q *= np.float32(1e15)
@@ -429,14 +429,14 @@ def unit_programs(one: GpuBackend, monkeypatch: pytest.MonkeyPatch) -> list[Prog
     return programs
 
 
-def test_what_units_of_real_devices_get_fits(
+def test_variants_on_units_of_real_devices_fit(
     one: GpuBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     programs = unit_programs(one, monkeypatch)
     assert all(program.workgroup_bytes <= 49152 for program in programs)
 
 
-def test_what_units_of_real_devices_get_compiles(
+def test_variants_on_units_of_real_devices_compile(
     one: GpuBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dawn = pytest.importorskip("rumus.gpu.engine.dawn", exc_type=ModuleNotFoundError)

@@ -39,7 +39,7 @@ def chain(x: Tensor) -> Tensor:
     return x
 
 
-def test_new_data_give_new_results(gpu: GpuBackend) -> None:
+def test_new_data_gives_new_results(gpu: GpuBackend) -> None:
     draw = np.random.default_rng(0)
     capture, result = captured(gpu, chain, draw.normal(size=(5, 7)))
     for number in range(4):
@@ -49,7 +49,7 @@ def test_new_data_give_new_results(gpu: GpuBackend) -> None:
         assert result.numpy().tobytes() == wanted.numpy().tobytes()
 
 
-def test_a_batch_of_views_is_taken_as_it_is_seen(gpu: GpuBackend) -> None:
+def test_a_batch_may_hold_views(gpu: GpuBackend) -> None:
     capture, result = captured(gpu, lambda x: x * 2.0, np.ones((3, 2)))
     whole = tensor(np.arange(24.0).reshape(4, 6), backend=gpu)
     for view in (whole[1:, 2:4], whole.T[3:, :2], whole[:3, ::3]):
@@ -57,7 +57,7 @@ def test_a_batch_of_views_is_taken_as_it_is_seen(gpu: GpuBackend) -> None:
         assert (result.numpy() == 2 * view.numpy()).all()
 
 
-def test_an_array_is_copied_in_where_it_has_changed(
+def test_an_array_is_copied_in_only_if_it_has_changed(
     gpu: GpuBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     capture, result = captured(gpu, lambda x: x * 2.0, np.ones(6))
@@ -83,7 +83,7 @@ def test_an_array_is_copied_in_where_it_has_changed(
     assert len(copied) == 4
 
 
-def test_a_step_that_writes_to_its_batch_gets_it_anew(gpu: GpuBackend) -> None:
+def test_a_step_that_writes_to_its_batch_gets_a_new_copy(gpu: GpuBackend) -> None:
     def step(x: Tensor) -> Tensor:
         x.assign(x + 1.0)
         return x * 1.0
@@ -95,7 +95,7 @@ def test_a_step_that_writes_to_its_batch_gets_it_anew(gpu: GpuBackend) -> None:
         assert (result.numpy() == np.arange(1, 7)).all()
 
 
-def test_memory_is_used_again_within_a_step_and_by_nobody_else(gpu: GpuBackend) -> None:
+def test_memory_is_reused_only_within_a_step(gpu: GpuBackend) -> None:
     before = gpu.memory_stats().used
     capture, result = captured(gpu, chain, np.ones((64, 64)))
     held = gpu.memory_stats().used - before
@@ -122,7 +122,7 @@ def test_a_result_outlives_its_step(gpu: GpuBackend) -> None:
     assert gpu.memory_stats().used == before
 
 
-def test_random_numbers_go_on(gpu: GpuBackend) -> None:
+def test_random_numbers_continue(gpu: GpuBackend) -> None:
     here, there = Generator(1), Generator(1)
 
     def draws(generator: Generator) -> Step:
@@ -150,7 +150,7 @@ def test_random_numbers_go_on(gpu: GpuBackend) -> None:
         assert here.position == there.position
 
 
-def test_repetitions_that_wait_to_be_submitted(gpu: GpuBackend) -> None:
+def test_replays_that_wait_to_be_submitted(gpu: GpuBackend) -> None:
     """Longer than a submission; the last part is still pending when new scalars follow."""
     here, there = Generator(4), Generator(4)
 
@@ -191,7 +191,7 @@ def test_live_scalars(gpu: GpuBackend) -> None:
         assert result.tolist() == [10 * value] * 3
 
 
-def test_live_code_that_does_something_else_is_refused(gpu: GpuBackend) -> None:
+def test_live_code_that_changes_is_refused(gpu: GpuBackend) -> None:
     out, kind = zeros((3,), backend=gpu), ["fill"]
 
     def act() -> None:
@@ -213,7 +213,7 @@ def test_live_code_that_does_something_else_is_refused(gpu: GpuBackend) -> None:
     capture.replay([np.ones(3, np.float32)])
 
 
-def test_a_step_is_valid_while_what_it_uses_is_there(gpu: GpuBackend) -> None:
+def test_a_step_is_valid_while_its_memory_exists(gpu: GpuBackend) -> None:
     class Layer:
         weight = tensor(np.eye(3), backend=gpu)
         training = True
@@ -267,7 +267,7 @@ def test_indices_that_a_step_copies_out_of_its_batch(gpu: GpuBackend) -> None:
     np.testing.assert_array_equal(result.numpy()[:, 0], [6, 0, 9, 3])
 
 
-def test_what_is_known_of_a_copy_ends_with_its_next_write(gpu: GpuBackend) -> None:
+def test_known_bounds_of_a_copy_end_with_its_next_write(gpu: GpuBackend) -> None:
     table = tensor(np.arange(4.0), backend=gpu)
     index = tensor([[0, 1], [3, 2]], backend=gpu)[:, 0].clone()
     assert gather(table, index).tolist() == [0.0, 3.0]
@@ -297,11 +297,13 @@ def odd(x: Tensor) -> Tensor:
     ],
     ids=["read", "upload", "a permutation", "refuse"],
 )
-def test_what_cannot_be_repeated_is_refused(gpu: GpuBackend, step: Step, match: str) -> None:
+def test_operations_that_cannot_be_replayed_are_refused(
+    gpu: GpuBackend, step: Step, match: str
+) -> None:
     refused(gpu, step, match)
 
 
-def test_what_differs_from_the_time_before_is_refused(gpu: GpuBackend) -> None:
+def test_a_step_that_differs_from_before_is_refused(gpu: GpuBackend) -> None:
     for kinds, match in (
         ((lambda x: x * 2.0, lambda x: x * 3.0), "2.0 and 3.0"),
         ((lambda x: x * 0.0, lambda x: x * -0.0), "0.0 and -0.0"),
@@ -312,7 +314,7 @@ def test_what_differs_from_the_time_before_is_refused(gpu: GpuBackend) -> None:
         refused(gpu, lambda x, steps=steps: steps.pop(0)(x), match)
 
 
-def test_what_is_kept_is_refused(gpu: GpuBackend) -> None:
+def test_an_array_held_after_the_step_is_refused(gpu: GpuBackend) -> None:
     kept: list[Tensor] = []
 
     def step(x: Tensor) -> Tensor:
@@ -369,7 +371,7 @@ def test_other_threads_are_not_recorded() -> None:
     assert [tensor.tolist() for tensor in found] == [[2.0, 4.0, 6.0, 8.0]] * 2
 
 
-def test_repetitions_from_several_threads(gpu: GpuBackend) -> None:
+def test_replays_from_several_threads(gpu: GpuBackend) -> None:
     captures = [captured(gpu, chain, np.full((4, 4), float(n))) for n in range(3)]
     wanted = [chain(tensor(np.full((4, 4), float(n)), backend=gpu)).numpy() for n in range(3)]
 
@@ -386,7 +388,7 @@ def test_repetitions_from_several_threads(gpu: GpuBackend) -> None:
         assert result.numpy().tobytes() == values.tobytes()
 
 
-def test_a_profile_sees_the_kernels_of_a_repetition(gpu: GpuBackend) -> None:
+def test_a_profile_sees_the_kernels_of_a_replay(gpu: GpuBackend) -> None:
     capture, result = captured(gpu, chain, np.ones((4, 4)))
     x: Sequence[Array] = [np.full((4, 4), 0.5, np.float32)]
     with gpu.profile() as found:

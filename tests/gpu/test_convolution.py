@@ -149,7 +149,7 @@ def test_equals_numpy(one: GpuBackend, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["stride", "depthwise"])
-def test_on_devices_with_less(gpu: GpuBackend, name: str) -> None:
+def test_on_devices_with_fewer_features(gpu: GpuBackend, name: str) -> None:
     check(gpu, CASES[name])
 
 
@@ -184,7 +184,7 @@ def test_every_lane_of_a_tile_loads_as_much(tile: Tile) -> None:
     assert tile.bytes <= 16384  # what every device has
 
 
-def test_depthwise_written_out(one: GpuBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_depthwise_unrolled(one: GpuBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Gpu, "is_software", False)
     check(one, CASES["depthwise with a stride"])
 
@@ -243,7 +243,7 @@ def test_more_workgroups_than_a_grid_is_wide(
     check(one, CASES["depthwise"])
 
 
-def test_infinite_numbers_stay_where_they_are_met(
+def test_infinity_spreads_only_to_its_neighbours(
     one: GpuBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Elements loaded in place of those outside are never multiplied by 0."""
@@ -260,7 +260,7 @@ def test_infinite_numbers_stay_where_they_are_met(
     assert found.all()
 
 
-def test_a_padding_that_no_coordinate_reaches_over(one: GpuBackend) -> None:
+def test_padding_beyond_all_coordinates_is_refused(one: GpuBackend) -> None:
     case = Case(1, 1, 1, (1, 1), (1, 1), stride=2**30, padding=2**30)
     x, weight, _, dy = (one.upload(a) for a in arrays(case))
     with pytest.raises(LimitError, match="too wide for a GPU"):

@@ -83,7 +83,7 @@ def test_without_a_driver_the_message_says_what_to_install() -> None:
     assert "Traceback" not in listed.stderr
 
 
-def test_stats_count_what_goes_over(gpu: GpuBackend) -> None:
+def test_stats_count_transfers(gpu: GpuBackend) -> None:
     x = gpu.upload(np.ones(1000, np.float32))
     out = gpu.allocate((1000,), float32)
     gpu.copy(x, out)
@@ -132,7 +132,7 @@ def test_a_training_step_reads_nothing(gpu: GpuBackend) -> None:
     assert gpu.stats.bytes_down == before
 
 
-def test_a_write_waits_for_what_was_recorded(gpu: GpuBackend) -> None:
+def test_a_write_waits_for_recorded_commands(gpu: GpuBackend) -> None:
     """The block of an upload may still be read by commands that are not submitted yet."""
     sums = []
     for value in range(200):
@@ -208,7 +208,7 @@ def test_checked_modules_give_the_same_bits() -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_lost_device_says_so(engine: EngineName) -> None:
+def test_a_lost_device_raises(engine: EngineName) -> None:
     if not any(engine in info.engines for info in devices()):
         pytest.skip(f"{engine} is not installed, or finds no GPU")
     backend = GpuBackend(Gpu(engine=engine))

@@ -68,7 +68,7 @@ def test_equal_cards_are_told_apart_by_uuid(machine: Machine) -> None:
     assert choose("BB-22", "dawn").uuid == "bb22"
 
 
-def test_dawn_is_taken_where_there_are_matrix_units(machine: Machine) -> None:
+def test_dawn_is_chosen_for_matrix_units(machine: Machine) -> None:
     assert choose().engine == "dawn"
     assert choose(engine="wgpu").engine == "wgpu"
     assert choose("software").engine == "wgpu"
@@ -83,17 +83,17 @@ def test_dawn_is_not_started_for_a_software_gpu_alone(machine: Machine) -> None:
     assert machine.started == ["wgpu"]
 
 
-def test_dawn_alone_is_taken(machine: Machine) -> None:
+def test_dawn_is_chosen_if_it_is_the_only_engine(machine: Machine) -> None:
     machine.cards["wgpu"] = []
     assert choose().engine == "dawn"
 
 
-def test_an_engine_that_sees_no_such_card(machine: Machine) -> None:
+def test_an_engine_that_does_not_see_the_card(machine: Machine) -> None:
     with pytest.raises(NoAdapterError, match=r"no GPU 'soft' for engine='dawn'; available: \[0\]"):
         choose("soft", "dawn")
 
 
-def test_an_engine_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
     with pytest.raises(NoAdapterError, match=r"'dawn' is not installed; run pip .*\[dawn\]"):
         Gpu(engine="dawn")

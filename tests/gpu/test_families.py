@@ -60,7 +60,7 @@ VIEWS = [
 
 
 @pytest.mark.parametrize("key", VIEWS)
-def test_views_are_those_of_numpy(gpu: GpuBackend, key: Any) -> None:
+def test_views_match_numpy(gpu: GpuBackend, key: Any) -> None:
     host = normal(4, 5, 6)
     array = gpu.upload(host)
     np.testing.assert_array_equal(gpu.download(array[key]), host[key])
@@ -183,7 +183,7 @@ def test_reductions_in_two_stages(gpu: GpuBackend, shape: Any, axes: Any) -> Non
         assert_close(results[0], want, atol=2e-3)
 
 
-def test_nan_wins_a_reduction(gpu: GpuBackend) -> None:
+def test_nan_propagates_through_a_reduction(gpu: GpuBackend) -> None:
     host = np.array([[1, np.nan, 3], [-np.inf, -5, -0.0], [np.inf, 2, 1], [-2, -2, -9]], np.float32)
     for operation, want in (
         ("max", [np.nan, -0.0, np.inf, -2]),
@@ -299,7 +299,7 @@ def test_an_uploaded_index_is_checked_without_reading_it(gpu: GpuBackend) -> Non
 
 
 @pytest.mark.parametrize("counter", [0, 4, 2**34 - 8, 2**40])
-def test_random_words_are_those_of_the_cpu(gpu: GpuBackend, counter: int) -> None:
+def test_random_words_match_the_cpu(gpu: GpuBackend, counter: int) -> None:
     want, out = np.empty(1001, np.int32), gpu.allocate((1001,), int32)
     for key in (0, 2**64 - 1, 123456789 << 32 | 42):
         NUMPY.random_words(key, counter, want)
@@ -440,7 +440,7 @@ def test_norms(gpu: GpuBackend, name: FusedName, shape: tuple[int, int]) -> None
         assert_close(first, exact, 2e-5, 2e-6 * np.sqrt(shape[0]) + 2e-5)
 
 
-def test_a_norm_of_a_large_mean_keeps_its_digits(gpu: GpuBackend) -> None:
+def test_a_norm_of_rows_with_a_large_mean_keeps_its_precision(gpu: GpuBackend) -> None:
     x = np.tile(np.array([10000, 10001, 10002], np.float32), (2, 200))
     out, statistics = new(gpu, x), gpu.allocate((2, 2), float32)
     row_kernel(gpu, "layer_norm")(gpu.upload(x), None, None, out, statistics, 1e-5)

@@ -126,7 +126,7 @@ SHAPES = st.lists(st.integers(1, 6), min_size=0, max_size=4)
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_any_layouts_and_dtypes_meet(data: st.DataObject) -> None:
+def test_any_layouts_and_dtypes_combine(data: st.DataObject) -> None:
     """Inputs of any dtype that broadcast, from views of any kind, into a view of any kind."""
     gpu, numpy = default_backend(), NumpyBackend()
     shape = tuple(data.draw(SHAPES))
@@ -157,7 +157,7 @@ def test_any_layouts_and_dtypes_meet(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 255, 256, 257, 1023])
-def test_what_lies_behind_an_output_is_left_alone(gpu: GpuBackend, size: int) -> None:
+def test_memory_after_an_output_is_left_alone(gpu: GpuBackend, size: int) -> None:
     flat = gpu.upload(np.full(2048, 7, np.float32))
     kernel = Kernel("add one", {"a": Expr.array("a") + 1.0}, ("a",))
     part = flat[256 : 256 + size]
@@ -224,7 +224,7 @@ def test_angles_of_any_size(name: str, gpu: GpuBackend) -> None:
     np.testing.assert_allclose(found[far], expected[far], rtol=5e-7)
 
 
-def test_the_logarithm_of_what_is_smaller_than_normal_numbers(gpu: GpuBackend) -> None:
+def test_the_logarithm_of_subnormal_numbers(gpu: GpuBackend) -> None:
     x = np.array([1e-38, 1e-40, 5e-44, 1e-45, 1.1754944e-38, 2e-38, 0.0, -1e-40], np.float32)
     with np.errstate(all="ignore"):
         expected = np.log(x.astype(np.float64))

@@ -88,7 +88,7 @@ def test_another_shape_of_units(loops: GpuBackend, monkeypatch: Any) -> None:
 
 @pytest.mark.parametrize("layout", ["NN", "TT"])
 @pytest.mark.parametrize("shape", [(64, 32, 96), (37, 45, 52)])
-def test_a_tile_of_which_some_lanes_load_less(
+def test_a_tile_whose_lanes_load_unequal_amounts(
     loops: GpuBackend, layout: str, shape: tuple[int, int, int], monkeypatch: Any
 ) -> None:
     """Tiles that end where the matrix does, and others; also with the sums of rows."""
@@ -138,9 +138,7 @@ def _is_small(a: Array, b: Array) -> None:
 
 @pytest.mark.parametrize("change", [_grows, _begins_with_zeros, _has_rows_of_all_sizes, _is_small])
 @pytest.mark.parametrize("precision", get_args(Precision)[1:])
-def test_magnitudes_that_float16_does_not_hold(
-    loops: GpuBackend, precision: Precision, change: Any
-) -> None:
+def test_magnitudes_beyond_float16(loops: GpuBackend, precision: Precision, change: Any) -> None:
     a, b = normal(37, 45), normal(45, 18)
     change(a, b)
     with loops.gpu.at_precision(precision):
@@ -148,7 +146,7 @@ def test_magnitudes_that_float16_does_not_hold(
 
 
 @pytest.mark.parametrize("precision", get_args(Precision)[1:])
-def test_what_is_not_finite(loops: GpuBackend, precision: Precision) -> None:
+def test_values_that_are_not_finite(loops: GpuBackend, precision: Precision) -> None:
     a, b = normal(37, 45), normal(45, 18)
     a[3, 5], a[7, 9], b[2, 4] = np.inf, np.nan, -np.inf
     a[20], b[:, 11] = 3e38, 3e38
@@ -161,7 +159,7 @@ def test_what_is_not_finite(loops: GpuBackend, precision: Precision) -> None:
     assert np.isfinite(found[finite]).all()
 
 
-def test_what_follows_a_product(loops: GpuBackend) -> None:
+def test_bias_and_epilogue(loops: GpuBackend) -> None:
     x, w, bias = normal(37, 45), normal(18, 45), normal(18)
     with loops.gpu.at_precision("medium"):
         out = linear(*(tensor(v, backend=loops) for v in (x, w, bias)), activation=relu)
@@ -185,7 +183,7 @@ def test_the_same_bits_twice(loops: GpuBackend) -> None:
         assert (multiply(loops, a, b) == multiply(loops, a, b)).all()
 
 
-def test_highest_takes_no_units(loops: GpuBackend) -> None:
+def test_highest_uses_no_units(loops: GpuBackend) -> None:
     plain, a, b = GpuBackend(loops.gpu), normal(8, 9), normal(9, 5)
     wanted = multiply(plain, a, b)
     with loops.gpu.at_precision("medium"):
@@ -217,7 +215,7 @@ class _Adapter:
     )
 
 
-def test_the_largest_units_that_fit_are_taken() -> None:
+def test_the_largest_fitting_units_are_chosen() -> None:
     adapter: Any = _Adapter()
     assert units_of(adapter) == MatrixUnits(UnitShape(16, 16, 16))
     adapter.matrix_units = adapter.matrix_units[:1]
@@ -225,7 +223,7 @@ def test_the_largest_units_that_fit_are_taken() -> None:
 
 
 @pytest.mark.parametrize("level", REAL)
-def test_what_real_devices_get_compiles_and_fits(level: str) -> None:
+def test_programs_of_real_devices_compile_and_fit(level: str) -> None:
     """By Dawn's compiler; every tile of products, whole and not, with the sums of rows."""
     dawn = pytest.importorskip("rumus.gpu.engine.dawn", exc_type=ModuleNotFoundError)
     stored = stored_types(True)[float16 if level == "half" else float32]

@@ -88,7 +88,7 @@ def full_device(fresh: GpuBackend, monkeypatch: pytest.MonkeyPatch, failures: in
     return asked
 
 
-def test_a_full_device_is_drained_and_asked_once_more(
+def test_a_full_device_is_drained_and_tried_again(
     fresh: GpuBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fresh.fill(1, fresh.allocate((10_000,), float32))
@@ -100,7 +100,7 @@ def test_a_full_device_is_drained_and_asked_once_more(
     assert (fresh.download(array) == 2).all()
 
 
-def test_out_of_memory_shows_who_holds_what(
+def test_out_of_memory_lists_the_largest_holders(
     fresh: GpuBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = [fresh.allocate((100, 10), float32) for _ in range(3)]

@@ -39,7 +39,7 @@ def test_more_dispatches_than_one_submission_holds(gpu: GpuBackend) -> None:
     assert sum(row.calls for row in found.rows()) == len(found.events) >= 300
 
 
-def test_results_are_what_they_are_without(gpu: GpuBackend) -> None:
+def test_results_are_the_same_without_a_profile(gpu: GpuBackend) -> None:
     x = tensor(np.arange(12.0).reshape(3, 4), backend=gpu)
     wanted = (x.exp() @ x.T).numpy()
     with gpu.profile():
@@ -48,7 +48,7 @@ def test_results_are_what_they_are_without(gpu: GpuBackend) -> None:
     assert ((x.exp() @ x.T).numpy() == wanted).all()
 
 
-def test_the_hosts_clock_where_there_are_no_timestamps(
+def test_the_host_clock_without_timestamps(
     gpu: GpuBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Like a driver whose timestamps are all 0."""

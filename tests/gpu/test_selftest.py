@@ -45,7 +45,7 @@ def test_both_modes_of_kernels_pass(gpu: GpuBackend) -> None:
     assert all(finding.is_ok for finding in findings), "\n".join(map(str, findings))
 
 
-def test_every_kernel_is_one_that_tint_compiles(gpu: GpuBackend) -> None:
+def test_tint_compiles_every_kernel(gpu: GpuBackend) -> None:
     """Dawn's null device needs no driver and runs nothing, but its compiler is the real one."""
     dawn = pytest.importorskip("rumus.gpu.engine.dawn", exc_type=ModuleNotFoundError)
     programs = [each.program for each in gpu.gpu._pipelines._found.values()]
@@ -63,7 +63,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_a_kernel_that_is_wrong_is_reported(
+def test_a_wrong_kernel_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(wgsl.OPERATIONS, "tanh", "{0}")

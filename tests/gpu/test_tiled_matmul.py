@@ -94,7 +94,7 @@ AFTERWARDS = [
 @pytest.mark.parametrize(
     ("rows", "depth", "columns", "tile", "layout", "kernel", "dtype"), AFTERWARDS
 )
-def test_sums_and_what_follows(
+def test_sums_and_epilogues(
     rows: int,
     depth: int,
     columns: int,
@@ -131,7 +131,7 @@ def test_sums_and_what_follows(
         assert error < (1e-6 if dtype == np.float32 else 4e-4)
 
 
-def test_says_no_to_what_is_not_dense(gpu: GpuBackend) -> None:
+def test_strided_operands_are_declined(gpu: GpuBackend) -> None:
     a, b = gpu.upload(np.ones((8, 16), np.float32)), gpu.upload(np.ones((8, 8), np.float32))
     out = gpu.allocate((8, 8), a.dtype)
     one = (1, 0, 0)
@@ -197,7 +197,7 @@ def test_float16_is_read_and_written(
     assert error < (1e-6 if kinds[2] == "f" else 4e-4)
 
 
-def test_what_is_rounded_when_it_is_written_takes_another_way(gpu: GpuBackend) -> None:
+def test_rounded_float16_uses_other_kernels(gpu: GpuBackend) -> None:
     """float16 on a device without it."""
     stored = stored_types(has_half=False)[np.dtype(np.float16)]
     a = gpu.allocate((8, 8), np.dtype(np.float32))

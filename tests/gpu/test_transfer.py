@@ -41,7 +41,7 @@ def numbers(count: int, seed: int = 0) -> NDArray[np.float32]:
 
 @pytest.mark.parametrize("dtype", [float32, int32, float16])
 @pytest.mark.parametrize("size", SIZES)
-def test_what_comes_back_is_what_was_sent(gpu: GpuBackend, size: int, dtype: Any) -> None:
+def test_arrays_come_back_as_sent(gpu: GpuBackend, size: int, dtype: Any) -> None:
     sent = np.random.default_rng(size).integers(-1000, 1000, size).astype(dtype)
     array = gpu.upload(sent)
     back = gpu.download(array)
@@ -51,7 +51,7 @@ def test_what_comes_back_is_what_was_sent(gpu: GpuBackend, size: int, dtype: Any
     assert gpu.download(array).tobytes() == sent.tobytes()
 
 
-def test_a_write_comes_after_what_was_recorded_before_it(gpu: GpuBackend) -> None:
+def test_a_write_follows_earlier_commands(gpu: GpuBackend) -> None:
     x = tensor(np.zeros(3000, np.float32), backend=gpu)
     results = []
     for value in range(100):
@@ -76,7 +76,7 @@ def test_the_sender_may_change_its_array_at_once(gpu: GpuBackend) -> None:
     assert (gpu.download(array) == expected).all()
 
 
-def test_a_view_of_what_came_back_holds_its_memory(gpu: GpuBackend) -> None:
+def test_a_view_of_a_read_array_holds_its_memory(gpu: GpuBackend) -> None:
     array, other = gpu.upload(numbers(200_000)), gpu.upload(numbers(200_000, 1))
     view = gpu.download(array)[1000:2000].reshape(10, 100)
     expected = view.copy()
@@ -97,7 +97,7 @@ def host_memory() -> GpuBackend:
     return backend
 
 
-def test_memory_that_came_back_is_used_again(host_memory: GpuBackend) -> None:
+def test_returned_memory_is_reused(host_memory: GpuBackend) -> None:
     array = host_memory.upload(numbers(LENT))
     addresses = set()
     for _ in range(5):
@@ -152,7 +152,7 @@ def test_a_fork_changes_nothing_for_the_parent(host_memory: GpuBackend) -> None:
     assert ran.returncode == 0, ran.stderr[-2000:]
 
 
-def test_memory_of_the_program_is_an_array_where_the_engine_has_such_buffers(
+def test_program_memory_as_an_array_if_the_engine_supports_it(
     gpu: GpuBackend,
 ) -> None:
     """Kernels read and write it; it does not return to the pool."""

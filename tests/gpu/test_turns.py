@@ -83,7 +83,7 @@ def test_many_repeats_of_a_number_are_all_added(dtype: Any, gpu: GpuBackend) -> 
     np.testing.assert_allclose(found[table].numpy(), exact, rtol=rtol)
 
 
-def test_a_device_is_asked_once_whether_it_counts_on() -> None:
+def test_long_loops_are_probed_once_per_device() -> None:
     gpu = GpuBackend(Gpu())
     check_turns(gpu, "a short loop", 1000, "nothing")
     assert gpu.gpu.counts_on is None

@@ -31,7 +31,7 @@ var<immediate> k: Scalars;
 fn main() {
     var count = 0u;
     var state = 1u;
-    while (state != 0u && count < k.turns) {  // which no compiler can foresee
+    while (state != 0u && count < k.turns) {  // no compiler can predict when this ends
         state = state * 1664525u + 1013904223u;
         count++;
     }

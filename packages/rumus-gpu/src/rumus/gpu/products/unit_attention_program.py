@@ -177,7 +177,7 @@ fn two_to(n: i32) -> f32 {
     return bitcast<f32>(u32(n + 127) << 23u);
 }
 
-fn moved(x: vec4<f32>, n: i32) -> vec4<f32> { // x times 2^n, which alone may be too large
+fn moved(x: vec4<f32>, n: i32) -> vec4<f32> { // x times 2^n, which may overflow on its own
     let third = n / 3;
     return x * two_to(third) * two_to(third) * two_to(n - 2 * third);
 }

@@ -174,7 +174,7 @@ class Halves:
 
 # By bits, since drivers may assume that nothing is infinite.
 FUNCTIONS: Final = f"""
-fn power_for(exponent: u32) -> f32 {{ // what brings it to TOP; 1 for a line of zeros
+fn power_for(exponent: u32) -> f32 {{ // the power that scales it to TOP; 1 for a line of zeros
     let brought = u32({TOP + 2 * BIAS}) - max(exponent, 16u);
     return bitcast<f32>(select(brought, {BIAS}u, exponent == 0u) << 23u);
 }}

@@ -38,7 +38,7 @@ ONE_BY_ONE: Final = 1024  # maximum elements that one invocation reduces
 NONE: Final = 0xFFFFFFFF  # "no element" among flat indices
 
 _KEY = """
-// A number as an unsigned one of the same order, NaN above (or below) all.
+// An unsigned number that sorts like a float, with NaN above (or below) all.
 fn key_of(x: f32) -> u32 {
     let bits = select(bitcast<u32>(x), 0u, bitcast<u32>(x) == 0x80000000u);
     let ordered = select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
