@@ -34,6 +34,10 @@ from rumus.train import (
     WorkerError,
     random_split,
 )
+from rumus.train.data.batcher import Batcher, Task
+from rumus.train.data.dataset import AnyBatch
+from rumus.train.data.process_pool import ProcessPool
+from rumus.train.data.workers import made_by_processes
 
 IMPORTABLE: Final = Path(__file__).parent / "importable"
 Bits = list[tuple[tuple[str, tuple[int, ...], bytes], ...]]
@@ -498,6 +502,24 @@ def test_large_batches_come_through_shared_memory(cases: Any) -> None:
     found.close()
     if descriptors:
         assert len(os.listdir("/proc/self/fd")) <= descriptors + 1  # of the resource tracker
+
+
+def test_a_process_makes_the_next_batch_while_one_is_taken(cases: Any) -> None:
+    tasks = [Task(0, number, np.array([number])) for number in range(2)]
+    is_next_made = threading.Event()
+
+    def finish(task: Task, batch: AnyBatch) -> int:
+        if task.number == 1:
+            is_next_made.set()
+        assert is_next_made.wait(30)
+        return task.number
+
+    pool = ProcessPool()
+    batcher = Batcher(cases.Numbers(2), None, 0)
+    assert list(made_by_processes(batcher, tasks, finish, 1, 1, pool)) == [0, 1]
+    assert len(children()) == 1
+    pool.close()
+    assert children() == set()
 
 
 def test_processes_killed_between_two_loops_are_replaced(cases: Any) -> None:

@@ -55,11 +55,11 @@ class BatchMemory:
         self.descriptor, self._map = sent.detach(), None
 
     @staticmethod
-    def create() -> BatchMemory | None:
-        """Return new memory, or None if the system has no unnamed files."""
+    def create(count: int) -> list[BatchMemory]:
+        """Return so many new memories, or none if the system has no unnamed files."""
         if not hasattr(os, "memfd_create"):
-            return None
-        return BatchMemory(os.memfd_create("rumus-batch"))
+            return []
+        return [BatchMemory(os.memfd_create("rumus-batch")) for _ in range(count)]
 
     def write(self, batch: AnyBatch) -> Place | None:
         """Store a batch; None if it is too small to be worth it or is not made of plain arrays."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from hashlib import sha256
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rumus.train.base.data_errors import WorkerError
 from rumus.train.data.batch_memory import BatchMemory, Place
@@ -19,6 +21,11 @@ from rumus.train.data.worker_process import Failure, Sizes, serve
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
+
+
+# The tasks a process may have: one it makes, and the next, so that it never waits for this side to
+# take a batch.
+IN_FLIGHT: Final = 2
 
 
 class ProcessPool:
@@ -39,33 +46,32 @@ class ProcessPool:
     def _own(self) -> None:
         self._owner = os.getpid()
         self._lock = threading.Lock()
-        self._idle: list[WorkerProcess] = []
-        self._busy: set[WorkerProcess] = set()
+        self._started: list[WorkerProcess] = []
 
-    def begin(self, batcher: Batcher) -> None:
-        """Prepare for a loop; processes get `batcher` if it has changed.
+    def begin(self, batcher: Batcher, workers: int) -> None:
+        """Prepare for a loop with so many processes; they get `batcher` if it has changed.
 
         Raises TypeError if it cannot be pickled.
         """
         if os.getpid() != self._owner:  # a fork has the object but not the processes
             self._own()
-        self._sent = Sent.of(batcher)
+        self._sent, self._workers = Sent.of(batcher), workers
         with self._lock:
             self._is_left = False
 
     def make(self, task: Task) -> AnyBatch | Drawn:
-        """Return a batch that an idle process made, or a new one; as `WorkerProcess.make`."""
+        """Return a batch that a process made, or a new one; as `WorkerProcess.make`."""
         process = self._taken()
         try:
             assert self._sent is not None
-            process.send(self._sent)
-            return process.make(task)
+            return process.make(task, self._sent)
         finally:
             with self._lock:
-                self._busy.discard(process)
-                if not process.has_ended:
-                    self._idle.append(process)
-            if process.has_ended:
+                process.tasks -= 1
+                is_over = process.has_ended and not process.tasks
+                if is_over:
+                    self._started.remove(process)
+            if is_over:
                 process.close()
 
     def leave(self, *, and_idle: bool = False) -> None:
@@ -74,8 +80,9 @@ class ProcessPool:
             return
         with self._lock:
             self._is_left = True
-            for process in [*self._busy, *(self._idle if and_idle else ())]:
-                process.kill()
+            for process in self._started:
+                if process.tasks or and_idle:
+                    process.kill()
 
     def close(self) -> None:
         """End all processes, wait for them, and release their resources."""
@@ -84,18 +91,26 @@ class ProcessPool:
         if os.getpid() != self._owner:
             return
         self.leave(and_idle=True)
-        while self._idle:
-            self._idle.pop().close()
+        while self._started:
+            self._started.pop().close()
         atexit.unregister(self.leave)
 
     def _taken(self) -> WorkerProcess:
+        """The process with the fewest tasks, or a new one while there are fewer than workers."""
         with self._lock:
             if self._is_left:
                 raise Stopped
-            while self._idle and not self._idle[-1].is_alive:  # killed between two loops
-                self._idle.pop().close()
-            process = self._idle.pop() if self._idle else _spawn()
-            self._busy.add(process)
+            for process in [each for each in self._started if not each.tasks]:
+                if not process.is_alive:  # killed between two loops
+                    self._started.remove(process)
+                    process.close()
+            usable = [each for each in self._started if not each.has_ended]
+            least = min((each.tasks for each in usable), default=1)
+            if least and len(usable) < self._workers:
+                usable = [_spawn()]
+                self._started += usable
+            process = min(usable, key=lambda each: each.tasks)
+            process.tasks += 1
         return process
 
 
@@ -129,13 +144,20 @@ class Sent(NamedTuple):
 
 
 class WorkerProcess:
-    """A process that makes batches, one at a time, for one thread of this process."""
+    """A process that makes batches in the order of its tasks.
+
+    tasks: how many threads use it.
+    """
 
     def __init__(
-        self, process: SpawnProcess, connection: Connection, memory: BatchMemory | None
+        self, process: SpawnProcess, connection: Connection, memories: Sequence[BatchMemory]
     ) -> None:
-        self._process, self._connection, self._memory = process, connection, memory
+        self._process, self._connection, self._memories = process, connection, memories
+        self._free = deque(range(IN_FLIGHT))  # the memories that no batch is in
+        self._expected: deque[tuple[Task, Future[Any]]] = deque()
+        self._sending, self._receiving = threading.Lock(), threading.Lock()
         self._has: bytes | None = None  # the digest of its batcher
+        self.tasks = 0
         self.has_ended = False
 
     @property
@@ -143,33 +165,53 @@ class WorkerProcess:
         """Whether it is still running."""
         return self._process.is_alive()
 
-    def send(self, sent: Sent) -> None:
+    def make(self, task: Task, sent: Sent) -> AnyBatch | Drawn:
+        """Return its batch. Raises SampleError like `Batcher.make`, WorkerError if it died."""
+        place = self._free.popleft()
+        try:
+            reply = self._reply_to(task, place, sent)
+            if isinstance(reply, Failure):
+                raise reply.restored(self._process.pid)
+            return self._memories[place].read(reply) if isinstance(reply, Place) else reply
+        finally:
+            self._free.append(place)
+
+    def _reply_to(self, task: Task, place: int, sent: Sent) -> AnyBatch | Drawn | Failure | Place:
+        reply: Future[AnyBatch | Drawn | Failure | Place] = Future()
+        with self._sending:
+            self._send(sent)
+            self._expected.append((task, reply))
+            with self._watched(task):
+                self._connection.send((task, place))
+        while not reply.done():
+            with self._receiving:  # whichever thread is first, whosever reply comes next
+                if not reply.done():
+                    self._receive()
+        return reply.result()
+
+    def _receive(self) -> None:
+        task, reply = self._expected[0]
+        try:
+            with self._watched(task):
+                found = self._connection.recv()
+            reply.set_result(found)
+        except BaseException as error:
+            reply.set_exception(error)
+        self._expected.popleft()
+
+    def _send(self, sent: Sent) -> None:
         """Send it the batcher, unless it has it."""
         if self._has == sent.digest:
             return
-        with self._watched("it was starting"):
+        with self._watched(None):
             self._connection.send(Sizes(len(part) for part in sent.parts))
             for part in sent.parts:
                 self._connection.send_bytes(part)
         self._has = sent.digest
 
-    def make(self, task: Task) -> AnyBatch | Drawn:
-        """Return its batch. Raises SampleError like `Batcher.make`, WorkerError if it died."""
-        what = f"it made batch {task.number} of epoch {task.epoch}"
-        with self._watched(what):
-            self._connection.send(task)
-            reply = self._connection.recv()
-        if isinstance(reply, Failure):
-            raise reply.restored(self._process.pid)
-        if isinstance(reply, Place):
-            assert self._memory is not None
-            return self._memory.read(reply)
-        made: AnyBatch | Drawn = reply
-        return made
-
     @contextmanager
-    def _watched(self, what: str) -> Iterator[None]:
-        """Turn the end of the process into a WorkerError; any other error ends it too."""
+    def _watched(self, task: Task | None) -> Iterator[None]:
+        """Turn its end, at a task or at its start, into a WorkerError; other errors end it too."""
         try:
             yield
         except BaseException as error:
@@ -178,9 +220,10 @@ class WorkerProcess:
                 self.kill()
                 raise
             self._process.join(5)
-            raise WorkerError(self._epitaph(what)) from error
+            raise WorkerError(self._epitaph(task)) from error
 
-    def _epitaph(self, what: str) -> str:
+    def _epitaph(self, task: Task | None) -> str:
+        what = f"it made batch {task.number} of epoch {task.epoch}" if task else "it was starting"
         code = self._process.exitcode
         start = f"worker process {self._process.pid} of the data loader"
         if code is not None and code < 0:
@@ -203,8 +246,8 @@ class WorkerProcess:
         self.kill()
         self._process.join()  # not closed: at exit `multiprocessing` may be joining it, too
         self._connection.close()
-        if self._memory is not None:
-            self._memory.close()
+        for memory in self._memories:
+            memory.close()
 
 
 def _spawn() -> WorkerProcess:
@@ -212,21 +255,21 @@ def _spawn() -> WorkerProcess:
 
     # Not forked: a fork inherits locks held by threads, and a GPU's device.
     context = get_context("spawn")
-    memory = BatchMemory.create()
+    memories = BatchMemory.create(IN_FLIGHT)
     ours, theirs = context.Pipe()
-    given = (theirs, memory)
+    given = (theirs, memories)
     process = context.Process(target=serve, args=given, daemon=True, name="rumus-data")
     try:
         with _signals_blocked():
             process.start()
     except BaseException:
         ours.close()
-        if memory is not None:
+        for memory in memories:
             memory.close()
         raise
     finally:
         theirs.close()  # the child has its own; if this one stayed open, its end would go unnoticed
-    return WorkerProcess(process, ours, memory)
+    return WorkerProcess(process, ours, memories)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import signal
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -41,13 +42,16 @@ class Sizes(tuple[int, ...]):
     """The sizes in bytes of a pickled batcher and its arrays, which follow."""
 
 
-def serve(connection: Connection, memory: BatchMemory | None) -> None:
-    """Make batches on request until the other side is gone."""
+def serve(connection: Connection, memories: Sequence[BatchMemory]) -> None:
+    """Make batches on request until the other side is gone.
+
+    A request is a task and the number of the memory for its batch.
+    """
     with suppress(EOFError, OSError):
-        _serve(connection, memory)
+        _serve(connection, memories)
 
 
-def _serve(connection: Connection, memory: BatchMemory | None) -> None:
+def _serve(connection: Connection, memories: Sequence[BatchMemory]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # if it could not be blocked from the start
     batcher: Batcher | Failure | None = None
     while True:
@@ -56,7 +60,8 @@ def _serve(connection: Connection, memory: BatchMemory | None) -> None:
             batcher = None  # its arrays make room for the next ones
             batcher = _received(connection, asked)
         elif isinstance(batcher, Batcher):
-            connection.send(_reply(batcher, asked, memory))
+            task, place = asked
+            connection.send(_reply(batcher, task, memories[place] if memories else None))
         else:
             connection.send(batcher)
 

@@ -1,7 +1,7 @@
 """Batches made ahead by threads or processes, and yielded in order.
 
-A thread serves each worker process: it waits for the process and uploads its batch. So there is one
-pool and one way to stop, and a process that dies is a call that fails.
+Threads serve the worker processes, one for each task that a process may have: a thread waits for
+the batch and uploads it. So there is one way to stop, and a process that dies is a call that fails.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def made_by_processes(
     ahead: int, pool: ProcessPool,
 ) -> Generator[T, None, None]:  # fmt: skip
     """Yield the batches of `tasks`, made by processes of the pool and finished by threads."""
-    pool.begin(batcher)
+    from rumus.train.data.process_pool import IN_FLIGHT
+
+    pool.begin(batcher, workers)
 
     def make(task: Task) -> T:
         made = pool.make(task)
@@ -59,7 +61,7 @@ def made_by_processes(
             made = made.batch
         return finish(task, made)
 
-    yield from in_order(make, tasks, workers, ahead, pool.leave)
+    yield from in_order(make, tasks, workers * IN_FLIGHT, ahead, pool.leave)
 
 
 def in_order(
