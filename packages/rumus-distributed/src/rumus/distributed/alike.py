@@ -13,7 +13,8 @@ from rumus.distributed.buffer_means import buffers_of
 from rumus.distributed.errors import RankError
 from rumus.distributed.link import Link
 from rumus.tensor import Generator, tensor
-from rumus.train.checkpoints.snapshot import generators_of, scaling_of
+from rumus.train.base.scaling import scaling_of
+from rumus.train.checkpoints.snapshot import generators_of
 
 if TYPE_CHECKING:
     from rumus.train import Run, Trainer

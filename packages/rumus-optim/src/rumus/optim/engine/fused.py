@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, Unpack
 
-from rumus.optim.engine.clip_factors import joint_norm
 from rumus.optim.engine.compensation import COMPENSATION
 from rumus.optim.engine.coupled_decay import CoupledDecay
 from rumus.optim.engine.description import description
@@ -387,6 +386,8 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         A scalar tensor, which stays on the GPU until you read it. Refused steps have a norm, too.
         ValueError if `clip` needs no norm, or before the first step.
         """
+        from rumus.optim.engine.clip_factors import joint_norm
+
         return joint_norm(self.stages, self)
 
     def torch_options(self, values: Mapping[str, float]) -> Mapping[str, Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from rumus.optim.engine.clip_gradients import Owned
 from rumus.optim.engine.optimizer import check_one_backend
 from rumus.optim.engine.segments import Segment
 from rumus.tensor import (
@@ -16,6 +16,9 @@ from rumus.tensor import (
     Parameter,
 )
 from rumus.tensor.memory.backend import Array
+
+if TYPE_CHECKING:
+    from rumus.optim.engine.clip_gradients import Owned
 
 
 def in_store(segments: Sequence[Segment], grads: GradientStore) -> list[Owned]:

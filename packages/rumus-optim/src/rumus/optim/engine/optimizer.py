@@ -6,11 +6,12 @@ gradients that `step` drains from a store.
 
 from __future__ import annotations
 
+import os
 import sys
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Self
 
 from rumus.optim.options.group import Claimable, M_co, ParameterGroup, as_groups
@@ -30,7 +31,7 @@ from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import Outcome
 
-_PACKAGE = str(Path(__file__).parents[2])
+_PACKAGE = __name__.partition(".")[0]
 
 
 class Optimizer(ABC, Generic[M_co]):
@@ -216,9 +217,13 @@ def _called(name: str) -> str:
 def called_from() -> str:
     """Return the file and line outside rumus that makes an optimizer, for messages."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame.f_back is not None and _module_of(frame).startswith(f"{_PACKAGE}."):
         frame = frame.f_back
-    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+    return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
+
+
+def _module_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__"))
 
 
 def names_of(parameters: Iterable[Parameter], optimizer: Optimizer[Any]) -> list[str]:

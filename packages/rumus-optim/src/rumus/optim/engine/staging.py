@@ -5,9 +5,6 @@ from __future__ import annotations
 from rumus.optim.engine.ascent import Ascent
 from rumus.optim.engine.cautious_decay import CautiousDecay
 from rumus.optim.engine.cautious_update import CautiousUpdate
-from rumus.optim.engine.clip_elements import ClipElements
-from rumus.optim.engine.clip_factors import ClipFactors
-from rumus.optim.engine.clip_running import AdaGCFactors, ZClipFactors
 from rumus.optim.engine.compensation import Compensation
 from rumus.optim.engine.host_state import HostState
 from rumus.optim.engine.kept_average import KeptAverage
@@ -49,6 +46,11 @@ def staged(
 
 
 def _clipping(clip: Clip, nonfinite: NonFinite) -> Stage:
+    # Imported here, as most optimizers do not clip and these modules make a dozen kernels.
+    from rumus.optim.engine.clip_elements import ClipElements
+    from rumus.optim.engine.clip_factors import ClipFactors
+    from rumus.optim.engine.clip_running import AdaGCFactors, ZClipFactors
+
     match clip:
         case ClipValue():
             return ClipElements(clip)

@@ -12,7 +12,6 @@ import zlib
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from pathlib import Path
 from typing import Any, Final
 
 _IS_X86: Final = platform.machine() in ("x86_64", "AMD64")
@@ -171,4 +170,6 @@ def teach() -> str:
     taught(loaded, lambda address: int64, 1, load)
     taught(stored, lambda address, number: none, 2, store)
     taught(exchanged, lambda address, old, new: truth, 3, exchange)
+    from pathlib import Path
+
     return f"{zlib.crc32(Path(__file__).read_bytes()):08x}"

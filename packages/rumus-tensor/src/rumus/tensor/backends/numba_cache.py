@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def compiled_loop(
@@ -72,6 +72,8 @@ def _compiled(
 @cache
 def cache_folder() -> Path:
     """Return the folder of the texts: NUMBA_CACHE_DIR, or the user's cache."""
+    from pathlib import Path
+
     config: Any = import_module("numba.core.config")
     if config.CACHE_DIR:
         return Path(config.CACHE_DIR, "rumus")
@@ -81,15 +83,16 @@ def cache_folder() -> Path:
 
 def _file_of(source: str, meaning: str) -> Path | None:
     """Return the file with this text, written if necessary; None if that fails."""
-    name = hashlib.sha256(f"{meaning}\n{source}".encode()).hexdigest()[:32]
+    from hashlib import sha256
+    from tempfile import NamedTemporaryFile
+
+    name = sha256(f"{meaning}\n{source}".encode()).hexdigest()[:32]
     file = cache_folder() / f"kernel_{name}.py"
     try:
         if file.is_file() and file.read_text("utf-8") == source:
             return file
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=file.parent, delete=False, encoding="utf-8"
-        ) as at:
+        with NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as at:
             at.write(source)
         os.replace(at.name, file)
     except OSError:

@@ -6,7 +6,6 @@ import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Final
 
 from rumus.tensor.backends import numba_math
@@ -243,4 +242,6 @@ def _names(dtype: DType) -> tuple[dict[str, Any], str]:
 @lru_cache(maxsize=1)
 def _text_of_functions() -> str:
     """A checksum of the functions that loops call: their source determines the machine code."""
+    from pathlib import Path
+
     return f"{zlib.crc32(Path(numba_math.__file__).read_bytes()):08x}"

@@ -20,6 +20,7 @@ from rumus.tensor import Generator, Parameter, StateMismatchError, tensor
 from rumus.tensor.memory.late_array import copying_late, host_copy
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.train.base.random_sources import Random, is_random, restore_state, state_of
+from rumus.train.base.scaling import scaling_of
 
 AVERAGE: Final = "average"  # computed from the rest, for serving the model
 RESERVED: Final = frozenset(
@@ -200,13 +201,6 @@ class SavedScale:
         """Restore the scale. ValueError for an invalid one."""
         self.optimizer.poll(wait=True)
         self.scaling.load_state_dict(state)
-
-
-def scaling_of(optimizer: Optimizer[Any]) -> Scaling | None:
-    """Return an optimizer's loss scale, if there is one."""
-    fused = optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
-    found: Scaling | None = getattr(fused, "scaling", None)
-    return found
 
 
 def parts_of_model(optimizer: Optimizer[Any], state: Mapping[str, Any]) -> dict[str, Stateful]:

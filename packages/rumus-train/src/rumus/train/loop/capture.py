@@ -26,12 +26,12 @@ from rumus.tensor.graph.tensor import as_host
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.recording import CapturedStep, Capturing
 from rumus.train.base.logged import Log
-from rumus.train.loop.guards import Guards, contents
-from rumus.train.loop.reads import Reads
 from rumus.train.loop.step_function import StepFunction, users_own
 
 if TYPE_CHECKING:
+    from rumus.train.loop.guards import Guards
     from rumus.train.loop.memory_report import StepMemory
+    from rumus.train.loop.reads import Reads
 
 LossFunction: TypeAlias = Callable[..., Tensor | Mapping[str, Any]]
 KINDS: Final = 8  # most recent steps kept
@@ -192,6 +192,8 @@ class CapturedSteps:
         if seen is not None and seen.guards.are_met():
             return self._record(step, seen, patience)
         patience.times += 1
+        from rumus.train.loop.reads import Reads
+
         reads = Reads(users_own(step.loss_fn))
         if seen is not None:
             self._say(step, patience, seen.guards)
@@ -212,6 +214,8 @@ class CapturedSteps:
     def _record(
         self, step: _Step, seen: _Seen, patience: _Patience
     ) -> tuple[Tensor, GradientStore]:
+        from rumus.train.loop.reads import Reads
+
         arguments, reads = step.arguments(), Reads(users_own(step.loss_fn))
         batch = [a._array for a in arguments if isinstance(a, Tensor)]
         with step.backend.record(batch, seen.notes) as recorded:
@@ -469,6 +473,8 @@ def _identity(loss_fn: Callable[..., Any]) -> tuple[Hashable, object]:
     loss_fn = users_own(loss_fn)
     if isinstance(loss_fn, FunctionType):
         # Code is equal to a copy of it in another module.
+        from rumus.train.loop.guards import contents
+
         held: list[Any] = [loss_fn.__globals__, *map(contents, loss_fn.__closure__ or ())]
         if loss_fn.__defaults__ is not None:
             held += loss_fn.__defaults__

@@ -8,7 +8,7 @@ from rumus.optim import FusedOptimizer, Optimizer
 from rumus.optim.options.hyperparameter import at_step
 from rumus.optim.wrappers.wrapper import Wrapper
 from rumus.tensor import Tensor
-from rumus.train.checkpoints.snapshot import scaling_of
+from rumus.train.base.scaling import scaling_of
 
 
 def learning_rate(optimizer: Optimizer[Any]) -> float | None:

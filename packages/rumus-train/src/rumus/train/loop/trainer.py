@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, Self, TypeAlias
 
 from rumus.optim import ClosureOptimizer, FusedOptimizer, LossScale, Optimizer
@@ -27,12 +27,14 @@ from rumus.train.base.limits import Limits
 from rumus.train.base.logged import Log, weighted
 from rumus.train.base.losses import Losses
 from rumus.train.base.other_names import FIT, TRAINER, TRAINER_OPTIONS
+from rumus.train.base.scaling import scaling_of
 from rumus.train.base.step_clock import StepClock, measured
-from rumus.train.checkpoints.snapshot import checked_names, scaling_of
 from rumus.train.loop.capture import CapturedSteps, Counts, LossFunction, beside
 from rumus.train.loop.step_function import StepFunction
 
 if TYPE_CHECKING:  # imports that only `fit` needs are inside it
+    from pathlib import Path
+
     from rumus.train.base.every import Every
     from rumus.train.checkpoints.checkpoint_store import Resume, Store
     from rumus.train.loop.callback import Callback
@@ -116,7 +118,7 @@ class Trainer(Generic[M_co]):
                 "which calls the model, goes to fit or train_step"
             )
         self.optimizer = optimizer
-        self.state = checked_names(state or {})
+        self.state = _checked_names(state) if state else {}
         if loss_scale is not None:
             if not isinstance(loss_scale, LossScale):
                 raise TypeError(f"loss_scale must be LossScale(...), not {loss_scale!r}")
@@ -389,13 +391,13 @@ class Trainer(Generic[M_co]):
         }  # fmt: skip
         check_options(
             is_validated=validate is not None,
-            keeps_best=isinstance(checkpoints, (str, Path)) or keep_best is not None,
+            keeps_best=isinstance(checkpoints, (str, PathLike)) or keep_best is not None,
             is_saved=checkpoints is not None,
             of_validation=about_validation,
             save_every=save_every,
             restore_best=restore_best,
         )
-        keeps = validate is not None and isinstance(checkpoints, (str, Path))
+        keeps = validate is not None and isinstance(checkpoints, (str, PathLike))
         watched = Monitor.of(monitor, mode, keep_best, is_needed=keeps or restore_best)
         run = Run(
             self,
@@ -635,6 +637,12 @@ class Trainer(Generic[M_co]):
     def reset_epoch(self) -> None:
         """Discard the losses so far: the next step opens a new epoch. Usually automatic."""
         self.losses.clear()
+
+
+def _checked_names(state: Mapping[str, Any]) -> dict[str, Any]:
+    from rumus.train.checkpoints.snapshot import checked_names
+
+    return checked_names(state)
 
 
 def check_loss_function(loss_fn: object) -> None:
