@@ -28,11 +28,23 @@ def plain(x: Any) -> Any:
     return tensor(0.0, backend=x.backend) if is_ours else torch.tensor(0.0)
 
 
+def _prelu(x: Any) -> Any:
+    return F.prelu(x, torch.tensor([0.25]))
+
+
 # As the page writes it: rumus, PyTorch, where, and the derivative; PyTorch's where it is another.
 KINKS: Final[list[tuple[Any, ...]]] = [
     ("x.relu()", lambda x: x.relu(), F.relu, 0, 0, None),
     ("leaky_relu(x)", rt.leaky_relu, F.leaky_relu, 0, 0.01, None),
     ("elu(x)", rt.elu, F.elu, 0, 1, None),
+    ("elu(x, alpha=0.5)", lambda x: rt.elu(x, alpha=0.5), lambda x: F.elu(x, 0.5), 0, 0.5, None),
+    ("selu(x)", rt.selu, F.selu, 0, 1.75809934, None),
+    ("prelu(x, tensor(0.25))", lambda x: rt.prelu(x, plain(x) + 0.25), _prelu, 0, 0.25, None),
+    ("relu6(x)", rt.relu6, F.relu6, 0, 0, None),
+    ("relu6(x)", rt.relu6, F.relu6, 6, 0, None),
+    ("hardsigmoid(x)", rt.hardsigmoid, F.hardsigmoid, 3, 0, None),
+    ("hardswish(x)", rt.hardswish, F.hardswish, 3, 1, None),
+    ("hardtanh(x)", rt.hardtanh, F.hardtanh, 1, 0, None),
     ("x.abs()", abs, abs, 0, 0, None),
     ("x.clip(0.0, 1.0)", lambda x: x.clip(0.0, 1.0), lambda x: x.clip(0.0, 1.0), 0, 1, None),
     ("x.clip(0.0, 1.0)", lambda x: x.clip(0.0, 1.0), lambda x: x.clip(0.0, 1.0), 1, 1, None),

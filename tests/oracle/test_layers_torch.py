@@ -163,3 +163,14 @@ def test_batch_norm_without_momentum_takes_the_mean_of_all_batches() -> None:
         np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-12)
     assert layer.batches is not None
     assert layer.batches.tolist() == [3.0] * 3
+
+
+@pytest.mark.parametrize("size", [(4, 5), (3, 2), (7, 1), (5, 6)])
+def test_equal_elements_of_an_adaptive_pool_are_as_in_pytorch(size: tuple[int, int]) -> None:
+    x = np.random.default_rng(0).integers(0, 2, (3, 2, 7, 8)).astype(np.float32)
+    p, q = Parameter(x), torch.tensor(x, requires_grad=True)
+    share = np.random.default_rng(1).standard_normal((3, 2, *size)).astype(np.float32)
+    grads = (nn.AdaptiveMaxPool2d(size)(p) * tensor(share)).sum().backward()
+    (torch.nn.AdaptiveMaxPool2d(size)(q) * torch.tensor(share)).sum().backward()
+    assert q.grad is not None
+    np.testing.assert_allclose(grads[p].numpy(), q.grad.numpy(), rtol=1e-5, atol=1e-6)

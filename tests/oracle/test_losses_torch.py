@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from rumus import nn
-from rumus.tensor import Generator, Parameter, Tensor, tensor
+from rumus.tensor import Backend, Generator, Parameter, Tensor, tensor
 
 F = torch.nn.functional
 Function = Callable[..., Any]
@@ -135,6 +135,48 @@ def test_binary_cross_entropy_ends_at_100() -> None:
     found = nn.binary_cross_entropy(p, [1.0, 0.0, 1.0], reduction="none")
     wanted = F.binary_cross_entropy(q, torch.tensor([1.0, 0.0, 1.0]), reduction="none")
     assert found.tolist() == wanted.tolist() == [100.0, 100.0, 0.0]
+
+
+def test_a_probability_of_0_or_1_has_a_gradient(backend: Backend) -> None:
+    """A sigmoid in float32 is 1 from 17 on. Wrong ones are as steep as in PyTorch."""
+    shares, targets = [0.0, 1.0, 0.25, 0.0, 1.0], [1.0, 0.0, 1.0, 0.0, 1.0]
+    p, q = Parameter(shares, backend=backend), torch.tensor(shares, requires_grad=True)
+    grads = nn.binary_cross_entropy(p, targets, reduction="sum").backward()
+    F.binary_cross_entropy(q, torch.tensor(targets), reduction="sum").backward()
+    assert q.grad is not None
+    found = grads[p].numpy()
+    np.testing.assert_allclose(found[:3], q.grad.numpy()[:3], rtol=1e-5)
+    np.testing.assert_allclose(found[3:], [1, -1], rtol=1e-5)  # of log(1 - p); 0 in PyTorch
+
+
+@pytest.mark.parametrize("copies", [1, 3000])
+def test_a_confident_logit_keeps_its_digits(copies: int, backend: Backend) -> None:
+    x = np.tile([10.0, 12.0, 16.5, 20.0, 50.0, 3.0], copies)
+    yes = np.ones_like(x)
+    for signs, target in ((1, yes), (-1, 0 * yes), (1, 0.9 * yes), (1, 0.2 * yes)):
+        p = Parameter(signs * x, dtype=np.float32, backend=backend)
+        q = torch.tensor(x, requires_grad=True)  # -log s(x) for yes: that side is exact there
+        given = target if signs == 1 else 1 - target
+        wanted = F.binary_cross_entropy_with_logits(q, torch.tensor(given), reduction="none")
+        wanted.sum().backward()
+        found = nn.binary_cross_entropy_with_logits(p, target, reduction="none")
+        np.testing.assert_allclose(found.numpy(), wanted.detach().numpy(), rtol=3e-5)
+        assert q.grad is not None
+        np.testing.assert_allclose(
+            signs * found.sum().backward()[p].numpy(), q.grad.numpy(), rtol=1e-3, atol=1e-9
+        )
+        focal = nn.sigmoid_focal_loss(p, target, alpha=None, gamma=0.0, reduction="none")
+        np.testing.assert_allclose(focal.numpy(), wanted.detach().numpy(), rtol=3e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["huber_loss", "smooth_l1_loss"])
+def test_an_infinite_difference_has_a_slope(name: str, backend: Backend) -> None:
+    values = [np.inf, -np.inf, 3e30, -1e20, 0.5, 1.0, 0.0]
+    p, q = Parameter(values, backend=backend), torch.tensor(values, requires_grad=True)
+    grads = getattr(nn, name)(p, np.zeros(7), reduction="sum").backward()
+    getattr(F, name)(q, torch.zeros(7), reduction="sum").backward()
+    assert q.grad is not None
+    np.testing.assert_array_equal(grads[p].numpy(), q.grad.numpy())
 
 
 def test_batchmean_is_the_divergence() -> None:

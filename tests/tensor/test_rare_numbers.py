@@ -346,3 +346,29 @@ def test_pools_of_tiles_are_means(stride: int | None, backend: Backend) -> None:
     share = np.zeros_like(x)
     share[:, :, :66, :40] = 1 / (33 * 40)
     np.testing.assert_allclose(y.sum().backward()[p].numpy(), share, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1e-38, 1e-25, 1e-3, 1e20, 1e37])
+def test_a_deviation_is_exact_where_its_square_is_no_number(size: float, backend: Backend) -> None:
+    x: Any = (np.random.default_rng(3).standard_normal((4, 9)) * size).astype(np.float32)
+    wide = x.astype(np.float64)
+    for axis, keepdims in ((None, False), (1, True), ((0, 1), True), (0, False)):
+        for ddof in (0, 1):
+            p = Parameter(x, backend=backend)
+            y = p.std(axis, keepdims, ddof)
+            exact = wide.std(axis, ddof=ddof, keepdims=keepdims)
+            np.testing.assert_allclose(y.numpy(), exact, rtol=1e-5)
+            # Of a sum of deviations: (x - mean) / ((n - ddof) deviation).
+            whole = wide.std(axis, ddof=ddof, keepdims=True)
+            count = x.size // whole.size - ddof
+            slope = (wide - wide.mean(axis, keepdims=True)) / (count * whole)
+            found = y.sum().backward()[p].numpy()
+            np.testing.assert_allclose(found, slope, rtol=1e-4, atol=1e-5)
+
+
+def test_a_deviation_of_a_fraction_less_is_refused() -> None:
+    for ddof in (0.5, float("nan"), None):
+        wrong: Any = ddof
+        for name in ("var", "std"):
+            with pytest.raises(TypeError, match=f"{name}: ddof must be a whole number, not"):
+                getattr(ones((3,)), name)(ddof=wrong)

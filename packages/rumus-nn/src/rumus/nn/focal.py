@@ -9,6 +9,7 @@ import numpy as np
 
 from rumus.nn.class_losses import class_weights
 from rumus.nn.cross_entropy import check_fit, class_axis, losses_of_classes
+from rumus.nn.loss import binary_entropy
 from rumus.nn.reduction import (
     Found,
     Reduction,
@@ -44,12 +45,12 @@ def _focus(x: T, target: T, *, gamma: float) -> T:
 @elementwise
 def _sigmoid_focal(x: T, target: T, *, alpha: float, gamma: float, scale: float) -> T:
     weight = alpha * target + (1 - alpha) * (1 - target)
-    return scale * weight * _focus(x, target, gamma=gamma) * (x.softplus() - target * x)
+    return scale * weight * _focus(x, target, gamma=gamma) * binary_entropy(x, target)
 
 
 @elementwise
 def _sigmoid_focal_unweighted(x: T, target: T, *, gamma: float, scale: float) -> T:
-    return scale * _focus(x, target, gamma=gamma) * (x.softplus() - target * x)
+    return scale * _focus(x, target, gamma=gamma) * binary_entropy(x, target)
 
 
 def _check_gamma(loss: str, gamma: float) -> None:

@@ -245,9 +245,14 @@ class _AdaptiveMaxPool(_Pooling):
         parts = list(zip(x.shape[2:], self.size, strict=True))
         if all(n % count == 0 for n, count in parts):
             return max_pool(x, [n // count for n, count in parts])
-        for axis, (length, count) in enumerate(parts, 2):
-            cuts = [(slice(None),) * axis + (slice(*each),) for each in _bounds(count, length)]
-            x = concat([x[cut].max(axis, keepdims=True) for cut in cuts], axis)
+        # The last axis first, so that of equal elements the first in memory gets the gradient.
+        for axis, (length, count) in reversed(list(enumerate(parts))):
+            found = []
+            for start, stop in _bounds(count, length):
+                part = x[(slice(None),) * (axis + 2) + (slice(start, stop),)]
+                kernel = [stop - start if other == axis else 1 for other in range(self.axes)]
+                found.append(max_pool(part, kernel))
+            x = concat(found, axis + 2)
         return x
 
 

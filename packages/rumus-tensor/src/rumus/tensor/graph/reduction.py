@@ -39,7 +39,7 @@ def normalize_axes(axis: Axis, ndim: int, operation: str) -> Shape:
     return axes
 
 
-def _shapes(x: Tensor, axes: Shape) -> tuple[Shape, Shape]:
+def shapes_over(x: Tensor, axes: Shape) -> tuple[Shape, Shape]:
     """The shape without `axes`, and the shape with each of them 1."""
     without = tuple(n for i, n in enumerate(x.shape) if i not in axes)
     kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
@@ -48,7 +48,7 @@ def _shapes(x: Tensor, axes: Shape) -> tuple[Shape, Shape]:
 
 def _total(x: Tensor, axes: Shape, keepdims: bool, factor: float, name: str) -> Tensor:
     """The sum over `axes` times `factor`. Every element gets the gradient of its sum, scaled."""
-    without, kept = _shapes(x, axes)
+    without, kept = shapes_over(x, axes)
     backend, shape = x._backend, x.shape
     out = backend.allocate(without, x.dtype)
     scaled = None if factor == 1 else backend.fused("scaled_sum")
@@ -112,7 +112,7 @@ def extremum(which: Literal["max", "min"], x: Tensor, axis: Axis, keepdims: bool
     """The largest or smallest element over `axis`; ties share the gradient equally."""
     axes = normalize_axes(axis, x.ndim, which)
     count_over(x, axis, which)
-    without, kept = _shapes(x, axes)
+    without, kept = shapes_over(x, axes)
     backend, array = x._backend, x._array
     out = backend.allocate(without, x.dtype)
     backend.reduce(which, array, axes, out)
@@ -136,7 +136,7 @@ def position(
     """The int32 index of the first extremum along `axis`; the first NaN, if there is one."""
     count_over(x, axis, which)
     axes = normalize_axes(axis, x.ndim, which)
-    without, kept = _shapes(x, axes)
+    without, kept = shapes_over(x, axes)
     out = x._backend.allocate(without, int32)
     x._backend.reduce(which, x._array, axes, out)
     return Tensor(out.reshape(kept) if keepdims else out, x._backend)
@@ -146,7 +146,7 @@ def holds(which: Literal["any", "all"], x: Tensor, axis: Axis, keepdims: bool) -
     """Whether any, or each, element over `axis` is true or nonzero; NaN is nonzero."""
     axes = normalize_axes(axis, x.ndim, which)
     truths = x if x.dtype == bool_ else x != 0
-    without, kept = _shapes(x, axes)
+    without, kept = shapes_over(x, axes)
     out = x._backend.allocate(without, bool_)
     if math.prod(x.shape[a] for a in axes):
         x._backend.reduce("max" if which == "any" else "min", truths._array, axes, out)
@@ -184,7 +184,7 @@ def prod(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
         return cast(prod(cast(x, float32), axis, keepdims), float16)
     x = cast(x, int32) if x.dtype == bool_ else x
     axes = normalize_axes(axis, x.ndim, "prod")
-    without, kept = _shapes(x, axes)
+    without, kept = shapes_over(x, axes)
     backend, array = x._backend, x._array
     out = backend.allocate(without, x.dtype)
     backend.reduce("prod", array, axes, out)

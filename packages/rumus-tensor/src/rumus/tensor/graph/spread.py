@@ -6,8 +6,16 @@ import math
 from typing import Any, Literal, TypeAlias
 
 from rumus.tensor.expression.dtype import float16, float32, is_floating
+from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.operators import cast, elementwise
-from rumus.tensor.graph.reduction import count_over, extremum, mean, sum
+from rumus.tensor.graph.reduction import (
+    count_over,
+    extremum,
+    mean,
+    normalize_axes,
+    shapes_over,
+    sum,
+)
 from rumus.tensor.graph.tensor import Axis, Tensor
 
 Order: TypeAlias = "float | Literal['fro']"
@@ -39,19 +47,33 @@ def var(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> 
     if x.dtype == float16:
         return cast(var(cast(x, float32), axis, keepdims, ddof), float16)
     x = x if is_floating(x.dtype) else cast(x, float32)
-    count = count_over(x, axis, "var")
-    if ddof >= count:
-        raise ValueError(f"var: ddof={ddof} leaves nothing of {count} elements to divide by")
+    count = _checked_count(x, axis, ddof, "var")
     centred = x - mean(x, axis, keepdims=True)
     return sum(centred * centred, axis, keepdims) * (1 / (count - ddof))
+
+
+def _checked_count(x: Tensor, axis: Axis, ddof: int, name: str) -> int:
+    """The number of elements over `axis`, which `ddof` must be below."""
+    count = count_over(x, axis, name)
+    if whole_number(f"{name}: ddof", ddof) >= count:
+        raise ValueError(f"{name}: ddof={ddof} leaves nothing of {count} elements to divide by")
+    return count
 
 
 def std(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
     """The root of the variance over `axis`; if it is 0, so is its gradient."""
     if x.dtype == float16:
         return cast(std(cast(x, float32), axis, keepdims, ddof), float16)
-    found: Tensor = _root(var(x, axis, keepdims, ddof))
-    return found
+    x = x if is_floating(x.dtype) else cast(x, float32)
+    count = _checked_count(x, axis, ddof, "std")
+    centred = x - mean(x, axis, keepdims=True)
+    # The largest is 1, so that no square leaves the range of the dtype, where the root does not.
+    largest = abs(centred.detach()).max(axis, keepdims=True)
+    size = ((largest > 0) & (largest < math.inf)).where(largest, 1.0)
+    scaled = centred / size
+    found: Tensor = _root(sum(scaled * scaled, axis, True) * (1 / (count - ddof))) * size
+    without, _ = shapes_over(x, normalize_axes(axis, x.ndim, "std"))
+    return found if keepdims else found.reshape(without)
 
 
 def norm(x: Tensor, order: Order = 2, axis: Axis = None, keepdims: bool = False) -> Tensor:

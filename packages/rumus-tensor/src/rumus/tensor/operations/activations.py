@@ -26,11 +26,11 @@ def mish(x: T) -> T:
 
 @elementwise
 def relu6(x: T) -> T:
-    """min(max(x, 0), 6). Howard et al., "MobileNets": arXiv:1704.04861.
+    """min(max(x, 0), 6), with derivative 0 at both ends. Howard et al.: arXiv:1704.04861.
 
     x: floating, of any shape.
     """
-    return x.relu().minimum(6.0)
+    return (x >= 6.0).where(6.0, x.relu())
 
 
 @elementwise
@@ -50,7 +50,7 @@ def hardsigmoid(x: T) -> T:
 
     x: floating, of any shape.
     """
-    return (x + 3.0).relu().minimum(6.0) / 6.0
+    return relu6(x + 3.0) / 6.0
 
 
 @elementwise
@@ -68,7 +68,7 @@ def selu(x: T) -> T:
 
     x: floating, of any shape.
     """
-    return _SCALE * (x < 0).where(_ALPHA * x.minimum(0.0).expm1(), x)
+    return _SCALE * (x > 0).where(x, _ALPHA * x.minimum(0.0).expm1())
 
 
 @elementwise
@@ -101,12 +101,12 @@ def softsign(x: T) -> T:
 
 @elementwise
 def prelu(x: T, weight: T) -> T:
-    """x where it is positive, weight x elsewhere. He et al.: arXiv:1502.01852.
+    """x where it is positive, weight x elsewhere, also at 0. He et al.: arXiv:1502.01852.
 
     x: floating, of any shape.
     weight: one number, or one per channel, broadcast to x.
     """
-    return (x < 0).where(weight * x, x)
+    return (x > 0).where(x, weight * x)
 
 
 @elementwise

@@ -235,4 +235,4 @@ def elu(x: T, *, alpha: float = 1.0) -> T:
     x: floating, of any shape.
     alpha: the limit for very negative x is -alpha.
     """
-    return (x < 0).where(alpha * x.minimum(0.0).expm1(), x)
+    return (x > 0).where(x, alpha * x.minimum(0.0).expm1())
