@@ -1,7 +1,7 @@
-"""What the tests of several packages share: the backends that a test runs on.
+"""Fixtures that several packages' tests share: the backends to run on.
 
-Every package is tested with only what it declares installed, so nothing is imported here before a
-fixture is asked for. Another backend is one more row of `BACKENDS`.
+Every package is tested with only its declared dependencies installed, so nothing is imported here
+before a fixture needs it. Another backend is one more row of `BACKENDS`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import missing_gpu
 import numpy as np
 import pytest
 
-# A busy machine is slow; that is no property of a test.
+# A test must not fail because the machine is busy.
 hypothesis.settings.register_profile(
     "rumus", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -34,7 +34,7 @@ def _of_tensor(name: str) -> Backend:
     return backend
 
 
-# Name -> what makes the backend, and the widest floating dtype that it has.
+# Name -> a function that makes the backend, and its widest floating dtype.
 BACKENDS: Final[Mapping[str, tuple[Callable[[], Backend], type[np.floating]]]] = {
     "numpy": (lambda: _of_tensor("NumpyBackend"), np.float64),
     **(
@@ -52,37 +52,37 @@ _made: dict[str, Backend] = {}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--every-step`: stop each run at each of its steps; `nox -s resume` does."""
+    """Add `--every-step`: stop each run at each of its steps; `nox -s resume` uses it."""
     parser.addoption("--every-step", action="store_true", help="stop runs at each of their steps")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Skip what needs a GPU where there is none."""
+    """Skip tests that need a GPU if there is none."""
     config.pluginmanager.register(missing_gpu)
 
 
 def pytest_sessionstart() -> None:
-    """Let Ctrl-C be what it is in a program: pytest-xdist has its workers ignore it."""
+    """Let Ctrl-C raise KeyboardInterrupt as usual: pytest-xdist makes its workers ignore it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
-    """Spare the collector what lives to the end: a worker collects a million objects of cases."""
+    """Exempt long-lived objects from the collector: a worker collects a million of them."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
-    """What a test does not seed itself is the same at each run, in any order of the tests."""
+    """Seed whatever a test does not seed itself, so that it is the same in any order of tests."""
     if find_spec("rumus") is not None and find_spec("rumus.tensor") is not None:
         import_module("rumus.tensor").seed(0)
 
 
 @pytest.fixture(params=list(BACKENDS))
 def backend(request: pytest.FixtureRequest) -> Backend:
-    """Each backend, made once. A test is skipped that asks for a GPU where there is none."""
+    """Each backend, made once. A test that asks for a GPU is skipped if there is none."""
     name = request.param
     if name not in _made:
         _made[name] = BACKENDS[name][0]()
@@ -91,14 +91,14 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 
 @pytest.fixture
 def widest(request: pytest.FixtureRequest, backend: Backend) -> DType:
-    """The widest floating dtype of `backend`: float64 but on a GPU."""
+    """The widest floating dtype of `backend`: float64, or float32 on a GPU."""
     name = next(name for name, made in _made.items() if made is backend)
     return np.dtype(BACKENDS[name][1])
 
 
 @pytest.fixture
 def record_deviation(record_property: Callable[[str, object], None]) -> Callable[..., None]:
-    """Write down how far an optimizer is from a referee: a line of a table in docs/optimizers.md.
+    """Record how far an optimizer is from a referee, for a table in docs/optimizers.md.
 
     Called with the optimizer's class, its options, the referee, the backend and the deviation.
     """

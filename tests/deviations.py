@@ -23,7 +23,7 @@ REFEREES: Final = ("float64", "PyTorch")
 
 
 def recorded(reports: Iterable[str], name: str) -> Iterator[Any]:
-    """Everything that tests wrote down under a name."""
+    """Yield everything that tests recorded under a name."""
     for report in reports:
         for entry in ElementTree.parse(report).iter("property"):
             if entry.get("name") == name:
@@ -31,7 +31,7 @@ def recorded(reports: Iterable[str], name: str) -> Iterator[Any]:
 
 
 def table(reports: list[str]) -> Iterator[str]:
-    """The lines of the table, a row for each optimizer with its options."""
+    """Yield the lines of the table, one row per optimizer and its options."""
     deviations: dict[tuple[str, str], dict[tuple[str, str], float]] = defaultdict(dict)
     for kind, options, referee, backend, deviation in recorded(reports, "deviation"):
         deviations[kind, options][referee, backend] = deviation
@@ -47,7 +47,7 @@ def table(reports: list[str]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Put the table between its marks in the page."""
+    """Write the table between its markers in the page."""
     lines = [f"Made by `nox -s deviations` on {datetime.date.today()}.", "", *table(sys.argv[1:])]
     text = PAGE.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)

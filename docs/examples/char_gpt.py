@@ -6,10 +6,10 @@
     python docs/examples/char_gpt.py --gpu --layers 4 --size 256 --length 128 --batch 16
     python docs/examples/char_gpt.py --precision float16    half the memory; fast on a GPU only
 
-Without a text of yours it learns the description of the Python language that comes with every
-Python. It saves itself in the run's folder, continues from there when it is started again, and
-writes a few lines at the end. The program fails if it has not come below 2.6 nats a byte, where
-guessing by the frequencies of bytes is at 3.1, unless it was given fewer than 300 steps.
+Without a text it learns the language reference that comes with every Python. With `--run` it saves
+itself in that folder and continues from there when it is started again. At the end it writes a few
+lines. With 300 steps or more, the program fails unless it gets below 2.6 nats per byte; guessing by
+byte frequencies gives 3.1.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from rumus.tensor import Generator, Tensor, no_grad, tensor
 from rumus.train import ArrayDataset, Checkpoints, DataLoader, Every, Trainer
 
 BYTES = 256
-REQUIRED = 2.6  # nats a byte, on text that it was not trained with
+REQUIRED = 2.6  # nats per byte, on held-out text
 
 
 class GPT(nn.Module):
-    """Bytes to scores of the byte that follows each."""
+    """Maps bytes to scores for the next byte at each position."""
 
     def __init__(self, layers: int, size: int, heads: int, length: int, random: Generator) -> None:
         self.length = length
@@ -52,7 +52,7 @@ class GPT(nn.Module):
             nn.initialisation.normal(table.weight, generator=random, std=0.1)
 
     def forward(self, text: Tensor) -> Tensor:
-        """Map (batch, length or less) to (batch, the same, 256)."""
+        """Map (batch, n), with n up to `length`, to (batch, n, 256)."""
         if text.shape[1] > self.length:
             raise ValueError(f"{text.shape[1]} bytes are more than the {self.length} positions")
         x = self.bytes(text) + self.positions.weight[: text.shape[1]]
@@ -60,7 +60,7 @@ class GPT(nn.Module):
 
 
 def windows(text: bytes, length: int) -> NDArray[np.int32]:
-    """Cut a text into rows of length + 1 bytes, of which the last is the next row's first."""
+    """Cut a text into rows of length + 1 bytes; the last byte is also the next row's first."""
     codes = np.frombuffer(text, np.uint8).astype(np.int32)
     count = (len(codes) - 1) // length
     if count < 20:
@@ -69,7 +69,7 @@ def windows(text: bytes, length: int) -> NDArray[np.int32]:
 
 
 def write(model: GPT, count: int, start: str, random: Generator) -> str:
-    """Let the model continue from `start`, a byte at a time, each drawn by its probability."""
+    """Let the model continue from `start`, sampling one byte at a time."""
     codes = list(start.encode())
     backend = model.scores.weight.backend
     model.eval()
@@ -85,14 +85,14 @@ def write(model: GPT, count: int, start: str, random: Generator) -> str:
 
 
 def arguments() -> argparse.Namespace:
-    """Return what was asked for on the command line."""
+    """Return the command line's arguments."""
     parser = argparse.ArgumentParser(description="Train a small GPT on a text.")
-    parser.add_argument("text", nargs="?", type=Path, help="by default, the Python language")
-    parser.add_argument("--run", type=Path, help="the folder to save to and to go on from")
+    parser.add_argument("text", nargs="?", type=Path, help="default: Python's language reference")
+    parser.add_argument("--run", type=Path, help="the folder to save to and continue from")
     parser.add_argument("--steps", type=int, default=400)
     for name, value in (("layers", 2), ("size", 128), ("heads", 4), ("length", 64), ("batch", 8)):
         parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--gpu", action="store_true", help="on a GPU of whatever kind, or fail")
+    parser.add_argument("--gpu", action="store_true", help="require a GPU; any kind will do")
     parser.add_argument("--precision", choices=("float32", "float16"), default="float32")
     return parser.parse_args()
 
@@ -110,7 +110,7 @@ def main() -> int:
         model.half()
     count = sum(p.size for p in model.parameters())
     print(f"backend: {model.scores.weight.backend.name}; {count:,} parameters")
-    print(f"{cut} windows of {chosen.length} bytes to train with, {len(rows) - cut} to test with")
+    print(f"{cut} windows of {chosen.length} bytes to train on, {len(rows) - cut} to test on")
 
     lr = warmup(50).then(cosine(3e-3, max(chosen.steps - 50, 1), 3e-4))
     optimizer = AdamW(
@@ -141,8 +141,8 @@ def main() -> int:
         (entry["step"], entry["val_nats"]) for entry in result.history if "val_nats" in entry
     ]
     for step, value in measured:
-        print(f"step {step:5.0f}   {value:.3f} nats a byte")
-    print(f"trained in {time.perf_counter() - start:.1f} s; it goes on from 'The ':\n")
+        print(f"step {step:5.0f}   {value:.3f} nats per byte")
+    print(f"trained in {time.perf_counter() - start:.1f} s; it continues from 'The ':\n")
     print(write(model, 300, "The ", Generator(1)))
     if not measured or chosen.steps < 300:
         return 0

@@ -4,9 +4,9 @@
     python docs/examples/compare_optimizers.py optimizers.png     a few minutes on two cores
 
 Each trains the models of char_gpt.py and digits_cnn.py from the same weights, with the same batches
-and without a schedule. Printed is after how many steps the mean of the last 20 losses is under a
-bound, and what it is at the end. Defaults are a start and no verdict: Lion's and Muon's learning
-rates suit longer trainings, Prodigy finds its own, and a search helps all others.
+and without a schedule. The program prints after how many steps the mean of the last 20 losses falls
+below a bound, and what it is at the end. Defaults are only a starting point: Lion's and Muon's
+learning rates suit longer runs, Prodigy finds its own, and the others gain from a search.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 MEAN = 20  # losses
-BOUNDS = {"small GPT": 2.6, "digits CNN": 0.1}  # nats a byte, nats a digit
+BOUNDS = {"small GPT": 2.6, "digits CNN": 0.1}  # nats per byte, nats per digit
 OPTIMIZERS: dict[str, Callable[[Parameters[Any]], optim.FusedOptimizer[Any]]] = {
     "AdamW": optim.AdamW,
     "cautious AdamW": partial(optim.AdamW, cautious=True),
@@ -44,7 +44,7 @@ OPTIMIZERS: dict[str, Callable[[Parameters[Any]], optim.FusedOptimizer[Any]]] = 
     "schedule-free AdamW": optim.ScheduleFreeAdamW,
 }
 
-# A model, and its losses' arguments without an end.
+# A model, its loss function, and an endless iterator of batches.
 Task = tuple[nn.Module, Callable[..., Tensor], Iterator[tuple[Any, ...]]]
 
 
@@ -61,7 +61,7 @@ def small_gpt() -> Task:
 
 
 def digits_cnn() -> Task:
-    """Three convolutions that tell digits of 8 x 8 pixels."""
+    """Three convolutions that classify digits of 8 x 8 pixels."""
     model = Network(Generator(0))
     loader = DataLoader(load()[0], 64, shuffle=True, drop_last=True, seed=0)
 
@@ -79,7 +79,7 @@ TASKS: dict[str, Callable[[], Task]] = {"small GPT": small_gpt, "digits CNN": di
 
 
 def means(task: Callable[[], Task], name: str, steps: int) -> NDArray[np.float64]:
-    """Train, and return the mean of the last losses at each step, from the first on it is one."""
+    """Train, and return the mean of the last losses at each step that has enough of them."""
     model, loss, batches = task()
     trainer = Trainer(OPTIMIZERS[name](model.parameters()), state={"model": model})
     losses = [trainer.train_step(loss, *next(batches)) for _ in range(steps)]
@@ -89,7 +89,7 @@ def means(task: Callable[[], Task], name: str, steps: int) -> NDArray[np.float64
 
 
 def report(curves: dict[str, dict[str, NDArray[np.float64]]]) -> None:
-    """Print when each optimizer was under the bound, and where it ended."""
+    """Print when each optimizer fell below the bound, and its last loss."""
     for task, by_name in curves.items():
         print(f"{task}: steps to a loss of {BOUNDS[task]}, and the last loss")
         for name, curve in by_name.items():
@@ -99,7 +99,7 @@ def report(curves: dict[str, dict[str, NDArray[np.float64]]]) -> None:
 
 
 def draw(curves: dict[str, dict[str, NDArray[np.float64]]], path: Path) -> None:
-    """One panel for each task: losses on a logarithmic axis, and the bound as a dotted line."""
+    """Draw one panel per task: losses on a logarithmic axis, and the bound as a dotted line."""
     figure, panels = pyplot.subplots(1, len(curves), figsize=(11, 4.6), layout="constrained")
     for panel, (task, by_name) in zip(panels, curves.items(), strict=True):
         for name, curve in by_name.items():
@@ -109,7 +109,7 @@ def draw(curves: dict[str, dict[str, NDArray[np.float64]]], path: Path) -> None:
         panel.set_yscale("log")
         panel.yaxis.set_major_formatter("{x:g}")
         if max(curve[0] for curve in by_name.values()) < 10 * BOUNDS[task]:
-            panel.yaxis.set_minor_formatter("{x:g}")  # less than a power of ten, and few ticks
+            panel.yaxis.set_minor_formatter("{x:g}")  # less than a decade has few major ticks
         panel.grid(alpha=0.3, which="both")
     panels[0].legend(fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def draw(curves: dict[str, dict[str, NDArray[np.float64]]], path: Path) -> None:
 
 
 def main() -> None:
-    """Train all, print the table and draw the picture."""
+    """Train with each optimizer, print the table and draw the picture."""
     parser = argparse.ArgumentParser(description="Compare optimizers with their defaults.")
     parser.add_argument("picture", type=Path)
     parser.add_argument("--steps", type=int, default=200)

@@ -1,13 +1,13 @@
-"""Your own optimizer, beside AdamW on the same problem.
+"""Your own optimizer, compared with AdamW on the same problem.
 
     python docs/examples/custom_optimizer.py     a few seconds on two cores
 
-An optimizer is a rule: a function from a parameter `p`, its gradient `g` and its state to their new
-values. What follows the `*` are scalars. `FusedOptimizer` does the rest: ownership, state, saving,
-schedules, and one kernel for all parameters, on whatever they are on. This one is Lion: Chen et
-al., "Symbolic discovery of optimization algorithms", 2023, algorithm 2.
+An optimizer is a rule: a function that maps a parameter `p`, its gradient `g` and its state to
+their new values. The arguments after the `*` are scalars. `FusedOptimizer` does the rest:
+ownership, state, saving, schedules, and one kernel for all parameters, on any device. This one is
+Lion: Chen et al., "Symbolic discovery of optimization algorithms", 2023, algorithm 2.
 
-The program fails unless both recognise at least 95 % of the digits that they were not trained with.
+The program fails unless both recognise at least 95 % of the held-out digits.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def lion(
 
 
 def build() -> nn.Sequential:
-    """Return a model of the digits, with the same weights at each call."""
+    """Return a digit classifier, with the same weights at each call."""
     random = Generator(0)
     return nn.Sequential(
         nn.Linear(64, 128, generator=random), nn.ReLU(), nn.Linear(128, 10, generator=random)
@@ -46,7 +46,7 @@ def build() -> nn.Sequential:
 
 
 def accuracy(model: nn.Sequential, optimizer: FusedOptimizer[nn.Sequential]) -> float:
-    """Train, and return the share of the held-out digits that the model recognises then."""
+    """Train, and return the share of held-out digits that the model then recognises."""
     images, digits = load_digits(return_X_y=True)
     seen, unseen, seen_digits, unseen_digits = train_test_split(
         images / 16, digits, test_size=0.25, stratify=digits, random_state=0

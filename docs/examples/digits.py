@@ -1,10 +1,10 @@
 """Train a classifier of handwritten digits, and draw how it went.
 
     python docs/examples/digits.py                     on a GPU if there is one, else on the CPU
-    python docs/examples/digits.py --gpu picture.png   on a GPU, or not at all
+    python docs/examples/digits.py --gpu picture.png   on a GPU only
 
 1797 images of 8 x 8 pixels come with scikit-learn. A quarter of them is held out: the model is not
-trained with it, and every accuracy is measured on it. The program fails if less than 97 % of these
+trained on it, and every accuracy is measured on it. The program fails if less than 97 % of these
 are recognised.
 """
 
@@ -43,14 +43,14 @@ PICTURE = Path(__file__).parent / "output" / "digits.png"
 
 @dataclass
 class Digits:
-    """Images as (count, 64) numbers in [0, 1], and the digit that each of them shows."""
+    """Images as (count, 64) numbers in [0, 1], and the digit that each one shows."""
 
     images: NDArray[Any]
     digits: NDArray[Any]
 
 
 def load(seed: int) -> tuple[Digits, Digits]:
-    """Return what to train with and what to test with, the ten digits equally frequent in both."""
+    """Return the training and the test data, with all ten digits equally frequent in both."""
     images, digits = load_digits(return_X_y=True)
     seen, unseen, seen_digits, unseen_digits = train_test_split(
         images / 16, digits, test_size=0.25, stratify=digits, random_state=seed
@@ -59,7 +59,7 @@ def load(seed: int) -> tuple[Digits, Digits]:
 
 
 def batches(data: Digits, random: Generator, backend: Backend) -> Iterator[tuple[Tensor, Tensor]]:
-    """Go once through the data in random order; put each batch where the model is."""
+    """Yield the data once, in random order, in batches on the model's backend."""
     order = random.permutation(len(data.digits))
     for start in range(0, len(order), BATCH):
         rows = order[start : start + BATCH]
@@ -70,7 +70,7 @@ def batches(data: Digits, random: Generator, backend: Backend) -> Iterator[tuple
 
 
 def build(random: Generator) -> nn.Sequential:
-    """Return a model from 64 pixels to a score for each of the ten digits."""
+    """Return a model that maps 64 pixels to a score for each of the ten digits."""
     return nn.Sequential(
         nn.Dropout(0.1, generator=random),
         nn.Linear(64, 256, generator=random),
@@ -84,14 +84,14 @@ def build(random: Generator) -> nn.Sequential:
 
 
 def backend_of(model: nn.Module) -> Backend:
-    """Return what the model's parameters are on, and what computes with them."""
+    """Return the backend of the model's parameters."""
     return next(iter(model.parameters())).backend
 
 
 def place(model: nn.Module, insist: bool) -> str:
-    """Move the model to a GPU if there is one, and return the name of where it is.
+    """Move the model to a GPU if there is one, and return the name of its device.
 
-    A GPU that the CPU plays is slower than the CPU itself: it is taken only if you insist.
+    A software GPU is slower than the CPU that it runs on, so it is used only if you insist.
     """
     if insist or any(device.kind != "CPU" for device in devices()):
         try:
@@ -116,7 +116,7 @@ def predict(model: nn.Sequential, data: Digits) -> NDArray[Any]:
 
 @dataclass
 class History:
-    """What there is to draw: two numbers for each epoch, and the predictions after the last."""
+    """The data to draw: two numbers per epoch, and the predictions after the last one."""
 
     losses: list[float] = field(default_factory=list)
     accuracies: list[float] = field(default_factory=list)
@@ -124,11 +124,11 @@ class History:
 
 
 def train(model: nn.Sequential, epochs: int, seen: Digits, unseen: Digits, seed: int) -> History:
-    """Train for some epochs, and print after each how it goes."""
+    """Train, and print the loss and the accuracy after each epoch."""
     steps = epochs * math.ceil(len(seen.digits) / BATCH)
 
     def learning_rate(step: int) -> float:
-        """Half a wave of the cosine, from 0.003 down to 0."""
+        """Half a cosine wave from 0.003 down to 0."""
         return 0.003 * 0.5 * (1 + math.cos(math.pi * step / steps))
 
     def loss_of(images: Tensor, digits: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ def train(model: nn.Sequential, epochs: int, seen: Digits, unseen: Digits, seed:
     trainer = Trainer(optimizer)
     random = Generator(seed, stream=1)
     history = History()
-    # A progress bar in a terminal; the printed lines alone in a file or a pipe.
+    # A progress bar only in a terminal, not in a file or a pipe.
     for epoch in track(range(1, epochs + 1), "training", disable=not sys.stdout.isatty()):
         for images, digits in batches(seen, random, backend_of(model)):
             trainer.train_step(loss_of, images, digits, weight=len(digits))
@@ -155,7 +155,7 @@ def train(model: nn.Sequential, epochs: int, seen: Digits, unseen: Digits, seed:
 
 
 def draw(history: History, unseen: Digits, path: Path) -> None:
-    """Write the curves, the first of the unseen digits, and those that were mistaken."""
+    """Write a picture of the curves, the first unseen digits, and the misclassified ones."""
     figure = pyplot.figure(figsize=(11, 5), layout="constrained")
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[4, 5])[0]
     draw_curves(left.subplots(2, 1, sharex=True), history)
@@ -187,7 +187,7 @@ def draw_curves(panels: NDArray[Any], history: History) -> None:
 
 
 def draw_images(grid: NDArray[Any], history: History, unseen: Digits, rows: NDArray[Any]) -> None:
-    """Fill a grid with images, as many as fit, the prediction above each."""
+    """Fill a grid with as many images as fit, with the prediction above each."""
     for axes in grid.flat:
         axes.axis("off")
     for axes, row in zip(grid.flat, rows, strict=False):
@@ -201,12 +201,12 @@ def draw_images(grid: NDArray[Any], history: History, unseen: Digits, rows: NDAr
 
 
 def arguments() -> argparse.Namespace:
-    """Return what was asked for on the command line."""
+    """Return the command line's arguments."""
     parser = argparse.ArgumentParser(description="Train a classifier of handwritten digits.")
     parser.add_argument("picture", nargs="?", type=Path, default=PICTURE, help="the PNG to write")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0, help="of the split, weights and order")
-    parser.add_argument("--gpu", action="store_true", help="on a GPU of whatever kind, or fail")
+    parser.add_argument("--gpu", action="store_true", help="require a GPU; any kind will do")
     chosen = parser.parse_args()
     if chosen.epochs < 1:
         parser.error("--epochs must be at least 1")
@@ -216,11 +216,11 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Train, draw, and return the exit code: 0 if enough unseen digits are recognised."""
     chosen = arguments()
-    mpl.use("Agg")  # draws into files, needs no screen
+    mpl.use("Agg")  # draws to files and needs no screen
     seen, unseen = load(chosen.seed)
     model = build(Generator(chosen.seed))
     device = place(model, chosen.gpu)
-    print(f"{len(seen.digits)} digits to train with, {len(unseen.digits)} to test with")
+    print(f"{len(seen.digits)} digits to train on, {len(unseen.digits)} to test on")
     print(f"backend: {device}\n{model}")
 
     start = time.perf_counter()
@@ -230,7 +230,7 @@ def main() -> int:
 
     accuracy = history.accuracies[-1]
     print(f"trained in {seconds:.1f} s; picture: {chosen.picture}")
-    print(f"final test accuracy {accuracy:.2%}; at least {REQUIRED:.0%} is needed")
+    print(f"final test accuracy {accuracy:.2%}; required: at least {REQUIRED:.0%}")
     return 0 if accuracy >= REQUIRED else 1
 
 

@@ -2,11 +2,11 @@
 
     pip install rumus scikit-learn
     python docs/examples/digits_cnn.py             on a GPU if there is one, else on the CPU
-    python docs/examples/digits_cnn.py --gpu       on a GPU, or not at all
+    python docs/examples/digits_cnn.py --gpu       on a GPU only
 
-1797 images of 8 x 8 pixels, a quarter held out. Each training image is moved by up to a pixel, and
-a little noise is added, again in every epoch: the network sees what it cannot learn by heart. The
-program fails if less than 98.5 % of the held-out digits are recognised.
+1797 images of 8 x 8 pixels, a quarter held out. In every epoch each training image is shifted by up
+to a pixel and gets a little noise, so that the network cannot memorize it. The program fails if
+less than 98.5 % of the held-out digits are recognised.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Sample = tuple[NDArray[np.float32], NDArray[np.int32]]
 
 
 class Network(nn.Module):
-    """Three convolutions, each normalized, two halvings of the picture, ten scores."""
+    """Three convolutions with batch norm, one max pool, one average pool, ten scores."""
 
     def __init__(self, random: Generator) -> None:
         self.features = nn.Sequential(
@@ -53,13 +53,13 @@ class Network(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map (batch, 1, 8, 8) to the scores of the digits, (batch, 10)."""
+        """Map (batch, 1, 8, 8) to scores of the digits, (batch, 10)."""
         scores: Tensor = self.scores(self.features(images))
         return scores
 
 
 def load() -> tuple[ArrayDataset, ArrayDataset]:
-    """Return what to train with and what to test with: images (1, 8, 8) in [0, 1], and digits."""
+    """Return the training and the test data: images (1, 8, 8) in [0, 1], and digits."""
     images, digits = load_digits(return_X_y=True)
     pictures = (images / 16).astype(np.float32).reshape(-1, 1, 8, 8)
     seen, unseen, seen_digits, unseen_digits = train_test_split(
@@ -69,7 +69,7 @@ def load() -> tuple[ArrayDataset, ArrayDataset]:
 
 
 def moved(sample: Sample, random: np.random.Generator) -> Sample:
-    """Move an image by up to a pixel along each axis, and add noise."""
+    """Shift an image by up to a pixel along each axis, and add noise."""
     image, digit = sample
     down, right = random.integers(0, 3, 2)
     around = np.pad(image, ((0, 0), (1, 1), (1, 1)))
@@ -82,7 +82,7 @@ def main() -> int:
     """Train, and return the exit code: 0 if enough unseen digits are recognised."""
     parser = argparse.ArgumentParser(description="Train a network for handwritten digits.")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument("--gpu", action="store_true", help="on a GPU of whatever kind, or fail")
+    parser.add_argument("--gpu", action="store_true", help="require a GPU; any kind will do")
     chosen = parser.parse_args()
 
     seen, unseen = load()
@@ -111,7 +111,7 @@ def main() -> int:
         print(f"epoch {epoch:3}   loss {loss:.4f}   test accuracy {share:7.2%}")
     found = accuracies[-1]
     print(f"trained in {time.perf_counter() - start:.1f} s")
-    print(f"final test accuracy {found:.2%}; at least {REQUIRED:.1%} is needed")
+    print(f"final test accuracy {found:.2%}; required: at least {REQUIRED:.1%}")
     return 0 if found >= REQUIRED else 1
 
 

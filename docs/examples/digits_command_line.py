@@ -1,10 +1,10 @@
-"""Handwritten digits, described for the command line.
+"""Handwritten digits, set up for the command line.
 
     rumus train docs/examples/digits_command_line.py --set optim.lr=1e-3 --run-dir runs/digits
     rumus resume runs/digits --epochs 40
     rumus find-lr docs/examples/digits_command_line.py --picture lr.png
 
-All that can be chosen is in the dataclasses; `rumus train` keeps it in the run folder.
+The dataclasses hold every setting; `rumus train` saves them in the run folder.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rumus.train import ArrayDataset, DataLoader, Trainer, Training, random_spli
 
 @dataclass(frozen=True)
 class Optim:
-    """How steps are made. warmup: the steps during which the learning rate grows."""
+    """The optimizer's settings. warmup: the number of steps over which the learning rate rises."""
 
     lr: float = 2e-3
     weight_decay: float = 0.01
@@ -33,7 +33,7 @@ class Optim:
 
 @dataclass(frozen=True)
 class Config:
-    """What can be chosen."""
+    """All settings."""
 
     hidden: int = 128
     dropout: float = 0.2
@@ -46,7 +46,7 @@ class Config:
 
 
 def build(config: Config) -> Training:
-    """Return what is to be trained, with which data, and how it is validated."""
+    """Return the trainer, the data, the loss and the validation."""
     images, digits = load_digits(return_X_y=True)
     whole = ArrayDataset((images / 16).astype(np.float32), digits.astype(np.int32))
     seen, unseen = random_split(whole, [0.75, 0.25], seed=config.seed)
@@ -87,5 +87,5 @@ def build(config: Config) -> Training:
     )
 
 
-if __name__ == "__main__":  # without the command line, with the defaults
+if __name__ == "__main__":  # run directly: the default settings
     print(build(Config()).fit().metrics)

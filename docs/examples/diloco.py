@@ -1,14 +1,14 @@
-"""Slow links: workers that train apart and meet every 50 steps (local SGD, DiLoCo).
+"""Slow links: workers that train separately and synchronize every 50 steps (local SGD, DiLoCo).
 
     python docs/examples/diloco.py                               one process plays all workers
-    python -m rumus.distributed -n 4 docs/examples/diloco.py     a rank for each, the same numbers
+    python -m rumus.distributed -n 4 docs/examples/diloco.py     one rank per worker, same numbers
 
-Each worker starts from the same parameters and does `--every` steps of its own, with its own part
-of the text. How far the workers have come, on average, is then the gradient of an outer optimizer,
-a second one that owns copies of the parameters: its step is where all start from next. With
-`--outer-lr 1 --momentum 0` it averages (Stich: arXiv:1805.09767); with Nesterov's momentum it is
-DiLoCo (Douillard et al.: arXiv:2311.08105). What the workers tell each other is a fraction of a
-sum in each step, and it is another training: docs/distributed.md has the losses.
+All workers start from the same parameters, and each does `--every` steps on its own part of the
+text. The mean of their displacements is then the gradient of an outer optimizer, which owns copies
+of the parameters; all workers continue from its result. With `--outer-lr 1 --momentum 0` this
+averages the workers (Stich: arXiv:1805.09767); with Nesterov's momentum it is DiLoCo (Douillard et
+al.: arXiv:2311.08105). The workers exchange far less than with a sum at every step, but the
+training differs: docs/distributed.md has the losses.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LENGTH = 64
 
 
 class Worker:
-    """A model that is trained on a part of the text."""
+    """A model that trains on its own part of the text."""
 
     def __init__(self, number: int, rows: NDArray[np.int32], batch: int) -> None:
         self.model = GPT(2, 64, 4, LENGTH, Generator(0))
@@ -47,16 +47,16 @@ class Worker:
             yield from self.loader
 
     def loss(self, rows: Tensor) -> Tensor:
-        """Return the mean loss of the bytes that follow each."""
+        """Return the mean loss of predicting the next bytes."""
         return nn.cross_entropy_loss(self.model(rows[:, :-1]), rows[:, 1:])
 
     def start_at(self, start: Sequence[Parameter]) -> None:
-        """Go to where the outer optimizer is."""
+        """Set the parameters to the outer optimizer's."""
         for own, outer in zip(self.parameters, start, strict=True):
             own.assign(outer.detach())
 
     def train(self, start: Sequence[Parameter], steps: int) -> list[NDArray[np.float32]]:
-        """Do some steps from where the outer optimizer is; return the way back there."""
+        """Do some steps from the outer optimizer's parameters; return start minus end."""
         self.start_at(start)
         for _ in range(steps):
             self.trainer.train_step(self.loss, *next(self._batches))
@@ -67,7 +67,7 @@ class Worker:
 def mean_way(
     team: Ranks, workers: dict[int, Worker], start: Sequence[Parameter], steps: int
 ) -> list[NDArray[np.float32]]:
-    """Let all workers train; return the mean of their ways, added up in the workers' order."""
+    """Let all workers train; return the mean of start minus end, summed in the workers' order."""
     own = {number: worker.train(start, steps) for number, worker in workers.items()}
     ways = {number: way for rank in team.gather(own) for number, way in rank.items()}
     ordered = [ways[number] for number in sorted(ways)]
@@ -75,7 +75,7 @@ def mean_way(
 
 
 def held_out_loss(worker: Worker, start: Sequence[Parameter], rows: NDArray[np.int32]) -> float:
-    """The loss, where the outer optimizer is, of text that nobody was trained on."""
+    """The loss on held-out text at the outer optimizer's parameters."""
     worker.start_at(start)
     worker.model.eval()
     with no_grad():
@@ -85,11 +85,11 @@ def held_out_loss(worker: Worker, start: Sequence[Parameter], rows: NDArray[np.i
 
 
 def arguments() -> argparse.Namespace:
-    """Return what was asked for on the command line."""
-    parser = argparse.ArgumentParser(description="Train with workers that seldom meet.")
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(description="Train with workers that rarely synchronize.")
     parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=300, help="of each worker")
-    parser.add_argument("--every", type=int, default=50, help="steps between two meetings")
+    parser.add_argument("--steps", type=int, default=300, help="steps of each worker")
+    parser.add_argument("--every", type=int, default=50, help="steps between synchronizations")
     parser.add_argument("--batch", type=int, default=4, help="rows of a worker's batch")
     parser.add_argument("--outer-lr", type=float, default=0.7)
     parser.add_argument("--momentum", type=float, default=0.5)
@@ -97,7 +97,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Train, and say the loss after each meeting; return the exit code."""
+    """Train, print the loss after each synchronization, and return the exit code."""
     given, team = arguments(), ranks()
     rows = windows("\n".join(topics[name] for name in sorted(topics)).encode(), LENGTH)
     cut = len(rows) * 19 // 20
@@ -113,7 +113,7 @@ def main() -> int:
         outer.step(grads)
         loss = held_out_loss(reader, copies, rows[cut:])
         if team.speaks:
-            print(f"step {done:4} of {given.workers} workers: {loss:.3f} nats a byte", flush=True)
+            print(f"step {done:4} of {given.workers} workers: {loss:.3f} nats per byte", flush=True)
     return 0
 
 

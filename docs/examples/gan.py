@@ -1,12 +1,12 @@
-"""Two networks that work against each other, two optimizers, and one store of gradients.
+"""Two adversarial networks, two optimizers, and one gradient store.
 
     python docs/examples/gan.py     about ten seconds on two cores
 
-The generator turns noise into points of the plane; the discriminator says which points come from a
-mixture of eight normal distributions and which from the generator. Both play with one loss, which
-the discriminator makes small and the generator large. So one `backward` gives the gradients of
-both. Each optimizer drains what it owns and cannot touch the rest; the `with` block checks that
-nothing is left. Goodfellow et al., "Generative adversarial nets", 2014, equation 1.
+The generator turns noise into points in the plane; the discriminator tells whether points come from
+a mixture of eight normal distributions or from the generator. Both share one loss, which the
+discriminator minimizes and the generator maximizes, so one `backward` computes the gradients of
+both. Each optimizer drains the gradients that it owns and cannot touch the others; the `with` block
+checks that none are left. Goodfellow et al., "Generative adversarial nets", 2014, equation 1.
 
 The program fails unless the samples cover every part of the mixture and most lie close to it.
 """
@@ -30,9 +30,9 @@ from rumus.tensor import Generator as Random
 from rumus.tensor import Tensor, concat, no_grad, tensor
 
 MODES, RADIUS, WIDTH = 8, 2.0, 0.15  # of the mixture
-NOISE = 8  # numbers that the generator makes a point of
+NOISE = 8  # numbers per point, the generator's input
 BATCH, STEPS = 256, 2000
-BLUR = 0.5  # at the start, and 0 from BLURRED steps on
+BLUR = 0.5  # at the start; it falls to 0 at step BLURRED
 BLURRED = 1600
 PICTURE = Path(__file__).parent / "output" / "gan.png"
 
@@ -41,7 +41,7 @@ CENTRES = RADIUS * np.stack([np.cos(_angles), np.sin(_angles)], axis=1)
 
 
 class Generator(nn.Module):
-    """From noise to points: (count, NOISE) to (count, 2)."""
+    """Maps noise (count, NOISE) to points (count, 2)."""
 
     def __init__(self, random: Random) -> None:
         self.first = nn.Linear(NOISE, 64, generator=random)
@@ -54,7 +54,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """From points to verdicts: (count, 2) to (count, 1), positive for "from the mixture"."""
+    """Maps points (count, 2) to verdicts (count, 1), positive for "from the mixture"."""
 
     def __init__(self, random: Random) -> None:
         self.layers = nn.Sequential(
@@ -77,8 +77,8 @@ def mixture(count: int, random: Random) -> Tensor:
 
 
 def train(generator: Generator, discriminator: Discriminator, random: Random) -> None:
-    """Let the two play against each other."""
-    # The types say who owns what: a type checker refuses to exchange the two.
+    """Train the two against each other."""
+    # The types say who owns what: a type checker refuses to swap the two.
     maximizer: AdamW[Generator] = AdamW(
         generator.parameters(), 1e-3, betas=(0.5, 0.9), weight_decay=0.0, maximize=True
     )
@@ -88,7 +88,7 @@ def train(generator: Generator, discriminator: Discriminator, random: Random) ->
     truth = np.repeat([[1.0], [0.0]], BATCH, axis=0)
     for step in track(range(STEPS), "training", disable=not sys.stdout.isatty()):
         points = concat([mixture(BATCH, random), generator(random.normal((BATCH, NOISE)))])
-        # Sharp points are told apart too easily to learn from: both kinds are blurred at first.
+        # Sharp points are too easy to tell apart, so both kinds are blurred at first.
         blur = BLUR * max(0.0, 1 - step / BLURRED)
         verdicts = discriminator(points + random.normal(points.shape, std=blur))
         loss = nn.binary_cross_entropy_with_logits(verdicts, truth)
@@ -105,7 +105,7 @@ def train(generator: Generator, discriminator: Discriminator, random: Random) ->
 
 
 def shares(samples: NDArray[Any]) -> NDArray[Any]:
-    """Return which part of the samples lies within three widths of each centre."""
+    """Return the share of samples within three widths of each centre."""
     distances = np.linalg.norm(samples[:, None] - CENTRES[None], axis=-1)
     close = distances.min(axis=1) < 3 * WIDTH
     return np.bincount(distances.argmin(axis=1)[close], minlength=MODES) / len(samples)
@@ -130,7 +130,7 @@ def draw(samples: NDArray[Any], real: NDArray[Any], path: Path) -> None:
 
 def main() -> int:
     """Train, draw, and return the exit code: 0 if the samples look like the mixture."""
-    mpl.use("Agg")  # draws into files, needs no screen
+    mpl.use("Agg")  # draws to files and needs no screen
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else PICTURE
     random = Random(0)
     generator, discriminator = Generator(random), Discriminator(random)
@@ -139,7 +139,7 @@ def main() -> int:
         samples = generator(random.normal((4000, NOISE))).numpy()
     draw(samples, mixture(4000, random).numpy(), path)
     found = shares(samples)
-    covered = int((found > 0.25 / MODES).sum())  # a quarter of what would be fair, at least
+    covered = int((found > 0.25 / MODES).sum())  # at least a quarter of an equal share
     print(f"modes covered: {covered} of {MODES}; {found.sum():.1%} of the samples are close to one")
     print(f"picture: {path}")
     return 0 if covered == MODES and found.sum() >= 0.75 else 1

@@ -1,17 +1,17 @@
-"""GPT-2, from a file of its weights or from random ones, trained further on a text.
+"""GPT-2, fine-tuned on a text from a weights file, or trained from random weights.
 
     pip install rumus
     python docs/examples/gpt2_finetune.py my.txt --weights gpt2.safetensors --save my.safetensors
     python docs/examples/gpt2_finetune.py --weights gpt2.safetensors --lora 8 --save adapters
     python docs/examples/gpt2_finetune.py --layers 2 --size 64 --heads 2     random and small
 
-The file has the public names of GPT-2's tensors (wte.weight, h.0.attn.c_attn.weight, ...), with or
-without `transformer.` in front; layers, size and heads are then those of the file (a head has 64
-elements). What is saved has the same names. With `--lora RANK` the model is frozen in float16, and
-matrices of this rank beside its own are trained; what is saved is then a folder that the peft
-package reads. The text is read byte by byte, as the tokens that stand
-for single bytes; the 124 million parameters of the smallest GPT-2 take 2 GB while they are trained.
-Radford et al., "Language models are unsupervised multitask learners", 2019.
+The file uses the public names of GPT-2's tensors (wte.weight, h.0.attn.c_attn.weight, ...), with or
+without the prefix `transformer.`; layers, size and heads follow from the file (a head has 64
+elements). The saved file uses the same names. With `--lora RANK` the model is frozen in float16 and
+adapters of this rank are trained; the result is then saved as a folder that the peft package reads.
+The text is read byte by byte, as the tokens of single bytes. Training the 124 million parameters of
+the smallest GPT-2 takes 2 GB. Radford et al., "Language models are unsupervised multitask
+learners", 2019.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ VOCABULARY, POSITIONS, HEAD = 50_257, 1024, 64
 
 
 class GPT2(nn.Module):
-    """Tokens to scores of the token that follows each; the scores share the table of tokens."""
+    """Maps tokens to scores for the next ones; the output layer shares the token embedding."""
 
     def __init__(
         self, layers: int, size: int, heads: int, vocabulary: int, positions: int, random: Generator
@@ -51,7 +51,7 @@ class GPT2(nn.Module):
             nn.initialisation.normal(table.weight, generator=random, std=std)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map (batch, length) to (batch, length, vocabulary). ValueError if it is too long."""
+        """Map (batch, length) to (batch, length, vocabulary). ValueError for too many tokens."""
         length = tokens.shape[1]
         if length > self.positions.count:
             raise ValueError(f"{length} tokens are more than the {self.positions.count} positions")
@@ -62,7 +62,7 @@ class GPT2(nn.Module):
 
 
 def load(path: Path, random: Generator) -> GPT2:
-    """Return the model of a file. ValueError, or one of its kinds with every difference."""
+    """Return the model of a file. ValueError, or a subclass that lists every difference."""
     weights = nn.read_weights(path)
     shapes = {name.removeprefix("transformer."): s for name, s in weights.shapes.items()}
     if "wte.weight" not in shapes:
@@ -79,7 +79,7 @@ def load(path: Path, random: Generator) -> GPT2:
 
 
 def byte_tokens() -> NDArray[np.int32]:
-    """Return the token of each byte: those that can be printed come first, then the others."""
+    """Return the token of each byte: printable bytes come first, then the others."""
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     order = shown + [b for b in range(256) if b not in set(shown)]
     tokens = np.empty(256, np.int32)
@@ -88,7 +88,7 @@ def byte_tokens() -> NDArray[np.int32]:
 
 
 def windows(text: bytes, length: int) -> NDArray[np.int32]:
-    """Cut a text into rows of length + 1 tokens, of which the last is the next row's first."""
+    """Cut a text into rows of length + 1 tokens; the last token is also the next row's first."""
     tokens = byte_tokens()[np.frombuffer(text, np.uint8)]
     count = (len(tokens) - 1) // length
     if count < 1:
@@ -97,16 +97,16 @@ def windows(text: bytes, length: int) -> NDArray[np.int32]:
 
 
 def arguments() -> argparse.Namespace:
-    """Return what was asked for on the command line."""
-    parser = argparse.ArgumentParser(description="Train GPT-2 further on a text.")
-    parser.add_argument("text", nargs="?", type=Path, help="by default, the Python language")
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(description="Fine-tune GPT-2 on a text.")
+    parser.add_argument("text", nargs="?", type=Path, help="default: Python's language reference")
     parser.add_argument("--weights", type=Path, help="a safetensors file of GPT-2")
     parser.add_argument("--save", type=Path, help="where to write the tuned weights")
     parser.add_argument("--lora", type=int, metavar="RANK", help="train adapters of this rank")
-    parser.add_argument("--gpu", action="store_true", help="on a GPU of whatever kind, or fail")
+    parser.add_argument("--gpu", action="store_true", help="require a GPU; any kind will do")
     sizes = {"layers": 12, "size": 768, "heads": 12, "vocabulary": VOCABULARY}
     for name, value in (sizes | {"positions": POSITIONS}).items():
-        parser.add_argument(f"--{name}", type=int, default=value, help="without a file of weights")
+        parser.add_argument(f"--{name}", type=int, default=value, help="without --weights")
     for name, value in (("length", 64), ("batch", 2), ("steps", 10)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--lr", type=float, default=1e-4)
@@ -152,7 +152,7 @@ def main() -> int:
             if steps == chosen.steps:
                 break
     seconds = time.perf_counter() - start
-    print(f"{steps * chosen.batch * chosen.length / seconds:,.0f} tokens a second")
+    print(f"{steps * chosen.batch * chosen.length / seconds:,.0f} tokens per second")
     if chosen.save:
         if adapters is None:
             model.save_file(chosen.save, rename=nn.names.GPT2)

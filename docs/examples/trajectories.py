@@ -1,11 +1,12 @@
-"""The way of each optimizer through Rosenbrock's valley, as one picture.
+"""The path that each optimizer takes through Rosenbrock's valley, as one picture.
 
     pip install rumus matplotlib
     python docs/examples/trajectories.py trajectories.png     ten seconds
 
-All start at (-1.5, 1.5); the least value is at (1, 1). The learning rates are not the defaults,
-which suit networks, but what gets far here in 400 steps; what each owns is one parameter of two
-elements. Gradients of steep places are clipped to a norm of 10. Muon is missing: it steps matrices.
+All start at (-1.5, 1.5); the minimum is at (1, 1). The learning rates are not the defaults, which
+suit networks, but values that make good progress here in 400 steps. Each optimizer owns one
+parameter with two elements. Gradients are clipped to a norm of 10. Muon is missing, since it steps
+only matrices.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ OPTIMIZERS: dict[str, Callable[[list[Parameter]], Any]] = {
 
 
 def walk(make: Callable[[list[Parameter]], Any]) -> NDArray[np.float64]:
-    """Where the parameter was before the first step and after each: (STEPS + 1, 2)."""
+    """Return the parameter before the first step and after each one: (STEPS + 1, 2)."""
     point = Parameter(np.array([-1.5, 1.5]), name="point", dtype=float64)
     optimizer = make([point])
     found = [point.numpy()]
@@ -68,7 +69,7 @@ def walk(make: Callable[[list[Parameter]], Any]) -> NDArray[np.float64]:
 
 
 def draw(panel: Any, name: str, way: NDArray[np.float64]) -> None:
-    """The valley, the way through it, and how far it came."""
+    """Draw the valley, the path through it, and its end."""
     x, y = np.meshgrid(np.linspace(-2, 2, 121), np.linspace(-1, 3, 121))
     panel.contourf(x, y, np.log10((1 - x) ** 2 + 100 * (y - x * x) ** 2 + 1e-3), 24, cmap="Greys")
     panel.plot(*way.T, color="tab:red", linewidth=0.8)
@@ -78,7 +79,7 @@ def draw(panel: Any, name: str, way: NDArray[np.float64]) -> None:
 
 
 def main() -> None:
-    """Walk with all of them, and save the picture."""
+    """Run every optimizer, and save the picture."""
     columns = 6
     rows = -(-len(OPTIMIZERS) // columns)
     figure, panels = pyplot.subplots(rows, columns, figsize=(2 * columns, 2.2 * rows))
@@ -88,7 +89,7 @@ def main() -> None:
         way = walk(make)
         draw(panel, name, way)
         panel.axis("on")
-        print(f"{name:20} ends {np.linalg.norm(way[-1] - 1):.3f} from the least value")
+        print(f"{name:20} ends {np.linalg.norm(way[-1] - 1):.3f} from the minimum")
     figure.tight_layout()
     figure.savefig(sys.argv[1] if len(sys.argv) > 1 else "trajectories.png", dpi=80)
 

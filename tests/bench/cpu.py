@@ -1,7 +1,7 @@
 """Rumus against PyTorch on the CPU, in one run: prints the ratios and rewrites docs/benchmarks.md.
 
-Each row times both sides in turn, A B A B, and compares the medians, so that a machine that grows
-slower for a while slows both. Run with `nox -s bench`; `python tests/bench/cpu.py models` measures
+Each row times both sides in turn, A B A B, and compares the medians, so that a machine that slows
+down for a while slows both. Run with `nox -s bench`; `python tests/bench/cpu.py models` measures
 only the training steps of whole models, and leaves the other table as it is.
 """
 
@@ -43,7 +43,7 @@ from rumus.train import Trainer
 
 THREADS = 2
 SETTLE = 0.1  # seconds
-ROUNDS = 12  # of the steps of whole models
+ROUNDS = 12  # of steps of whole models
 STEPS = 20  # of a model in a row: the first ones after the sleep are slower than training is
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
@@ -52,7 +52,7 @@ Step = Callable[[], object]
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: times in milliseconds, and what to reach."""
+    """A row of the table: times in milliseconds, and the target ratio."""
 
     work: str
     peer: str
@@ -69,9 +69,9 @@ class Row:
 
 
 def paired(first: Step, second: Step, rounds: int, repeats: int = 1) -> tuple[float, float]:
-    """The median milliseconds of two steps that take turns, each `repeats` times in a row.
+    """The median milliseconds of two alternating steps, each run `repeats` times per turn.
 
-    Before a turn the process sleeps: the threads of the other side's libraries go on spinning for a
+    The process sleeps before each turn: threads of the other side's libraries keep spinning for a
     while after their last work, and would be measured as well.
     """
     times: tuple[list[float], list[float]] = ([], [])
@@ -99,7 +99,7 @@ def rumus_adamw(backend: Backend, shapes: Sequence[int], nonfinite: NonFinite) -
     entries, owners, places = dict(grads._gradients), dict(grads._parameters), dict(grads._backends)
 
     def step() -> None:
-        # PyTorch's step leaves the gradients where they are; put ours back without a copy.
+        # PyTorch's step leaves the gradients in place; reinstall ours without a copy.
         grads._gradients.update(entries)
         grads._parameters.update(owners)
         grads._backends.update(places)
@@ -219,7 +219,7 @@ def jax_digits() -> Step:
 
 
 def digits_rows() -> list[Row]:
-    """The training step of the digits classifier beside PyTorch, and JAX where it is installed."""
+    """The training step of the digits classifier, next to PyTorch, and JAX if it is installed."""
     rows = []
     for label, backend, goal in (
         ("numba", NumbaBackend(), ">= 2"), ("NumPy", NumpyBackend(), ">= 1.5")
@@ -237,10 +237,10 @@ def digits_rows() -> list[Row]:
 
 
 def trainer_overhead() -> float:
-    """Microseconds that `train_step`, not captured, takes longer than the same loop by hand.
+    """Microseconds that an uncaptured `train_step` adds to the same loop by hand.
 
-    The median of the differences of short turns: it is a hundredth of a step, and less than what
-    the machine's speed changes by in a second.
+    The median of differences of short turns: it is a hundredth of a step, less than the machine's
+    speed varies within a second.
     """
     step, by_hand = rumus_digits(NumbaBackend(), capture=False)
     found = []
@@ -256,7 +256,7 @@ def trainer_overhead() -> float:
 
 
 def import_seconds(module: str) -> float:
-    """The median seconds that a fresh interpreter takes longer to import a module."""
+    """The median seconds that importing a module adds to a fresh interpreter."""
     program = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter()-t)"
     run = [sys.executable, "-c", program]
     found = [float(subprocess.run(run, capture_output=True, check=True).stdout) for _ in range(7)]
@@ -291,7 +291,7 @@ LAYERS, SIZE, HEADS, LENGTH, TEXTS, BYTES = 2, 128, 4, 64, 8, 256
 
 
 def text_batch() -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
-    """Random bytes: as many texts, one byte longer than what the model sees."""
+    """Random bytes: as many texts, one byte longer than the model's input."""
     return np.random.default_rng(0).integers(0, BYTES, (TEXTS, LENGTH + 1)).astype(np.int32)
 
 
@@ -318,7 +318,7 @@ def torch_gpt() -> Step:
 def torch_training(
     model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, **options: bool
 ) -> Step:
-    """A training step with PyTorch's AdamW, which reads the loss as `train_step` does."""
+    """A training step with PyTorch's AdamW that reads the loss, as `train_step` does."""
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, **options)
 
     def step() -> None:
@@ -386,7 +386,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def main(chosen: Sequence[str]) -> None:
-    """Measure the tables with these names, or all, print them and put them into the page."""
+    """Measure these tables, or all; print them and write them to the page."""
     torch.set_num_threads(THREADS)
     for name in chosen or TABLES:
         table = TABLES[name]()

@@ -1,14 +1,13 @@
-"""Weak scaling: a step of one rank beside that of several, each with the same number of samples.
+"""Weak scaling: a step of one rank and of several, each with the same number of samples.
 
     python tests/bench/distributed.py --ranks 2 --model gpt2 --gpu --torch
 
-starts itself on one rank and on several with `python -m rumus.distributed`, PyTorch DDP likewise
-with torchrun, and prints the ratios of steps a second. Without --gpu each rank has one thread.
-With --batch 64 --shards 8, a batch for all ranks together, the parameters have one digest on 1,
-2, 4 and 8. --fsdp shards PyTorch's
-parameters, gradients and state over the ranks (FSDP2) instead.
---overhead prints what a script that names `ranks=` costs on one process, and --sums how long sums
-between ranks take, each way that there is, beside PyTorch's.
+starts itself on one rank and on several with `python -m rumus.distributed`, and PyTorch DDP with
+torchrun, and prints the ratios of steps per second. Without --gpu each rank has one thread. With
+--batch 64 --shards 8, a batch for all ranks together, the parameters have the same digest on 1, 2,
+4 and 8 ranks. --fsdp shards PyTorch's parameters, gradients and state over the ranks (FSDP2)
+instead. --overhead prints what `ranks=` costs on one process, and --sums how long sums between
+ranks take, with each method and with PyTorch.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class GPT:
     length: int
 
     def rows(self, count: int) -> tuple[Any, Any]:
-        """Random text, and what follows each token."""
+        """Random text, and the next tokens."""
         text = np.random.default_rng(0).integers(0, self.tokens, (count, self.length + 1))
         return text[:, :-1].astype(np.int32), text[:, 1:].astype(np.int32)
 
@@ -115,7 +114,7 @@ MEGABYTES = (0.25, 1, 4, 16, 64, 256)
 
 
 def options() -> argparse.Namespace:
-    """Return what the command line asks for."""
+    """Return the command line's arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--ranks", type=int, nargs="+", default=[2])
     parser.add_argument("--model", choices=WORKS, default="gpt2")
@@ -135,7 +134,7 @@ def options() -> argparse.Namespace:
 
 
 def median(times: list[float]) -> float:
-    """The median of the steps of the second half, in seconds: a GPU has warmed up by then."""
+    """The median of the steps of the second half, in seconds, when a GPU has warmed up."""
     seconds: list[float] = np.diff(times).tolist()
     return statistics.median(seconds[len(times) // 2 :])
 
@@ -168,7 +167,7 @@ class Training:
         self.loss = lambda x, y: nn.cross_entropy_loss(model(x), y)
 
     def fit(self, steps: int) -> list[float]:
-        """Train on; return when each step had ended, on the device too."""
+        """Continue training; return when each step ended, including on the device."""
         from rumus.train import Callback, StepEnd
 
         class Clock(Callback):
@@ -185,13 +184,13 @@ class Training:
 
     @property
     def peak(self) -> int:
-        """The most bytes that arrays have held on the GPU, 0 on the CPU."""
+        """The peak bytes of arrays on the GPU, 0 on the CPU."""
         stats: Any = getattr(self.backend, "memory_stats", None)
         return 0 if stats is None else int(stats().peak)
 
 
 def rumus_rank(given: argparse.Namespace) -> None:
-    """Train for some steps, and print what rank 0 has measured."""
+    """Train for some steps, and print rank 0's measurements."""
     training = Training(given)
     times, team = training.fit(given.steps), training.team
     peak = max(team.gather(training.peak))
@@ -323,13 +322,13 @@ SIDES: dict[str, Callable[[argparse.Namespace], None]] = {
 
 
 def run(side: str, ranks: int) -> list[dict[str, Any]]:
-    """What one side measures on so many ranks."""
+    """Measure one side on this many ranks."""
     program = [str(Path(__file__)), *sys.argv[1:], "--side", side]
     launch = ["-m", "rumus.distributed", "-n", str(ranks)]
     if side.startswith("torch"):
         launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     env = {**os.environ}
-    if "--gpu" not in sys.argv:  # a rank is a thread then, also where there is one rank
+    if "--gpu" not in sys.argv:  # a rank is then a thread, even if there is only one rank
         env |= dict.fromkeys(THREADS, "1")
     ended = subprocess.run(
         [sys.executable, *launch, *program], stdout=subprocess.PIPE, text=True, env=env
@@ -341,7 +340,7 @@ def run(side: str, ranks: int) -> list[dict[str, Any]]:
 
 
 def scaling(given: argparse.Namespace) -> None:
-    """Print a line for each side and number of ranks."""
+    """Print a line per side and number of ranks."""
     print(f"{given.model}, {given.precision}{', zero' * given.zero}: a step in ms; weak scaling")
     for side in ("rumus", "torch") if given.torch else ("rumus",):
         (alone,) = run(side, 1)
@@ -362,7 +361,7 @@ def scaling(given: argparse.Namespace) -> None:
 
 
 def overhead(given: argparse.Namespace) -> None:
-    """Print what `ranks=` costs on one process, in turns with the plain trainer."""
+    """Print the cost of `ranks=` on one process, alternating with the plain trainer."""
     sides = [Training(given, with_ranks=with_ranks) for with_ranks in (False, True)]
     found: list[list[float]] = [[], []]
     for number in range(ROUNDS + 1):
@@ -382,7 +381,7 @@ def overhead(given: argparse.Namespace) -> None:
 
 
 def sums(given: argparse.Namespace) -> None:
-    """Print a line for each size."""
+    """Print a line per size."""
     for ranks in given.ranks:
         for side in ("rumus-sums", "torch-sums") if given.torch else ("rumus-sums",):
             for line in run(side, ranks):
@@ -392,7 +391,7 @@ def sums(given: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Run what is asked for, on one rank and on several."""
+    """Run the requested benchmark, on one rank and on several."""
     given = options()
     if given.side is not None:
         SIDES[given.side](given)

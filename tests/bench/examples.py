@@ -1,4 +1,4 @@
-"""The programs of docs/examples as modules, whose models the benchmarks measure."""
+"""The programs of docs/examples as modules; the benchmarks measure their models."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Seconds until a new process has done its first training step, with numba's code in its cache.
+"""Seconds until a new process has done its first training step, with a warm numba cache.
 
-Each process is a program of its own, that of a user: imports, a model, one step. The first round
-fills the caches, of Python and of numba, and does not count. Run with
-`python tests/bench/first_step.py`.
+Each process runs a program like a user's: imports, a model, one step. The first round fills the
+caches of Python and numba and does not count. Run with `python tests/bench/first_step.py`.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROUNDS: Final = 5
-REACH: Final = {"mlp": 0.5, "gpt": 1.0}  # seconds of the step, numba's import among them
+REACH: Final = {"mlp": 0.5, "gpt": 1.0}  # seconds of the step, including numba's import
 
 
 class Stopwatch:
-    """Seconds of parts of a program, by the clock and of the processor."""
+    """Seconds for parts of a program, in wall-clock and processor time."""
 
     def __init__(self) -> None:
         self.parts: dict[str, tuple[float, float]] = {}
@@ -35,14 +34,14 @@ class Stopwatch:
         return time.perf_counter(), time.process_time()
 
     def stop(self, part: str) -> None:
-        """Note the time since the last part."""
+        """Note the time since the previous part."""
         before, self._last = self._last, self._now()
         wall, processor = (now - then for now, then in zip(self._last, before, strict=True))
         self.parts[part] = wall, processor
 
 
 def one_step(kind: str) -> dict[str, tuple[float, float]]:
-    """Do what a program does, and return how long its parts took."""
+    """Run the program, and return how long its parts took."""
     watch = Stopwatch()
     from rumus import nn
     from rumus.optim import AdamW

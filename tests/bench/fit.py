@@ -1,12 +1,11 @@
-"""What `Trainer.fit` costs over the same loop by hand: microseconds a step, on the CPU.
+"""The cost of `Trainer.fit` over the same loop by hand: microseconds per step, on the CPU.
 
-Everything is on that costs something in a step: callbacks that look at each, validation and
-checkpoints that are due now and then (none falls into a measurement), early stopping, signals,
-limits, a loader that is counted. The model is as small as can be, so that the rest is what is seen.
-Beside it, where they are installed, the same for Lightning Fabric and Accelerate over PyTorch.
-
-It is processor time of the thread that trains, so that other programs do not count much.
-Prints one line for each; run with `python tests/bench/fit.py`.
+Everything that costs something in a step is on: callbacks that see each one, validation and
+checkpoints that are due now and then (none during a measurement), early stopping, signals, limits,
+a counted loader. The model is as small as possible, so that the overhead is what is measured. The
+same is measured for Lightning Fabric and Accelerate over PyTorch, if they are installed. The
+figures are processor time of the training thread, so that other programs count little. Prints one
+line for each; run with `python tests/bench/fit.py`.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ REACH = 50.0  # microseconds
 
 
 class Watch(Callback):
-    """Looks at each step, as a display does, and reads nothing."""
+    """Sees each step, as a display does, and reads nothing."""
 
     def __init__(self) -> None:
         self.samples = 0.0
@@ -45,10 +44,10 @@ class Watch(Callback):
 
 
 class Terminal(io.StringIO):
-    """Takes what a terminal would show."""
+    """Receives what a terminal would show."""
 
     def isatty(self) -> bool:
-        """Say that it is one."""
+        """Return that it is one."""
         return True
 
 
@@ -58,9 +57,9 @@ def watched(folder: str) -> list[Callback]:
 
 
 def rumus_sides(kept: bool = False) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Return an epoch by hand and one by `fit`, of models of their own.
+    """Return an epoch by hand and one by `fit`, each with its own model.
 
-    kept: with a live view and a run folder as well, of which each is one of its own.
+    kept: also with a live view and a run folder, each with its own model.
     """
     data = [(np.ones((4, 3), np.float32),)] * STEPS
 
@@ -92,7 +91,7 @@ def rumus_sides(kept: bool = False) -> tuple[Callable[[], object], Callable[[], 
 
 
 def torch_sides(wrap: Callable[..., Any]) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Return an epoch of PyTorch by hand, and one with what `wrap` makes of model and optimizer."""
+    """Return an epoch of PyTorch by hand, and one with the wrapped model and optimizer."""
     import torch
 
     data = [torch.ones(4, 3)] * STEPS
@@ -129,7 +128,7 @@ def accelerate(model: Any, optimizer: Any) -> tuple[Any, Any, Any]:
 
 
 def measure(name: str, sides: tuple[Callable[[], object], Callable[[], object]]) -> float:
-    """Time both sides in turn, and print and return the difference of the medians, a step."""
+    """Time both sides in turn; print and return the difference of the medians per step."""
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(ROUNDS):
         for side, found in zip(sides, times, strict=True):

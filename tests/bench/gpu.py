@@ -2,8 +2,8 @@
 
     python tests/bench/gpu.py --rows copy,transfer,matmul,adamw,mlp,gpt,gpt2,cnn --json figures.json
 
-Every figure is the median of several rounds, in which the sides take turns; a round runs a step
-many times and waits for the device once, at its end. A side that is not installed is left out.
+Every figure is the median of several rounds in which the sides take turns; a round runs a step many
+times and waits for the device once, at its end. A side that is not installed is skipped.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def adamw(backend: GpuBackend) -> dict[str, dict[str, float]]:
         ("AdamW 200 x 1000", [(1000,)] * 200, 50),
     )
     for name, shapes, repeats in cases:
-        # The peers look at no gradient whether it is finite; rumus does so by default.
+        # The peers do not check gradients for non-finite values; rumus does by default.
         sides = {
             "rumus unchecked": stepping(backend, shapes, partial(AdamW, nonfinite="propagate")),
             "rumus": stepping(backend, shapes, AdamW),
@@ -83,7 +83,7 @@ def adamw(backend: GpuBackend) -> dict[str, dict[str, float]]:
 
 
 def copy(backend: GpuBackend) -> dict[str, dict[str, float]]:
-    """Copying 512 MiB: the bandwidth that everything else is measured by."""
+    """Copying 512 MiB: the bandwidth that everything else is compared with."""
     source = Generator(0).words((1 << 27,), backend=backend)
     out = backend.allocate(source.shape, source.dtype)
     rumus = (lambda: backend.copy(source._array, out)), backend.gpu.synchronize
@@ -140,7 +140,7 @@ def matmul(backend: GpuBackend) -> dict[str, dict[str, float]]:
 
 
 def transfer(backend: GpuBackend) -> dict[str, dict[str, float]]:
-    """256 MiB to the device and back, as users write it, beside the same lines of PyTorch."""
+    """256 MiB to the device and back, as users write it, next to the same lines in PyTorch."""
     host = np.random.default_rng(0).standard_normal(1 << 26, np.float32)
     to: dict[str, Side] = {}
     back: dict[str, Side] = {}
@@ -179,7 +179,7 @@ def table(found: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def main() -> None:
-    """Run the rows that were asked for."""
+    """Run the requested rows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", default=",".join((*KERNELS, *gpu_models.works())))
     parser.add_argument("--profile", action="store_true", help="of each model, by kernel")

@@ -1,7 +1,7 @@
-"""Training steps of whole models on an NVIDIA GPU, rumus beside PyTorch.
+"""Training steps of whole models on an NVIDIA GPU, rumus next to PyTorch.
 
-Every side has the same shapes, the same AdamW and a loss that nobody reads. Rumus runs on a device
-of its own for each model, so that the peak of its memory is that model's.
+Every side has the same shapes, the same AdamW and a loss that nothing reads. Rumus uses a new
+device for each model, so that the peak of its memory is that model's.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ Figures = dict[str, dict[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A model in both libraries, and the batch that it is trained with.
+    """A model in both libraries, and its training batch.
 
-    multiplied: the weights that each item of a batch is multiplied by, and what attention adds: a
+    multiplied: the weights that each item of a batch is multiplied by, plus attention's products: a
     step multiplies and adds six times as many numbers (forward, and twice in backward).
     """
 
@@ -42,11 +42,11 @@ class Work:
     y: NDArray[np.int32]
     items: int
     multiplied: float
-    graph: bool = False  # whether to measure a CUDA graph too
+    graph: bool = False  # whether to measure a CUDA graph, too
 
     @property
     def teraflop(self) -> float:
-        """The arithmetic of the products of a step."""
+        """The arithmetic of a step's products."""
         return 6 * self.items * self.multiplied / 1e12
 
 
@@ -90,13 +90,13 @@ def gpt2() -> nn.Module:
 
 
 def texts(batch: int, length: int, tokens: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Random tokens, and those that follow each."""
+    """Random tokens, and the next ones."""
     text = np.random.default_rng(0).integers(0, tokens, (batch, length + 1)).astype(np.int32)
     return text[:, :-1].copy(), text[:, 1:].copy()
 
 
 def torch_model(name: str, *arguments: int, **options: bool) -> Callable[[], Any]:
-    """A model of torch_models, which is imported when it is asked for."""
+    """A model of torch_models, imported when it is needed."""
 
     def make() -> Any:
         import torch_models
@@ -177,7 +177,7 @@ def torch_step(work: Work, how: str) -> Side:
     loss_of = torch.compile(loss_of) if how == "compile" else loss_of
 
     def step() -> None:
-        # A setting of the whole process, and the sides take turns.
+        # A process-wide setting, set at each turn since the sides alternate.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = how == "tf32"
         optimizer.zero_grad(set_to_none=not graph)
         loss_of(x, y).backward()
@@ -187,7 +187,7 @@ def torch_step(work: Work, how: str) -> Side:
 
 
 def recorded(step: Step, alive: object) -> Step:
-    """The step as a CUDA graph, which reads the memory of `alive` and of the step, and holds it."""
+    """The step as a CUDA graph, which reads and keeps the memory of `alive` and of the step."""
     import torch
 
     stream = torch.cuda.Stream()
@@ -208,7 +208,7 @@ def recorded(step: Step, alive: object) -> Step:
 
 
 def torch_side(work: Work, how: str) -> Side:
-    """A step of PyTorch, warm, with the peak of its memory printed."""
+    """A step of PyTorch, warmed up, with its peak memory printed."""
     import torch
 
     held = torch.cuda.memory_allocated()
@@ -223,7 +223,7 @@ def torch_side(work: Work, how: str) -> Side:
 
 
 def captured_side(work: Work, backend: GpuBackend, profile: bool, is_half: bool = False) -> Side:
-    """A captured step of rumus, warm, with its dispatches, memory and profile printed."""
+    """A captured step of rumus, warmed up, with its dispatches, memory and profile printed."""
     gpu = backend.gpu
     step, wait = rumus_step(work, backend, capture=True, is_half=is_half)
     for _ in range(3):

@@ -1,12 +1,12 @@
-"""What the host does in a captured step, on a device that computes nothing: no GPU is needed.
+"""The host's work in a captured step, on a device that computes nothing: it needs no GPU.
 
     python tests/bench/host_steps.py --steps 4000 --profile
 
-It takes the extra `dawn`: its library has a device that accepts all work and does none. The
+It needs the extra `dawn`, whose library has a null device that accepts all work and does none. The
 step is the MLP of gpu.py (784-512-512-10, batch 128, AdamW). Prints its dispatches, its calls of
-Python functions, and the microseconds of the host, the median and the least over rounds of 50
-steps. As nothing is computed, the part of a device that decides whether steps are applied is
-played here: all are.
+Python functions, and the microseconds on the host, the median and the minimum over rounds of 50
+steps. Since nothing is computed, this program stands in for the device's decision about steps: all
+are applied.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def null_device() -> Gpu:
     bind = webgpu.BindGroups.bind
 
     def bind_part(self: Any, number: int, buffer: Any, offset: int, size: int) -> None:
-        # This device refuses bindings that overlap, whatever it is told; a part does as well here.
+        # This device refuses overlapping bindings, whatever it is told; a part works as well here.
         bind(self, number, buffer, offset, min(size, 256))
 
     setattr(webgpu.BindGroups, "bind", bind_part)  # noqa: B010

@@ -1,7 +1,7 @@
-"""How fast data comes: images with augmentation beside torch.utils.data, Parquet beside pyarrow.
+"""Loading speed: augmented images against torch.utils.data, Parquet against pyarrow.
 
-Samples or rows a second, the best of some rounds that take turns, and the ratio to the peer, which
-has no threads: those of rumus stand beside none of torch.
+Samples or rows per second, the best of a few alternating rounds, and the ratio to the peer, which
+has no threads: rumus with threads is compared with torch without workers.
 Run with `python tests/bench/loaders.py`; it needs torch and pyarrow.
 """
 

@@ -1,8 +1,9 @@
-"""What it costs a captured step to log: microseconds of the thread that trains, on the CPU.
+"""The cost of logging in a captured step: microseconds of the training thread, on the CPU.
 
-The same step of a small classifier, once with its loss alone, and with a number or a metric beside
-it. A number costs what it takes to note it; a metric is computed as well. Rounds take turns, and
-the least of each counts. Run with `python tests/bench/logged_steps.py`; it takes a minute.
+The same step of a small classifier, once with only its loss, and once with a number or a metric
+logged as well. For a number this is the cost of noting it; a metric is also computed. Rounds
+alternate, and the minimum of each counts. Run with `python tests/bench/logged_steps.py`; it takes a
+minute.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from rumus.tensor import Backend, NumbaBackend, NumpyBackend, Tensor
 from rumus.train import Trainer, metrics
 
 STEPS, ROUNDS = 400, 12
-REACH = 10.0  # microseconds more than the loss alone
+REACH = 10.0  # microseconds more than with only the loss
 ALONE: Final = "the loss alone"
 
-# What is logged, from the loss, the scores and the targets.
+# The logged values, from the loss, the scores and the targets.
 LOGS: Final[Mapping[str, Callable[[Tensor, Tensor, Tensor], Any]]] = {
     "a number": lambda loss, scores, y: loss,
     "accuracy": lambda loss, scores, y: metrics.accuracy(scores, y),
@@ -39,7 +40,7 @@ Y = (np.arange(64) % 10).astype(np.int32)
 
 
 class Side:
-    """A model, and what its steps log."""
+    """A model, and the values that its steps log."""
 
     def __init__(self, backend: Backend, logs: str) -> None:
         self.model = nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10))
@@ -50,7 +51,7 @@ class Side:
         self._logged = LOGS.get(logs)
 
     def loss(self, x: Tensor, y: Tensor) -> Any:
-        """Return the loss, and what is to be logged."""
+        """Return the loss, and the values to log."""
         scores = self.model(x)
         loss = nn.cross_entropy_loss(scores, y)
         return loss if self._logged is None else {"loss": loss, "it": self._logged(loss, scores, y)}

@@ -2,11 +2,11 @@
 
     python tests/bench/optimizers.py --lines figures.txt
 
-Muon steps the matrices of GPT-2's layers and AdamW all else, in rumus by one optimizer and in
-PyTorch by two; PyTorch's iterates in bfloat16, rumus at its precision "highest" in float32 and at
-"medium" on matrix units. Prodigy steps 200 tensors of 1000. Every figure is the median of several
-rounds, in which the sides take turns; each is written to the file as soon as it is known. A side
-that is not installed is left out, and said to be.
+Muon steps the matrices of GPT-2's layers and AdamW everything else, with one optimizer in rumus and
+two in PyTorch; PyTorch iterates in bfloat16, rumus in float32 at precision "highest" and on matrix
+units at "medium". Prodigy steps 200 tensors of 1000 elements. Every figure is the median of several
+rounds in which the sides take turns; each is written to the file as soon as it is known. A side
+that is not installed is skipped, with a note.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def is_muons(name: str, p: Parameter) -> bool:
 
 
 def at(backend: GpuBackend, level: Precision | None, side: Side) -> Side:
-    """A side whose steps are made at another precision."""
+    """A side whose steps run at another precision."""
     step, wait = side
 
     def precisely() -> None:

@@ -1,13 +1,13 @@
-"""The step of each program of docs/examples/ported beside its PyTorch original's, on the CPU.
+"""A step of each program of docs/examples/ported against its PyTorch original, on the CPU.
 
     PYTHONPATH=tests/support python tests/bench/ported.py [--cores N] [--steps N] [NAME ...]
 
-Both sides take turns, A B A B; a figure is the median, and contains making the batch, which both do
-alike. The first steps, in which rumus reads the program and records it, stand by themselves. Above
-1, rumus is the faster one.
+Both sides take turns, A B A B; a figure is the median, including the making of the batch, which is
+the same for both. The first steps, in which rumus traces and records the program, are listed
+separately. Above 1, rumus is faster.
 
-With `--cores 1` both sides have one thread on one core: on a machine that others use as well,
-threads that wait for each other measure the others more than the work.
+With `--cores 1` both sides have one thread on one core: on a shared machine, threads that wait for
+each other would measure the other programs more than the work.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def measure(name: str, steps: int) -> None:
 
 
 def main() -> None:
-    """Measure the programs that are asked for."""
+    """Measure the requested programs."""
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="*", default=list(PAIRS))
     parser.add_argument("--cores", type=int, default=2)

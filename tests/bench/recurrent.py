@@ -1,7 +1,7 @@
 """A training step of LSTM and GRU against PyTorch's, in one run: `python recurrent.py [gpu]`.
 
-On the CPU with two threads each, on a GPU captured, beside PyTorch with cuDNN and without. The
-least of many times is printed: what else the machine does only adds to it.
+On the CPU with two threads each; on a GPU captured, against PyTorch with cuDNN and without. The
+minimum of many times is printed, since other work of the machine only adds to it.
 """
 
 from __future__ import annotations

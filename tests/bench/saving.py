@@ -1,10 +1,10 @@
-"""What a checkpoint costs the training on a GPU: seconds that the loop loses to each save.
+"""The cost of a checkpoint during GPU training: seconds that the loop loses to each save.
 
     python tests/bench/saving.py --size 4096 --layers 6 --folder /dev/shm/saving
 
-The same steps with no checkpoint, with blocking ones and with ones that a thread reads and writes,
-in turns. The time is that of the loop between its first and its last step; what is still to be
-written then has its own column. Prints the bytes of a checkpoint too.
+The same steps without checkpoints, with blocking ones and with ones that a thread reads and writes,
+in turns. The time is that of the loop from its first to its last step; the rest of the last save
+has its own column. Also prints the bytes of a checkpoint.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ROUNDS = 3
 
 
 def seconds(backend: GpuBackend, options: argparse.Namespace, how: str) -> tuple[float, float, int]:
-    """The seconds of the loop, those of the last save behind it, and the bytes of a checkpoint."""
+    """The seconds of the loop, those of the last save after it, and the bytes of a checkpoint."""
     random, size = Generator(0), options.size
     model = nn.Sequential(*[nn.Linear(size, size, generator=random) for _ in range(options.layers)])
     model.to(backend)
@@ -44,7 +44,7 @@ def seconds(backend: GpuBackend, options: argparse.Namespace, how: str) -> tuple
     for _ in range(5):
         trainer.train_step(loss, x)
     parts = parts_of_model(trainer.optimizer, trainer.state)
-    with copying_late():  # what is made once: memory, kernels
+    with copying_late():  # one-time costs: memory, kernels
         take(parts)
     backend.gpu.synchronize()
     begin = time.perf_counter()

@@ -1,10 +1,10 @@
-"""What a step of SOAP costs on the CPU, against AdamW's, Muon's and pytorch_optimizer's SOAP.
+"""The cost of a SOAP step on the CPU, against AdamW's, Muon's and pytorch_optimizer's SOAP.
 
     python tests/bench/soap.py [--large]
 
 For lists of matrices, in milliseconds: a step between two refreshes of the basis, one with a
-refresh, and their mean at a refresh every 10 steps. The sides take turns. pytorch_optimizer is left
-out where it is not installed. --large is a block of GPT-2, of which a step takes some seconds.
+refresh, and their mean with a refresh every 10 steps. The sides take turns. pytorch_optimizer is
+skipped if it is not installed. --large is a block of GPT-2, which takes some seconds per step.
 """
 
 from __future__ import annotations

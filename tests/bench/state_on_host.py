@@ -1,10 +1,10 @@
-"""An optimizer whose state lies in the host's memory, against one on the device: times and bytes.
+"""An optimizer with its state in host memory, against one on the device: times and bytes.
 
     python tests/bench/state_on_host.py --lines figures.txt
 
-AdamW over the shapes of GPT-2 124M, the update alone, and the whole training step of that model, 8
-texts of 512 tokens. Figures are the median of several rounds in which the sides take turns, each
-on a device of its own, so that its peak is its own; each line is written to the file at once.
+AdamW over the shapes of GPT-2 124M: only the update, and the whole training step of that model with
+8 texts of 512 tokens. Figures are medians of several rounds in which the sides take turns, each on
+its own device, so that peaks are separate; each line is written to the file at once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MiB = 2**20
 
 
 def update(backend: GpuBackend, options: Mapping[str, Any]) -> Side:
-    """The update of AdamW over GPT-2's list."""
+    """AdamW's update over GPT-2's list."""
     return stepping(backend, GPT2, partial(AdamW, lr=1e-3, **options))
 
 

@@ -1,4 +1,4 @@
-"""Steps of an optimizer of rumus for a benchmark: over shapes alone, with gradients that stay."""
+"""Steps of a rumus optimizer for benchmarks: only shapes, with gradients that stay."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def stepping(
     entries, owners, places = dict(grads._gradients), dict(grads._parameters), dict(grads._backends)
 
     def step() -> None:
-        # The peers leave the gradients where they are; put ours back without a copy.
+        # The peers leave the gradients in place; reinstall ours without a copy.
         grads._gradients.update(entries)
         grads._parameters.update(owners)
         grads._backends.update(places)

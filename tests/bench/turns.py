@@ -1,4 +1,4 @@
-"""Timing several sides of one piece of work on a GPU, in turns."""
+"""Timing several implementations of the same work on a GPU, in turns."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 
 ROUNDS = 7
 Step = Callable[[], object]
-Side = tuple[Step, Step]  # a step, and how to wait until the device has done it
+Side = tuple[Step, Step]  # a step, and a function that waits until the device has done it
 
 
 def medians(sides: Mapping[str, Side], repeats: int) -> dict[str, float]:
-    """Microseconds of a step of each side: the median over rounds in which they take turns."""
+    """Microseconds per step of each side: the median over alternating rounds."""
     found: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(ROUNDS + 2):
         for name, (step, wait) in sides.items():

@@ -1,4 +1,4 @@
-"""What needs no launcher: one process, the tree, the checks of an environment and of arguments."""
+"""Tests without a launcher: one process, the tree, checks of the environment and of arguments."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_one_process_imports_no_mpi() -> None:
 
 
 @given(leaves=st.integers(1, 40), size=st.sampled_from([1, 2, 3, 4, 8]))
-def test_branches_of_ranks_make_the_tree_of_one(leaves: int, size: int) -> None:
+def test_the_ranks_branches_form_the_tree_of_one_process(leaves: int, size: int) -> None:
     def tree(names: list[str]) -> str:
         found = Tree[str](lambda a, b: f"({a}{b})")
         for name in names:
@@ -53,7 +53,7 @@ def test_branches_of_ranks_make_the_tree_of_one(leaves: int, size: int) -> None:
 def test_rows_are_added_in_the_tree() -> None:
     backend = NumpyBackend()
     rows = [np.array([x], np.float32) for x in (1e8, 1.0, -1e8, 1.0)]
-    assert add_rows(backend, rows)[0] == 0.0  # (1e8 + 1) + (-1e8 + 1): from left to right it is 1
+    assert add_rows(backend, rows)[0] == 0.0  # (1e8 + 1) + (-1e8 + 1): left to right it is 1
 
 
 @given(length=st.integers(0, 5000), size=st.integers(1, 9))
@@ -87,9 +87,7 @@ def test_a_generator_that_the_trainer_does_not_know_is_refused() -> None:
     foreign = np.random.default_rng(0)
     streams = ShardStreams({"augment": foreign}, shards=2)
     streams.begin()
-    refused = pytest.raises(
-        ValueError, match=r"state\['augment'\] is a generator of NumPy that draws"
-    )
+    refused = pytest.raises(ValueError, match=r"state\['augment'\] is a NumPy generator that draws")
     with refused, streams.of(0, 0):
         foreign.random()
 
@@ -152,32 +150,32 @@ def test_processors_are_divided_and_settings_stay() -> None:
     [
         (0, [], "-n must be at least 1"),
         (1, ["a", "b"], "2 hosts for 1 ranks"),
-        (3, ["a", "b"], "3 ranks cannot be dealt evenly to 2 hosts"),
+        (3, ["a", "b"], "3 ranks cannot be divided evenly among 2 hosts"),
     ],
 )
-def test_jobs_that_make_no_sense_are_refused(ranks: int, hosts: list[str], message: str) -> None:
+def test_invalid_jobs_are_refused(ranks: int, hosts: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Job(ranks, "train.py", hosts=hosts)
 
 
-def test_a_script_that_is_not_there() -> None:
+def test_a_missing_script() -> None:
     program = [sys.executable, "-m", "rumus.distributed", "-n", "2", "nowhere.py"]
     run = subprocess.run(program, capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (2, "rumus.distributed: there is no script nowhere.py\n")
 
 
 def several() -> Any:
-    """A link of two ranks, as far as what is refused before they meet."""
+    """A link of two ranks, for what is refused before they communicate."""
     return SimpleNamespace(rank=0, size=2, fail=lambda error: None)
 
 
 def test_optimizers_that_evaluate_often_are_refused_on_several_ranks() -> None:
     optimizer = LBFGS([Parameter([1.0], name="w")])
-    with pytest.raises(TypeError, match="evaluates the loss several times a step"):
+    with pytest.raises(TypeError, match="evaluates the loss several times per step"):
         Trainer(optimizer, ranks=Ranks(several()))
 
 
-def test_a_loader_that_deals_nothing_out_is_refused_on_several_ranks() -> None:
+def test_a_loader_without_ranks_is_refused_on_several_ranks() -> None:
     weight = Parameter([1.0], name="w")
     trainer = Trainer(SGD([weight], 0.1), ranks=Ranks(several()))
     loader = DataLoader(ArrayDataset(np.zeros(4, np.float32)), 2)
@@ -188,7 +186,7 @@ def test_a_loader_that_deals_nothing_out_is_refused_on_several_ranks() -> None:
 def test_a_step_by_hand_is_refused_on_several_ranks() -> None:
     weight = Parameter([1.0], name="w")
     trainer = Trainer(SGD([weight], 0.1), ranks=Ranks(several()))
-    with pytest.raises(TypeError, match="train_step knows nothing of the other ranks"):
+    with pytest.raises(TypeError, match="train_step would train this rank alone"):
         trainer.train_step(lambda: (weight * weight).sum())
     assert weight.tolist() == [1.0]
 
@@ -197,10 +195,10 @@ def test_a_step_by_hand_is_refused_on_several_ranks() -> None:
     ("make", "why"),
     [
         (lambda p: LAMB(p, 0.1), "it measures whole tensors before a step"),
-        (lambda p: Lookahead(SGD(p, 0.1)), "cannot be cut into parts"),
+        (lambda p: Lookahead(SGD(p, 0.1)), "cannot be divided"),
     ],
 )
-def test_zero_names_an_optimizer_that_cannot_be_cut(
+def test_zero_names_an_optimizer_that_cannot_be_divided(
     make: Callable[[list[Parameter]], Optimizer[Any]], why: str
 ) -> None:
     optimizer = make([Parameter(np.ones((64, 64), np.float32), name="w")])
@@ -208,7 +206,7 @@ def test_zero_names_an_optimizer_that_cannot_be_cut(
         Trainer(optimizer, ranks=Ranks(several()), zero=True)
 
 
-def test_other_versions_on_another_rank_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_different_versions_on_another_rank_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     own = {"rumus-train": "0.1.0", "the loader's seed": 5}
     other = {"rumus-train": "0.2.0", "the loader's seed": 5}
     monkeypatch.setattr(alike, "described", lambda run: own)
@@ -222,7 +220,7 @@ def test_other_versions_on_another_rank_are_named(monkeypatch: pytest.MonkeyPatc
 
 
 def test_zero_needs_ranks() -> None:
-    with pytest.raises(ValueError, match="zero=True cuts the state for the ranks"):
+    with pytest.raises(ValueError, match="zero=True divides the state among the ranks"):
         Trainer(SGD([Parameter([1.0], name="w")], 0.1), zero=True)
 
 
@@ -238,7 +236,7 @@ class Card:
 
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> list[Card]:
-    """The cards of a machine; a backend is the name of what it is made of."""
+    """The GPUs of the machines; a backend is represented by its name."""
     cards: list[Card] = []
     module: Any = ModuleType("rumus.gpu")
     module.devices = lambda: cards
@@ -249,12 +247,12 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> list[Card]:
     return cards
 
 
-def test_each_rank_has_a_gpu_of_its_own(gpus: list[Card]) -> None:
+def test_each_rank_has_its_own_gpu(gpus: list[Card]) -> None:
     gpus += [Card("DiscreteGPU", "aa"), Card("DiscreteGPU", "bb"), Card("CPU", "cc")]
     links: list[Any] = [SimpleNamespace(local_rank=n, local_size=2) for n in range(2)]
     assert [str(own_gpu(link)) for link in links] == ["on aa", "on bb"]
     third: Any = SimpleNamespace(local_rank=2, local_size=3)
-    with pytest.raises(RankError, match=r"3 ranks run on .*, which has 2 GPUs.*There is aa; bb"):
+    with pytest.raises(RankError, match=r"3 ranks run on .*, which has 2 GPUs.*Available: aa; bb"):
         own_gpu(third)
 
 
@@ -267,5 +265,6 @@ def test_a_software_driver_is_shared(gpus: list[Card]) -> None:
 def test_a_gpu_that_two_ranks_use_is_refused() -> None:
     cards = [("node1", "H100 aa"), ("node1", "H100 bb"), ("node1", "H100 aa"), ("node2", "H100 aa")]
     assert _shared_gpus([*cards, None, None]) == [
-        "ranks 0 and 2 both use the GPU H100 aa of node1: model.to(ranks.gpu()) gives each its own"
+        "ranks 0 and 2 both use the GPU H100 aa of node1: "
+        "give each its own with model.to(ranks.gpu())"
     ]

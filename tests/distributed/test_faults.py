@@ -1,4 +1,4 @@
-"""What goes wrong on one rank ends all of them, with its name, before anybody waits in vain."""
+"""A fault on one rank ends all of them, named, before any rank waits in vain."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from launched import launched
 from rumus.distributed.launcher import unused
 
 DEADLINE = 3.0
-ALIKE = "the ranks do not train alike"
-# A fault of the last of two ranks, and what the first one says.
+ALIKE = "the ranks do not train the same way"
+# A fault of the last of two ranks, and what the first one reports.
 NAMED = {
     "raise": "another rank has failed: rank 1 of 2 on .*: ValueError: sample 17 is bad",
     "early": "another rank has failed: rank 1 of 2 on .*: ValueError: there are no data here",
     "leave": "rank 0 is at the start of a training, rank 1 at the end of the program",
     "exit": "another rank has failed: rank 1 of 2 on .*: SystemExit: 0",
     "unused": "rank 1 of 2 on .*: MissingGradientError: parameter '0.bias' has no gradient",
-    "gather": "rank 0 is at step 4, rank 1 at gather: all ranks have to do the same steps",
+    "gather": "rank 0 is at step 4, rank 1 at gather: all ranks must do the same steps",
     "frozen": f"{ALIKE}:.* the parameter 0.weight is missing on rank 1, ",
     "seed": f"{ALIKE}:.* the generator model.2.generator is Generator\\(seed=9, .* on rank 1",
     "data": f"{ALIKE}:.* the loader's samples is 50 on rank 1, 66 on rank 0",
@@ -28,12 +28,12 @@ NAMED = {
     "steps": f"{ALIKE}:.* the limit of steps is 5 on rank 1, None on rank 0",
     "lr": f"{ALIKE}:.* the optimizer's hyper is {{'lr': 0.006, .* on rank 1, {{'lr': 0.003, ",
     "zero": f"{ALIKE}:.* zero is True on rank 1, False on rank 0",
-    "hang": "no answer from rank 1 of 2 on .*; the last that all have done is step 3",
+    "hang": "no answer from rank 1 of 2 on .*; the last operation that all completed is step 3",
 }
 
 
 def segments() -> set[Path]:
-    """What is in shared memory that an MPI may have put there."""
+    """Segments in shared memory that an MPI may have put there."""
     patterns = ("mpich_*", "sm_segment.*", "vader_segment.*")
     return {path for pattern in patterns for path in Path("/dev/shm").glob(pattern)}
 
@@ -53,10 +53,10 @@ def test_a_rank_that_is_killed_ends_the_job() -> None:
     run = launched(2, "--fault", "kill")
     assert run.code in (9, 137)
     assert "rank 1 (pid " in run.errors
-    assert "was killed, or has left, without a word" in run.errors
+    assert "was killed, or exited without a report" in run.errors
 
 
-def test_a_gradient_that_is_not_finite_on_one_rank_is_skipped_by_all() -> None:
+def test_a_non_finite_gradient_on_one_rank_is_skipped_by_all() -> None:
     run = launched(2, "--fault", "nan")
     assert run.code == 0, run.errors
     assert run.found[0]["found"]["skipped"] == 1

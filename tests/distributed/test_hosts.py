@@ -1,7 +1,7 @@
 """Two machines, as network namespaces with an address each, and TCP between them.
 
-It takes root, `ip`, and a kernel that allows namespaces; and MPICH, whose launcher is told how to
-start a program on a host by two variables.
+It needs root, `ip`, and a kernel that allows namespaces; and MPICH, whose launcher is configured
+with two variables to start programs on other hosts.
 """
 
 from __future__ import annotations
@@ -72,13 +72,15 @@ def agent(tmp_path: Path) -> Iterator[str]:
 
 
 def trained(agent: str, *arguments: str) -> Launched:
-    """Train on both hosts, with nothing but TCP between them."""
+    """Train on both hosts, with only TCP between them."""
     env = {"HYDRA_LAUNCHER": "ssh", "HYDRA_LAUNCHER_EXEC": agent, "UCX_TLS": "tcp,self"}
     within = ("ip", "netns", "exec", NAMES[0])
     return launched(2, *arguments, hosts=HOSTS, within=within, **env)
 
 
-def test_two_hosts_train_as_one_and_go_on_after_a_cut(agent: str, tmp_path: Path) -> None:
+def test_two_hosts_train_as_one_and_resume_after_an_interruption(
+    agent: str, tmp_path: Path
+) -> None:
     alone = launched(1).found[0]["found"]
     assert trained(agent).found[0]["found"] == alone
 
@@ -87,7 +89,7 @@ def test_two_hosts_train_as_one_and_go_on_after_a_cut(agent: str, tmp_path: Path
     assert cut.code
     assert cut.seconds < 30
     words = " ".join(cut.errors.split())
-    assert "at step 4 (deadline 3 s) there is no answer from rank 1 of 2" in words
+    assert "at step 4 (deadline 3 s) no answer from rank 1 of 2" in words
     ip("-n", NAMES[1], "link", "set", NAMES[1], "up")
 
     resumed = trained(agent, "--folder", folder)

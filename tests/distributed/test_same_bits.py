@@ -19,12 +19,12 @@ OPTIONS = {
     "parameters that few shards use": ["--optional"],
     "NumPy alone": ["--numpy", "--batch", "12"],
 }
-ZERO = (0, 1, 4, 7)  # those that are compared with the state divided as well
+ZERO = (0, 1, 4, 7)  # those that are also compared with divided state
 
 
 @cache
 def trained(ranks: int) -> list[dict[str, Any]]:
-    """What comes of all options, one training after the other in one job."""
+    """The results of all options, one training after the other in one job."""
     groups = [*OPTIONS.values()]
     groups += [[*groups[number], "--zero"] for number in ZERO]
     arguments = [argument for group in groups for argument in ("+", *group)][1:]
@@ -49,7 +49,7 @@ def test_divided_state_changes_no_bit(at: int, ranks: int) -> None:
 
 
 def test_the_options_differ() -> None:
-    """A comparison that would also pass for trainings that do nothing shows nothing."""
+    """A comparison that trainings without any effect would also pass proves nothing."""
     assert len({each["found"]["parameters"] for each in trained(1)}) == len(OPTIONS)
     assert trained(1)[2]["found"]["reason"] == "no better accuracy in 1 validations"
 
@@ -65,8 +65,8 @@ def test_one_shard_is_the_plain_trainer() -> None:
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
-def test_a_rank_sends_as_little_as_is_possible(ranks: int) -> None:
-    """2 (n - 1) / n of the gradients' bytes, once a step, however many batches it has."""
+def test_a_rank_sends_as_little_as_possible(ranks: int) -> None:
+    """2 (n - 1) / n of the gradients' bytes, once per step, however many batches it has."""
     first, accumulated = trained(ranks)[:2]
     size = (8 * 32 + 64) + (32 * 4 + 64)  # both layers, their biases filled up to 64
     least = 2 * (ranks - 1) / ranks * 4 * size
@@ -75,7 +75,7 @@ def test_a_rank_sends_as_little_as_is_possible(ranks: int) -> None:
     assert accumulated["sent"] - first["sent"] == first["sent"] / first["found"]["steps"] * steps
 
 
-def test_workers_that_seldom_meet_do_not_depend_on_ranks() -> None:
+def test_rarely_synchronized_workers_do_not_depend_on_ranks() -> None:
     program = str(Path(__file__).parents[2] / "docs" / "examples" / "diloco.py")
     options = ("--workers", "2", "--steps", "8", "--every", "4", "--batch", "2")
     alone, together = (launched(ranks, *options, program=program) for ranks in (1, 2))

@@ -1,4 +1,4 @@
-"""`SharedSum` among ranks that are threads here, over memory that all of them have."""
+"""`SharedSum` among ranks that are threads here, over shared memory."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def test_all_ranks_get_the_sum_in_the_tree(
                 shared.post(array)
             shared.add_up(array)
             found.append(backend.download(array).tobytes())
-            shared.collect(array)  # as parameters are put together, in the same memory
+            shared.collect(array)  # like adjacent parameters, in the same memory
             assert backend.download(array).tobytes() == found[-1]
         cuts = bounds(length, size)
         own = cuts[number + 1] - cuts[number]
         assert link.sent == len(steps) * 4 * (
             length + own
-        )  # the parts of others, and its own twice
+        )  # the other ranks' parts, and its own twice
         return found
 
     with ThreadPoolExecutor(size) as pool:
@@ -61,8 +61,8 @@ def test_all_ranks_get_the_sum_in_the_tree(
     assert every == [expected] * size
 
 
-def test_of_two_arrays_of_one_size_the_first_is_posted(backend: Backend) -> None:
-    """The other would be written over it: it waits for its own turn."""
+def test_the_first_of_two_equal_arrays_is_posted(backend: Backend) -> None:
+    """The second would be written over it: it waits for its turn."""
     regions = [backend.upload(np.zeros(256, np.float32)) for _ in range(2)]
     barrier = threading.Barrier(2)
 

@@ -17,12 +17,12 @@ from rumus.tensor import Generator, NumpyBackend, Tensor, no_grad, tensor
 
 BATCH: Final = 64
 HELD_OUT: Final = 297
-# Default learning rates that are small for this model need more epochs than the others' 20.
+# Default learning rates that are small for this model need more than the usual 20 epochs.
 EPOCHS: Final = {"SGD": 400, "Muon": 60, "ASGD": 100, "Lion": 100, "LAMB": 100}
 
 
 def digits() -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """The pictures as numbers from 0 to 1, and their classes, in an order that mixes them."""
+    """The pictures as numbers from 0 to 1, and their classes, in a mixed order."""
     data = load_digits()
     order = np.random.default_rng(0).permutation(len(data.target))
     return (
@@ -32,7 +32,7 @@ def digits() -> tuple[NDArray[np.float32], NDArray[np.int32]]:
 
 
 def train(kind: Any, hidden: int = 32, **options: Any) -> float:
-    """The accuracy on what was held out."""
+    """The held-out accuracy."""
     backend = NumpyBackend()
     random = Generator(0)
     model = nn.Sequential(

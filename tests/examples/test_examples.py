@@ -31,7 +31,7 @@ def run(name: str, *arguments: object, warnings: str = "error") -> subprocess.Co
 
 
 def output(name: str, *arguments: object, code: int = 0) -> str:
-    """What a program prints; it must end with this code and complain about nothing."""
+    """A program's output; it must exit with this code and without warnings."""
     done = run(name, *arguments)
     assert done.returncode == code, done.stdout + done.stderr
     assert done.stderr == ""
@@ -43,7 +43,7 @@ def percentages(pattern: str, text: str) -> list[float]:
 
 
 def check_picture(path: Path) -> None:
-    """A picture that is not blank: in each of its quarters, several shades."""
+    """Check that a picture is not blank: there are several shades in each of its quarters."""
     picture = pyplot.imread(path)
     assert picture.shape[0] > 300
     assert picture.shape[1] > 500
@@ -55,14 +55,14 @@ def check_picture(path: Path) -> None:
 def test_digits(tmp_path: Path) -> None:
     text = output("digits.py", tmp_path / "folder" / "digits.png")
     assert re.search(r"^backend: (numpy|numba|gpu, .+)$", text, re.MULTILINE)
-    assert "1347 digits to train with, 450 to test with" in text
+    assert "1347 digits to train on, 450 to test on" in text
     accuracies = percentages("epoch .* test accuracy", text)
     losses = [float(loss) for loss in re.findall(r"epoch .* loss ([\d.]+)", text)]
     assert len(accuracies) == len(losses) == 30
     assert losses[-1] < 0.2 * losses[0]
     assert percentages("final test accuracy", text) == accuracies[-1:]
     assert accuracies[-1] >= 97
-    assert "\x1b" not in text  # no bar outside a terminal
+    assert "\x1b" not in text  # no progress bar outside a terminal
     check_picture(tmp_path / "folder" / "digits.png")
 
 
@@ -76,7 +76,7 @@ def test_digits_fails_when_the_model_is_not_good_enough(tmp_path: Path) -> None:
 
 @pytest.mark.needs_gpu
 def test_digits_on_a_gpu(tmp_path: Path) -> None:
-    """Also on one that the CPU plays."""
+    """Including a software GPU."""
     text = output("digits.py", "--gpu", "--epochs", 3, tmp_path / "digits.png", code=1)
     assert re.search(r"^backend: gpu, .+$", text, re.MULTILINE)
     accuracies = percentages("epoch .* test accuracy", text)
@@ -128,9 +128,9 @@ def test_optim_alone() -> None:
 
 def test_diloco() -> None:
     text = output("diloco.py", "--workers", 2, "--steps", 60, "--every", 20)
-    losses = [float(found) for found in re.findall(r"2 workers: ([\d.]+) nats a byte", text)]
+    losses = [float(found) for found in re.findall(r"2 workers: ([\d.]+) nats per byte", text)]
     assert losses == sorted(losses, reverse=True)
-    assert losses[-1] < 3.1  # what guessing by the frequencies of bytes is at
+    assert losses[-1] < 3.1  # guessing by byte frequencies
 
 
 def test_optim_alone_needs_only_tensor_and_optim() -> None:
@@ -157,7 +157,7 @@ def test_trajectories(tmp_path: Path) -> None:
         name.strip(): float(end) for name, end in re.findall(r"^(.+?) +ends ([\d.]+)", text, re.M)
     }
     assert ends["Adam"] < 0.1
-    assert max(ends.values()) < 2.6  # nobody is farther than where they started
+    assert max(ends.values()) < 2.6  # none ends farther away than it started
     check_picture(tmp_path / "trajectories.png")
 
 
@@ -166,7 +166,7 @@ def test_compare_optimizers(tmp_path: Path) -> None:
     found = re.findall(r"^  (.+?) +(-|\d+) +([\d.]+)$", text, re.MULTILINE)
     assert len(found) == 16
     assert len({name for name, _, _ in found}) == 8
-    assert all(float(last) < 6 for _, _, last in found)  # guessing a byte is at 5.5 nats
+    assert all(float(last) < 6 for _, _, last in found)  # guessing a byte uniformly gives 5.5 nats
     check_picture(tmp_path / "optimizers.png")
 
 
@@ -178,13 +178,13 @@ def test_digits_cnn() -> None:
     assert accuracies[-1] >= 98.5
 
 
-def test_char_gpt_goes_on_from_where_it_was(tmp_path: Path) -> None:
+def test_char_gpt_resumes(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("the cat sat on the mat. " * 400)
     small = ["--size", 32, "--length", 24, "--layers", 1, "--run", tmp_path / "run"]
     first = output("char_gpt.py", text, *small, "--steps", 200)
     done = run("char_gpt.py", text, *small, "--steps", 300, warnings="default")
-    assert "other hyper-parameters than before: lr was" in done.stderr
+    assert "other hyperparameters than before: lr was" in done.stderr
     second = done.stdout
     steps, resumed = (re.findall(r"^step +(\d+) +([\d.]+) nats", t, re.M) for t in (first, second))
     assert [step for step, _ in resumed] == ["100", "200", "300"]
@@ -204,7 +204,7 @@ def test_char_gpt_in_float16(tmp_path: Path) -> None:
 
 @pytest.mark.needs_gpu
 def test_loss_curves(tmp_path: Path) -> None:
-    """The CPU's and the GPU's part in the last bits, float16's where it rounds."""
+    """CPU and GPU differ in the last bits, float16 by its rounding."""
     small = ["--steps", 30, "--size", 32, "--length", 16, "--layers", 1]
     text = output("loss_curves.py", tmp_path / "curves.png", *small)
     pattern = r"^(.+): from ([\d.]+) to ([\d.]+), at most (\S+) from the CPU$"
@@ -228,7 +228,7 @@ def test_gpt2_saves_what_it_can_read(tmp_path: Path) -> None:
 
 
 def test_gpt2_trains_adapters_alone(tmp_path: Path) -> None:
-    """In a state of the optimizer under 2 % of the full one; the model itself stays as it is."""
+    """With optimizer state under 2 % of the full one; the model itself does not change."""
     path, adapters = tmp_path / "small.safetensors", tmp_path / "adapters"
     small = ["--layers", 1, "--size", 128, "--heads", 2, "--vocabulary", 300, "--positions", 32]
     output("gpt2_finetune.py", *small, "--length", 32, "--lr", 0.01, "--steps", 5, "--save", path)
@@ -248,7 +248,7 @@ def test_gpt2_trains_adapters_alone(tmp_path: Path) -> None:
 
 
 def rumus(folder: Path, *arguments: object) -> str:
-    """What a command prints; it must end well."""
+    """A command's output; it must succeed."""
     command = [sys.executable, "-W", "error", "-m", "rumus.train", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -257,7 +257,7 @@ def rumus(folder: Path, *arguments: object) -> str:
 
 
 def test_digits_by_the_command_line(tmp_path: Path) -> None:
-    """Trained, stopped early and gone on with, drawn; the learning rate looked for."""
+    """Trained, stopped early and continued, plotted; and the learning rate sweep."""
     script = EXAMPLES / "digits_command_line.py"
     rumus(tmp_path, "train", script, "--run-dir", "run", "--epochs", 2, "--set", "epochs=8")
     rumus(tmp_path, "resume", "run", "--epochs", 8)

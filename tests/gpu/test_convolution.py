@@ -208,7 +208,7 @@ def test_float16_is_rounded_once(
 
 
 @pytest.mark.parametrize("unrolls", [False, True])
-def test_a_depth_in_parts(unrolls: bool, one: GpuBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_split_depth(unrolls: bool, one: GpuBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     if unrolls:
         unroll(monkeypatch)
     monkeypatch.setattr(tiling, "LEAST", 16)

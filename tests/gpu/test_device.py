@@ -182,7 +182,7 @@ def test_a_program_over_the_limits_is_refused(gpu: GpuBackend) -> None:
             gpu.gpu.pipeline(program.name, lambda program=program: program)  # type: ignore[misc]
 
 
-def test_a_kernel_of_too_many_arrays_is_refused_by_name(gpu: GpuBackend) -> None:
+def test_a_kernel_with_too_many_arrays_is_refused_by_name(gpu: GpuBackend) -> None:
     names = [f"x{i}" for i in range(gpu.gpu.limits.bindings + 1)]
     total = Expr.array(names[0])
     for name in names[1:]:

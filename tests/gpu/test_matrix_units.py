@@ -191,7 +191,7 @@ def test_highest_uses_no_units(loops: GpuBackend) -> None:
     assert (multiply(plain, a, b) == wanted).all()
 
 
-def test_a_precision_that_does_not_exist(loops: GpuBackend) -> None:
+def test_an_unknown_precision(loops: GpuBackend) -> None:
     with pytest.raises(ValueError, match="precision must be one of highest, high, medium"):
         Gpu(precision="low")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="'low'"), loops.gpu.at_precision("low"):  # type: ignore[arg-type]

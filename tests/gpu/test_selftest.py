@@ -73,7 +73,7 @@ def test_a_wrong_kernel_is_reported(
 
 
 @pytest.mark.usefixtures("few")
-def test_a_kernel_that_does_not_compile_is_reported_and_the_rest_goes_on(
+def test_a_kernel_that_does_not_compile_is_reported_and_the_rest_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(wgsl.OPERATIONS, "tanh", "no_such_function({0})")

@@ -1,4 +1,4 @@
-"""Arguments that a public callable does not take: one message, which says what it takes instead."""
+"""Unknown arguments of public callables: one message, which says what they accept instead."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rumus.tensor import Parameter
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.train import ArrayDataset, Checkpoints, CsvDataset, DataLoader, Trainer
 
-ANY: Any = tensor  # what a type checker would refuse
+ANY: Any = tensor  # a type checker would refuse it
 LAYER: Any = nn
 ANY_NEW: Any = nn.Module.__new__
 
@@ -59,14 +59,14 @@ MISSPELT: list[tuple[Callable[..., Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("make", "wrong", "right"), MISSPELT, ids=[row[1] for row in MISSPELT])
-def test_a_misspelt_keyword_is_told_the_nearest(
+def test_a_misspelled_keyword_gets_the_nearest_name(
     make: Callable[..., Any], wrong: str, right: str
 ) -> None:
     with pytest.raises(TypeError, match=rf"{wrong!r}; did you mean {right!r}\?$"):
         make(**{wrong: 1})
 
 
-def test_a_keyword_like_no_other_is_told_all() -> None:
+def test_an_unrelated_keyword_gets_all_names() -> None:
     with pytest.raises(TypeError, match=r"^Linear takes no 'q'; it takes backend, bias, dtype, "):
         LAYER.Linear(2, 2, q=1)
     with pytest.raises(TypeError, match=r"^Sequential takes no 'x'; it takes nothing by name$"):
@@ -89,7 +89,7 @@ TEXTS: list[tuple[Callable[..., Any], str]] = [
     (lambda t: _loader(workers=t), "DataLoader: workers must be a whole number"),
     (lambda t: ANY.max_pool(ANY.ones((1, 1, 4)), t), "max_pool: kernel must be whole numbers"),
     (lambda t: ANY.ones((2, 2)).softmax(t), "Tensor.softmax: axis must be a whole number"),
-    (lambda t: optim.SGD(t), "a sequence of parameters is needed, not str"),
+    (lambda t: optim.SGD(t), "pass a sequence of parameters, not str"),
     (lambda t: optim.SGD(_parameters(), t), "lr must be a number or a function of the step"),
 ]
 
@@ -109,8 +109,8 @@ def classes() -> Iterator[type]:
 
 
 @pytest.mark.parametrize("cls", list(classes()), ids=lambda cls: cls.__name__)
-def test_no_class_says_it_in_pythons_words(cls: Any) -> None:
-    """Nor in none: a class without `__init__` took everything and ignored it."""
+def test_no_class_uses_pythons_own_message(cls: Any) -> None:
+    """Nor is it ignored: a class without `__init__` used to accept anything."""
     if inspect.isabstract(cls):
         return
     with pytest.raises(TypeError) as said:
@@ -119,21 +119,21 @@ def test_no_class_says_it_in_pythons_words(cls: Any) -> None:
 
 
 @pytest.mark.parametrize("make", [nn.Softplus, nn.Identity, nn.Tanh])
-def test_what_takes_nothing_says_so(make: Any) -> None:
-    with pytest.raises(TypeError, match=rf"^{make.__name__} takes no arguments, and was given 2$"):
+def test_classes_without_arguments_say_so(make: Any) -> None:
+    with pytest.raises(TypeError, match=rf"^{make.__name__} takes no arguments, but was given 2$"):
         make(2)
 
     class Net(nn.Module):
         """A model without `__init__`."""
 
     wrong: Any = Net
-    with pytest.raises(TypeError, match=r"^Net takes no arguments, and was given 'hidden'$"):
+    with pytest.raises(TypeError, match=r"^Net takes no arguments, but was given 'hidden'$"):
         wrong(hidden=2)
     Net()
 
 
 class Numbered(nn.Module):
-    """A model with a `__new__` of its own, and no `__init__`."""
+    """A model with its own `__new__`, and no `__init__`."""
 
     number: int
 
@@ -152,28 +152,28 @@ class Sized(nn.Module):
 
 
 class Named:
-    """What knows nothing of layers."""
+    """A class that is not a layer."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
 
 class Mixed(nn.Module, Named):
-    """A model whose `__init__` is another's."""
+    """A model with another class's `__init__`."""
 
 
 class Wide(nn.Linear):
-    """A layer that calls its arguments as it likes."""
+    """A layer with arbitrary argument names."""
 
     def __init__(self, bias: str, inputs: str) -> None:
         super().__init__(len(bias), len(inputs))
 
 
 class Same(nn.Linear):
-    """A layer with the arguments of rumus."""
+    """A layer with rumus's argument names."""
 
 
-def test_classes_of_others_take_what_they_declare() -> None:
+def test_user_classes_take_what_they_declare() -> None:
     assert Numbered(3).number == 3
     assert (Sized(hidden=2).hidden, Sized(2, bias=False).bias) == (2, False)
     assert Mixed(name="a").name == "a"
@@ -191,7 +191,7 @@ def test_classes_of_others_take_what_they_declare() -> None:
 def test_copies_and_pickles_are_made_without_arguments(make: Callable[[], nn.Module]) -> None:
     module = make()
     made_again = [copy.copy(module), copy.deepcopy(module)]
-    if not module.parameters():  # tensors are not pickled
+    if not module.parameters():  # tensors cannot be pickled
         made_again.append(pickle.loads(pickle.dumps(module)))
     for made in made_again:
         assert type(made) is type(module)
@@ -199,7 +199,7 @@ def test_copies_and_pickles_are_made_without_arguments(make: Callable[[], nn.Mod
     assert isinstance(nn.Module.__new__(type(module)), type(module))
 
 
-def test_pythons_own_words_are_not_told_beside_it() -> None:
+def test_pythons_own_message_is_not_shown_as_well() -> None:
     calls: list[Callable[[], Any]] = [
         lambda: ANY.ones((2,)).sum(axes=0),
         lambda: ANY.ones((2,)).softmax("0"),
@@ -210,7 +210,7 @@ def test_pythons_own_words_are_not_told_beside_it() -> None:
         assert said.value.__suppress_context__
 
 
-def test_an_error_inside_of_a_call_is_told_as_it_is() -> None:
+def test_an_error_inside_a_call_is_not_changed() -> None:
     @checked_arguments
     def apply(act: Callable[[], object], count: int = 1) -> object:
         return act()
@@ -222,7 +222,7 @@ def test_an_error_inside_of_a_call_is_told_as_it_is() -> None:
         apply(fails, count=2)
 
 
-def test_signatures_are_what_they_were() -> None:
+def test_signatures_are_unchanged() -> None:
     assert "bias: 'bool' = True" in str(inspect.signature(nn.Linear))
     assert "axis" in inspect.signature(ANY.Tensor.sum).parameters
     assert "epochs" in inspect.signature(Trainer.fit).parameters
@@ -256,5 +256,5 @@ def test_a_column_is_not_feature_and_target(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("a,b,y\n1,2,0\n3,4,1\n")
     for target in ("b", ["y", "b"]):
-        with pytest.raises(ValueError, match=r"'b' is a target and among columns="):
+        with pytest.raises(ValueError, match=r"'b' is both a target and in columns="):
             CsvDataset(path, columns=["a", "b"], target=target)

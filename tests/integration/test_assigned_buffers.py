@@ -1,4 +1,4 @@
-"""What `forward` assigns: buffers belong to the step, and what cannot is said by name."""
+"""Assignments in `forward`: buffers belong to the step, and others are reported by name."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Counting(nn.Module):
         return self.linear(x - self.mean)
 
     def check(self, batches: list[NDArray[Any]]) -> None:
-        """These batches were seen, in this order, and no others."""
+        """Check that these batches were seen, in this order, and no others."""
         mean = np.zeros(3)
         for x in batches:
             mean = 0.9 * mean + 0.1 * x.astype(float).mean(0)
@@ -68,7 +68,7 @@ def loss_of(model: Counting) -> Callable[[Tensor], Tensor]:
 
 @pytest.mark.parametrize("seed", [4, 7], ids=["eager", "captured"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_pass_of_which_no_step_counts_leaves_no_bit(
+def test_a_pass_without_an_applied_step_leaves_no_trace(
     kind: str, seed: int, backend: Backend
 ) -> None:
     act, is_step = KINDS[kind]
@@ -105,7 +105,7 @@ def test_a_step_of_several_passes_sees_its_batch_once(
 
 
 def test_two_calls_in_one_loss_follow_one_another(backend: Backend) -> None:
-    """Also in a loop of one's own, where nobody says which passes belong to a step."""
+    """Including in your own loop, where nothing marks which passes belong to a step."""
     for own_loop in (True, False):
         model = Counting(backend)
         optimizer = SGD(model.parameters(), 0.1)
@@ -120,7 +120,7 @@ def test_two_calls_in_one_loss_follow_one_another(backend: Backend) -> None:
         model.check([X, X + 1] * 3)
 
 
-def test_accumulation_in_a_loop_of_ones_own(backend: Backend) -> None:
+def test_accumulation_in_a_custom_loop(backend: Backend) -> None:
     model, accumulation = Counting(backend), Accumulation()
     optimizer = SGD(model.parameters(), 0.1)
     for x in (X, X + 1, X + 2):
@@ -130,7 +130,7 @@ def test_accumulation_in_a_loop_of_ones_own(backend: Backend) -> None:
     model.check([X, X + 1, X + 2])
 
 
-def test_an_accumulation_that_fails_is_taken_back(backend: Backend) -> None:
+def test_a_failed_accumulation_is_undone(backend: Backend) -> None:
     model = Counting(backend)
     trainer = Trainer(SGD(model.parameters(), 0.1))
     bad = np.full_like(X, np.nan)
@@ -140,8 +140,8 @@ def test_an_accumulation_that_fails_is_taken_back(backend: Backend) -> None:
     model.check([X, X])
 
 
-def test_a_part_that_is_computed_again(backend: Backend) -> None:
-    """Twice in one pass: the second call begins, and begins again, with what the first assigned."""
+def test_a_recomputed_part(backend: Backend) -> None:
+    """Twice in one pass: the second call and its recomputation start from the first assignment."""
     found = []
     for recomputes in (True, False):
         model = Counting(backend)
@@ -168,7 +168,7 @@ def test_a_recomputation_without_a_trainer(backend: Backend) -> None:
 
 
 class OfActivations(nn.Module):
-    """A mean of what depends on parameters."""
+    """A mean of values that depend on parameters."""
 
     def __init__(self) -> None:
         self.linear, self.centre = nn.Linear(3, 2, generator=Generator(0)), zeros((2,))
@@ -190,8 +190,8 @@ def test_a_value_with_a_graph_is_written_without_it(backend: Backend) -> None:
     np.testing.assert_allclose(model.centre.numpy(), wanted, rtol=1e-5)
 
 
-def test_what_the_loss_function_assigns() -> None:
-    """As the centre of DINO: it is outside a module's forward, yet part of the step."""
+def test_assignments_in_the_loss_function() -> None:
+    """Like the centre of DINO: assigned outside a module's forward, yet part of the step."""
     model = OfActivations()
     trainer = Trainer(SGD(model.linear.parameters(), 0.1, nonfinite="skip"))
 
@@ -206,8 +206,8 @@ def test_what_the_loss_function_assigns() -> None:
     assert model.centre.tolist() == before != [0.0, 0.0]
 
 
-def test_a_buffer_that_was_used_may_be_written_over_in_the_same_pass(backend: Backend) -> None:
-    """A queue of keys, as of MoCo: what backward needs of it is what it was."""
+def test_a_used_buffer_may_be_overwritten_in_the_same_pass(backend: Backend) -> None:
+    """A queue of keys, as in MoCo: backward still sees the old contents."""
 
     class Queue(nn.Module):
         def __init__(self) -> None:
@@ -231,8 +231,8 @@ def test_a_buffer_that_was_used_may_be_written_over_in_the_same_pass(backend: Ba
     np.testing.assert_array_equal(model.queue.numpy()[2:], X[2:4])
 
 
-def test_evaluation_keeps_what_is_assigned() -> None:
-    """A state that goes from call to call, as of a recurrent net."""
+def test_evaluation_keeps_assignments() -> None:
+    """A state that is carried from call to call, as in a recurrent network."""
     model = Counting(cpu()).eval()
     for i in range(3):
         model(tensor(X + i))
@@ -249,7 +249,7 @@ def test_training_without_a_graph_says_that_it_is_put_back() -> None:
 
 
 def test_a_value_of_another_pass_is_noticed() -> None:
-    """The loss depends on one pass alone, and its buffer has seen another one besides."""
+    """The loss depends on one pass, but its buffer has also seen another."""
     model = Counting(cpu())
     looked_at = model(tensor(X))
     loss = loss_of(model)(tensor(X + 1))
@@ -258,7 +258,7 @@ def test_a_value_of_another_pass_is_noticed() -> None:
     assert looked_at.requires_grad
 
 
-# What cannot belong to the step
+# Assignments that cannot belong to the step
 
 
 class Says(nn.Module):
@@ -323,7 +323,7 @@ def _train() -> Iterator[Callable[[Any], None]]:
 
 
 @pytest.mark.parametrize("what", TOLD)
-def test_what_is_no_part_of_a_step_is_said_once(what: str, train: Any) -> None:
+def test_assignments_outside_the_step_are_reported_once(what: str, train: Any) -> None:
     effect, text = TOLD[what]
     with pytest.warns(SideEffectWarning) as found:
         train(effect)
@@ -333,12 +333,12 @@ def test_what_is_no_part_of_a_step_is_said_once(what: str, train: Any) -> None:
 
 
 @pytest.mark.parametrize("what", SILENT)
-def test_what_is_no_state_is_not_told_of(what: str, train: Any) -> None:
+def test_values_that_are_not_state_are_not_reported(what: str, train: Any) -> None:
     train(SILENT[what])
 
 
 def test_a_view_of_a_buffer_is_not_written_past_the_step() -> None:
     model = Says(lambda m, x: m.buffer[:2].assign(1.0))
-    with pytest.raises(TypeError, match=r"Says\.buffer is a buffer, of which .* a view"):
+    with pytest.raises(TypeError, match=r"Says\.buffer is a buffer, and forward writes to a view"):
         model(tensor(X))
     assert model.buffer.tolist() == [0.0] * 3

@@ -1,4 +1,4 @@
-"""`find_batch_size`: what fits, as captured steps say, and a trainer that is left as it was."""
+"""`find_batch_size`: what fits, according to captured steps; it leaves the trainer unchanged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Y = (np.arange(5) % 3).astype(np.int32)
 
 
 class Case:
-    """A small model that has trained a step."""
+    """A small model that has trained for a step."""
 
     def __init__(self, backend: Backend) -> None:
         self.model = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 3))
@@ -39,7 +39,7 @@ def case(backend: Backend) -> Case:
 
 
 def peak(case: Case, count: int) -> int:
-    """What a step of so many samples takes, by another way."""
+    """The memory of a step with this many samples, measured differently."""
     rows = np.arange(count) % 5
     with case.trainer.apart():
         for _ in range(2):
@@ -61,7 +61,7 @@ def test_the_largest_that_fits(case: Case) -> None:
     assert len(found.peaks) <= 12
 
 
-def test_the_trainer_is_what_it_was(case: Case) -> None:
+def test_the_trainer_is_unchanged(case: Case) -> None:
     memory = peak(case, 64)
     optimizer: Any = case.trainer.optimizer
     before, state = case.bits(), repr(optimizer.state_dict())
@@ -82,11 +82,11 @@ def test_too_little_memory(case: Case) -> None:
 
 
 class Full(Exception):
-    """What the device says."""
+    """Raised by the device."""
 
 
 def test_a_device_without_room(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is full at 50 samples, though `memory` would allow for more."""
+    """It is full at 50 samples, although `memory` would allow more."""
     step = Trainer.train_step
     full = type("OutOfMemoryError", (Full,), {})
 
@@ -115,8 +115,8 @@ def test_dicts(case: Case) -> None:
         ({"memory": 0}, (X, Y), "memory and multiple must be at least 1"),
         ({"memory": 9, "multiple": 0}, (X, Y), "memory and multiple must be at least 1"),
         ({"memory": 9, "most": 7}, (X, Y), "most at least multiple"),
-        ({"memory": 9}, (X, Y[:4]), "equally many samples"),
-        ({"memory": 9}, (X[:0], Y[:0]), "at least one, not [0]"),
+        ({"memory": 9}, (X, Y[:4]), "same number of samples"),
+        ({"memory": 9}, (X[:0], Y[:0]), "along the first axis, not [0]"),
         ({"memory": 9}, (1.0,), "no array"),
     ],
 )
@@ -133,5 +133,7 @@ def test_a_step_that_is_not_captured() -> None:
 
     case = Case(cpu())
     loss = lambda x, y: case.loss(x, y) * float(x.numpy().shape[0] > 0)
-    with pytest.raises(ValueError, match="known if it is captured; it is not: it reads numbers"):
+    with pytest.raises(
+        ValueError, match="known only if it is captured, and it is not: it reads numbers"
+    ):
         find_batch_size(case.trainer, (X, Y), loss, memory=1 << 30)

@@ -1,4 +1,4 @@
-"""Running statistics belong to the step: they move when it counts, once, whatever ran forward."""
+"""Running statistics belong to the step: they move once per applied step, whatever runs forward."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Y = X[:, :1]
 
 
 class Net:
-    """A batch norm and a layer, in training."""
+    """A batch norm and a layer, in training mode."""
 
     def __init__(self, backend: Backend) -> None:
         self.norm = nn.BatchNorm1d(3)
@@ -53,7 +53,7 @@ class Net:
 
 
 def moved(times: int = 1, x: NDArray[Any] = X) -> tuple[NDArray[Any], NDArray[Any]]:
-    """What the statistics are after so many steps, in float64."""
+    """The statistics after this many steps, in float64."""
     mean, variance = np.zeros(3), np.ones(3)
     for _ in range(times):
         mean = 0.9 * mean + 0.1 * x.astype(float).mean(0)
@@ -66,7 +66,7 @@ def check_moved(net: Net, times: int) -> None:
         np.testing.assert_allclose(found, wanted, rtol=2e-6, atol=1e-6)
 
 
-# Passes without a step that is applied
+# Passes without an applied step
 
 
 def looked_at(net: Net) -> None:
@@ -207,7 +207,7 @@ def after_others(net: Net) -> None:
 
 
 def frozen(net: Net) -> None:
-    """A layer whose parameters are not trained, below one whose are."""
+    """A layer whose parameters are frozen, below one that is trained."""
     net.norm.freeze()
     Trainer(SGD(net.model.parameters(), 0.0)).train_step(net.loss, X, Y)
 
@@ -226,7 +226,7 @@ def test_a_step_moves_them_once(step: Callable[[Net], None], backend: Backend) -
 
 
 def test_accumulated_passes_count_each(backend: Backend) -> None:
-    """Two batches for one step: each was seen once."""
+    """Two batches for one step: each counts once."""
     net = Net(backend)
     trainer = Trainer(SGD(net.model.parameters(), 0.0))
     trainer.fit([(X, Y)] * 2, net.loss, epochs=1, accumulate=2, signals=False)
@@ -234,7 +234,7 @@ def test_accumulated_passes_count_each(backend: Backend) -> None:
 
 
 def test_a_skipped_batch_was_never_seen(backend: Backend) -> None:
-    """Bit for bit, also where a device decides and repeats the passes."""
+    """Bit for bit, including on a device that decides on its own and repeats the passes."""
     found = []
     for batches in ([X, X + 1, X, X, X + 2, X], [X, X + 1, BAD, X, BAD, X, X + 2, BAD, X]):
         net = Net(backend)
@@ -246,8 +246,8 @@ def test_a_skipped_batch_was_never_seen(backend: Backend) -> None:
     assert trainer.optimizer.skipped == 3
 
 
-def test_what_a_device_refuses_until_it_is_heard(backend: Backend) -> None:
-    """Nothing moves from the bad step on; after the error it goes on."""
+def test_a_device_refuses_until_the_host_knows(backend: Backend) -> None:
+    """Nothing moves from the bad step on; training continues after the error."""
     net = Net(backend)
     trainer = Trainer(SGD(net.model.parameters(), 0.0))
     for _ in range(3):
@@ -266,7 +266,7 @@ def test_what_a_device_refuses_until_it_is_heard(backend: Backend) -> None:
 
 
 def test_mixed_precision_leaves_no_infinity(backend: Backend) -> None:
-    """One batch over 65504, with nothing said about what is not finite."""
+    """One batch exceeds 65504, with the default for non-finite gradients."""
     norm = nn.BatchNorm1d(3)
     layer = nn.Linear(3, 1, generator=Generator(0))
     model = nn.Sequential(norm, layer).half().to(backend)
@@ -278,7 +278,7 @@ def test_mixed_precision_leaves_no_infinity(backend: Backend) -> None:
     trainer = Trainer(optimizer, loss_scale=LossScale())
     for x in (X, X * 1e5, X, X, X * 1e5):
         trainer.train_step(loss, x.astype(np.float32), Y)
-    assert optimizer.skipped >= 2  # and perhaps some while the scale comes down
+    assert optimizer.skipped >= 2  # and perhaps some while the scale falls
     assert norm.running_mean is not None
     assert all(map(math.isfinite, norm.running_mean.tolist()))
 
@@ -311,7 +311,7 @@ def test_a_step_of_several_passes_draws_once(
 
 
 def test_a_step_that_fails_or_is_skipped_draws_nothing() -> None:
-    """Where the host decides; a device continues with its masks until it is heard."""
+    """If the host decides; a device keeps drawing masks until the host knows."""
     net = Dropped(NumpyBackend())
     trainer = Trainer(SGD(net.model.parameters(), 0.1, nonfinite="skip"))
     trainer.train_step(net.loss, X, Y)
@@ -327,8 +327,8 @@ def test_a_step_that_fails_or_is_skipped_draws_nothing() -> None:
     assert net.masks.position == 48
 
 
-def test_a_function_that_is_computed_again_drops_the_same(backend: Backend) -> None:
-    """The generators that it draws from are found by their draws, also in repeated steps."""
+def test_a_recomputed_function_drops_the_same(backend: Backend) -> None:
+    """The generators that it uses are found by their draws, also in repeated steps."""
     found = []
     for recomputes in (True, False):
         net = Dropped(backend)

@@ -1,6 +1,7 @@
-"""Training steps that the GPU repeats without their Python code are those of the code, bit for bit.
+"""Training steps replayed by the GPU without their Python code match the code bit for bit.
 
-Also how the host's own state (counters, generators, versions) goes along, and what is refused.
+Also how the host's own state (counters, generators, versions) is kept up to date, and what is
+refused.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ Batch = tuple[NDArray[Any], NDArray[Any]]
 
 @pytest.fixture(scope="module", params=["immediates", "uniforms"])
 def gpu(request: pytest.FixtureRequest) -> GpuBackend:
-    """The backend, with scalars given directly and through a uniform buffer."""
+    """The backend, with scalars passed directly and through a uniform buffer."""
     return GpuBackend(Gpu(immediates=request.param == "immediates"))
 
 
@@ -92,7 +93,7 @@ class Run:
 
     @staticmethod
     def rate(step: int) -> float:
-        """A learning rate that is another one at each step."""
+        """A learning rate that differs at each step."""
         return 0.01 * (1 + math.cos(step / 7))
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
@@ -123,7 +124,7 @@ class Run:
 
 
 def batches(count: int, *sizes: int, seed: int = 0) -> Iterator[Batch]:
-    """Random batches, their sizes taking turns."""
+    """Random batches with alternating sizes."""
     draw = np.random.default_rng(seed)
     for number in range(count):
         size = sizes[number % len(sizes)]
@@ -131,7 +132,7 @@ def batches(count: int, *sizes: int, seed: int = 0) -> Iterator[Batch]:
 
 
 def both(gpu: GpuBackend, act: Callable[[Run], None], **options: Any) -> tuple[Run, Run]:
-    """The same training with and without capture, held together bit for bit."""
+    """The same training with and without capture, compared bit for bit."""
     captured, plain = Run(gpu, **options), Run(gpu, capture=False, **options)
     for run in (captured, plain):
         act(run)
@@ -140,7 +141,7 @@ def both(gpu: GpuBackend, act: Callable[[Run], None], **options: Any) -> tuple[R
     return captured, plain
 
 
-def test_a_repeated_step_is_the_step(gpu: GpuBackend) -> None:
+def test_a_repeated_step_matches_the_code(gpu: GpuBackend) -> None:
     """20 steps with dropout and a schedule; batches from the host and from the GPU."""
 
     def act(run: Run) -> None:
@@ -158,7 +159,7 @@ def test_a_repeated_step_is_the_step(gpu: GpuBackend) -> None:
 def test_a_busy_device_gets_its_batches_in_order(
     gpu: GpuBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Several steps wait to be submitted together; no batch is written before its turn."""
+    """Several steps wait to be submitted together; no batch is written too early."""
     monkeypatch.setattr(gpu.gpu, "start", lambda: None)
 
     def act(run: Run) -> None:
@@ -168,7 +169,7 @@ def test_a_busy_device_gets_its_batches_in_order(
     both(gpu, act)
 
 
-def test_two_shapes_take_turns(gpu: GpuBackend) -> None:
+def test_two_shapes_alternate(gpu: GpuBackend) -> None:
     def act(run: Run) -> None:
         for batch in batches(20, 8, 5):
             run.step(batch)
@@ -184,11 +185,11 @@ def test_more_shapes_than_are_kept(gpu: GpuBackend) -> None:
             run.step(batch)
 
     captured, _ = both(gpu, act)
-    assert captured.trainer.counts.captured == 8  # eleven take turns, and eight are kept
+    assert captured.trainer.counts.captured == 8  # eleven alternate, and eight are kept
 
 
 def test_everything_else_between_repetitions(gpu: GpuBackend) -> None:
-    """Evaluation, the mean, saved states, eager steps, a changed rate: all see the truth."""
+    """Evaluation, the mean, saved states, eager steps and a changed rate all see current values."""
     seen: list[list[object]] = []
 
     def act(run: Run) -> None:
@@ -274,7 +275,7 @@ def test_a_trainer_that_is_gone_gives_its_memory_back(gpu: GpuBackend) -> None:
 
 
 def test_a_freed_model_still_trains(gpu: GpuBackend) -> None:
-    """The loss function holds what it needs."""
+    """The loss function keeps alive what it needs."""
     run = Run(gpu)
     trainer, loss = run.trainer, run.loss
     given = list(batches(6, 8))
@@ -295,14 +296,14 @@ def test_the_closure_form_runs_uncaptured(gpu: GpuBackend) -> None:
     assert run.optimizer.steps == 4
 
 
-def test_a_lambda_made_anew_is_the_same_step(gpu: GpuBackend) -> None:
+def test_a_recreated_lambda_is_the_same_step(gpu: GpuBackend) -> None:
     run = Run(gpu)
     for x, y in batches(5, 8):
         run.trainer.train_step(lambda a, b: run.loss(a, b), x, y)
     assert run.trainer.counts.captured == 3
 
 
-def test_what_a_function_closes_over_makes_another_step(gpu: GpuBackend) -> None:
+def test_different_closures_make_different_steps(gpu: GpuBackend) -> None:
     w = Parameter([1.0], name="w", backend=gpu)
     trainer = Trainer(SGD([w], 0.0))
     found = []
@@ -311,7 +312,7 @@ def test_what_a_function_closes_over_makes_another_step(gpu: GpuBackend) -> None
     assert found == [2.0, 3.0, 2.0, 3.0, 2.0, 4.0]
 
 
-def test_numbers_of_the_batch_make_another_step(gpu: GpuBackend) -> None:
+def test_different_numbers_in_the_batch_make_different_steps(gpu: GpuBackend) -> None:
     w = Parameter([1.0], name="w", backend=gpu)
     trainer = Trainer(SGD([w], 0.0))
     found = [
@@ -322,7 +323,7 @@ def test_numbers_of_the_batch_make_another_step(gpu: GpuBackend) -> None:
     assert trainer.counts.captured == 2
 
 
-def test_a_model_that_stays_in_evaluation_is_captured_anew(gpu: GpuBackend) -> None:
+def test_a_model_left_in_evaluation_is_captured_again(gpu: GpuBackend) -> None:
     def act(run: Run) -> None:
         for number, batch in enumerate(batches(16, 8)):
             if number in (5, 10):
@@ -334,7 +335,7 @@ def test_a_model_that_stays_in_evaluation_is_captured_anew(gpu: GpuBackend) -> N
     assert captured.trainer.counts.replayed > 8
 
 
-def test_freezing_and_other_dropout_capture_anew(gpu: GpuBackend) -> None:
+def test_freezing_and_changed_dropout_capture_again(gpu: GpuBackend) -> None:
     def act(run: Run) -> None:
         layer = run.model[5]
         assert isinstance(layer, nn.Dropout)
@@ -355,7 +356,7 @@ def test_freezing_and_other_dropout_capture_anew(gpu: GpuBackend) -> None:
     assert captured.trainer.counts.captured == 8
 
 
-def test_moving_a_model_captures_anew(gpu: GpuBackend) -> None:
+def test_moving_a_model_captures_again(gpu: GpuBackend) -> None:
     other = GpuBackend(Gpu())
 
     def act(run: Run) -> None:
@@ -393,7 +394,7 @@ def test_a_graph_that_is_older_than_a_repetition_is_stale(gpu: GpuBackend) -> No
         loss.backward()
 
 
-def test_buffers_that_are_written_in_place_go_along(gpu: GpuBackend) -> None:
+def test_buffers_written_in_place_are_updated(gpu: GpuBackend) -> None:
     w = Parameter([1.0, 2.0], name="w", backend=gpu)
     mean = zeros((2,), backend=gpu)
 
@@ -430,7 +431,7 @@ def test_indices_out_of_range_are_found_in_repetitions(gpu: GpuBackend) -> None:
 
 
 def test_ignored_targets_in_some_batches(gpu: GpuBackend) -> None:
-    """The numbers say which kernels run: such a batch runs as usual."""
+    """The targets determine which kernels run: such a batch runs uncaptured."""
 
     def act(run: Run) -> None:
         for number, (x, y) in enumerate(batches(8, 8)):
@@ -445,7 +446,7 @@ def test_ignored_targets_in_some_batches(gpu: GpuBackend) -> None:
 def test_a_number_that_is_ignored_where_it_occurs(
     gpu: GpuBackend, where: set[int], ignored: int
 ) -> None:
-    """Whether it does decides which kernels run, also where it is a class, as a padding."""
+    """Whether it occurs determines which kernels run, even if it is a class, such as padding."""
     found, numbers = [], np.arange(8)
     for capture in (True, False):
         layer = nn.Linear(5, 7, generator=Generator(1)).to(gpu)
@@ -487,8 +488,8 @@ def test_optional_parameters_and_clipping_by_hand(gpu: GpuBackend) -> None:
     assert results[0] == results[1]
 
 
-def test_an_optimizer_of_ones_own(gpu: GpuBackend) -> None:
-    """Its `step` is its own code, and runs each time."""
+def test_a_custom_optimizer(gpu: GpuBackend) -> None:
+    """Its `step` is Python code and runs each time."""
 
     class Halving(Optimizer[Any]):
         def step(self, grads: GradientStore) -> None:
@@ -548,10 +549,10 @@ MEASURED: list[tuple[Any, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("kind", "options"), MEASURED, ids=str)
 @pytest.mark.parametrize("nonfinite", ["skip", "propagate"])
-def test_what_a_step_measures_is_measured_again(
+def test_measurements_are_repeated(
     kind: Any, options: dict[str, Any], nonfinite: NonFinite, gpu: GpuBackend
 ) -> None:
-    """Also after a step that was not applied: the bias corrections are those of one less."""
+    """Including after a refused step: the bias corrections then lag one step."""
 
     def act(run: Run) -> None:
         for number, (x, y) in enumerate(batches(9, 8)):
@@ -569,7 +570,7 @@ def test_what_a_step_measures_is_measured_again(
 
 
 def test_accumulated_passes_are_repeated(gpu: GpuBackend) -> None:
-    """Their gradients lie in the same memory each time, and the sum beside it."""
+    """Their gradients use the same memory each time, next to the sum."""
 
     def act(run: Run) -> None:
         data = list(batches(12, 8))
@@ -581,7 +582,7 @@ def test_accumulated_passes_are_repeated(gpu: GpuBackend) -> None:
 
 
 @pytest.mark.parametrize("make", [lambda: EMA(0.9, warmup=True), lambda: SWA(2, 3)])
-def test_an_average_goes_along(make: Callable[[], Average], gpu: GpuBackend) -> None:
+def test_an_average_is_updated(make: Callable[[], Average], gpu: GpuBackend) -> None:
     shown = []
     for capture in (True, False):
         average = make()
@@ -595,7 +596,7 @@ def test_an_average_goes_along(make: Callable[[], Average], gpu: GpuBackend) -> 
     assert shown[0] == shown[1]
 
 
-def test_a_refused_step_is_heard_of_when_its_loss_is_read(gpu: GpuBackend) -> None:
+def test_a_refused_step_is_reported_when_its_loss_is_read(gpu: GpuBackend) -> None:
     run = Run(gpu)
     given = list(batches(6, 8))
     for batch in given[:4]:
@@ -611,11 +612,11 @@ def test_a_refused_step_is_heard_of_when_its_loss_is_read(gpu: GpuBackend) -> No
     assert run.optimizer.steps == 5
 
 
-# What cannot be captured
+# Cannot be captured
 
 
 def refused(gpu: GpuBackend, loss: Callable[[Parameter, Tensor], Tensor], match: str) -> None:
-    """Expect an error from the second step at the latest, and none without capture."""
+    """Expect an error by the second step, and none without capture."""
     w = Parameter([1.0, 2.0], name="w", backend=gpu)
     x = np.array([3.0, 4.0])
 
@@ -649,7 +650,7 @@ def test_uploading_inside_is_refused(gpu: GpuBackend) -> None:
 
 
 def left_alone(gpu: GpuBackend, loss: Callable[[Parameter, Tensor], Tensor], match: str) -> None:
-    """Expect the results of the code, each time, and to hear once that nothing is repeated."""
+    """Expect the results of the code each time, and a single warning that nothing is repeated."""
     found = []
     for capture in (True, False):
         w = Parameter([1.0, 2.0], name="w", backend=gpu)
@@ -679,7 +680,7 @@ def test_numbers_that_change_are_not_repeated(gpu: GpuBackend) -> None:
     left_alone(gpu, loss, "it changes seen, which it reads")
 
 
-def test_another_course_is_not_repeated(gpu: GpuBackend) -> None:
+def test_a_changed_course_is_not_repeated(gpu: GpuBackend) -> None:
     seen: list[int] = []
 
     def loss(w: Parameter, x: Tensor) -> Tensor:
@@ -709,7 +710,7 @@ def test_a_step_that_keeps_its_arrays_is_not_repeated(gpu: GpuBackend) -> None:
     left_alone(gpu, loss, "it changes kept")
 
 
-def test_what_escapes_is_refused(gpu: GpuBackend) -> None:
+def test_escaping_arrays_are_refused(gpu: GpuBackend) -> None:
     class Kept:
         last: Tensor
 
@@ -720,8 +721,8 @@ def test_what_escapes_is_refused(gpu: GpuBackend) -> None:
     refused(gpu, loss, "still referenced after it")
 
 
-def test_random_numbers_of_the_host_are_drawn_in_each_repetition(gpu: GpuBackend) -> None:
-    """In the order of the code, also among masks; the generator stands where it stood."""
+def test_host_random_numbers_are_drawn_in_each_repetition(gpu: GpuBackend) -> None:
+    """In the order of the code, also between masks; the generator ends at the same position."""
     found = []
     for capture in (True, False):
         generator = Generator(0)
@@ -778,7 +779,7 @@ def test_a_failed_recording_leaves_the_gpu_usable(gpu: GpuBackend) -> None:
     assert run.trainer.counts.captured == 2
 
 
-def test_errors_of_the_loss_are_those_of_an_eager_step(gpu: GpuBackend) -> None:
+def test_errors_in_the_loss_match_an_eager_step(gpu: GpuBackend) -> None:
     w, other = (Parameter([1.0], name=n, backend=gpu) for n in ("w", "other"))
     trainer = Trainer(SGD([w], 0.1))
     for _ in range(3):

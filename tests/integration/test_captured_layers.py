@@ -1,4 +1,4 @@
-"""Steps with recurrent layers, pictures, losses and orders, captured: the losses of the CPU."""
+"""Captured steps with recurrent layers, pictures, losses and orders: the losses of the CPU."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LENGTHS = np.array([6, 2, 5, 3], np.int32)
 
 
 class Net(nn.Module):
-    """A recurrent layer and a readout, or a small picture model, as a case says."""
+    """A recurrent layer and a readout, or a small picture model, depending on the case."""
 
     def __init__(self, kind: str) -> None:
         g = Generator(0)
@@ -62,7 +62,7 @@ def sequence(logits: Tensor, y: Tensor, lengths: Tensor, weight: Tensor) -> Tens
 
 
 def orders(logits: Tensor, y: Tensor, lengths: Tensor, weight: Tensor) -> Tensor:
-    """Sorts, sums so far, triangles and einsum."""
+    """Sorts, cumulative sums, triangles and einsum."""
     top = logits.topk(2)[0].cumsum(-1).std()
     mixed = einsum("bij,bkj->ik", logits, logits)
     return top + tril(mixed).norm() + logits.sort(1)[0].prod(-1).mean() + (logits % 0.7).sum()

@@ -1,7 +1,8 @@
-"""Values of Python that change after a step was captured: every spelling is what the code says.
+"""Python values that change after a step was captured: every spelling gives the code's results.
 
-Each spelling is a loss that multiplies by a number, or decides by it, and a change that comes after
-the fourth of eight steps. The GPU repeats steps and must leave the bits of a CPU, which does not.
+Each spelling is a loss that multiplies by a number, or branches on it, and a change that comes
+after the fourth of eight steps. The GPU repeats steps and must match the bits of an uncaptured CPU
+run.
 """
 
 from __future__ import annotations
@@ -54,10 +55,10 @@ STEPS, CHANGED = 8, 4
 
 
 def nothing() -> None:
-    """A change that the code itself makes."""
+    """A change that the code makes itself."""
 
 
-# Spellings: each makes the number that the loss multiplies by, and the change.
+# Spellings: each gives the number that the loss multiplies by, and the change.
 
 RATE: float = 1.0
 TABLE: dict[str, Any] = {}
@@ -65,7 +66,7 @@ Pair = namedtuple("Pair", "first second")
 
 
 class Plain:
-    """An object with whatever attributes."""
+    """An object with arbitrary attributes."""
 
     shared = 1.0
 
@@ -76,7 +77,7 @@ class Slotted:
 
 
 class Computed:
-    """Attributes that code makes."""
+    """Attributes computed by code."""
 
     def __init__(self) -> None:
         self.inner = 1.0
@@ -443,7 +444,7 @@ def set_membership() -> tuple[Number, Change]:
 
 
 def context_of_decimal() -> tuple[Number, Change]:
-    """Which no instruction reads: a quotient of Decimals is rounded as it says."""
+    """No instruction reads it: quotients of Decimals are rounded according to it."""
     one = Decimal(1)
     setcontext(Context(prec=28))
     return lambda: float(one / Decimal(3)), lambda: setcontext(Context(prec=3))
@@ -654,7 +655,7 @@ def sorted_by_a_key() -> tuple[Number, Change]:
 
 
 def written_and_read() -> tuple[Number, Change]:
-    """What a step writes before it reads it does not depend on what was there."""
+    """A value written before it is read does not depend on what was there before."""
     thing = types.SimpleNamespace(rate=1.0, last=0.0)
 
     def number() -> float:
@@ -866,7 +867,7 @@ COMPARED: Final = [
 ]
 
 
-# What gives another number at each step, or might
+# Sources of a different number at each step, or potentially
 
 
 def counter_of_list() -> Number:
@@ -1057,7 +1058,7 @@ def device(request: pytest.FixtureRequest, gpu: GpuBackend) -> Capturing:
 
 
 def are_heard(device: Capturing, heard: Sequence[warnings.WarningMessage], trainer: Any) -> bool:
-    """Whether what is not captured is said once: by a warning for a GPU, by `counts` for a CPU."""
+    """Whether a failed capture is reported once: by a warning for a GPU, by `counts` for a CPU."""
     kinds = [type(warning.message) for warning in heard]
     if device.runs_ahead:
         return kinds == [CaptureWarning]
@@ -1067,7 +1068,7 @@ def are_heard(device: Capturing, heard: Sequence[warnings.WarningMessage], train
 def weights(
     backend: Backend, number: Number, change: Change, *, capture: bool = True
 ) -> tuple[list[Any], Trainer[Any]]:
-    """What the parameter is after each step."""
+    """The parameter after each step."""
     w = Parameter([1.0, 2.0], name="w", backend=backend)
     trainer = Trainer(SGD([w], 0.0625), capture=capture)
 
@@ -1095,7 +1096,7 @@ def _context_of_decimal() -> Iterator[None]:
 def test_a_value_that_changes_is_noticed(
     spelling: Callable[[], tuple[Number, Change]], device: Capturing
 ) -> None:
-    """Bit for bit, and steps are repeated before and after the change."""
+    """Bit for bit, with repeated steps before and after the change."""
     wanted, _ = weights(NumpyBackend(), *spelling(), capture=False)
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
@@ -1123,7 +1124,7 @@ def test_a_value_that_cannot_be_compared_is_not_captured(
 
 
 def test_a_copy_of_the_code_in_another_module_is_another_step() -> None:
-    """Code is equal to a copy of itself, but reads the names of its own module."""
+    """Code equals a copy of itself, but reads the names of its own module."""
     found = []
     for capture in (True, False):
         w = Parameter([1.0, 2.0], name="w", backend=NumpyBackend())
@@ -1162,12 +1163,12 @@ def test_clocks_are_not_captured(device: Capturing) -> None:
             warnings.simplefilter("always")
             _, trainer = weights(device, lambda c=clock: min(1.0, c()), nothing)  # type: ignore[misc]
         said = [str(each.message) for each in heard] or list(trainer.counts.reasons.values())
-        assert "cannot be foreseen" in said[0]
+        assert "cannot be predicted" in said[0]
         assert trainer.counts.replayed == 0
 
 
 def test_numbers_of_layers_are_compared(device: Capturing) -> None:
-    """Those that a layer was made with, as well."""
+    """Including those that a layer was constructed with."""
     found = []
     for backend, capture in ((NumpyBackend(), False), (device, True)):
         layer, act = nn.Linear(2, 2, generator=Generator(0)), nn.LeakyReLU(0.25)
@@ -1188,7 +1189,7 @@ def test_numbers_of_layers_are_compared(device: Capturing) -> None:
     assert found[2] == 4
 
 
-def test_what_a_step_does_not_read_does_not_matter(device: Capturing) -> None:
+def test_values_that_a_step_does_not_read_do_not_matter(device: Capturing) -> None:
     thing = types.SimpleNamespace(rate=1.0, count=0, log=open)
 
     def change() -> None:
@@ -1199,7 +1200,7 @@ def test_what_a_step_does_not_read_does_not_matter(device: Capturing) -> None:
 
 
 def test_a_curriculum_comes_back_to_steps_that_it_knows(device: Capturing) -> None:
-    """Each phase is captured once: what was recorded for another value is kept."""
+    """Each phase is captured once: the recording for another value is kept."""
     w = Parameter([1.0, 2.0], name="w", backend=device)
     trainer, phase = Trainer(SGD([w], 0.0625)), types.SimpleNamespace(rate=1.0)
     for step in range(24):
@@ -1209,7 +1210,7 @@ def test_a_curriculum_comes_back_to_steps_that_it_knows(device: Capturing) -> No
     assert trainer.counts.captured == 20
 
 
-def test_an_annealed_number_runs_as_usual_and_is_said_once(device: Capturing) -> None:
+def test_an_annealed_number_runs_uncaptured_and_is_reported_once(device: Capturing) -> None:
     w = Parameter([0.0], name="w", backend=device)
     trainer, beta = Trainer(SGD([w], 1.0)), types.SimpleNamespace(value=0.0)
     with warnings.catch_warnings(record=True) as heard:
@@ -1225,7 +1226,7 @@ def test_an_annealed_number_runs_as_usual_and_is_said_once(device: Capturing) ->
 
 
 def test_the_cache_of_a_layer_fills_and_turns_over(device: Capturing) -> None:
-    """Two lengths take turns: each step is captured, whatever the cache of angles does."""
+    """Two lengths alternate: each step is captured, whatever the cache of angles does."""
     model = nn.Sequential(nn.Linear(4, 4, generator=Generator(0)), nn.RotaryEmbedding(4)).to(device)
     trainer = Trainer(SGD(model.parameters(), 0.01))
     for step in range(12):
@@ -1234,7 +1235,7 @@ def test_the_cache_of_a_layer_fills_and_turns_over(device: Capturing) -> None:
 
 
 def test_a_mean_that_is_scaled_afterwards_is_captured(device: Capturing) -> None:
-    """What a layer's loss notes of its mean is kept with the step."""
+    """What a layer's loss notes about its mean is kept with the step."""
     layer, box = nn.Linear(4, 3, generator=Generator(0)).to(device), {"scale": 1.0}
     trainer = Trainer(SGD(layer.parameters(), 0.05))
     for step in range(8):
@@ -1247,8 +1248,8 @@ def test_a_mean_that_is_scaled_afterwards_is_captured(device: Capturing) -> None
     assert (trainer.counts.recorded, trainer.counts.replayed) == (2, 4)
 
 
-def test_what_the_garbage_collector_runs_is_no_part_of_a_step() -> None:
-    """As the callbacks that profilers and test tools register, which ask a clock."""
+def test_code_run_by_the_garbage_collector_is_not_part_of_a_step() -> None:
+    """For example callbacks registered by profilers and test tools, which read a clock."""
 
     def ticking(phase: str, info: dict[str, int]) -> None:
         time.perf_counter()
@@ -1270,16 +1271,16 @@ def test_what_the_garbage_collector_runs_is_no_part_of_a_step() -> None:
     assert gc.isenabled()
 
 
-# What nobody can see being read
+# Reads that cannot be observed
 
 
 def text_of(hidden: types.SimpleNamespace) -> bool:
-    """Whether it is switched on, by a function of C that guards know nothing of."""
+    """Whether it is switched on, read by a C function that guards cannot see into."""
     return "True" in str(hidden)
 
 
 class Hidden:
-    """Steps that move a parameter by 1, and do something else once `on` is set."""
+    """Steps that move a parameter by 1, and behave differently once `on` is set."""
 
     def __init__(self, device: Capturing, other: Callable[[Hidden, Tensor], Tensor]) -> None:
         self.device, self.other = device, other
@@ -1293,7 +1294,7 @@ class Hidden:
         return self.other(self, x) if text_of(self.switch) else (self.w * x * self.ones[0]).sum()
 
     def moved(self) -> float:
-        """By how much a step moves the parameter."""
+        """How far a step moves the parameter."""
         before = self.w.numpy()
         self.trainer.train_step(self.loss, np.ones(2))
         return float((before - self.w.numpy())[0])
@@ -1331,28 +1332,28 @@ def an_array_that_stays(run: Hidden, x: Tensor) -> Tensor:
      an_array_that_stays],
     ids=lambda f: f.__name__,
 )  # fmt: skip
-def test_what_nobody_can_see_is_found_by_looking_again(
+def test_hidden_changes_are_found_by_later_checks(
     other: Callable[[Hidden, Tensor], Tensor], device: Capturing
 ) -> None:
-    """It is said once, and from then on the code runs each time."""
+    """It is reported once, and from then on the code runs each time."""
     run = Hidden(device, other)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert [run.moved() for _ in range(7)] == [1.0] * 7  # looked at again in the seventh
+        assert [run.moved() for _ in range(7)] == [1.0] * 7  # checked again in the seventh
     assert run.trainer.counts.compared == 1
     run.switch.on = True
-    with pytest.warns(CaptureWarning, match="Something has changed that cannot be seen") as heard:
+    with pytest.warns(CaptureWarning, match="Something changed that Python cannot see") as heard:
         moved = [run.moved() for _ in range(10)]
     assert moved == [1.0] * 8 + [3.0] * 2  # eight repetitions later
     assert len(heard) == 1
     run.switch.on = False
     assert [run.moved() for _ in range(3)] == [1.0] * 3
     assert run.trainer.counts.replayed == 4 + 8
-    for kept in run.kept:  # is nobody else's memory
+    for kept in run.kept:  # is not shared with anything
         assert np.abs(kept.numpy()).max() < 100
 
 
-def test_what_changes_between_epochs_is_found_before_it_was_wrong(device: Capturing) -> None:
+def test_changes_between_epochs_are_found_before_they_matter(device: Capturing) -> None:
     run = Hidden(device, another_number)
     moved = []
     for epoch in range(3):
@@ -1366,7 +1367,7 @@ def test_what_changes_between_epochs_is_found_before_it_was_wrong(device: Captur
 
 
 def times_3(kind: type, name: str) -> Callable[..., Any]:
-    """A method of a class, with three times its result."""
+    """A method of a class, with its result tripled."""
     plain: Callable[..., Any] = getattr(kind, name)
     return lambda self, *given: plain(self, *given) * 3.0
 
@@ -1377,10 +1378,10 @@ def times_3(kind: type, name: str) -> Callable[..., Any]:
      (Tensor, "sum"), (Tensor, "__mul__"), (Tensor, "tanh")],
     ids=lambda value: getattr(value, "__name__", value),
 )  # fmt: skip
-def test_what_is_exchanged_in_the_library_is_noticed(
+def test_patches_of_the_library_are_noticed(
     kind: type, name: str, device: Capturing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Classes of layers and of tensors are patched, as by profilers and by adapters."""
+    """Layer and tensor classes are patched, as by profilers and adapters."""
     found = []
     for capture in (False, True):
         model = nn.Sequential(nn.Linear(2, 2, generator=Generator(0))).to(device)
@@ -1405,10 +1406,10 @@ def test_what_is_exchanged_in_the_library_is_noticed(
     assert found[0] == found[1]
 
 
-def test_a_function_within_the_library_that_was_exchanged_is_found(
+def test_a_replaced_library_function_is_found(
     device: Capturing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What only the library itself calls is trusted not to change, until somebody changes it."""
+    """Functions that only the library calls are assumed constant, until someone replaces one."""
     run = Hidden(device, another_number)
     for _ in range(7):
         run.moved()
@@ -1419,8 +1420,8 @@ def test_a_function_within_the_library_that_was_exchanged_is_found(
     assert moved[-1] == 3.0
 
 
-def test_looking_again_changes_nothing(device: Capturing) -> None:
-    """Masks, running statistics, losses and weights are those of a training without captures."""
+def test_checking_again_changes_nothing(device: Capturing) -> None:
+    """Masks, running statistics, losses and weights match those of an uncaptured training."""
     found = []
     for capture in (False, True):
         generator = Generator(3)
@@ -1445,8 +1446,8 @@ def test_looking_again_changes_nothing(device: Capturing) -> None:
     assert found[0] == found[1]
 
 
-def test_looking_again_takes_no_more_memory(gpu: GpuBackend) -> None:
-    """The code runs in the memory of what was recorded."""
+def test_checking_again_takes_no_more_memory(gpu: GpuBackend) -> None:
+    """The code runs in the memory of the recording."""
     layer = nn.Linear(512, 512, generator=Generator(0)).to(gpu)
     trainer, x = Trainer(SGD(layer.parameters(), 0.01)), np.ones((512, 512), np.float32)
     used = []
@@ -1457,8 +1458,8 @@ def test_looking_again_takes_no_more_memory(gpu: GpuBackend) -> None:
     assert max(used[3:]) <= used[2] + 4 * x.nbytes // 3
 
 
-def test_a_loss_that_is_kept_stays_what_it_was(device: Capturing) -> None:
-    """Also that of passes whose update somebody does himself."""
+def test_a_kept_loss_does_not_change(device: Capturing) -> None:
+    """Including losses of passes whose update the caller does himself."""
     w = Parameter([1.0, 2.0], name="w", backend=device)
     trainer, losses = Trainer(SGD([w], 0.5)), []
     for step in range(6):

@@ -11,7 +11,7 @@ from rumus.train import Checkpoints
 from rumus.train.checkpoints.safetensors_file import DTYPES, arrays_in
 
 
-def test_the_reference_reads_what_is_saved(tmp_path: Path) -> None:
+def test_the_reference_implementation_reads_saved_files(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     model = {name: generator.integers(0, 2, (3, 5)).astype(dtype) for name, dtype in DTYPES.items()}
     model |= {"empty": np.zeros((0, 4)), "scalar": np.array(2.5), "odd é": np.ones(7, np.int8)}

@@ -1,4 +1,4 @@
-"""What clipping and averaging within the update cost a GPU."""
+"""The cost of clipping and averaging in the update on a GPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rumus.tensor import GradientStore, NonFiniteGradientError, Parameter, Tenso
 
 
 class Seen:
-    """Notes the name of each dispatch that an array is bound to."""
+    """Records the name of each dispatch that binds an array."""
 
     def __init__(self, array: GPUArray) -> None:
         self.array = array
@@ -67,7 +67,7 @@ class Step:
         return self.backend.stats.dispatches - before
 
 
-def test_clipping_is_a_few_dispatches_and_the_rest_none() -> None:
+def test_clipping_costs_a_few_dispatches_and_averaging_none() -> None:
     plain = Step(3).cost()
     assert Step(3, clip=ClipValue(1.0)).cost() == plain
     assert Step(3, average=EMA()).cost() == plain
@@ -83,7 +83,7 @@ def test_they_are_the_same_for_any_number_of_tensors(per: Any) -> None:
 
 @pytest.mark.parametrize("per", ["all", "tensor"])
 def test_the_gradient_is_read_for_the_norm_and_for_the_update(per: Any) -> None:
-    """The look for what is not finite is told the norm, and returns at once."""
+    """The check for non-finite values gets the norm, and returns at once."""
     step = Step(3, clip=ClipNorm(1.0, per=per))
     step.cost()
     grads = step.gradients()
@@ -94,8 +94,8 @@ def test_the_gradient_is_read_for_the_norm_and_for_the_update(per: Any) -> None:
     assert Counter(seen.names) == Counter([norm, "finite", "adamw"])
 
 
-def test_nobody_looks_at_gradients_whose_norm_is_finite(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the norm of another step, NaN goes by unseen; with its own it is refused."""
+def test_gradients_with_a_finite_norm_are_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With another step's norm, NaN goes unnoticed; with its own it is refused."""
     step = Step(2, clip=ClipNorm(1.0))
     step.optimizer.step(step.gradients())
     (factors,) = step.optimizer.stages

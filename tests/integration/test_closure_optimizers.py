@@ -1,4 +1,4 @@
-"""Trainer with optimizers that need the loss several times, or that wrap others; on a GPU too."""
+"""Trainer with optimizers that need the loss several times or wrap others; also on a GPU."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Model:
 
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_a_trainer_steps_them(kind: str, backend: Backend) -> None:
-    """Recorded or not, the losses are the same to the bit, and fall."""
+    """Recorded or not, the losses are bit for bit the same, and fall."""
     found = []
     for capture in (True, False):
         model = Model(backend)
@@ -60,7 +60,7 @@ def test_a_trainer_steps_them(kind: str, backend: Backend) -> None:
     assert found[0][-1] < found[0][0]
 
 
-def test_a_trainer_refuses_what_they_do_not_own(backend: Backend) -> None:
+def test_a_trainer_refuses_parameters_they_do_not_own(backend: Backend) -> None:
     for kind in KINDS.values():
         model = Model(backend)
         trainer = Trainer(kind(model.parameters[:2]))
@@ -92,7 +92,7 @@ def test_a_step_on_a_gpu_reads_nothing(kind: str) -> None:
     assert optimizer.steps == 6
 
 
-def test_a_bad_batch_is_heard_of_at_the_latest_at_the_end_of_the_epoch(backend: Backend) -> None:
+def test_a_bad_batch_is_reported_by_the_end_of_the_epoch(backend: Backend) -> None:
     model = Model(backend)
     trainer = Trainer(SAM(AdamW(model.parameters, 0.02)))
     model.x[0, 0] = np.nan
@@ -108,7 +108,7 @@ def test_a_bad_batch_is_heard_of_at_the_latest_at_the_end_of_the_epoch(backend: 
 
 
 def test_fit_tells_the_base_what_to_do_with_a_bad_batch() -> None:
-    """And takes the learning rate and the norm of the gradients from it."""
+    """And reads the learning rate and the gradient norm from it."""
     model = Model(NumpyBackend())
     optimizer = SAM(AdamW(model.parameters, 0.02))
     bad = np.full_like(model.x, np.nan)

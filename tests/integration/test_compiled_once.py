@@ -1,4 +1,4 @@
-"""A new process compiles nothing: what a training step needs lies in numba's cache."""
+"""A new process compiles nothing: numba's cache holds everything that a training step needs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ print(*sorted(set(compiled)))
 
 
 def run(folder: Path) -> tuple[str, set[str]]:
-    """What a process prints of its losses, and the names of what it compiled."""
+    """The losses that a process prints, and the names of the functions it compiled."""
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, env=environment

@@ -1,4 +1,4 @@
-"""What counts is a whole number, what is called is a function: said where it is given."""
+"""Counts must be whole numbers and callables functions: reported where they are given."""
 
 # mypy: disable-error-code="arg-type"
 
@@ -38,7 +38,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "generator": (lambda: Generator(True), "seed must be a whole number, not True"),
     "tril": (lambda: tensor.tril(ones((2, 2)), 0.5), "tril: diagonal must be a whole number"),
     "topk": (lambda: ones((3,)).topk(True), "topk: k must be a whole number, not True"),
-    "einsum": (lambda: tensor.einsum(None, ones((3,))), "a text such as 'ij,jk->ik' comes first"),
+    "einsum": (lambda: tensor.einsum(None, ones((3,))), "must be text such as 'ij,jk->ik'"),
     "interpolate": (
         lambda: tensor.interpolate(ones((1, 1, 3)), 2.5),
         "interpolate: size must be a whole number, not 2.5",
@@ -53,11 +53,11 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "callbacks": (lambda: fit(callbacks=EarlyStopping()), r"callbacks must be a list, .*=\[...\]"),
     "callback": (lambda: fit(callbacks=[3]), "callbacks: 3 is not a Callback"),
     "a class": (lambda: fit(callbacks=[EarlyStopping]), "is not a Callback"),
-    "state": (lambda: Trainer(SGD(WEIGHT, 0.1), state="model"), "state must be objects by name"),
+    "state": (lambda: Trainer(SGD(WEIGHT, 0.1), state="model"), "state must map names to objects"),
     "scale": (lambda: Trainer(SGD(WEIGHT, 0.1), loss_scale=8), r"must be LossScale\(...\), not 8"),
     "batch_size": (lambda: DataLoader([(1,)], True), "batch_size must be a whole number, not True"),
     "loader": (lambda: DataLoader([(1,)], 1, seed="7"), "seed must be a whole number, not '7'"),
-    "target": (lambda: CsvDataset(__file__, target=1), "target must be the name of a column"),
+    "target": (lambda: CsvDataset(__file__, target=1), "target must be one or more column names"),
     "rank": (lambda: nn.lora(nn.Linear(2, 2), 2.5), "lora: rank must be a whole number, not 2.5"),
     "alpha": (
         lambda: nn.lora(nn.Sequential(nn.Linear(2, 2)), 1, alpha="2"),
@@ -76,7 +76,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
         lambda: nn.cross_entropy_loss(ones((1, 2)), [0], label_smoothing="0"),
         "label_smoothing must be a number, not '0'",
     ),
-    "metric": (lambda: EarlyStopping(3), "the metric is given by its name, not as 3"),
+    "metric": (lambda: EarlyStopping(3), "give the metric by its name, not as 3"),
 }
 
 
@@ -93,13 +93,13 @@ def test_whole_numbers_of_numpy_are_taken() -> None:
     assert tensor.interpolate(ones((1, 1, 3)), np.int64(2)).shape == (1, 1, 2)
 
 
-def test_weights_whose_sum_overflows_are_drawn_by_all_the_same() -> None:
+def test_sampling_works_with_weights_whose_sum_overflows() -> None:
     order = WeightedSampler([1e308, 1e308], 1000).order(range(2), seed=0, epoch=0, batch_size=1)
     assert 400 < int((order == 0).sum()) < 600
 
 
-def test_a_factor_that_is_not_finite_is_refused() -> None:
-    with pytest.raises(ValueError, match="a positive number for each of 1 axes is needed, not inf"):
+def test_a_non_finite_factor_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected a positive number for each of 1 axes, got inf"):
         tensor.interpolate(ones((1, 1, 3)), scale_factor=float("inf"))
 
 
@@ -111,7 +111,7 @@ def test_between_two_infinities_is_infinity() -> None:
     np.testing.assert_array_equal(tensor.interpolate(same, 3, mode="linear").numpy(), same.numpy())
 
 
-def test_a_score_that_is_taken_for_a_loss_is_said() -> None:
+def test_a_score_used_as_a_loss_is_reported() -> None:
     weight = Parameter([1.0], name="w")
     data = [(np.ones(2, np.float32),)]
 
@@ -131,5 +131,5 @@ def test_the_norm_of_sam_is_blamed_where_it_overflows() -> None:
 
 
 def test_metrics_are_functions() -> None:
-    with pytest.raises(TypeError, match=r"metrics are functions, .* not 'accuracy'"):
+    with pytest.raises(TypeError, match=r"metrics must be functions .* not 'accuracy'"):
         evaluate(lambda x: x, [(ones((2,)), ones((2,)))], "accuracy")

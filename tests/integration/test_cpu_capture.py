@@ -1,4 +1,4 @@
-"""Steps that the CPU repeats without their code leave the bits of the code: everything public."""
+"""Steps that the CPU repeats without their code match it bit for bit: the whole public API."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def host(request: pytest.FixtureRequest) -> NumpyBackend:
 
 
 def sequences(g: Generator) -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
-    """Layers of (batch, places, channels), and of pictures."""
+    """Layers that take (batch, places, channels), and pictures."""
     return {
         "MultiHeadAttention": (nn.MultiHeadAttention(8, 2, causal=True, generator=g), (3, 5, 8)),
         "TransformerBlock": (
@@ -93,7 +93,7 @@ def sequences(g: Generator) -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
 
 
 def rows(g: Generator) -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
-    """Layers of (batch, channels)."""
+    """Layers that take (batch, channels)."""
     base = nn.Linear(8, 6, generator=g)
     found: dict[str, nn.Module] = {
         "BatchNorm1d": nn.BatchNorm1d(8),
@@ -117,7 +117,7 @@ def rows(g: Generator) -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
     return {name: (module, (6, 8)) for name, module in found.items()}
 
 
-OTHERWISE: Final = {"Embedding"}  # tested below, with what it needs
+OTHERWISE: Final = {"Embedding"}  # tested below, with their requirements
 NO_LAYERS: Final = {"Activation", "Module", "ModuleDict", "ModuleList"}
 LAYERS: Final = [*sequences(Generator(0)), *rows(Generator(0))]
 
@@ -148,7 +148,7 @@ def trained(
     steps: int = STEPS,
     **options: Any,
 ) -> tuple[list[object], Trainer[Any]]:
-    """What steps leave behind: of an optimizer, a loss function and batches."""
+    """The results of steps with an optimizer, a loss function and batches."""
     optimizer, loss, batch = make()
     trainer = Trainer(optimizer, capture=capture, **options)
     losses = [trainer.train_step(loss, *batch(step)) for step in range(steps)]
@@ -166,14 +166,14 @@ def assert_same(
 
 
 def assert_captured(trainer: Trainer[Any], steps: int = STEPS) -> None:
-    """All but two were, or three, if the first one has filled a cache that it reads."""
+    """All steps but two were captured, or three if the first one fills a cache that it reads."""
     assert trainer.counts.captured >= steps - 3, trainer.counts.reasons
 
 
 def of_module(
     host: NumpyBackend, make: Callable[[Generator], tuple[nn.Module, tuple[int, ...]]]
 ) -> Callable[[], Any]:
-    """A training of one layer behind a parameter, so that the gradient goes through it."""
+    """A training of one layer after a parameter, so that the gradient passes through it."""
 
     def made() -> Any:
         module, shape = make(Generator(3))
@@ -209,7 +209,7 @@ def test_a_layer(name: str, host: NumpyBackend) -> None:
 def of_loss(
     host: NumpyBackend, shape: tuple[int, ...], loss: Callable[..., Tensor], *batch: Array
 ) -> Callable[[], Any]:
-    """A training of what a loss function gets first."""
+    """A training of a loss function's first argument."""
 
     def made() -> Any:
         start = np.random.default_rng(1).uniform(0.1, 0.9, shape).astype(np.float32)
@@ -267,7 +267,7 @@ def test_a_loss(name: str, host: NumpyBackend) -> None:
     assert_captured(trainer)
 
 
-# Spellings of tensors
+# Tensor spellings
 
 
 def _places(w: Tensor, index: Tensor) -> Tensor:
@@ -440,10 +440,10 @@ def test_a_bad_step_raises_in_a_repetition(host: NumpyBackend) -> None:
 @pytest.mark.parametrize("search", [
     lambda p: LBFGS(p, nonfinite="skip"), lambda p: SAM(SGD(p, 0.1, nonfinite="skip"))
 ])  # fmt: skip
-def test_what_counts_is_the_first_of_several_passes(
+def test_the_first_of_several_passes_counts(
     search: Callable[[Any], Any], host: NumpyBackend
 ) -> None:
-    """The passes after it are repetitions, which write the same memory."""
+    """Later passes are repetitions, which write the same memory."""
 
     found = []
     for capture in (True, False):
@@ -516,7 +516,7 @@ def test_accumulated_batches_count_by_targets_that_are_not_ignored(host: NumpyBa
     assert found[0] == found[1]
 
 
-def test_draws_of_the_host_and_of_generators(host: NumpyBackend) -> None:
+def test_host_draws_and_generators(host: NumpyBackend) -> None:
     def made() -> Any:
         g = Generator(2)
         w = Parameter(np.ones((4, 3), np.float32), name="w", backend=host)
@@ -532,7 +532,7 @@ def test_draws_of_the_host_and_of_generators(host: NumpyBackend) -> None:
     assert_captured(assert_same(host, made))
 
 
-# What cannot be repeated runs as usual, and nobody is warned
+# Steps that cannot be repeated run uncaptured, without a warning
 
 
 def plainly(host: NumpyBackend, loss: Callable[..., Tensor], *batch: Any, steps: int = 6) -> str:
@@ -573,7 +573,7 @@ def test_a_batch_that_is_written_to(host: NumpyBackend) -> None:
 
 @pytest.mark.parametrize("what", ["the batch", "a result"])
 def test_arrays_that_stay(what: str, host: NumpyBackend) -> None:
-    """Nobody's tensor is written again behind his back."""
+    """A tensor that the caller keeps is never overwritten."""
     kept: list[Tensor] = []
 
     class Keeper:
@@ -598,7 +598,7 @@ def test_arrays_that_stay(what: str, host: NumpyBackend) -> None:
 
 
 def test_a_copy_that_no_operation_makes(host: NumpyBackend) -> None:
-    """NumPy copies by itself where a layout has no view: such a step would read what is gone."""
+    """NumPy copies silently if a layout has no view: such a step would read freed memory."""
 
     def loss(w: Tensor, x: Tensor) -> Tensor:
         flat = (x * 2.0)._array.transpose().reshape(-1)
@@ -611,7 +611,7 @@ def test_batches_of_objects(host: NumpyBackend) -> None:
     assert "takes tensors, arrays and numbers" in plainly(host, lambda w, x: w.sum(), [ONES])
 
 
-def test_a_backend_with_operations_of_its_own() -> None:
+def test_a_backend_with_its_own_operations() -> None:
     calls: list[str] = []
 
     class Counting(NumpyBackend):
@@ -620,11 +620,11 @@ def test_a_backend_with_operations_of_its_own() -> None:
             super().matmul(*args, **named)
 
     why = plainly(Counting(), lambda w, x: (w @ x.transpose(0, 1)).sum(), ONES, steps=4)
-    assert "operations of its own" in why
+    assert "has operations of its own" in why
     assert len(calls) == 8
 
 
-# Numbers that decide
+# Numbers that control flow depends on
 
 
 def test_targets_that_are_ignored_now_and_then(host: NumpyBackend) -> None:
@@ -641,7 +641,7 @@ def test_targets_that_are_ignored_now_and_then(host: NumpyBackend) -> None:
 def test_another_number_of_targets_is_ignored_in_each_batch(
     loss: Callable[..., Tensor], host: NumpyBackend
 ) -> None:
-    """As in a training on masked words: how many they are decides nothing."""
+    """As in masked language modelling: their number does not affect control flow."""
 
     def made() -> Any:
         w = Parameter(np.ones((6, 5), np.float32), name="w", backend=host)
@@ -655,7 +655,7 @@ def test_another_number_of_targets_is_ignored_in_each_batch(
         assert_same(host, lambda: (*made()[:2], lambda n: (np.full(6, -100 if n > 5 else 1),)))
 
 
-def test_numbers_out_of_range_are_errors_of_the_code(host: NumpyBackend) -> None:
+def test_out_of_range_numbers_raise_the_codes_errors(host: NumpyBackend) -> None:
     w = Parameter(np.ones((5, 3), np.float32), name="w", backend=host)
     trainer = Trainer(SGD([w], 0.1))
     good = np.array([0, 4, -1], np.int32)
@@ -672,7 +672,7 @@ def test_numbers_out_of_range_are_errors_of_the_code(host: NumpyBackend) -> None
     assert w.tolist() != before
 
 
-def test_numbers_computed_out_of_range_are_errors_in_repetitions(host: NumpyBackend) -> None:
+def test_out_of_range_results_raise_errors_in_repetitions(host: NumpyBackend) -> None:
     w = Parameter(np.ones((5, 3), np.float32), name="w", backend=host)
     trainer = Trainer(SGD([w], 0.1))
     step = lambda i: (w[i * 2] ** 2).sum()
@@ -690,8 +690,8 @@ def test_numbers_computed_out_of_range_are_errors_in_repetitions(host: NumpyBack
 # Memory
 
 
-def test_a_step_keeps_nothing_alive_that_it_finds(host: NumpyBackend) -> None:
-    """It is not repeated without it."""
+def test_a_step_keeps_outside_arrays_alive_no_longer(host: NumpyBackend) -> None:
+    """It is not repeated once that is gone."""
     held, out = [host.upload(np.ones(4))], host.upload(np.zeros(4))
 
     def act() -> None:
@@ -726,15 +726,15 @@ def test_a_trainer_that_is_gone_gives_its_memory_back(host: NumpyBackend) -> Non
     assert weights() is None
 
 
-def test_losses_have_memory_of_their_own(host: NumpyBackend) -> None:
+def test_losses_have_their_own_memory(host: NumpyBackend) -> None:
     w = Parameter([0.0], name="w", backend=host)
     trainer = Trainer(SGD([w], 1.0))
     losses = [trainer.train_step(lambda x: (w * x).sum(), np.ones(1)) for _ in range(8)]
     assert [loss.item() for loss in losses] == [0, -1, -2, -3, -4, -5, -6, -7]
 
 
-def test_gradients_that_wait_are_not_written_over(host: NumpyBackend) -> None:
-    """A step is not repeated into the memory of gradients that nobody has taken yet."""
+def test_pending_gradients_are_not_overwritten(host: NumpyBackend) -> None:
+    """A step is not repeated into the memory of gradients that have not been taken yet."""
     w = Parameter([1.0], name="w", backend=host)
     trainer = Trainer(SGD([w], 1.0))
     loss = lambda x: (w * x).sum()
@@ -745,7 +745,7 @@ def test_gradients_that_wait_are_not_written_over(host: NumpyBackend) -> None:
         del first, second
 
 
-def test_a_plan_uses_memory_again(host: NumpyBackend) -> None:
+def test_a_plan_reuses_memory(host: NumpyBackend) -> None:
     """A chain of sixteen arrays needs few of them at a time; the report says how many."""
     w = Parameter(np.ones((64, 64), np.float32), name="w", backend=host)
     trainer = Trainer(SGD([w], 0.1))
@@ -765,7 +765,7 @@ def test_a_plan_uses_memory_again(host: NumpyBackend) -> None:
 
 
 def test_layouts_of_batches_are_kept(host: NumpyBackend) -> None:
-    """Products of turned and of cut arrays have the bits that they have in the code."""
+    """Products of transposed and sliced arrays have the same bits as in the code."""
 
     def made() -> Any:
         w = Parameter(np.full((33, 5), 0.1, np.float32), name="w", backend=host)
@@ -781,7 +781,7 @@ def test_layouts_of_batches_are_kept(host: NumpyBackend) -> None:
 
 
 def test_threads_train_beside_each_other(host: NumpyBackend) -> None:
-    """Convolutions, too, whose scratch memory belongs to a thread."""
+    """Including convolutions, whose scratch memory belongs to a thread."""
     wanted = [trained(host, digits_cnn(host), capture=False)[0] for _ in range(2)]
     found: list[object] = [None, None]
 

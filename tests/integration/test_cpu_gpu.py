@@ -31,7 +31,7 @@ def model(random: Generator) -> nn.Sequential:
 
 
 def train(backend: Backend) -> tuple[list[Tensor], Trainer[nn.Sequential]]:
-    """The loss of each step, not read yet, and the trainer."""
+    """The losses of all steps, not read yet, and the trainer."""
     network = model(Generator(0))
 
     def learning_rate(step: int) -> float:

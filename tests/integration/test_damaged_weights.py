@@ -1,4 +1,4 @@
-"""Files of weights and adapters that no honest program wrote: one documented error, or numbers."""
+"""Malformed files of weights and adapters: one documented error, or numbers."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_header_with_an_endless_shape(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_what_is_no_file(tmp_path: Path) -> None:
+def test_missing_files(tmp_path: Path) -> None:
     for path in no_regular_files(tmp_path):
         with pytest.raises((OSError, nn.WeightsFileError)):
             nn.read_weights(path)

@@ -1,4 +1,4 @@
-"""`fit` with checkpoints finds the modules that a loss function uses, wherever it has them."""
+"""`fit` with checkpoints finds the modules that a loss function uses, wherever it keeps them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Task:
 
 def decorated(model: nn.Module) -> Callable[..., Tensor]:
     if not list(model.parameters()):
-        later = 1.0  # it never has a value
+        later = 1.0  # never assigned a value
 
     def loss(x: Tensor) -> Tensor:
         result: Tensor = model(x).sum()

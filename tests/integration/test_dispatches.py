@@ -1,4 +1,4 @@
-"""What a step of each optimizer costs a GPU: the same few dispatches, however many tensors."""
+"""The GPU cost of each optimizer's step: the same few dispatches, however many tensors."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rumus import optim
 from rumus.gpu import default_backend
 from rumus.tensor import Backend, DType, GradientStore, Parameter, float16, float32, tensor
 
-# Sums of squares of two things are two dispatches each; LAMB and Adafactor write one of the two
-# before, as a rule with one reduction does. Adafactor's matrices are another matter.
+# Sums of squares of two quantities are two dispatches each; LAMB and Adafactor write one of the two
+# first, as a rule with one reduction does. Adafactor's matrices are counted separately.
 MOST: Final = {
     optim.LARS: 7,
     optim.LAMB: 8,
@@ -31,7 +31,7 @@ MOST_OF_A_MATRIX: Final = 17
 def dispatches(
     kind: Any, backend: Backend, tensors: int, dtype: DType = float32, shape: Any = 9
 ) -> int:
-    """How many dispatches a step takes, the gradients lying in their slots."""
+    """The dispatches of a step, with gradients in their slots."""
     draw = np.random.default_rng(0)
     parameters = [
         Parameter(draw.normal(size=shape), dtype=dtype, name=f"p{i}", backend=backend)

@@ -1,4 +1,4 @@
-"""What must make no difference to an optimizer, for every one of them, compared bit for bit."""
+"""Changes that must not affect an optimizer, for every one of them, compared bit for bit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def parameters_of(shapes: Sequence[tuple[int, ...]], backend: Backend) -> list[P
 
 
 def steps(optimizer: Any, parameters: Sequence[Parameter], numbers: range) -> None:
-    """Steps with gradients that depend on the name of a parameter and on the number alone."""
+    """Steps with gradients that depend only on a parameter's name and the step number."""
     for t in numbers:
         grads = GradientStore()
         for p in parameters:
@@ -57,7 +57,7 @@ def test_several_groups_are_one(kind: Any, shapes: Any, data: st.DataObject) -> 
 @of_every_kind
 @few
 @given(shapes=SHAPES, data=st.data())
-def test_the_order_of_the_parameters_is_nothing(
+def test_the_order_of_the_parameters_does_not_matter(
     kind: Any, shapes: Any, data: st.DataObject
 ) -> None:
     ordered, permuted = (parameters_of(shapes, NumpyBackend()) for _ in range(2))
@@ -70,7 +70,7 @@ def test_the_order_of_the_parameters_is_nothing(
 @of_every_kind
 @few
 @given(shapes=SHAPES, stop=st.integers(0, 6))
-def test_saving_and_going_on_is_not_stopping(kind: Any, shapes: Any, stop: int) -> None:
+def test_saving_and_resuming_is_not_stopping(kind: Any, shapes: Any, stop: int) -> None:
     straight, first, second = (parameters_of(shapes, NumpyBackend()) for _ in range(3))
     steps(kind(straight), straight, range(6))
     stopped, resumed = kind(first), kind(second)
@@ -83,8 +83,8 @@ def test_saving_and_going_on_is_not_stopping(kind: Any, shapes: Any, stop: int) 
 
 
 @of_every_kind
-def test_the_cpu_first_and_then_the_gpu_is_the_gpu(kind: Any) -> None:
-    """Up to rounding: the two add up in the same order, but compute roots for themselves."""
+def test_starting_on_the_cpu_makes_no_difference(kind: Any) -> None:
+    """Up to rounding: both add in the same order, but compute roots differently."""
     from rumus.gpu import default_backend
 
     shapes = [(), (5,), (3, 4), (70,)]

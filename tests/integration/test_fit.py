@@ -1,4 +1,4 @@
-"""`Trainer.fit` with modules: what they keep is part of a checkpoint, and resumes bit for bit."""
+"""`Trainer.fit` with modules: their state is part of a checkpoint, and resumes bit for bit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rumus.train import (
 
 
 class Counted(nn.Module):
-    """A model with dropout, and with a buffer that counts what it has seen."""
+    """A model with dropout, and with a buffer that counts the samples it has seen."""
 
     def __init__(self) -> None:
         random = Generator(1)
@@ -101,7 +101,7 @@ def test_parameters_are_saved_with_their_module(tmp_path: Path) -> None:
 
 
 def test_a_module_that_would_not_be_saved_is_refused(tmp_path: Path) -> None:
-    """Otherwise the masks would start again with a resume."""
+    """Otherwise the masks would start over after a resume."""
     model = nn.Sequential(nn.Linear(4, 2), nn.Dropout(0.5))
     optimizer = AdamW(model.parameters())
     data = [(np.ones((2, 4), np.float32),)]
@@ -112,7 +112,7 @@ def test_a_module_that_would_not_be_saved_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"uses 'model', whose '1.generator' .*state=\{'model'"):
         Trainer(optimizer).fit(data, loss, epochs=1, checkpoints=tmp_path)
     assert optimizer.steps == 0
-    Trainer(optimizer).fit(data, loss, epochs=1)  # where nothing is saved, nothing is lost
+    Trainer(optimizer).fit(data, loss, epochs=1)  # without saving, nothing is lost
     trainer = Trainer(optimizer, state={"net": model})
     trainer.fit(data, loss, epochs=1, checkpoints=tmp_path)
 

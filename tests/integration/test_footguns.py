@@ -1,4 +1,4 @@
-"""Ways in which training goes wrong unnoticed elsewhere, and rumus's answer to each.
+"""Training mistakes that go unnoticed elsewhere, and rumus's answer to each.
 
 The first line of each docstring says what may happen in other libraries.
 """
@@ -42,7 +42,7 @@ def parameters(backend: Backend, names: str = "ab") -> list[Parameter]:
 
 
 def bits(optimizer: FusedOptimizer[Any], *extra: Parameter) -> list[object]:
-    """Every bit of what an optimizer owns and keeps, and its counters."""
+    """The bits of everything that an optimizer owns and keeps, and its counters."""
     state = optimizer.state_dict()
     arrays = [p.numpy() for p in (*optimizer.parameters, *extra)]
     for entry in state.pop("parameters").values():
@@ -55,7 +55,7 @@ def bits(optimizer: FusedOptimizer[Any], *extra: Parameter) -> list[object]:
 
 
 def test_one_gradient_missing(backend: Backend) -> None:
-    """The parameter is skipped without a word, or earlier ones were updated before the error."""
+    """The parameter is skipped silently, or earlier ones were updated before the error."""
     a, b = parameters(backend)
     optimizer = AdamW([a, b], 0.1)
     optimizer.step((a * b).sum().backward())
@@ -68,7 +68,7 @@ def test_one_gradient_missing(backend: Backend) -> None:
 
 
 def test_all_gradients_missing(backend: Backend) -> None:
-    """A step without any gradient does nothing and says nothing."""
+    """A step without any gradients does nothing and reports nothing."""
     a, b = parameters(backend)
     optimizer = SGD([a, b], 0.1)
     before = bits(optimizer)
@@ -78,7 +78,7 @@ def test_all_gradients_missing(backend: Backend) -> None:
 
 
 def test_a_gradient_that_nobody_owns(backend: Backend) -> None:
-    """It is dropped, and a part of the model stays as it was made."""
+    """It is dropped, and part of the model is never trained."""
     a, b = parameters(backend)
     optimizer = SGD([a], 0.1)
     with (
@@ -93,14 +93,14 @@ def test_a_gradient_that_nobody_owns(backend: Backend) -> None:
 
 
 def test_a_gradient_that_is_nan(backend: Backend) -> None:
-    """Parameters and state are NaN from then on; clipping spreads it to all others first."""
+    """Parameters and state are NaN from then on; clipping first spreads it to all others."""
     a, b = parameters(backend)
     optimizer = AdamW([a, b], 0.1)
     optimizer.step((a * b).sum().backward())
     before = bits(optimizer)
     poison = tensor([1.0, np.nan], backend=backend)
     store = (a * poison + b).sum().backward()
-    if not backend.runs_ahead:  # a device says so when the step is heard of
+    if not backend.runs_ahead:  # a device reports it when the step's outcome is read
         with pytest.raises(NonFiniteGradientError, match="'a'"):
             clip_grad_norm(store, optimizer, 1.0)
     else:
@@ -119,7 +119,7 @@ def test_a_gradient_that_is_nan(backend: Backend) -> None:
 
 
 def test_nan_steps_that_never_end_are_all_skipped(backend: Backend) -> None:
-    """A limit on skipped steps in a row lets the next bad one through."""
+    """A limit on consecutive skipped steps lets the next bad one through."""
     a, b = parameters(backend)
     optimizer = AdamW([a, b], 0.1, nonfinite="skip")
     values = [p.numpy() for p in (a, b)]
@@ -130,7 +130,7 @@ def test_nan_steps_that_never_end_are_all_skipped(backend: Backend) -> None:
 
 
 def test_one_parameter_twice_in_one_optimizer(backend: Backend) -> None:
-    """It is a warning, and the parameter is updated twice, or by state that was mixed up."""
+    """Only a warning, and the parameter is updated twice, or with mixed-up state."""
     a, b = parameters(backend)
     for given in ([a, b, a], [ParameterGroup([a]), ParameterGroup([b, a])]):
         with pytest.raises(OwnershipError, match="'a' is given twice"):
@@ -139,7 +139,7 @@ def test_one_parameter_twice_in_one_optimizer(backend: Backend) -> None:
 
 
 def test_tied_weights_are_one_parameter(backend: Backend) -> None:
-    """Shared weights reach the optimizer once for each name under which they are found."""
+    """Shared weights reach the optimizer once for each of their names."""
 
     class Tied(nn.Module):
         def __init__(self) -> None:
@@ -188,7 +188,7 @@ def test_a_frozen_parameter(backend: Backend) -> None:
 
 
 def test_a_parameter_replaced_after_construction(backend: Backend) -> None:
-    """The optimizer continues with the old object, and the model is not trained."""
+    """The optimizer keeps the old object, and the model is not trained."""
     model = nn.Linear(2, 1, generator=Generator(0)).to(backend)
     optimizer = SGD(model.parameters(), 0.1)
     model.weight = Parameter(np.ones((1, 2)), name="weight", backend=backend)
@@ -214,7 +214,7 @@ def test_step_twice_without_backward(backend: Backend) -> None:
 
 
 def test_saved_state_is_matched_by_name(backend: Backend) -> None:
-    """State is matched by position: two parameters of one shape exchange their moments."""
+    """State is matched by position: two parameters of the same shape swap their moments."""
     a, b = parameters(backend)
     first = Adam([a, b], 0.1)
     first.step((a * 3.0 + b * b).sum().backward())
@@ -258,7 +258,7 @@ def test_saved_state_leaves_hyper_parameters_alone(backend: Backend) -> None:
 
 
 def test_saved_state_is_a_copy(backend: Backend) -> None:
-    """What was saved goes on changing with the training, or the training with what was loaded."""
+    """The saved state changes with later training, or the training with what was loaded."""
     a, b = parameters(backend)
     optimizer = Adam([a, b], 0.1)
     optimizer.step((a * b).sum().backward())
@@ -273,9 +273,9 @@ def test_saved_state_is_a_copy(backend: Backend) -> None:
 
 
 def test_saved_state_runs_no_code(backend: Backend) -> None:
-    """A checkpoint is a pickle, and reading one may run what it holds."""
+    """A checkpoint is a pickle, and reading one may run arbitrary code."""
     a, _ = parameters(backend)
-    with pytest.raises(TypeError, match="not pickled"):
+    with pytest.raises(TypeError, match="cannot be pickled"):
         pickle.dumps(a)
     state = Adam([a], 0.1).state_dict()
     leaves = [state["format"], state["kind"], state["steps"], state["skipped"]]
@@ -285,11 +285,11 @@ def test_saved_state_runs_no_code(backend: Backend) -> None:
 
 
 def test_sparse_gradients_are_dense(backend: Backend) -> None:
-    """Rows that were not looked up need its own optimizer, or are handled differently.
+    """Sparse gradients need a special optimizer, or are treated differently.
 
-    Here an embedding is a gather, its gradient has the table's shape, repeated rows add up, and
-    Adam decays the moments of the rows that were not used as its formula says: a dense gradient
-    that is 0 in these rows gives the same bits.
+    Here an embedding is a gather: its gradient has the table's shape, repeated rows add up, and
+    Adam decays the moments of unused rows as its formula says. A dense gradient that is 0 in these
+    rows gives the same bits.
     """
     start = np.arange(12.0).reshape(4, 3)
     table, dense = (Parameter(start, name="table", backend=backend) for _ in range(2))
@@ -306,11 +306,11 @@ def test_sparse_gradients_are_dense(backend: Backend) -> None:
     assert (table.numpy()[1] != start[1]).all()
 
 
-def test_checked_against_numbers_that_are_not_its_own(backend: Backend) -> None:
+def test_checked_against_independent_numbers(backend: Backend) -> None:
     """An optimizer is compared with itself, or with golden numbers to two digits.
 
-    tests/optim/test_formulas.py and tests/oracle/test_optim_torch.py hold every option against
-    NumPy and PyTorch over 200 steps. Here the first two steps of AdamW, worked out by hand.
+    tests/optim/test_formulas.py and tests/oracle/test_optim_torch.py compare every option with
+    NumPy and PyTorch over 200 steps. Here the first two steps of AdamW are worked out by hand.
     """
     w = Parameter([1.0], name="w", backend=backend)
     optimizer = AdamW([w], 0.5, betas=(0.5, 0.75), eps=0.0, weight_decay=0.5)
@@ -321,7 +321,7 @@ def test_checked_against_numbers_that_are_not_its_own(backend: Backend) -> None:
     assert w.item() == pytest.approx(0.25 * 0.75 - 0.5 * m_hat / v_hat**0.5, rel=1e-6)
 
 
-# What users hit
+# Problems that users report
 
 
 def test_the_optimizer_made_before_the_model_moves(backend: Backend) -> None:
@@ -341,7 +341,7 @@ def test_the_optimizer_made_before_the_model_moves(backend: Backend) -> None:
 
 
 def test_a_model_moved_in_part(backend: Backend) -> None:
-    """Half of a step runs on one device, half on another, or it fails in the middle."""
+    """Half of a step runs on one device and half on another, or it fails halfway."""
     a, b = parameters(backend)
     optimizer = SGD([a, b], 0.1)
     a.move(NumpyBackend())
@@ -355,7 +355,7 @@ def test_a_model_moved_in_part(backend: Backend) -> None:
 
 
 def test_two_optimizers_of_a_gan(backend: Backend) -> None:
-    """Gradients of the generator's step are left behind and enter the discriminator's next one."""
+    """Gradients of the generator's step are left over and enter the discriminator's next one."""
     generator, discriminator = (nn.Linear(2, 2, generator=Generator(i)) for i in (0, 1))
     generator.to(backend)
     discriminator.to(backend)
@@ -374,7 +374,7 @@ def test_two_optimizers_of_a_gan(backend: Backend) -> None:
 
 
 def test_steps_are_counted_on_the_host(backend: Backend) -> None:
-    """The counter is its own tensor, and sits on the wrong device after loading."""
+    """The counter is a tensor, and is on the wrong device after loading."""
     a, b = parameters(backend)
     optimizer = Adam([a, b], 0.1)
     optimizer.step((a * b).sum().backward())
@@ -385,7 +385,7 @@ def test_steps_are_counted_on_the_host(backend: Backend) -> None:
 
 
 def test_a_schedule_is_a_function_of_the_applied_steps(backend: Backend) -> None:
-    """Skipped steps move the schedule on, or it must be called at the right place in the loop."""
+    """Skipped steps advance the schedule, or it must be called at the right place in the loop."""
     seen: list[int] = []
 
     def schedule(step: int) -> float:
@@ -399,15 +399,15 @@ def test_a_schedule_is_a_function_of_the_applied_steps(backend: Backend) -> None
         optimizer.step((a * factor).sum().backward())
     assert optimizer.steps == 3
     np.testing.assert_allclose(a.numpy(), before - (0.1 + 0.1 / 2 + 0.1 / 3), rtol=1e-6)
-    if backend.runs_ahead:  # it is asked in advance, but of no step that cannot come
+    if backend.runs_ahead:  # it is evaluated in advance, but not for steps that cannot come
         assert set(seen) >= {1, 2, 3}
         assert min(seen) == 1
     else:
         assert seen == [1, 2, 2, 3]
 
 
-def test_weight_decay_only_where_it_was_asked_for(backend: Backend) -> None:
-    """Decay is applied to biases and scales as well."""
+def test_weight_decay_only_where_requested(backend: Backend) -> None:
+    """Decay is also applied to biases and scales."""
     weight, bias = parameters(backend)
     optimizer = AdamW(
         [ParameterGroup([weight]), ParameterGroup([bias], weight_decay=0.0)], 0.1, weight_decay=0.5
@@ -417,15 +417,15 @@ def test_weight_decay_only_where_it_was_asked_for(backend: Backend) -> None:
     assert weight.numpy() == pytest.approx(np.array([0.95, 1.9]))
 
 
-def test_what_is_not_owned_is_never_written(backend: Backend) -> None:
-    """A masked update passes the raw gradient on to the parameters that were masked out."""
+def test_unowned_parameters_are_never_written(backend: Backend) -> None:
+    """A masked update passes raw gradients to the masked parameters."""
     a, b = parameters(backend)
     optimizer = SGD([a], 0.1)
     optimizer.step((a * b).sum().backward())
     assert b.tolist() == [1.0, 2.0]
 
 
-def test_the_norm_is_of_what_is_owned(backend: Backend) -> None:
+def test_the_norm_covers_owned_parameters_only(backend: Backend) -> None:
     """Gradients of frozen or foreign parameters count in the norm and shrink all others."""
     a, b = parameters(backend)
     optimizer = SGD([a], 0.1)
@@ -445,14 +445,14 @@ def test_adam_corrects_its_bias(backend: Backend) -> None:
 
 
 def test_low_precision_weights_are_refused(backend: Backend) -> None:
-    """Updates smaller than the rounding vanish, and the weights stand still."""
+    """Updates smaller than the rounding error vanish, and the weights do not move."""
     half = Parameter(np.ones(2, np.float16), name="half", backend=backend)
     with pytest.raises(PrecisionError, match=r"'half'.*float16.*float32"):
         AdamW([half], 1e-3)
 
 
-def test_gradients_accumulate_where_it_is_said(backend: Backend) -> None:
-    """Gradients add up because a call that zeroes them was forgotten, or weigh batches wrongly."""
+def test_gradients_accumulate_only_explicitly(backend: Backend) -> None:
+    """Gradients add up because zeroing them was forgotten, or batches are weighted wrongly."""
     a, _ = parameters(backend)
     optimizer = SGD([a], 0.1)
     first = (a * 1.0).sum().backward()
@@ -465,8 +465,8 @@ def test_gradients_accumulate_where_it_is_said(backend: Backend) -> None:
     optimizer.step(total)
 
 
-def test_a_generator_used_up_before(backend: Backend) -> None:
-    """An iterator that printed the model's size gives the optimizer nothing to train."""
+def test_an_exhausted_generator(backend: Backend) -> None:
+    """An iterator used to print the model's size leaves the optimizer nothing to train."""
     walked = iter(parameters(backend))
     assert len(list(walked)) == 2
     used: Any = walked
@@ -479,7 +479,7 @@ def test_a_generator_used_up_before(backend: Backend) -> None:
 
 
 def test_a_plain_list_of_modules(backend: Backend) -> None:
-    """The modules in it are not found, and not trained."""
+    """Its modules are not found, and not trained."""
 
     class Stack(nn.Module):
         def __init__(self) -> None:
@@ -492,8 +492,8 @@ def test_a_plain_list_of_modules(backend: Backend) -> None:
         SGD(Stack().to(backend).parameters(), 0.1)
 
 
-def test_a_rule_of_ones_own_cannot_forget_its_state(backend: Backend) -> None:
-    """A momentum that is computed but not stored stays 0 for ever."""
+def test_a_custom_rule_cannot_forget_its_state(backend: Backend) -> None:
+    """A momentum that is computed but not stored stays 0 forever."""
     a, _ = parameters(backend)
 
     def forgetful(p: Expr, g: Expr, m: Expr, *, lr: Expr) -> dict[str, Expr]:

@@ -16,7 +16,7 @@ from rumus.gpu import update_source
 from rumus.tensor import Kernel, NumpyBackend, Parameter
 
 FOLDER: Final = Path(__file__).parents[2] / "shaders" / "generated"
-# The name of a file -> the optimizer whose kernel it shows.
+# The name of a file -> the optimizer whose kernel it holds.
 OPTIMIZERS: Final[Mapping[str, Row]] = {
     name.lower().replace(" ", "_").replace("-", "_"): row
     for name, row in ROWS.items()
@@ -30,7 +30,7 @@ def kernel_of(name: str) -> Kernel:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_the_files_are_what_is_printed(name: str) -> None:
+def test_the_files_match_the_generated_kernels(name: str) -> None:
     assert (FOLDER / f"{name}.wgsl").read_text() == update_source(kernel_of(name))
 
 

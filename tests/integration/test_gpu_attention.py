@@ -1,4 +1,4 @@
-"""A small GPT: the GPU against the CPU, repeated steps against run ones, and their dispatches."""
+"""A small GPT: the GPU against the CPU, repeated steps against uncaptured ones, and dispatches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rumus.train import Trainer
 
 
 class Language(nn.Module):
-    """The next character from those before it."""
+    """Predicts the next character."""
 
     def __init__(self, backend: Backend, **options: Any) -> None:
         generator = Generator(0)
@@ -72,8 +72,8 @@ def test_it_trains_as_on_the_cpu(options: dict[str, Any]) -> None:
     assert found[-1] < 0.7 * found[0]
 
 
-def test_heads_come_and_go_without_copies() -> None:
-    """What a layer makes of (batch, positions, size) is walked as it lies."""
+def test_heads_are_split_and_joined_without_copies() -> None:
+    """A layer's (batch, positions, size) is read in place."""
     gpu = default_backend()
     assert isinstance(gpu, GpuBackend)
     layer = nn.MultiHeadAttention(16, 4, causal=True, generator=Generator(0)).to(gpu)
@@ -86,5 +86,5 @@ def test_heads_come_and_go_without_copies() -> None:
         loss.backward()
     kernels = [event.kernel for event in profile.events]
     after = kernels[kernels.index("attention_gradient_query") :]
-    # The gradients are parts of one that lies ready for the product.
+    # The gradients are parts of one array that is ready for the product.
     assert after == ["attention_gradient_query", "attention_gradient_key", "matmul"]

@@ -1,4 +1,4 @@
-"""Batch norm on a GPU: shapes of every kind, numbers that cancel, repeated steps."""
+"""Batch norm on a GPU: shapes of every kind, cancellation, repeated steps."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_every_shape(shape: tuple[int, ...]) -> None:
 
 
 def test_a_grid_of_two_dimensions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As of more workgroups than fit into one, and with some that have nothing to do."""
+    """With more workgroups than one dimension allows, some of them idle."""
     shape = 3, 50, 4, 5
     usual = normed(default_backend(), shape, np.float32)
     monkeypatch.setattr(DeviceLimits, "grid", lambda self, groups: (7, -(-groups // 7)))
@@ -73,7 +73,7 @@ def test_one_element_far_from_the_others(far: float) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_is_not_finite_stays_in_its_channel(bad: float) -> None:
+def test_non_finite_values_stay_in_their_channel(bad: float) -> None:
     x = np.ones((4, 3, 20), np.float32)
     x[2, 1, 7] = bad
     result, _, squares = batch_norm(tensor(x, backend=default_backend()))
@@ -82,7 +82,7 @@ def test_what_is_not_finite_stays_in_its_channel(bad: float) -> None:
 
 
 def test_only_the_weights_want_gradients() -> None:
-    """The rows' gradient is not computed, and those of the others are what they were."""
+    """The input's gradient is not computed, and the others are unchanged."""
     x = np.random.default_rng(1).standard_normal((30, 4, 5)).astype(np.float32)
     found = []
     for backend in (default_backend(), NumpyBackend()):
@@ -100,7 +100,7 @@ def test_a_layer_takes_two_dispatches_each_way_and_one_for_its_statistics() -> N
     given, counts = x * 2.0, [backend.stats.dispatches]
     y = layer(given)
     counts.append(backend.stats.dispatches)
-    grads = y.sum().backward()  # one to sum, one in front of the norm, one behind it
+    grads = y.sum().backward()  # one to sum, one before the norm, one after it
     counts.append(backend.stats.dispatches)
     grads.write_updates()
     counts.append(backend.stats.dispatches)

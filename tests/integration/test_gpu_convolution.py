@@ -1,4 +1,4 @@
-"""Models with convolutions: the GPU against the CPU, and repeated steps against run ones."""
+"""Convolutional models: the GPU against the CPU, and repeated steps against uncaptured ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rumus.train import Trainer
 def losses_and_weights(
     backend: Backend, *, capture: bool, dtype: DType = float32
 ) -> tuple[list[float], list[bytes]]:
-    """Train with a stride, groups, a transpose and one channel in each group."""
+    """Train with a stride, groups, a transposed convolution and a depthwise one."""
     generator = Generator(0)
     model = nn.Sequential(
         nn.Conv2d(2, 8, 3, padding=1, generator=generator, dtype=dtype),
@@ -67,7 +67,7 @@ def test_a_model_trains_as_on_the_cpu() -> None:
 
 
 def test_dispatches_of_a_layer() -> None:
-    """One forward; two for the gradient of the bias, and for the others one each, and no copies."""
+    """One forward; two for the bias gradient, one for each of the others, and no copies."""
     backend = default_backend()
     x = Parameter(np.ones((2, 3, 9, 9), np.float32), backend=backend)
     layer = nn.Conv2d(3, 8, 3, padding=1, generator=Generator(0)).to(backend)

@@ -1,4 +1,4 @@
-"""Losses of class numbers on the GPU, where nobody looks at the numbers before they are used."""
+"""Losses of class numbers on the GPU, where targets are not checked before use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REDUCTIONS: Final = ("mean", "sum", "none")
 def found(loss: Any, targets: Any, backend: Any, **options: Any) -> tuple[Any, Any]:
     x = Parameter(X, backend=backend)
     zero = tensor(0, dtype=int32, backend=backend)
-    numbers = tensor(targets, dtype=int32, backend=backend) + zero  # which no host knows
+    numbers = tensor(targets, dtype=int32, backend=backend) + zero  # which the host does not know
     losses = loss(x, numbers, **options)
     return losses.numpy(), losses.sum().backward()[x].numpy()
 
@@ -58,7 +58,7 @@ def test_numbers_of_classes_and_ignored_ones_are_as_on_the_cpu(
 
 @pytest.mark.parametrize("backend", [NumpyBackend, gpu_backend])
 def test_sums_and_means_of_one_tensor(backend: Any) -> None:
-    """Each gives all of its elements the same gradient, which nobody writes out too early."""
+    """Each gives all elements the same gradient, which must not be materialized too early."""
     x = Parameter(X, backend=backend())
     y = x * 2
     products = linear(y, tensor(np.eye(4), backend=y.backend))

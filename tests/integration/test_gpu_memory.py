@@ -1,4 +1,4 @@
-"""Long training on the GPU takes no more memory than short training does."""
+"""Long training on the GPU takes no more memory than short training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rumus.optim import AdamW
 from rumus.tensor import Generator, Tensor
 from rumus.train import Trainer
 
-EPOCH = 500  # steps; a loss waits on the device until its epoch is closed
+EPOCH = 500  # steps; a loss waits on the device until the end of its epoch
 
 
 def resident_kilobytes() -> int:
@@ -55,7 +55,7 @@ class Run:
             self.done += 1
             if self.done % EPOCH == 0:
                 assert np.isfinite(self.trainer.epoch_avg_loss())
-        self.gpu.gpu.synchronize()  # what a slow device has still to do takes memory, too
+        self.gpu.gpu.synchronize()  # pending work of a slow device takes memory, too
         gc.collect()
         stats = self.gpu.memory_stats()
         return stats.used, stats.blocks, self.gpu.stats.pipelines, resident_kilobytes()
@@ -64,7 +64,7 @@ class Run:
 @pytest.mark.needs_gpu
 @pytest.mark.parametrize(("capture", "short", "long"), [(True, 2000, 20_000), (False, 1000, 3000)])
 def test_memory_is_flat(capture: bool, short: int, long: int) -> None:
-    """In its own process: what other tests have left decides how much Python asks for next."""
+    """In its own process: leftovers of other tests affect how much Python requests next."""
     command = [sys.executable, __file__, *map(str, (int(capture), short, long))]
     done = subprocess.run(command, capture_output=True, check=False, text=True)
     assert done.returncode == 0, done.stderr

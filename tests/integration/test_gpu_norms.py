@@ -1,4 +1,4 @@
-"""Models with norms: the GPU against the CPU, and repeated steps against run ones."""
+"""Models with norms: the GPU against the CPU, and repeated steps against uncaptured ones."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_model_with_norms_trains_as_on_the_cpu() -> None:
 @pytest.mark.parametrize(("rows", "expected"), [(1, 2), (16, 2), (17, 3), (5000, 3)])
 @pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm])
 def test_backward_takes_few_dispatches(norm: Any, rows: int, expected: int) -> None:
-    """One for the rows, and one for weight and bias, two of many rows."""
+    """One for the input, and one for weight and bias, or two with many rows."""
     backend = gpu_backend()
     layer = norm(40).to(backend)
     x = Parameter(np.ones((rows, 40)), dtype=np.float32, backend=backend)

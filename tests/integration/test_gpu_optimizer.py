@@ -1,4 +1,4 @@
-"""Steps that a GPU applies or refuses by itself: what it takes, and what the host hears of it."""
+"""Steps that a GPU applies or refuses on its own: their cost, and what the host learns of them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHAPES: tuple[tuple[int, ...], ...] = ((3, 5), (70,), (1,), (), (4, 100))
 
 @pytest.fixture(scope="module", params=["immediates", "uniforms"])
 def gpu(request: pytest.FixtureRequest) -> GpuBackend:
-    """The backend, with scalars given directly and through a uniform buffer."""
+    """The backend, with scalars passed directly and through a uniform buffer."""
     return GpuBackend(Gpu(immediates=request.param == "immediates"))
 
 
@@ -105,7 +105,7 @@ def test_skipped_steps_have_never_been(gpu: GpuBackend, name: str, bad: set[int]
         if t not in bad:
             change(good, t)
             good.step(gradients(there, t))
-    assert name == "a number" or gpu.stats.bytes_down - read < 4096  # what filled a table
+    assert name == "a number" or gpu.stats.bytes_down - read < 4096  # the rows of a full table
     assert values(here) == values(there)
     assert (run.steps, run.skipped, run.blamed) == (140 - len(bad), len(bad), ("p2",))
     assert good.steps == run.steps
@@ -126,7 +126,7 @@ def test_a_step_reads_nothing_also_if_it_is_refused_or_clipped(gpu: GpuBackend) 
         before = gpu.stats.dispatches
         norms.append(clip_grad_norm(store, optimizer, 1.0))
         optimizer.step(store)
-        # For each of two arenas: adding up squares, scaling, looking, updating. For both: adding,
+        # For each of two arenas: summing squares, scaling, checking, updating. For both: adding,
         # finding the factor, deciding.
         assert gpu.stats.dispatches - before == 2 * 4 + 3
     assert gpu.stats.bytes_down == read
@@ -147,7 +147,7 @@ def test_clipping_is_that_of_the_cpu(gpu: GpuBackend) -> None:
 
 
 @pytest.mark.parametrize("later", [0, 1, 5, 70])
-def test_raise_stops_all_until_the_host_has_heard(gpu: GpuBackend, later: int) -> None:
+def test_raise_stops_everything_until_the_host_knows(gpu: GpuBackend, later: int) -> None:
     here, there = parameters_on(gpu), parameters_on(gpu)
     run, good = two_groups(here, lr=0.1), two_groups(there, lr=0.1)
     for t in range(3):
@@ -183,14 +183,14 @@ READS: dict[str, Callable[[FusedOptimizer[Any], Tensor], object]] = {
 
 
 @pytest.mark.parametrize("read", list(READS))
-def test_whatever_hears_of_it_first_raises(gpu: GpuBackend, read: str) -> None:
+def test_whichever_learns_of_it_first_raises(gpu: GpuBackend, read: str) -> None:
     parameters, other = parameters_on(gpu), tensor([1.0], backend=gpu)
     optimizer = SGD(parameters, 0.1)
     before = values(parameters)
     optimizer.step(gradients(parameters, 0, poison=np.inf))
     with pytest.raises(NonFiniteGradientError, match="'p2'"):
         READS[read](optimizer, other)
-    READS[read](optimizer, other)  # it is said once
+    READS[read](optimizer, other)  # it is reported once
     assert values(parameters) == before
 
 
@@ -210,7 +210,7 @@ def test_a_later_step_raises_if_nobody_reads(gpu: GpuBackend) -> None:
         go_on()
 
 
-def test_nothing_is_looked_at_with_propagate(gpu: GpuBackend) -> None:
+def test_nothing_is_checked_with_propagate(gpu: GpuBackend) -> None:
     parameters = parameters_on(gpu)
     optimizer = SGD(parameters, 0.1, nonfinite="propagate")
     store = gradients(parameters, 0, poison=np.nan)
@@ -220,7 +220,7 @@ def test_nothing_is_looked_at_with_propagate(gpu: GpuBackend) -> None:
     assert [bool(np.isnan(p.numpy()).any()) for p in parameters] == [i == 2 for i in range(5)]
 
 
-def test_every_parameter_to_blame_is_named(gpu: GpuBackend) -> None:
+def test_every_offending_parameter_is_named(gpu: GpuBackend) -> None:
     parameters = parameters_on(gpu, [(3,)] * 100)
     optimizer = two_groups(parameters, nonfinite="skip")
     store = gradients(parameters, 0)
@@ -235,7 +235,7 @@ def test_every_parameter_to_blame_is_named(gpu: GpuBackend) -> None:
 
 
 def test_many_optional_parameters(gpu: GpuBackend) -> None:
-    """Each is a section by itself, and more of them than one dispatch decides about."""
+    """Each is its own section, and there are more than one dispatch can decide about."""
     here, there = parameters_on(NumpyBackend(), [(3,)] * 150), parameters_on(gpu, [(3,)] * 150)
     for parameters in (here, there):
         optimizer = Adam([ParameterGroup(parameters, optional=True)], 0.1, nonfinite="skip")
@@ -266,7 +266,7 @@ def test_groups_on_two_backends(gpu: GpuBackend) -> None:
         np.testing.assert_allclose(p.numpy(), q.numpy(), rtol=1e-5, atol=1e-6)
 
 
-def test_moving_there_and_back_takes_state_and_counts_along(gpu: GpuBackend) -> None:
+def test_moving_there_and_back_keeps_state_and_counts(gpu: GpuBackend) -> None:
     home = NumpyBackend()
     moved, still = parameters_on(home), parameters_on(home)
     run, good = two_groups(moved, nonfinite="skip"), two_groups(still, nonfinite="skip")
@@ -351,7 +351,7 @@ def test_a_rule_without_scalars(gpu: GpuBackend) -> None:
         assert (p.numpy() == old - move).all()
 
 
-def test_an_optimizer_that_is_gone_leaves_nothing_behind(gpu: GpuBackend) -> None:
+def test_a_deleted_optimizer_leaves_nothing_behind(gpu: GpuBackend) -> None:
     parameters = parameters_on(gpu)
     optimizer = Adam(parameters, 0.1)
     optimizer.step(gradients(parameters, 0))
@@ -362,7 +362,7 @@ def test_an_optimizer_that_is_gone_leaves_nothing_behind(gpu: GpuBackend) -> Non
     assert kept() is None
     gc.collect()
     assert parameters[0].owner is None
-    assert np.isfinite(parameters[0].numpy()).all()  # reading asks nobody any more
+    assert np.isfinite(parameters[0].numpy()).all()  # a read no longer notifies anyone
 
 
 def test_a_step_is_the_same_watched_and_with_gradients_elsewhere(gpu: GpuBackend) -> None:
@@ -381,8 +381,8 @@ def test_a_step_is_the_same_watched_and_with_gradients_elsewhere(gpu: GpuBackend
     assert usual.steps == watched.steps == elsewhere.steps == 3
 
 
-def test_schedules_are_asked_in_their_turn(gpu: GpuBackend) -> None:
-    """One that fails at step 4 fails there, although the scalars are computed in advance."""
+def test_schedules_are_evaluated_in_their_turn(gpu: GpuBackend) -> None:
+    """One that fails at step 4 fails there, although scalars are computed in advance."""
     parameters = parameters_on(gpu)
 
     def schedule(t: int) -> float:
@@ -403,7 +403,7 @@ def test_schedules_are_asked_in_their_turn(gpu: GpuBackend) -> None:
 
 @pytest.mark.parametrize("how", ["function", "scaled", "set", "group", "there and back"])
 def test_a_schedule_may_change_its_mind(gpu: GpuBackend, how: str) -> None:
-    """As one that looks at the validation loss does: what was sent in advance is sent again."""
+    """For example one that depends on the validation loss: its scalars are sent again."""
     here, there = parameters_on(NumpyBackend()), parameters_on(gpu)
     for parameters in (here, there):
         lr = [0.1]

@@ -1,4 +1,4 @@
-"""Pooling on a GPU: one dispatch each way, grids of two dimensions, nothing at all."""
+"""Pooling on a GPU: one dispatch each way, two-dimensional grids, empty inputs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_one_dispatch_forward_and_one_backward(pool: Callable[[Tensor], Tensor])
     given, counts = x * 2.0, [backend.stats.dispatches]
     y = pool(given)
     counts.append(backend.stats.dispatches)
-    grads = y.sum().backward()  # one to sum, one in front of the pool, one behind it
+    grads = y.sum().backward()  # one to sum, one before the pool, one after it
     counts.append(backend.stats.dispatches)
     assert counts[1] - counts[0] == 1
     assert counts[2] - counts[1] == 1 + 1 + 1 + 1
@@ -37,7 +37,7 @@ def test_one_dispatch_forward_and_one_backward(pool: Callable[[Tensor], Tensor])
 def test_a_grid_of_two_dimensions(
     pool: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As of more workgroups than fit into one, and with some that have nothing to do."""
+    """With more workgroups than one dimension allows, some of them idle."""
     monkeypatch.setattr(DeviceLimits, "grid", lambda self, groups: (5, -(-groups // 5)))
     host = np.random.default_rng(0).standard_normal((2, 5, 26, 36)).astype(np.float32)
     found = []
@@ -70,7 +70,7 @@ def test_an_empty_batch() -> None:
 def test_one_of_several_largest_has_the_gradient(
     lengths: tuple[int, int], kernel: int | tuple[int, int]
 ) -> None:
-    """With windows that cover everything, and with elements that are in none."""
+    """With windows that cover everything, and with elements outside all windows."""
     random = np.random.default_rng(0)
     host = random.integers(-1, 2, (2, 3, *lengths)).astype(np.float32)
     host[0, 0, 1, 1], host[1, 2, 0] = np.nan, -0.0

@@ -1,4 +1,4 @@
-"""The same training on the CPU and on the GPU: equal losses, few dispatches, nothing read."""
+"""The same training on the CPU and on the GPU: equal losses, few dispatches, no reads."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Digits(nn.Module):
 def losses(
     backend: Backend, steps: int, kind: Callable[..., FusedOptimizer[Digits]]
 ) -> list[float]:
-    """The losses of a training on images that can be learned, from one seed."""
+    """The losses of a training on learnable images, from one seed."""
     model = Digits(3)
     optimizer = kind(model.parameters(), 0.01)
     model.to(backend)
@@ -65,7 +65,7 @@ def test_the_losses_are_those_of_the_cpu(kind: Callable[..., FusedOptimizer[Digi
 
 
 def dispatches_of_a_step(gpu: GpuBackend, tensors: int) -> int:
-    """How many dispatches a step takes, the gradients being there."""
+    """The dispatches of a step, given the gradients."""
     parameters = [Parameter(np.ones(3), name=f"p{i}", backend=gpu) for i in range(tensors)]
     optimizer = AdamW(parameters, 1e-3)
     one = tensor(np.ones(3), backend=gpu)
@@ -85,7 +85,7 @@ def test_a_step_is_a_few_dispatches_however_many_tensors_there_are(tensors: int)
 
 
 def trained(backend: Backend, steps: int) -> list[Parameter]:
-    """Parameters of which a 1 MiB arena holds one at a time, and a few small ones."""
+    """Parameters that fit a 1 MiB arena only one at a time, and a few small ones."""
     draw = np.random.default_rng(0)
     shapes = [(500, 400), (400, 500), (7,), (600, 400), (3, 5)]
     parameters = [
@@ -102,7 +102,7 @@ def trained(backend: Backend, steps: int) -> list[Parameter]:
     return parameters
 
 
-def test_arenas_larger_than_an_array_may_be_are_cut() -> None:
+def test_arenas_larger_than_the_largest_array_are_split() -> None:
     small = GpuBackend(Gpu(max_array_bytes=2**20))
     for there, here in zip(trained(small, 3), trained(NumpyBackend(), 3), strict=True):
         np.testing.assert_allclose(there.numpy(), here.numpy(), rtol=1e-5, atol=1e-5)

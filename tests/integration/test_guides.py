@@ -1,4 +1,4 @@
-"""What the pages of docs/ that need several packages show is what happens."""
+"""The pages of docs/ that need several packages show what happens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What users of PyTorch and Keras write by habit: refused at once, with what to write instead."""
+"""PyTorch and Keras habits: refused at once, with what to write instead."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ WORD: Final = re.compile(
     ("place", "name"),
     sorted({found for t in TABLES for advice in t.rows.values() for found in WORD.findall(advice)}),
 )
-def test_what_the_advice_names_is_there(place: str, name: str) -> None:
+def test_the_advice_names_existing_things(place: str, name: str) -> None:
     if (place, name) != ("model", "name"):
         is_module = place.startswith("rumus.") and find_spec(f"{place}.{name}") is not None
         assert hasattr(PLACES[place], name) or is_module
@@ -109,7 +109,7 @@ def test_a_name_of_a_module_that_is_nearly_right() -> None:
     assert (said.value.name, said.value.obj) == ("wieght", layer)
 
 
-def test_an_unknown_name_is_said() -> None:
+def test_an_unknown_name_is_reported() -> None:
     with pytest.raises(AttributeError, match=r"'colour'$"):
         _optimizer().colour  # noqa: B018
 
@@ -121,7 +121,7 @@ def test_a_parameter_is_not_replaced(make: Callable[[Any], Any]) -> None:
     with pytest.raises(TypeError, match=r"weight\.assign\(value\)"):
         layer.weight = make((2, 4))
     assert layer.weight is before
-    layer.weight = Parameter(np.zeros((2, 4)))  # tied or new: that is meant
+    layer.weight = Parameter(np.zeros((2, 4)))  # tied or new: that is intended
     assert len(layer.parameters()) == 2
 
 
@@ -145,7 +145,7 @@ def test_devices_are_no_strings() -> None:
         layer.to("cuda")
 
 
-def test_a_cell_run_again_is_told_the_line_to_write() -> None:
+def test_rerunning_a_cell_shows_the_line_to_write() -> None:
     model = nn.Linear(2, 2)
     first = SGD(model.parameters(), 0.1)
     with pytest.raises(OwnershipError, match=r"parameters\.release\(\)"):
@@ -155,7 +155,7 @@ def test_a_cell_run_again_is_told_the_line_to_write() -> None:
     assert (len(first.parameters), len(second.parameters)) == (0, 2)
 
 
-def test_freezing_what_is_owned_says_the_way_on() -> None:
+def test_freezing_an_owned_parameter_says_what_to_do() -> None:
     model = nn.Linear(2, 2)
     optimizer = SGD(model.parameters(), 0.1)
     loss = (model.weight * 1.0).sum()
@@ -180,12 +180,12 @@ def test_two_parameters_of_one_name_are_refused_before_the_first_step(tmp_path: 
         return nn.mse_loss(decoder(encoder(x)), x)
 
     trainer = Trainer(optimizer, state={"encoder": encoder, "decoder": decoder})
-    with pytest.raises(ValueError, match=r"'0\.weight' is the name of several parameters"):
+    with pytest.raises(ValueError, match=r"several parameters are named '0\.weight'"):
         trainer.fit([(np.ones((8, 4), np.float32),)], loss, epochs=1, checkpoints=tmp_path)
     assert not calls
 
 
-# Names of modules, keywords, and attributes that nobody reads
+# Module names, keywords, and attributes that nothing reads
 
 MODULES: Final = [
     (module, name)
@@ -247,7 +247,7 @@ def test_keywords(call: str, name: str) -> None:
         CALLS[call][0](**{name: None})
 
 
-def test_own_subclasses_call_their_options_as_they_like() -> None:
+def test_custom_subclasses_may_name_their_options_freely() -> None:
     class Layer(nn.Module):
         def __init__(self, in_features: int) -> None:
             self.in_features = in_features
@@ -271,7 +271,7 @@ def test_own_subclasses_call_their_options_as_they_like() -> None:
         lambda: Checkpoints("folder"),
     ],
 )
-def test_an_attribute_that_nobody_reads(make: Callable[[], Any]) -> None:
+def test_an_attribute_that_nothing_reads(make: Callable[[], Any]) -> None:
     thing = make()
     with pytest.raises(AttributeError, match=r"has no attribute 'colour'$"):
         thing.colour = 1
@@ -279,7 +279,7 @@ def test_an_attribute_that_nobody_reads(make: Callable[[], Any]) -> None:
 
 
 @pytest.mark.parametrize("make", [nn.Identity, nn.Flatten, nn.ReLU, nn.GELU])
-def test_what_computes_little_takes_tensors_too(make: Callable[[], Any]) -> None:
+def test_functions_without_parameters_take_tensors_too(make: Callable[[], Any]) -> None:
     with pytest.raises(TypeError, match=r"call it with tensor\(x\)"):
         make()(np.ones((2, 3), np.float32))
 

@@ -1,4 +1,4 @@
-"""A small GPT in float16, with masters and a loss scale: it learns what it learns in float32."""
+"""A small float16 GPT with master weights and a loss scale learns what it learns in float32."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STEPS = 30
 
 
 class Language(nn.Module):
-    """The next character from those before it."""
+    """Predicts the next character."""
 
     def __init__(self, **options: Any) -> None:
         generator = Generator(0)
@@ -52,7 +52,7 @@ class Language(nn.Module):
 def train(
     backend: Backend, *, is_half: bool, capture: bool = True, **options: Any
 ) -> tuple[NDArray[np.float32], list[bytes]]:
-    """The loss of each step, and the parameters after them."""
+    """The loss of each step, and the final parameters."""
     model = Language(**options).to(backend)
     if is_half:
         model.half()
@@ -82,7 +82,7 @@ LLAMA = {"kv_heads": 2, "norm": "rms", "activation": "swiglu", "rotary": nn.Rota
 
 @pytest.mark.parametrize("options", [{}, LLAMA, {"dropout": 0.1}], ids=["gpt", "llama", "dropout"])
 def test_the_losses_are_those_of_float32(options: dict[str, Any]) -> None:
-    """To a five-hundredth of each, while they fall to a tenth; the parameters are rounded."""
+    """To within 1/500 of each, while they fall to a tenth; the parameters are rounded."""
     wanted, _ = train(NumpyBackend(), is_half=False, **options)
     assert wanted[-1] < 0.1 * wanted[0]
     for backend in (NumpyBackend(), default_backend()):
@@ -95,7 +95,7 @@ def test_the_losses_are_those_of_float32(options: dict[str, Any]) -> None:
 
 
 def test_the_kernels_are_those_of_float32() -> None:
-    """No array is copied only to have another width."""
+    """No array is copied just to change its width."""
     gpu = default_backend()
     kernels = []
     for dtype in (float32, float16):

@@ -1,4 +1,4 @@
-"""Datasets of Hugging Face are taken as they are, by number and as a stream."""
+"""Hugging Face datasets work unchanged, by index and as a stream."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_by_number(format: str | None) -> None:
     assert trained(loader, 3) == trained(arrays, 3)
 
 
-def test_columns_that_are_no_numbers_or_differ_in_length() -> None:
+def test_columns_that_are_not_numbers_or_differ_in_length() -> None:
     with pytest.raises(SampleError, match=r"text: <U1\[\]"):
         next(iter(DataLoader(whole(), 4)))
     tokens = DataLoader(whole().select_columns(["tokens"]), 4, collate=Pad(mask=True))

@@ -1,4 +1,4 @@
-"""A run that continues with other hyperparameters than before says so, and goes on."""
+"""A run that resumes with different hyperparameters warns and continues."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rumus.train.loop.hyperparameters import changed
 
 
 def train(folder: Path, steps: int, *, loader: Any = None, p: float = 0.1, make: Any = SGD) -> None:
-    """Train a model with a dropout, from a loader."""
+    """Train a model with dropout, from a loader."""
     model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(p))
     trainer = Trainer(make(model.parameters(), 0.1), state={"model": model})
     data = DataLoader(ArrayDataset(np.ones((8, 2), np.float32)), 4, shuffle=True, **(loader or {}))
@@ -51,10 +51,10 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_what_has_changed_of_loader_and_model_is_told(name: str, tmp_path: Path) -> None:
+def test_changes_of_loader_and_model_are_reported(name: str, tmp_path: Path) -> None:
     before, after, told = SETTINGS[name]
     train(tmp_path, 2, **before)
-    with pytest.warns(UserWarning, match=f"other hyper-parameters than before: {told}"):
+    with pytest.warns(UserWarning, match=f"other hyperparameters than before: {told}"):
         train(tmp_path, 4, **after)
 
 
@@ -67,7 +67,7 @@ def test_what_has_changed_of_loader_and_model_is_told(name: str, tmp_path: Path)
         {"transform": flipped},
     ],
 )
-def test_a_loader_that_is_the_same_is_not_told(loader: dict[str, Any], tmp_path: Path) -> None:
+def test_an_unchanged_loader_is_not_reported(loader: dict[str, Any], tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         train(tmp_path, 2, loader=loader, make=AdamW)
@@ -142,10 +142,10 @@ CASES: dict[str, tuple[Any, Any, str]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_has_changed_is_told(name: str, tmp_path: Path) -> None:
+def test_changes_are_reported(name: str, tmp_path: Path) -> None:
     before, after, told = CASES[name]
     fit(tmp_path, 2, before)
-    with pytest.warns(UserWarning, match=f"other hyper-parameters than before: {told}"):
+    with pytest.warns(UserWarning, match=f"other hyperparameters than before: {told}"):
         fit(tmp_path, 4, after)
 
 
@@ -163,7 +163,7 @@ def test_accumulation(tmp_path: Path) -> None:
         lambda w: SGD([w], np.float64(0.1)),
     ],
 )
-def test_what_has_not_is_not(make: Any, tmp_path: Path) -> None:
+def test_unchanged_values_are_not_reported(make: Any, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit(tmp_path, 2, make)

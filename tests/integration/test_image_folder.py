@@ -1,4 +1,4 @@
-"""`ImageFolder`: with Pillow, which rumus.train needs for nothing else."""
+"""`ImageFolder`: with Pillow, which nothing else in rumus.train needs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rumus.train import DataLoader, ImageFolder, SampleError, random_split
 
 
 def drawn(path: Path, mode: str = "RGB", size: tuple[int, int] = (4, 3), seed: int = 0) -> None:
-    """Write an image that loses nothing by compression; size: (height, width)."""
+    """Write an image in a lossless format; size: (height, width)."""
     channels = {"L": (), "RGB": (3,), "RGBA": (4,)}[mode]
     random = np.random.default_rng(seed)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,13 +144,13 @@ def test_pixels_of_more_than_eight_bits_are_exact_or_refused(
     assert found.dtype == pixels.dtype.newbyteorder("=")
     np.testing.assert_array_equal(found, pixels[None].repeat(2, 0))
     for other in ("L", "RGB", "F" if mode != "F" else "I"):
-        with pytest.raises(ValueError, match=f"mode='{mode}' reads it as it is") as caught:
+        with pytest.raises(ValueError, match=f"read it with mode='{mode}'") as caught:
             ImageFolder(folder, mode=other, convert=convert)[0]
         assert "convert=True" not in str(caught.value)
 
 
-def test_sixteen_bits_of_colour_are_not_cut_unasked(tmp_path: Path) -> None:
-    """Pillow opens such a file as 8-bit RGB without a word."""
+def test_sixteen_bits_of_colour_are_not_truncated_silently(tmp_path: Path) -> None:
+    """Pillow silently opens such a file as 8-bit RGB."""
     (tmp_path / "a").mkdir()
     header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
     pixel = zlib.compress(b"\0" + struct.pack(">3H", 0x1234, 0x5678, 0x9ABC))
@@ -159,7 +159,7 @@ def test_sixteen_bits_of_colour_are_not_cut_unasked(tmp_path: Path) -> None:
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         for kind, data in chunks
     ))  # fmt: skip
-    with pytest.raises(ValueError, match="16 bits a channel; convert=True keeps the upper 8"):
+    with pytest.raises(ValueError, match="16 bits per channel; convert=True keeps the upper 8"):
         ImageFolder(tmp_path)[0]
     assert ImageFolder(tmp_path, convert=True)[0][0].tolist() == [[[0x12, 0x56, 0x9A]]]
 
@@ -168,7 +168,7 @@ def test_an_image_stands_as_its_camera_says(tmp_path: Path) -> None:
     pixels = np.zeros((16, 8, 3), np.uint8)
     pixels[:8] = 255
     exif = Image.Exif()
-    exif[0x0112] = 6  # the top is at the right
+    exif[0x0112] = 6  # the top is on the right
     folder = saved(tmp_path, Image.fromarray(pixels), exif=exif)
     np.testing.assert_array_equal(ImageFolder(folder)[0][0], np.rot90(pixels, -1))
 
@@ -184,7 +184,7 @@ def test_frames_are_chosen_not_left_out(tmp_path: Path, suffix: str) -> None:
         ImageFolder(folder)[0]
     for frame, grey in enumerate((0, 255)):
         assert np.all(ImageFolder(folder, frame=frame, convert=True)[0][0] == grey)
-    with pytest.raises(ValueError, match="none of number 2"):
+    with pytest.raises(ValueError, match="no frame 2"):
         ImageFolder(folder, frame=2)[0]
 
 
@@ -197,7 +197,7 @@ def test_links_are_followed_and_end(folder: Path, tmp_path_factory: pytest.TempP
     dataset = ImageFolder(folder)
     assert [dataset.labels.count(n) for n in range(3)] == [3, 4, 1]
     (folder / "cat" / "lost.png").symlink_to(folder / "nowhere")
-    with pytest.raises(ValueError, match=r"lost\.png is a link to .*nowhere, which is not there"):
+    with pytest.raises(ValueError, match=r"lost\.png is a link to .*nowhere, which does not exist"):
         ImageFolder(folder)
 
 
@@ -210,14 +210,14 @@ def test_splits_number_their_classes_alike(folder: Path) -> None:
 
 def test_a_pipe_called_image_does_not_block(folder: Path) -> None:
     os.mkfifo(folder / "cat" / "9.png")
-    with pytest.raises(OSError, match="a pipe, where a regular file is needed"):
+    with pytest.raises(OSError, match="a pipe, not a regular file"):
         ImageFolder(folder)[6]
 
 
 @pytest.mark.parametrize("length", [3, 20, 200, 3000])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_a_file_that_is_cut_off_is_named(tmp_path: Path, kind: str, length: int) -> None:
-    """Whatever Pillow says of it."""
+    """Whatever Pillow reports."""
     folder = tmp_path / "images" / "cat"
     folder.mkdir(parents=True)
     path = folder / f"x.{kind.lower()}"
@@ -242,7 +242,9 @@ def test_folders_that_systems_make_are_no_classes(folder: Path) -> None:
 def test_splits_are_no_classes(tmp_path: Path) -> None:
     for split in ("train", "Val"):
         drawn(tmp_path / split / "cat" / "0.png")
-    with pytest.raises(ValueError, match=r"folders called Val, train, which are splits and no"):
+    with pytest.raises(
+        ValueError, match=r"folders called Val, train, which look like splits, not classes"
+    ):
         ImageFolder(tmp_path)
     assert len(ImageFolder(tmp_path, classes=["train", "Val"])) == 2
     assert ImageFolder(tmp_path / "train").classes == ["cat"]
@@ -258,7 +260,7 @@ def test_folders_that_are_numbers_are_in_the_order_of_texts(tmp_path: Path) -> N
     assert ImageFolder(tmp_path, classes=ordered).labels == [0, 1, 3, 2]
 
 
-def test_a_transparent_colour_is_not_dropped_unasked(tmp_path: Path) -> None:
+def test_a_transparent_colour_is_not_dropped_silently(tmp_path: Path) -> None:
     drawn(tmp_path / "cat" / "0.png")
     Image.open(tmp_path / "cat" / "0.png").save(tmp_path / "cat" / "1.png", transparency=(1, 2, 3))
     with pytest.raises(ValueError, match=r"1\.png has a transparent colour; convert=True"):

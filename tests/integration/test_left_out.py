@@ -1,4 +1,4 @@
-"""What is left out of a call changes nothing, or is asked for by name."""
+"""Arguments left out of a call change nothing, or are requested by name."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def model() -> nn.Sequential:
 
 @pytest.mark.parametrize("hidden", ["closure", "list", "made in validation"])
 def test_validation_without_state(hidden: str) -> None:
-    """Wherever the model is, it does not train on what it is validated with."""
+    """Wherever the model is, it does not train on the validation data."""
 
     def run(declared: bool) -> tuple[dict[str, NDArray[Any]], float, list[bool]]:
         made, modes = model(), list[bool]()
@@ -65,7 +65,7 @@ def test_validation_without_state(hidden: str) -> None:
 
 
 def test_a_module_may_be_switched_within_a_validation() -> None:
-    """As for Monte Carlo dropout; and one that is left evaluating trains on."""
+    """For example for Monte Carlo dropout; a module in evaluation mode also stays in it."""
     made = model()
     trainer, seen = Trainer(SGD(made.parameters(), 0.01)), []
 
@@ -81,11 +81,11 @@ def test_a_module_may_be_switched_within_a_validation() -> None:
     assert all(module.training for module in made.modules())
 
 
-# What a batch counts
+# The weight of a batch
 
 
 def texts() -> tuple[NDArray[Any], NDArray[Any]]:
-    """Four texts of 8 tokens; of the first two all but one are padding."""
+    """Four texts of 8 tokens; all but one of the first two's tokens are padding."""
     y = RANDOM.integers(0, 7, (4, 8))
     y[:2, 1:] = -100
     return RANDOM.normal(size=(4, 8, 5)).astype(np.float32), y
@@ -107,7 +107,7 @@ def trained(data: list[Any], accumulate: int, **more: Any) -> tuple[NDArray[Any]
 
 
 def test_accumulation_and_validation_count_tokens() -> None:
-    """As one batch of all of them does, whether the weights are left out or told."""
+    """Like one batch with all of them, whether the weights are left out or given."""
     x, y = texts()
     parts = [(x[:2], y[:2]), (x[2:], y[2:])]
     whole, measured = trained([(x, y)], 1)
@@ -119,7 +119,7 @@ def test_accumulation_and_validation_count_tokens() -> None:
 
 
 def test_a_loss_within_a_sum_asks_for_weights() -> None:
-    """Nothing says of which of its terms the sum is a mean."""
+    """Nothing tells which of its terms the sum is a mean of."""
     x, y = texts()
     parts = [(x[:2], y[:2]), (x[2:], y[2:])]
     add = lambda loss: loss + 1.0
@@ -133,11 +133,11 @@ def test_a_loss_within_a_sum_asks_for_weights() -> None:
     np.testing.assert_allclose(found, measured, rtol=1e-6)
 
 
-# Whose mean an own loss is
+# The mean of a custom loss
 
 
 def ragged() -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    """Two batches of two texts each, of 3 and of 9 numbers."""
+    """Two batches of two texts each, with 3 and with 9 numbers."""
     return [
         (RANDOM.normal(size=(2, length, 5)).astype(np.float32),
          RANDOM.normal(size=(2, length, 1)).astype(np.float32) + length)
@@ -146,8 +146,8 @@ def ragged() -> list[tuple[NDArray[Any], NDArray[Any]]]:
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["own", "mse_loss"])
-def test_the_mean_of_an_own_loss_counts_by_its_elements(own: bool, backend: Backend) -> None:
-    """Whether written down or called: a step over both is the step over all their numbers."""
+def test_the_mean_of_a_custom_loss_counts_by_its_elements(own: bool, backend: Backend) -> None:
+    """Written out or called: a step over both is the step over all their numbers."""
     parts, found = ragged(), []
     flat = [
         tuple(
@@ -171,7 +171,7 @@ def test_the_mean_of_an_own_loss_counts_by_its_elements(own: bool, backend: Back
         np.testing.assert_allclose(ours, wanted, rtol=1e-5)
 
 
-def test_an_own_mean_within_a_sum_asks_for_weights_where_it_is_uneven() -> None:
+def test_a_custom_mean_within_a_sum_asks_for_weights_if_uneven() -> None:
     parts = ragged()
     layer = nn.Linear(5, 1, generator=Generator(1))
     even = [(x[:rows], y[:rows]) for (x, y), rows in zip([parts[1]] * 2, (1, 2), strict=True)]
@@ -186,7 +186,7 @@ def test_an_own_mean_within_a_sum_asks_for_weights_where_it_is_uneven() -> None:
 
 
 def test_the_mean_loss_of_an_epoch_counts_tokens(backend: Backend) -> None:
-    """As a step over all of them would, also where only the device knows how many they are."""
+    """As a step over all of them would, even if only the device knows their number."""
     x, y = texts()
     parts, means = [(x[:2], y[:2]), (x[2:], y[2:])], []
     for data in (parts, [(x, y)]):
@@ -197,8 +197,8 @@ def test_the_mean_loss_of_an_epoch_counts_tokens(backend: Backend) -> None:
     assert means[0] == pytest.approx(means[1], rel=1e-5)
 
 
-def test_a_mean_loss_of_which_nobody_knows_the_weights_is_said() -> None:
-    """Nothing else depends on it, so the training continues."""
+def test_a_mean_loss_with_unknown_weights_is_reported() -> None:
+    """Nothing else depends on it, so training continues."""
     x, y = texts()
     parts = [(x[:2], y[:2]), (x[2:], y[2:])]
     with pytest.warns(UserWarning, match=r"epoch's mean loss.* weight_of="):

@@ -1,4 +1,4 @@
-"""Services that keep logs, each without a network: Weights & Biases, MLflow, Trackio."""
+"""Logging services, each without a network: Weights & Biases, MLflow, Trackio."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adapters in a training: alone owned, captured on a GPU as on the CPU, frozen bits untouched."""
+"""Training adapters: only they are owned, captured on GPU and CPU, with frozen bits untouched."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rumus.train import Trainer
 
 
 def losses(backend: Backend, storage: Storage) -> list[float]:
-    """The losses of a few steps, once it is sure that only the adapters have moved."""
+    """The losses of a few steps, after checking that only the adapters moved."""
     random = Generator(0)
     model = nn.Sequential(
         nn.Linear(20, 64, generator=random), nn.Tanh(), nn.Linear(64, 5, generator=random)

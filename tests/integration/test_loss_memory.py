@@ -1,4 +1,4 @@
-"""A loss over many classes takes one array of the logits' size, in plain and in captured steps."""
+"""A loss over many classes takes one array as large as the logits, in plain and captured steps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def batch(step: int) -> tuple[Any, Any]:
 
 
 class Projection:
-    """Logits of one product; `kept` is what a loss function might leave behind."""
+    """Logits from one product; `kept` is what a loss function might leave behind."""
 
     def __init__(self, backend: Backend | None, dtype: Any = float32) -> None:
         generator = Generator(0)

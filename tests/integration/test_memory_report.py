@@ -1,4 +1,4 @@
-"""What `Trainer.memory_report` says is what the device holds, before and while steps run."""
+"""`Trainer.memory_report` matches what the device holds, before and while steps run."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_an_array_takes_the_place_of_a_larger_one() -> None:
     trainer = Trainer(SGD([weight], 0.1))
 
     def loss(x: Tensor) -> Tensor:
-        size = (x * 2.0).sum()  # what is large is gone before the weight's products are made
+        size = (x * 2.0).sum()  # large arrays are gone before the weight's products are computed
         return (weight * size.detach()).sum()
 
     for _ in range(2):
@@ -94,7 +94,7 @@ def test_an_array_takes_the_place_of_a_larger_one() -> None:
     assert 2 * 100_000 * 4 < step.bytes < 2.1 * 100_000 * 4 + 20_000 * 4
 
 
-def test_every_kind_of_step_is_listed_until_it_is_given_up() -> None:
+def test_every_kind_of_step_is_listed_until_dropped() -> None:
     _, trainer, model = trained(capture=True, steps=2)
     first = trainer.memory_report()
     for _ in range(2):
@@ -116,11 +116,11 @@ def test_before_a_step_was_captured_its_activations_are_not_known() -> None:
     _, trainer, _ = trained(capture=True, steps=1)
     report = trainer.memory_report()
     assert report.peak is None
-    assert str(report).endswith("not known yet: the second step of a kind is captured")
+    assert str(report).endswith("not known yet: the second step of each kind is captured")
 
 
 class Halving(Optimizer[Any]):
-    """An optimizer that does not say what it holds."""
+    """An optimizer without a `memory` method."""
 
     def step(self, grads: GradientStore) -> None:
         """Halve the parameters."""
@@ -130,7 +130,7 @@ class Halving(Optimizer[Any]):
 
 
 @pytest.mark.parametrize(("kind", "state"), [(SGD, 0), (Halving, None)])
-def test_on_a_cpu_there_is_what_can_be_said(kind: Any, state: int | None) -> None:
+def test_on_a_cpu_the_known_parts_are_reported(kind: Any, state: int | None) -> None:
     weight = Parameter(np.zeros((64, 16), np.float32), name="weight")
     options = (0.1,) if kind is SGD else ()
     trainer = Trainer(kind([weight], *options))

@@ -1,4 +1,4 @@
-"""A notebook, run by nbconvert: one panel in its place, a result that is shown, an interrupt."""
+"""A notebook, run by nbconvert: one panel, updated in place, a displayed result, an interrupt."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_notebook(tmp_path: Path) -> None:
     outputs = [cell["outputs"] for cell in notebook["cells"]]
     assert outputs[0] == []
 
-    # One panel, drawn in its place, and the result.
+    # One panel, updated in place, and the result.
     panel, result = outputs[1]
     assert panel["output_type"] == "display_data"
     for text in ("epoch 3/3", "step 48", "seed ", "validation", "width:100.0%"):
@@ -72,7 +72,7 @@ def test_a_notebook(tmp_path: Path) -> None:
     assert "validation loss" in result["data"]["text/html"]
     assert result["data"]["text/plain"].startswith("Result(ended by epochs, epochs 3, steps 48")
 
-    # Interrupts look like interrupts, and what was trained is saved whole.
+    # Interrupts look like interrupts, and the training so far is saved completely.
     for at, folder, step in ((2, "steps", 20), (3, "saves", None)):
         error = outputs[at][-1]
         assert error["output_type"] == "error", error

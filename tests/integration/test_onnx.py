@@ -1,4 +1,4 @@
-"""Exported models in onnxruntime: every public layer, every operation, at several batches."""
+"""Exported models in onnxruntime: every public layer and operation, at several batch sizes."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def compare(
     kind: str = "float",
     tolerance: float = 1e-5,
 ) -> Any:
-    """Hold a file against the model, at batches that it was not exported with."""
+    """Compare a file with the model, at batch sizes that it was not exported with."""
     session = exported(model, path, *(given(2, shape, kind=kind) for shape in shapes))
     model.eval()
     for batch in BATCHES:
@@ -89,7 +89,7 @@ def flat(result: Any) -> list[Tensor]:
 
 
 def moved(model: nn.Module) -> nn.Module:
-    """A model whose norms do something."""
+    """A model whose norms are not trivial."""
     for i, (name, value) in enumerate(sorted(model._state().items())):
         if value.dtype.kind == "f" and not isinstance(value, Parameter):
             value.assign(np.random.default_rng(i).uniform(0.5, 1.5, value.shape))
@@ -106,7 +106,7 @@ def linear() -> nn.Linear:
 
 
 class Own(nn.Activation):
-    """An activation of a user."""
+    """A user-defined activation."""
 
     @property
     def function(self) -> Callable[[Tensor], Tensor]:
@@ -118,7 +118,7 @@ def _own(x: T) -> T:
     return (x > 0).where(x.sin() * x, x.expm1() + 0.5)
 
 
-# Every public layer: what makes it, and the shapes of its inputs without the batch.
+# Every public layer: a function that makes it, and its input shapes without the batch.
 LAYERS: Final[dict[str, list[tuple[Callable[[], nn.Module], list[tuple[int, ...]]]]]] = {
     "Activation": [(Own, [(7,)])],
     "AdaptiveAvgPool1d": [(lambda: nn.AdaptiveAvgPool1d(3), [(2, 7)])],
@@ -285,7 +285,7 @@ def test_tokens(tmp_path: Path) -> None:
 
 
 def test_the_operations_of_runtimes_are_used(tmp_path: Path) -> None:
-    """Those that they know how to run fast, and names of weights that a reader knows."""
+    """Those that runtimes run fast, and weight names that a reader recognizes."""
     model = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
         nn.Linear(4 * 3 * 2, 5), nn.LayerNorm(5),
@@ -332,7 +332,7 @@ def test_each_elementwise_operation(operation: str, kind: str, tmp_path: Path) -
     compare(module(call), tmp_path / "m.onnx", *[(7,)] * count, kind=kind, tolerance=tolerance)
 
 
-# The operations of two operands.
+# Operations of two operands
 TWO: Final = frozenset(
     {"add", "sub", "mul", "div", "pow", "floor_divide", "mod", "maximum", "minimum"} | COMPARISONS
 )
@@ -374,7 +374,7 @@ def test_functions(name: str, tmp_path: Path) -> None:
 
 def test_a_recurrence(tmp_path: Path) -> None:
     class Cell(nn.Module):
-        """Python's loop over the steps, whose number is that of the example."""
+        """A Python loop over the steps, whose number is the example's."""
 
         def __init__(self) -> None:
             self.first = nn.Linear(3, 4, generator=Generator(0))
@@ -392,7 +392,7 @@ def test_a_recurrence(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN"])
 def test_sequences_of_other_lengths(name: str, bidirectional: bool, tmp_path: Path) -> None:
-    """One operation for each layer and direction, with a first state and the lengths as inputs."""
+    """One operation per layer and direction, with a first state and the lengths as inputs."""
 
     class Model(nn.Module):
         def __init__(self) -> None:
@@ -417,7 +417,7 @@ def test_sequences_of_other_lengths(name: str, bidirectional: bool, tmp_path: Pa
     assert len(nodes) < 50
 
 
-# How it is called
+# Calls
 
 
 def test_names_and_results(tmp_path: Path) -> None:
@@ -459,7 +459,7 @@ def test_the_model_stays_as_it_is(backend: Backend, tmp_path: Path) -> None:
     np.testing.assert_allclose(answers(session, x)[0], found, atol=1e-5)
 
 
-# What cannot be exported
+# Cannot be exported
 
 
 class Named(nn.Module):
@@ -501,7 +501,7 @@ REFUSED: Final[dict[str, tuple[Callable[[Tensor], Any], str]]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_exported(name: str, tmp_path: Path) -> None:
+def test_unsupported_exports(name: str, tmp_path: Path) -> None:
     function, message = REFUSED[name]
     with pytest.raises(nn.OnnxExportError, match=message):
         nn.export_onnx(Named(module(function)), tmp_path / "m.onnx", given(2, (3,)))
@@ -512,7 +512,7 @@ def test_wrong_arguments(tmp_path: Path) -> None:
     model, path = linear(), tmp_path / "m.onnx"
     with pytest.raises(ValueError, match="give an example of each input"):
         nn.export_onnx(model, path)
-    with pytest.raises(ValueError, match=r"1 different names are needed, not \['a', 'b'\]"):
+    with pytest.raises(ValueError, match=r"expected 1 different names, got \['a', 'b'\]"):
         nn.export_onnx(model, path, given(2, (5,)), input_names=["a", "b"])
     with pytest.raises(ValueError, match=r"input 0 of shape \(2, 5\) has no axis 2"):
         nn.export_onnx(model, path, given(2, (5,)), batch_axis=2)

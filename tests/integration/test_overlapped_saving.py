@@ -1,4 +1,4 @@
-"""A checkpoint of a GPU that is read and written while the training goes on."""
+"""A checkpoint from a GPU that is read and written while training continues."""
 
 from __future__ import annotations
 
@@ -92,16 +92,16 @@ def test_a_late_copy_is_that_of_its_step(how: str, gpu: GpuBackend) -> None:
     for number in range(4, 7):
         trainer.train_step(loss, *batch(number, dtype))
     assert bits(tree) == wanted
-    assert gpu.stats.bytes_down == read  # nobody has waited on this thread
+    assert gpu.stats.bytes_down == read  # nobody waited on this thread
     assert bits(take(parts))["model/0.weight"] != wanted["model/0.weight"]
     del tree
-    assert gpu.memory_stats().used <= used + 2**16  # the copies have been given up
+    assert gpu.memory_stats().used <= used + 2**16  # the copies have been released
 
 
 def run(
     folder: Path, *, asynchronous: bool, callbacks: Sequence[Callback] = ()
 ) -> dict[str, bytes]:
-    """Train, and return the bytes of all arrays of all checkpoints."""
+    """Train, and return the bytes of all arrays in all checkpoints."""
     trainer, model = trained("average")
     data = ArrayDataset(*(np.concatenate(a) for a in zip(*map(batch, range(6)), strict=True)))
     trainer.fit(
@@ -130,7 +130,7 @@ def test_an_overlapped_save_has_the_bytes_of_a_blocking_one(tmp_path: Path) -> N
 def test_a_signal_during_an_overlapped_save_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The save that runs is finished, and that of the step at which the run ends as well."""
+    """The running save is finished, and so is that of the step at which the run ends."""
     began, sent = threading.Event(), threading.Event()
 
     def late(*arguments: Any) -> Any:
@@ -175,7 +175,7 @@ def test_large_arrays_come_in_pieces_beside_other_work(
     assert late.known() is found[0]
 
 
-def test_what_fails_while_it_is_read_is_raised_by_the_next_save(
+def test_a_failed_read_is_raised_by_the_next_save(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any) -> Any:
@@ -213,7 +213,7 @@ def test_without_room_it_is_read_at_once(gpu: GpuBackend, monkeypatch: pytest.Mo
     assert {name: value.tobytes() for name, value in found.items()} == wanted
 
 
-def test_a_refused_step_is_heard_of_by_the_save(tmp_path: Path) -> None:
+def test_a_refused_step_is_reported_by_the_save(tmp_path: Path) -> None:
     trainer, model = trained("average")
     x, y = batch(0)
     trainer.train_step(lambda x, y: nn.cross_entropy_loss(model(x), y), x * np.nan, y)

@@ -1,4 +1,4 @@
-"""`rumus predict` and `load_model` of a run whose script says how the model is made."""
+"""`rumus predict` and `load_model` for a run whose script can rebuild the model."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_predictions_of_a_run(here: Path, capsys: pytest.CaptureFixture[str]) ->
     assert np.abs(np.array(scores)).max() > 0
 
 
-def test_what_cannot_be_predicted(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unsupported_predictions(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "flowers.py", "--run-dir", "run", "--epochs", "1"]) == 0
     (here / "bad.csv").write_text("colour,length\ngreen,2.5\n")
     for arguments, told in (

@@ -1,7 +1,7 @@
-"""Random streams belong to the step: one that does not count leaves them where they were.
+"""Random streams belong to the step: one that does not count leaves their positions unchanged.
 
-On a GPU the device decides, and the host goes on drawing: the draws of the next step are those
-that they would be had the refused one never been, bit for bit, on the device and on the host.
+On a GPU the device decides while the host keeps drawing: the draws of the next step are the same as
+if the refused step had not been, bit for bit, on the device and on the host.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def lookahead(parameters: Any) -> Optimizer[Any]:
 
 
 class Masked:
-    """A model with random masks, and perhaps noise that the host draws."""
+    """A model with random masks, and optionally noise drawn by the host."""
 
     def __init__(self, backend: Backend, make: Make, *, noise: bool = False, **options: Any):
         self.masks, self.noise, self.is_noisy = Generator(0), Generator(9), noise
@@ -72,13 +72,13 @@ class Masked:
         return result
 
     def state(self) -> tuple[list[bytes], dict[str, int], dict[str, int]]:
-        """What a training leaves behind."""
+        """Everything that a training leaves behind."""
         weights = [array.tobytes() for array in self.model.state_dict().values()]
         return weights, self.masks.state(), self.noise.state()
 
 
 def batch(step: int) -> np.ndarray[Any, Any]:
-    """The data of a step; some have an infinity."""
+    """The data of a step; some contain an infinity."""
     x = np.full((6, 4), 0.1 * step + 0.1, np.float32)
     if step in BAD:
         x[0, 0] = np.inf
@@ -86,7 +86,7 @@ def batch(step: int) -> np.ndarray[Any, Any]:
 
 
 def trained(run: Masked, steps: Any, peek: bool = False) -> Masked:
-    """Do steps; with `peek`, ask for the position now and then."""
+    """Do steps; with `peek`, read the position now and then."""
     for step in steps:
         run.trainer.train_step(run.loss, batch(step))
         if peek and step % 3 == 0:
@@ -112,7 +112,7 @@ def test_a_refused_step_has_drawn_nothing(
 
 @pytest.mark.parametrize("capture", [True, False])
 def test_an_accumulated_step_is_one(gpu: GpuBackend, capture: bool) -> None:
-    """All of its batches, where one of them is bad."""
+    """With all of its batches, one of which is bad."""
     found = []
     for backend in (NumpyBackend(), gpu):
         run = Masked(backend, sgd, capture=capture)
@@ -126,7 +126,7 @@ def test_an_accumulated_step_is_one(gpu: GpuBackend, capture: bool) -> None:
 
 
 def test_a_step_that_overflows_its_loss_scale(gpu: GpuBackend) -> None:
-    """As the first ones of a training with mixed precision do."""
+    """As the first ones of a mixed precision training do."""
     found = []
     for backend in (NumpyBackend(), gpu):
         scale = LossScale(2.0**60, maximum=2.0**60)
@@ -139,7 +139,7 @@ def test_a_step_that_overflows_its_loss_scale(gpu: GpuBackend) -> None:
 
 
 def test_steps_behind_an_error_have_drawn_nothing(gpu: GpuBackend) -> None:
-    """Under "raise" nothing is applied from the bad step on, until the host has heard."""
+    """Under "raise" nothing is applied from the bad step on, until the host knows."""
     run = Masked(gpu, lambda p: SGD(p, 0.05))
     trained(run, range(2))
     wanted = run.masks.position
@@ -150,8 +150,8 @@ def test_steps_behind_an_error_have_drawn_nothing(gpu: GpuBackend) -> None:
     assert run.masks.position == wanted + 48
 
 
-def test_an_optimizer_that_has_gone_before_it_was_heard(gpu: GpuBackend) -> None:
-    """The device has held back what its refused steps drew, and is asked."""
+def test_an_optimizer_deleted_before_its_outcome_is_known(gpu: GpuBackend) -> None:
+    """The device has rolled back the draws of its refused steps, and is asked for the position."""
     run = trained(Masked(gpu, sgd), range(5))
     masks = run.masks
     wanted = trained(Masked(NumpyBackend(), sgd), range(5)).masks.state()
@@ -168,7 +168,7 @@ def masks_after(state: dict[str, int]) -> Generator:
 
 
 def test_a_generator_of_two_trainings(gpu: GpuBackend) -> None:
-    """Two optimizers take turns, as of a generator and a discriminator, with one stream."""
+    """Two optimizers alternate with one stream, like a generator and a discriminator."""
     found = []
     for backend in (NumpyBackend(), gpu):
         first = Masked(backend, sgd)
@@ -183,7 +183,7 @@ def test_a_generator_of_two_trainings(gpu: GpuBackend) -> None:
 
 
 def test_the_host_draws_between_steps(gpu: GpuBackend) -> None:
-    """Also on another backend: it waits for what the device has decided."""
+    """Including on another backend: it waits for the device's decision."""
     found = []
     for backend in (NumpyBackend(), gpu):
         run, drawn = Masked(backend, sgd), []
@@ -200,8 +200,8 @@ def test_the_host_draws_between_steps(gpu: GpuBackend) -> None:
 
 @pytest.mark.parametrize("blocks", [0, 1, 2**16 - 1, 2**16, 2**31 - 1, 3 * 2**30])
 @pytest.mark.parametrize("counter", [2**34, 2**34 + 8, 2**40 + 12])
-def test_words_that_begin_before(gpu: GpuBackend, blocks: int, counter: int) -> None:
-    """The first block may be on the other side of a word of the counter."""
+def test_words_that_start_before_a_boundary(gpu: GpuBackend, blocks: int, counter: int) -> None:
+    """The first block may start before a 32-bit boundary of the counter."""
     wanted, low = np.empty(64, np.int32), blocks % 2**16
     cpu = NumpyBackend()
     cpu.random_words(5 << 32 | 7, counter - 4 * blocks, wanted)

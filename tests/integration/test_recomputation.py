@@ -1,4 +1,4 @@
-"""Activations that are computed again in a captured step: bit for bit the eager step."""
+"""Recomputed activations in a captured step: bit for bit the eager step."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The optimizers as the README shows them: its Python blocks run, word for word.
+"""The optimizers as the README shows them: its Python blocks run verbatim.
 
-They run in their order in one program, and nothing is defined for them beforehand.
+They run in order in one program, with nothing defined beforehand.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rumus.train import Trainer
 
 README: Final = Path(__file__).parents[2] / "README.md"
 _BLOCK: Final = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# What the README must show, as calls in its blocks: the seed's snippets, in Python.
+# Calls that the README's blocks must contain: the seed's snippets, in Python.
 SHOWN: Final = (
     r"from rumus\.optim import .*\bSGD\b",
     r"from rumus\.optim import .*\bAdam\b",
@@ -45,7 +45,7 @@ SHOWN: Final = (
 
 @cache
 def blocks() -> tuple[tuple[int, str], ...]:
-    """The Python blocks of the README, each with the number of the line above it."""
+    """The README's Python blocks, each with the line number above it."""
     text = README.read_text(encoding="utf-8")
     found = _BLOCK.finditer(text)
     return tuple((text[: block.start(1)].count("\n"), block[1]) for block in found)
@@ -96,7 +96,7 @@ def test_one_interface(kind: type[Any]) -> None:
         optimizer.step(grads)
 
 
-def test_what_others_own_stays_in_the_store() -> None:
+def test_gradients_of_others_stay_in_the_store() -> None:
     model, inputs, targets = problem()
     first, last = (SGD(model[i].parameters(), 0.01) for i in (0, 2))
     grads = nn.cross_entropy_loss(model.forward(inputs), targets).backward()

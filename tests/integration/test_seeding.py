@@ -1,4 +1,4 @@
-"""One seed reaches weights, dropout, order and transforms; without one each process has its own."""
+"""One seed determines weights, dropout, order and transforms; without one each process differs."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def test_unseeded_processes_differ_and_say_their_seeds(tmp_path: Path) -> None:
     assert again == found[0]
 
 
-def test_an_unseeded_run_is_gone_on_with_in_another_process(tmp_path: Path) -> None:
-    """The order and the transforms are those that it began with."""
+def test_an_unseeded_run_resumes_in_another_process(tmp_path: Path) -> None:
+    """With the order and the transforms that it started with."""
     whole = run(None, tmp_path / "whole")
     given = int(str(whole["recorded"]))
     run(given, tmp_path / "cut", steps=7)

@@ -1,4 +1,4 @@
-"""A model as a run has left it: loaded without an optimizer, asked by several threads, served."""
+"""A model from a finished run: loaded without an optimizer, called from several threads, served."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Net(nn.Module):
 
 
 def trained(folder: Path, make: Callable[[Any], Any], steps: int = 6) -> tuple[Net, Any]:
-    """Train with a rate that grows, so that the last weights are not the best."""
+    """Train with a growing rate, so that the last weights are not the best."""
     model = Net()
     trainer = Trainer(make(model.parameters()), state={"model": model})
     run = RunFolder(folder, report=False, tensorboard=False)
@@ -68,7 +68,7 @@ OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_what_was_validated_is_what_is_served(name: str, tmp_path: Path) -> None:
+def test_the_validated_model_is_served(name: str, tmp_path: Path) -> None:
     model, result = trained(tmp_path, OPTIMIZERS[name])
     assert loss(load_model(tmp_path, Net())) == result.best
     latest = load_model(tmp_path, Net, step="latest")
@@ -104,8 +104,8 @@ def test_several_threads_get_what_one_does(backend: Backend, tmp_path: Path) -> 
     assert all((one == other).all() for one, other in zip(found, expected, strict=True))
 
 
-def test_a_thread_that_asks_leaves_training_alone() -> None:
-    """What a thread switches off, as graphs and dropout, is switched off for itself alone."""
+def test_a_predicting_thread_does_not_affect_training() -> None:
+    """What a thread switches off, such as graphs and dropout, is off only for that thread."""
     model, other = Net(), Net().eval().freeze()
     asked, go_on = threading.Event(), threading.Event()
 
@@ -125,7 +125,7 @@ def test_a_thread_that_asks_leaves_training_alone() -> None:
         thread.join()
 
 
-def test_what_cannot_be_loaded(tmp_path: Path) -> None:
+def test_unloadable_models(tmp_path: Path) -> None:
     trained(tmp_path, OPTIMIZERS["plain"])
     with pytest.raises(CheckpointError, match=r"not written by rumus train.*load_model\(path, mo"):
         load_model(tmp_path)

@@ -1,4 +1,4 @@
-"""How many dispatches a training step takes: what follows a product is done in the product."""
+"""The dispatches of a training step: operations after a product are fused into it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def gpu() -> GpuBackend:
 
 
 def of_a_step(gpu: GpuBackend, model: nn.Module, loss: Callable[[], Tensor]) -> int:
-    """The dispatches of a step of `model`, less those of the update."""
+    """The dispatches of a step of `model`, without those of the update."""
     optimizer: SGD[Any] = SGD(model.parameters(), 0.1)
     for _ in range(2):
         before = gpu.stats.dispatches

@@ -1,4 +1,4 @@
-"""What is True or False takes nothing else: a text such as "no" would count as True."""
+"""Boolean options accept nothing else: a text such as "no" would count as True."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rumus.tensor import Parameter
 from rumus.tensor.expression.arguments import switches_of
 from rumus.train import Trainer
 
-# Made by the library alone: events, results, and what an author of layers or rules writes.
+# Made only by the library: events, results, and types for authors of layers or rules.
 INSIDE = {"Expr", "Place", "Run", "Training", "ValidationEnd", "LiveView", "Accumulation.add"}
 INSIDE |= {"Optimizer.poll", "Scaling.hear", "GlobalAvgPool.take", "GlobalMaxPool.take"}
 INSIDE |= {"Parameter", "logsumexp", "FusedOptimizer"}  # operators, and a base without a rule
@@ -41,7 +41,7 @@ def declared() -> Iterator[tuple[str, Callable[..., Any], str]]:
                     yield from ((of, function, switch) for switch in switches)
 
 
-# What is looked at when the rest is there.
+# Checked once the other arguments are there.
 NEEDED: dict[str, Callable[..., Any]] = {"CutMix": partial(train.CutMix, 2)}
 DECLARED = sorted({(name, switch): thing for name, thing, switch in declared()}.items())
 

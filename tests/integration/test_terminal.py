@@ -1,7 +1,7 @@
-"""Nothing that others have named reaches a terminal as it is: a terminal obeys escape sequences.
+"""Names from users never reach a terminal raw: a terminal obeys escape sequences.
 
 Names of metrics, parameters, classes, columns, folders and callbacks hold an escape sequence, a
-bell, a control character of the upper half, and one that turns the direction of writing.
+bell, a C1 control character, and one that changes the writing direction.
 """
 
 from __future__ import annotations
@@ -207,4 +207,4 @@ def test_no_escape_sequence(name: str, tmp_path: Path, capsys: pytest.CaptureFix
     said += [told.out, told.err, *(str(warning.message) for warning in heard)]
     whole = "\n".join(said)
     assert [c for c in whole if not c.isprintable() and c not in "\n\t\r"] == []
-    assert "\\x1b" in whole  # so the name was there, to be read
+    assert "\\x1b" in whole  # so the name was there to be read

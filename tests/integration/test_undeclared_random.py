@@ -1,4 +1,4 @@
-"""A run that draws random numbers goes on as if it was not stopped, or says why it would not."""
+"""A run that draws random numbers resumes exactly, or says why it would not."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MODULE = np.random.default_rng(7)
 
 
 class Holder:
-    """An object of the user's."""
+    """A user-defined object."""
 
     def __init__(self) -> None:
         self._rng = np.random.default_rng(5)
@@ -43,7 +43,7 @@ class Holder:
 
 
 class Noise(nn.Module):
-    """A layer with a generator of another library."""
+    """A layer with a generator from another library."""
 
     def __init__(self, rng: Any) -> None:
         super().__init__()
@@ -143,24 +143,24 @@ def fitted(
 @pytest.mark.parametrize(
     ("make", "named"),
     [
-        (of_numpy, r"'rng'.*state=\{'rng': rng\}|a generator of NumPy"),
-        (old_of_numpy, r"'rng', a generator of NumPy.*state=\{'rng': rng\}"),
-        (of_python, r"'rng', a generator of Python.*state=\{'rng': rng\}"),
+        (of_numpy, r"'rng'.*state=\{'rng': rng\}|a NumPy generator"),
+        (old_of_numpy, r"'rng', a NumPy generator.*state=\{'rng': rng\}"),
+        (of_python, r"'rng', a Python generator.*state=\{'rng': rng\}"),
         (of_rumus, r"'rng', Generator\(seed=3.*state=\{'rng': rng\}"),
-        (twister, r"'rng', a generator of NumPy"),
-        (raw_bits, r"'rng', a generator of NumPy"),
+        (twister, r"'rng', a NumPy generator"),
+        (raw_bits, r"'rng', a NumPy generator"),
         (hidden_in_an_object, r"'_rng'.*state=\{'rng': _rng\}"),
         (of_a_module, "'MODULE'"),
         (in_a_list, r"'rngs\[0\]'.*state=\{'noise': rngs\[0\]\}"),
-        (made_when_first_needed, r"a generator of NumPy.*state=\{'noise': noise\}"),
+        (made_when_first_needed, r"a NumPy generator.*state=\{'noise': noise\}"),
         (behind_an_iterator, "'rng'"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_what_no_checkpoint_would_hold_is_refused(
+def test_state_missing_from_checkpoints_is_refused(
     make: Callable[[], Number], named: str, capture: bool, tmp_path: Path
 ) -> None:
-    fitted(make(), None, 2, capture=capture)  # without checkpoints nobody minds
+    fitted(make(), None, 2, capture=capture)  # without checkpoints it does not matter
     with pytest.raises(ValueError, match=f"loss_fn draws from .*({named})"):
         fitted(make(), tmp_path, 2, capture=capture)
     assert not list(tmp_path.glob("step-*"))
@@ -174,7 +174,7 @@ def test_whatever_the_optimizer(tmp_path: Path) -> None:
 
 
 def goes_on(make: Callable[[], dict[str, Any]], folder: Path) -> bool:
-    """Whether a run that was stopped is, with fresh objects, the one that was not."""
+    """Whether a stopped run, resumed with fresh objects, equals an uninterrupted one."""
 
     def run(folder: Path | None, epochs: int) -> object:
         random.seed(3)
@@ -187,7 +187,7 @@ def goes_on(make: Callable[[], dict[str, Any]], folder: Path) -> bool:
 
 
 @pytest.mark.parametrize("draw", [random.random, np.random.random, lambda: np.random.normal()])
-def test_what_belongs_to_the_program_is_followed(draw: Number, tmp_path: Path) -> None:
+def test_objects_of_the_program_are_followed(draw: Number, tmp_path: Path) -> None:
     def validated() -> dict[str, Any]:
         return {"number": lambda: float(draw()), "validate": lambda: float(draw())}
 
@@ -207,7 +207,7 @@ def test_what_belongs_to_the_program_is_followed(draw: Number, tmp_path: Path) -
         lambda: Noise(random.Random(3)),
     ],
 )
-def test_what_is_declared_goes_on(make: Callable[[], Any], tmp_path: Path) -> None:
+def test_declared_state_resumes(make: Callable[[], Any], tmp_path: Path) -> None:
     def declared() -> dict[str, Any]:
         rng = make()
         if isinstance(rng, Noise):
@@ -293,17 +293,17 @@ def in_a_loader() -> dict[str, Any]:
     [late, in_validation, in_a_transform, in_a_dataset, in_a_loader],
     ids=lambda f: f.__name__,
 )
-def test_what_draws_elsewhere_is_said_when_a_checkpoint_is_saved(
+def test_other_draws_are_reported_when_a_checkpoint_is_saved(
     make: Callable[[], dict[str, Any]], tmp_path: Path
 ) -> None:
-    """It is not known that the training needs it, so the training continues."""
-    with pytest.warns(UserWarning, match=r"'rng'.* no checkpoint holds it.* state=") as heard:
+    """The training may not need it, so it continues."""
+    with pytest.warns(UserWarning, match=r"'rng'.* no checkpoint saves it.* state=") as heard:
         fitted(folder=tmp_path, epochs=2, **make())
     assert len(heard) == 1
 
 
-def test_what_others_draw_is_no_concern(tmp_path: Path) -> None:
-    """As the standard library for its own names, and a loader that is told its epoch."""
+def test_draws_of_other_libraries_do_not_matter(tmp_path: Path) -> None:
+    """For example the standard library for its own names, and a loader that is told its epoch."""
 
     class Temporary(Callback):
         def on_step_end(self, event: object) -> None:
@@ -331,7 +331,7 @@ def drawing(sample: tuple[Any, ...], given: np.random.Generator) -> tuple[Any, .
 
 
 def batches(**workers: Any) -> list[str]:
-    """What is said while two epochs are made."""
+    """The warnings while two epochs are made."""
     loader = DataLoader(ArrayDataset(X), 2, **workers)
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
@@ -341,10 +341,10 @@ def batches(**workers: Any) -> list[str]:
 
 @pytest.mark.parametrize("processes", [False, True])
 def test_workers_say_once_that_a_transform_draws_from_elsewhere(processes: bool) -> None:
-    """What they draw would depend on which of them is first."""
+    """Their draws would depend on which worker comes first."""
     workers = 1 if processes else 2
     (said,) = batches(transform=noisy, workers=workers, processes=processes)
-    assert "draws from 'numpy.random', a generator of NumPy: with workers" in said
+    assert "draws from 'numpy.random', a NumPy generator: with workers" in said
 
 
 def test_workers_say_nothing_of_a_transform_that_draws_as_it_should() -> None:
@@ -364,8 +364,8 @@ def test_a_sweep_of_learning_rates_leaves_no_trace() -> None:
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # type: ignore[index]
 
 
-def test_what_the_collector_does_not_list(tmp_path: Path) -> None:
-    """After `gc.freeze()`, as programs that fork call it, the generator of a module is found."""
+def test_objects_that_the_collector_does_not_list(tmp_path: Path) -> None:
+    """After `gc.freeze()`, which forking programs call, a module's generator is still found."""
     gc.freeze()
     with pytest.raises(ValueError, match="loss_fn draws from 'MODULE'"):
         fitted(of_a_module(), tmp_path, 2)

@@ -1,4 +1,4 @@
-"""Optimizers whose products matrix units make, by plain loops in their place."""
+"""Optimizers with products on matrix units, emulated by plain loops."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rumus.tensor import float16, float32
 
 @pytest.fixture
 def loops(monkeypatch: pytest.MonkeyPatch) -> GpuBackend:
-    """A backend that believes in matrix units, with a tile that compiles quickly."""
+    """A backend that believes it has matrix units, with a tile that compiles quickly."""
     monkeypatch.setattr(unit_tiles, "HALF", ((UnitTile(32, 16, 16, 16, 16), 1.0),))
     backend = GpuBackend(Gpu())
     backend.gpu.units = PlainLoops(UnitShape(16, 16, 16))
@@ -25,7 +25,7 @@ def loops(monkeypatch: pytest.MonkeyPatch) -> GpuBackend:
 
 @pytest.mark.parametrize("shape", [(48, 80), (80, 48)])
 def test_newton_schulz_at_medium(loops: GpuBackend, shape: tuple[int, int]) -> None:
-    """In float16, whose products the units make; nearly as orthogonal as in float32."""
+    """In float16, with products on the units; nearly as orthogonal as in float32."""
     draw = np.random.default_rng(3)
     matrices = draw.normal(size=(2, *shape)) * np.array([1e6, 1e-6])[:, None, None]
     wanted = [u @ v for u, _, v in (np.linalg.svd(m, full_matrices=False) for m in matrices)]

@@ -1,4 +1,4 @@
-"""What other programs make of a run: TensorBoard's reader, rich, Matplotlib."""
+"""Other programs' views of a run: TensorBoard's reader, rich, Matplotlib."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def fit(folder: RunFolder, *callbacks: Any, lr: float = 0.1, **options: Any) -> 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """Read a folder as TensorBoard does."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # those of its own imports
+        warnings.simplefilter("ignore")  # from its own imports
         from tensorboard.backend.event_processing import event_accumulator
     reader = event_accumulator.EventAccumulator(str(folder), size_guidance={"scalars": 0})
     reader.Reload()
@@ -43,7 +43,7 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     }
 
 
-def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
+def test_tensorboard_reads_the_files(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     fit(folder, epochs=2)
     found = scalars(tmp_path)
@@ -112,7 +112,7 @@ def test_a_panel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             "device", "CPU", "validation", "best", "checkpoint", "step 8", "ended after 8 steps",
         ):  # fmt: skip
             assert part in text
-        assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1  # the cursor came back
+        assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1  # cursor restored
 
 
 def test_plot_runs(tmp_path: Path) -> None:
@@ -135,5 +135,5 @@ def test_plot_runs_of_bad_input(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="not a run folder"):
         plot_runs([tmp_path], tmp_path / "a.png")
     (tmp_path / "metrics.jsonl").write_text("")
-    with pytest.raises(ValueError, match="nothing was measured"):
+    with pytest.raises(ValueError, match="no measurements"):
         plot_runs([tmp_path], tmp_path / "a.png")

@@ -1,4 +1,4 @@
-"""Gradients against finite differences, for the layers and losses alike."""
+"""Gradients against finite differences, for layers and losses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rumus.tensor import Backend, DType, NumpyBackend, Parameter, Tensor, float64, tensor
 
-# From a dtype and a backend to parameters and a function of no arguments that computes from them.
+# Maps a dtype and a backend to parameters and a function without arguments that uses them.
 Case: TypeAlias = Callable[[DType, Backend], tuple[Sequence[Parameter], Callable[[], Tensor]]]
 STEP = 1e-6
 
@@ -21,7 +21,7 @@ class CheckGradients(Protocol):
 
 
 def numerical(parameter: Parameter, loss: Callable[[], Tensor]) -> NDArray[Any]:
-    """The gradient of a float64 parameter by central differences, one element after the other."""
+    """The gradient of a float64 parameter by central differences, element by element."""
     values = parameter.numpy()
     gradient = np.empty_like(values)
     for place in np.ndindex(*values.shape):
@@ -37,14 +37,14 @@ def numerical(parameter: Parameter, loss: Callable[[], Tensor]) -> NDArray[Any]:
 
 
 def weighted(result: Tensor) -> Tensor:
-    """A number that depends on each element of a result in its own way."""
+    """A number that weights each element of a result differently."""
     weights = np.cos(np.arange(result.size)).reshape(result.shape)
     return (result * tensor(weights, dtype=result.dtype, backend=result.backend)).sum()
 
 
 @pytest.fixture
 def check_gradients(backend: Backend, widest: DType) -> CheckGradients:
-    """Hold the gradients that `backend` computes against float64 finite differences on NumPy."""
+    """Compare the gradients of `backend` with float64 finite differences on NumPy."""
 
     def check(case: Case) -> None:
         parameters, compute = case(widest, backend)

@@ -1,4 +1,4 @@
-"""Attention: masks, shared heads, dropout, and what is refused."""
+"""Attention: masks, shared heads, dropout, and refused input."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_values(kind: str, shared: int, backend: Backend) -> None:
     elif kind != "none":
         shape = (5, 5) if kind == "mask" else (2, 6, 5, 5)
         chosen = np.random.default_rng(0).random(shape) < 0.5
-        chosen[..., 2, :] = False  # one that may look at nothing
+        chosen[..., 2, :] = False  # one that may attend to nothing
         visible &= chosen
         options["mask"] = tensor(chosen, backend=backend)
     found = scaled_dot_product_attention(q, k, v, **options).numpy()
@@ -106,7 +106,7 @@ def test_a_context_of_another_size(backend: Backend) -> None:
     assert layer(x, context).shape == (3, 5, 6)
 
 
-def test_dropout_of_the_weights_is_for_training() -> None:
+def test_dropout_of_the_weights_only_in_training() -> None:
     layer = nn.MultiHeadAttention(4, 2, dropout=0.5, generator=Generator(0), backend=CPU)
     x = normal(2, 3, 4)
     first, second = (layer(x).numpy() for _ in range(2))
@@ -127,7 +127,7 @@ def dropping() -> nn.MultiHeadAttention:
         (lambda: nn.MultiHeadAttention(8, 2, rotary=nn.RotaryEmbedding(8)), "heads of 4"),
         (lambda: nn.RotaryEmbedding(5), "even size"),
         (lambda: nn.RotaryEmbedding(4, base=0), "base must be positive"),
-        (lambda: nn.RotaryEmbedding(4)(normal(3, 6)), r"needed, not \(3, 6\)"),
+        (lambda: nn.RotaryEmbedding(4)(normal(3, 6)), r"got \(3, 6\)"),
         (lambda: block(norm="batch"), '"layer" or "rms"'),
         (lambda: block(activation="swish"), "one of gelu, gelu_tanh, relu"),
         (lambda: nn.MultiHeadAttention(8, 2, backend=CPU)(normal(8)), r"\(..., positions, size\)"),
@@ -148,9 +148,9 @@ def test_sizes_that_do_not_fit(make: Any, message: str) -> None:
     ("shapes", "options", "message"),
     [
         (((2, 3, 4), (2, 3, 5), (2, 3, 5)), {}, "differ in size"),
-        (((2, 3, 0), (2, 3, 0), (2, 3, 5)), {}, "or have none"),
-        (((3, 4), (2, 3, 4), (2, 3, 4)), {}, "as many axes"),
-        (((4,), (4,), (4,)), {}, "as many axes"),
+        (((2, 3, 0), (2, 3, 0), (2, 3, 5)), {}, "or have size 0"),
+        (((3, 4), (2, 3, 4), (2, 3, 4)), {}, "same number of axes"),
+        (((4,), (4,), (4,)), {}, "same number of axes"),
         (((2, 3, 4), (2, 3, 4), (2, 5, 4)), {}, "lengths differ"),
         (((3, 3, 4), (2, 3, 4), (2, 3, 4)), {}, "3 query heads are not a multiple of 2"),
         (((2, 3, 4), (2, 5, 4), (2, 5, 4)), {"causal": True}, "as many queries as keys"),
@@ -167,7 +167,7 @@ def test_dtypes_that_do_not_fit() -> None:
     q = normal(2, 3, 4)
     with pytest.raises(TypeError, match="one floating dtype"):
         scaled_dot_product_attention(q, q.astype(float16), q)
-    with pytest.raises(TypeError, match="a mask is bool or float32, not int32"):
+    with pytest.raises(TypeError, match="a mask must be bool or float32, not int32"):
         scaled_dot_product_attention(q, q, q, mask=tensor([[1, 2, 3]] * 3))
-    with pytest.raises(TypeError, match="a mask is bool or float32, not int32"):
+    with pytest.raises(TypeError, match="a mask must be bool or float32, not int32"):
         dropping()(normal(1, 3, 8), mask=tensor([[1, 2, 3]] * 3))

@@ -1,4 +1,4 @@
-"""Activations computed again: the same bits as activations that were kept."""
+"""Recomputed activations: the same bits as stored activations."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def model(backend: Backend, dropout: float = 0.3) -> nn.Sequential:
 
 
 def gradients(parts: list[nn.Sequential], x: Parameter, again: bool) -> list[bytes]:
-    """Of x and all parameters, after two passes, so that generators have gone on rightly."""
+    """The gradients of x and all parameters, after two passes, to check generator positions."""
     found = []
     for _ in range(2):
         y: Tensor = x
@@ -102,14 +102,14 @@ def test_without_a_graph_it_is_a_call() -> None:
         assert nn.checkpoint(lambda x: x * 2, Parameter(x)).tolist() == [2.0, 4.0]
 
 
-def test_what_is_no_tensor_is_refused() -> None:
+def test_results_that_are_not_tensors_are_refused() -> None:
     wrong: Any = lambda x: (x, x)
     with pytest.raises(TypeError, match="must return a tensor"):
         nn.checkpoint(wrong, tensor([1.0], backend=CPU))
 
 
 def test_a_function_that_computes_other_numbers_is_refused() -> None:
-    """As one that draws from a generator that nobody can set back, or reads what has changed."""
+    """For example one that draws from a generator that cannot be rewound."""
     draws: list[Callable[[], float]] = [
         np.random.default_rng(0).random,
         random.Random(0).random,
@@ -118,5 +118,5 @@ def test_a_function_that_computes_other_numbers_is_refused() -> None:
     for draw in draws:
         x = Parameter([1.0, 2.0], name="x", backend=CPU)
         result = nn.checkpoint(lambda x, draw=draw: x * draw(), x).sum()
-        with pytest.raises(GraphError, match="other numbers the second time"):
+        with pytest.raises(GraphError, match="different numbers the second time"):
             result.backward()

@@ -1,4 +1,4 @@
-"""Convolutions, pools and norms of channels: what is refused, and what training changes."""
+"""Convolutions, pools and channel norms: refused input, and what training changes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_values(stride: int, padding: int, size: int, backend: Backend) -> None:
 
 
 def test_a_large_batch_is_that_of_its_parts(backend: Backend) -> None:
-    """More columns than are made at a time."""
+    """With more columns than are built at a time."""
     x, weight = normal(200, 4, 12, 12, backend=backend), normal(3, 4, 5, 5, backend=backend)
     found = convolution(x, weight).numpy()
     parts = [convolution(x[i : i + 40], weight).numpy() for i in range(0, 200, 40)]
@@ -81,7 +81,7 @@ def test_nan_wins_in_a_pool(backend: Backend) -> None:
     assert np.isnan(max_pool(x, 2).numpy()).tolist() == [[[True, False]]]
 
 
-def test_batch_norm_moves_its_statistics_in_training_alone(backend: Backend) -> None:
+def test_batch_norm_updates_its_statistics_only_in_training(backend: Backend) -> None:
     layer = nn.BatchNorm2d(2, momentum=0.5, backend=backend)
     x = normal(3, 2, 4, 5, backend=backend) * 2 + 1
     assert layer.running_mean is not None
@@ -90,7 +90,7 @@ def test_batch_norm_moves_its_statistics_in_training_alone(backend: Backend) -> 
     loss = layer(x).sum()
     layer(x)  # a pass without a step
     assert layer.running_mean.tolist() == [0.0, 0.0]
-    loss.backward().write_updates()  # as whoever drains the gradients does
+    loss.backward().write_updates()  # as if the gradients had been drained
     host = x.numpy().astype(float)
     mean, variance = host.mean((0, 2, 3)), host.var((0, 2, 3), ddof=1)
     assert layer.running_var is not None
@@ -125,7 +125,7 @@ def of(kind: Any, *arguments: Any, **options: Any) -> Any:
         (lambda: convolution(normal(1, 2, 5), normal(3, 1, 2)), "for 1 inputs in each of 1 groups"),
         (lambda: convolution(normal(1, 2, 5), normal(3, 2, 2), normal(2)), r"bias of shape \(3,\)"),
         (lambda: convolution(normal(2, 5), normal(3, 2)), r"\(batch, inputs, \*lengths\)"),
-        (lambda: convolution_transpose(normal(1, 2, 5), normal(3, 2, 2)), "needed, not"),
+        (lambda: convolution_transpose(normal(1, 2, 5), normal(3, 2, 2)), "expected .*, got"),
         (
             lambda: convolution_transpose(normal(1, 2, 5), normal(2, 2, 2), output_padding=1),
             r"output_padding 1 must be in \[0, 1\)",
@@ -148,7 +148,7 @@ def of(kind: Any, *arguments: Any, **options: Any) -> Any:
         (lambda: nn.BatchNorm2d(3, backend=CPU)(normal(2, 3)), r"\(batch, 3, height, width\)"),
     ],
 )
-def test_what_does_not_fit(make: Any, message: str) -> None:
+def test_misfits(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 

@@ -1,4 +1,4 @@
-"""A program with a seed gets the same weights at each run, one without gets others."""
+"""A program with a seed gets the same weights at each run; one without gets different ones."""
 
 from __future__ import annotations
 

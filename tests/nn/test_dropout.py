@@ -1,4 +1,4 @@
-"""Dropout: what it keeps, how often, and that it can be done again."""
+"""Dropout: what it keeps, how often, and that it is reproducible."""
 
 from __future__ import annotations
 

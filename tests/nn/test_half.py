@@ -1,4 +1,4 @@
-"""float16 models: what converts them, what they store, and what they compute in float32."""
+"""float16 models: how they are converted, what they store, and what they compute in float32."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ LAYERS: list[tuple[str, Callable[[Generator], nn.Module], tuple[int, ...]]] = [
 def test_float16_flows_through(
     make: Callable[[Generator], nn.Module], shape: tuple[int, ...], backend: Backend
 ) -> None:
-    """Results and gradients are float16, and near those in float32 of the same values."""
+    """Results and gradients are float16, and close to those of the same values in float32."""
     half = make(Generator(1)).half().to(backend)
     wide = make(Generator(1)).half().to_dtype(float32).to(backend)
     start = Generator(2).normal(shape).numpy()
@@ -77,7 +77,7 @@ def test_an_embedding_adds_up_in_float32(backend: Backend) -> None:
 
 @pytest.mark.parametrize("loss", [nn.mse_loss, nn.l1_loss, nn.huber_loss])
 def test_losses_are_float32(loss: Callable[..., Tensor], backend: Backend) -> None:
-    """The squares and the sum are beyond float16; the mean of so many would lose its parts."""
+    """The squares and the sum exceed float16; a mean of so many terms would lose most of them."""
     x = tensor(np.full(3000, 300.0, np.float16), backend=backend)
     for reduction in ("mean", "sum"):
         found = loss(x, np.zeros(3000), reduction=reduction)

@@ -1,4 +1,4 @@
-"""Initial weights: their distribution, and that a generator decides them."""
+"""Initial weights: their distribution, and that a generator determines them."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ CPU = NumpyBackend()
 def case_of(
     make: Callable[[DType, Backend], nn.Module], shape: tuple[int, ...], shift: float = 0.0
 ) -> Callable[[DType, Backend], tuple[Sequence[Parameter], Callable[[], Tensor]]]:
-    """A layer on a random input, which is a parameter as well."""
+    """A layer on a random input, which is also a parameter."""
 
     def case(dtype: DType, backend: Backend) -> tuple[list[Parameter], Callable[[], Tensor]]:
         x = Parameter(Generator(7).normal(shape, shift), dtype=dtype, backend=backend, name="x")
@@ -174,7 +174,7 @@ def test_gradients(name: str, check_gradients: Any) -> None:
 
 @pytest.mark.parametrize("padding_idx", [None, 2, -1])
 def test_gradients_of_an_embedding(padding_idx: int | None, check_gradients: Any) -> None:
-    index = np.array([[0, 3, 3], [1, 3, 0]])  # without the padding: its gradient is another test
+    index = np.array([[0, 3, 3], [1, 3, 0]])  # without the padding row, tested elsewhere
 
     def case(dtype: DType, backend: Backend) -> tuple[list[Parameter], Callable[[], Tensor]]:
         table = nn.Embedding(
@@ -387,7 +387,7 @@ def test_errors(make: Callable[[], object], error: type[Exception], message: str
         make()
 
 
-# Random starts
+# Random initial values
 
 
 def test_layers_without_a_generator_differ() -> None:
@@ -424,7 +424,7 @@ def patched(*sizes: int, generator: Generator) -> nn.Linear:
 
 @pytest.mark.parametrize("make", [Doubled, Called, patched])
 def test_a_linear_layer_of_ones_own_is_called(make: Callable[..., nn.Linear]) -> None:
-    """Nothing is computed together with a layer that does something else."""
+    """Nothing is fused with a layer that computes something else."""
     x, layer = ones((5, 3)), make(3, 3, generator=Generator(1))
     model = nn.Sequential(layer, nn.GELU())
     np.testing.assert_array_equal(model(x).numpy(), gelu(layer(x)).numpy())

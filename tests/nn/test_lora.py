@@ -1,4 +1,4 @@
-"""Adapters beside frozen matrices: what is computed, trained, merged, saved and refused."""
+"""Adapters for frozen matrices: computed, trained, merged, saved and refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STORAGES: tuple[Storage, ...] = ("same", "float16", "8bit")
 
 
 class Model(nn.Module):
-    """Linear layers in each kind of container, one of them twice."""
+    """Linear layers in each kind of container, one of them shared."""
 
     def __init__(self, backend: Backend | None = None) -> None:
         random = Generator(0)
@@ -45,7 +45,7 @@ def batch(backend: Backend | None = None, seed: int = 0) -> Tensor:
 
 
 def trained(adapters: nn.Lora) -> None:
-    """Give the adapters values that matter."""
+    """Give the adapters nonzero values."""
     for number, parameter in enumerate(adapters.parameters()):
         nn.initialisation.normal(parameter, generator=Generator(3, number), std=0.3)
 
@@ -65,7 +65,7 @@ def test_at_first_nothing_changes(backend: Backend, storage: Storage) -> None:
 
 @pytest.mark.parametrize("storage", STORAGES)
 def test_formula_and_gradients(backend: Backend, storage: Storage) -> None:
-    """Against a plain layer with the whole matrix, which the adapters are a part of."""
+    """Against a plain layer with the whole matrix, including the adapter's part."""
     base = nn.Linear(40, 30, generator=Generator(0), backend=backend)
     layer = nn.LoraLinear(base, 3, scale=0.7, storage=storage, generator=Generator(1))
     nn.initialisation.normal(layer.lora_B, generator=Generator(2), std=0.2)
@@ -141,7 +141,7 @@ def test_merged_and_back(backend: Backend, storage: Storage) -> None:
     assert not any(isinstance(module, nn.FrozenLinear) for module in model.modules())
     assert list(model.state_dict()) == names
     np.testing.assert_allclose(model(batch(backend)).numpy(), before, atol=2e-5)
-    with pytest.raises(ValueError, match="merged already"):
+    with pytest.raises(ValueError, match="already merged"):
         adapters.merge()
     adapters.unmerge()
     assert bits(model) == state
@@ -151,7 +151,7 @@ def test_merged_and_back(backend: Backend, storage: Storage) -> None:
 
 
 def test_attention_with_a_context_of_its_own() -> None:
-    """The joint product is taken apart there, whatever makes it."""
+    """The joint product is split there, whatever its source."""
     attention = nn.MultiHeadAttention(8, 2, generator=Generator(0))
     model = nn.ModuleDict({"attention": attention})
     x, context = (tensor(np.random.default_rng(i).normal(size=(2, 3 + i, 8))) for i in (0, 1))
@@ -186,7 +186,7 @@ def test_dropout_is_of_the_adapters_alone() -> None:
     assert (model(x).numpy() == model(x).numpy()).all()
 
 
-# What is refused, before anything has changed
+# Refused input, before anything has changed
 
 
 def refused(call: Callable[[nn.Module], object], error: type[Exception], match: str) -> None:
@@ -203,7 +203,7 @@ def test_targets_that_fit_nothing() -> None:
         refused(
             lambda model, target=target: nn.lora(model, 2, targets=["first", target]),  # type: ignore[misc]
             ValueError,
-            f"no linear layer fits the target '{target}'; there are .*{named}",
+            f"no linear layer matches the target '{target}'; there are .*{named}",
         )
     refused(lambda model: nn.lora(model, 2, targets=[]), ValueError, "targets is empty")
 
@@ -234,16 +234,16 @@ def test_matrices_that_are_too_large_for_float16() -> None:
 def test_models_that_cannot_get_adapters() -> None:
     with pytest.raises(ValueError, match="is itself a Linear"):
         nn.lora(nn.Linear(2, 2), 1)
-    with pytest.raises(ValueError, match=r"no linear layer fits the target .*none at all"):
+    with pytest.raises(ValueError, match=r"no linear layer matches the target .*none at all"):
         nn.lora(nn.Sequential(nn.ReLU()), 1)
     model = Model()
     nn.lora(model, 2)
-    with pytest.raises(ValueError, match="has adapters, or frozen layers, already"):
+    with pytest.raises(ValueError, match="already has adapters or frozen layers"):
         nn.lora(model, 2)
 
 
 class Owner:
-    """Has claimed a parameter, as an optimizer has."""
+    """Claims a parameter, as an optimizer does."""
 
     def __str__(self) -> str:
         return "Owner()"

@@ -1,4 +1,4 @@
-"""Modules: what they are made of, how they are named, saved, moved and shown."""
+"""Modules: their parts, names, saving, moving and printing."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Model(nn.Module):
 
 
 def any_of(value: object) -> Any:
-    """What a type checker would refuse, for the error at run time."""
+    """Passes what a type checker would refuse, to test the error at run time."""
     return value
 
 
@@ -89,7 +89,7 @@ def test_a_module_without_forward_says_so() -> None:
         nn.ModuleList([nn.ReLU()])(tensor([1.0]))
 
 
-# What it is made of
+# Its parts
 
 
 def test_names_and_order() -> None:
@@ -122,7 +122,7 @@ def test_assignment_declares_and_deletion_removes() -> None:
     assert found.parameters().names == NAMES[:-1]
 
 
-def test_parameters_bear_the_longest_path() -> None:
+def test_parameters_have_the_longest_path() -> None:
     found = model()
     assert found.blocks[0].linear.weight.name == "weight"
     found.parameters()
@@ -131,7 +131,7 @@ def test_parameters_bear_the_longest_path() -> None:
     assert [p.name for p in inner] == ["blocks.0.linear.weight", "blocks.0.linear.bias"]
 
 
-def test_errors_of_gradients_bear_the_path() -> None:
+def test_gradient_errors_name_the_path() -> None:
     found = model().eval()
     found.parameters()
     loss = found(tensor([[1.0, 2.0, 3.0]])).sum()
@@ -140,7 +140,7 @@ def test_errors_of_gradients_bear_the_path() -> None:
         loss.backward()
 
 
-def test_what_was_computed_is_no_buffer() -> None:
+def test_computed_values_are_not_buffers() -> None:
     block = Block(Generator(0))
     block.last = block(tensor([[1.0, 2.0, 3.0]]))  # type: ignore[attr-defined]
     assert [name for name, _ in block.named_buffers()] == ["steps"]
@@ -173,7 +173,7 @@ def test_plain_containers_of_other_things_are_fine() -> None:
 
 
 def test_parts_may_have_the_names_of_methods() -> None:
-    """An ensemble calls its parts members, a tree has children."""
+    """An ensemble may call its parts members, and a tree may have children."""
 
     class Ensemble(nn.Module):
         def __init__(self) -> None:
@@ -268,10 +268,10 @@ def test_a_state_that_does_not_fit_is_refused_whole() -> None:
         "this state does not fit Model; nothing was loaded:",
         "  heads.a.bias: missing",
         "  running: missing",
-        "  blocks.0.scale: shape (1, 1) was saved, (1,) is needed",
-        "  heads.a.weight: shape (3, 1) was saved, (1, 3) is needed",
-        "  heads.a.weight: dtype float64 was saved, float32 is needed",
-        "  blocks.0.steps: dtype float32 was saved, int32 is needed",
+        "  blocks.0.scale: saved shape (1, 1), expected (1,)",
+        "  heads.a.weight: saved shape (3, 1), expected (1, 3)",
+        "  heads.a.weight: saved dtype float64, expected float32",
+        "  blocks.0.steps: saved dtype float32, expected int32",
         "  new: unexpected",
     ]
     for name, array in found.state_dict().items():
@@ -374,7 +374,7 @@ def test_freezing() -> None:
 
 
 class Owner:
-    """Stands for an optimizer: notes what it is asked to move, and moves it."""
+    """Stands in for an optimizer: records what it is asked to move, and moves it."""
 
     def __init__(self) -> None:
         self.moved: list[tuple[int, Backend]] = []
@@ -389,7 +389,7 @@ class Owner:
         raise AssertionError("nothing asks for it here")
 
 
-def test_moving_takes_parameters_buffers_and_the_owner_along(backend: Backend) -> None:
+def test_moving_includes_parameters_buffers_and_the_owner(backend: Backend) -> None:
     found, owner = model(), Owner()
     for parameter in found.blocks.parameters():
         parameter._owner = weakref.ref(owner)
@@ -516,5 +516,5 @@ def test_errors_of_containers(
 def test_float64_models_save_and_load() -> None:
     found = nn.Linear(2, 2, generator=Generator(0), dtype=float64)
     assert found.state_dict()["weight"].dtype == np.float64
-    with pytest.raises(StateMismatchError, match="weight: dtype float64 was saved, float32 is"):
+    with pytest.raises(StateMismatchError, match="weight: saved dtype float64, expected float32"):
         nn.Linear(2, 2).load_state_dict(found.state_dict())

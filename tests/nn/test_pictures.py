@@ -1,4 +1,4 @@
-"""Layers of pictures and sequences on every backend: gradients, odd numbers, errors."""
+"""Picture and sequence layers on every backend: gradients, unusual numbers, errors."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_convolutions_of_one_example_with_edges(check_gradients: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", [nn.Dropout2d, nn.DropPath])
-def test_what_is_dropped_is_dropped_together(kind: type[nn.Dropout], backend: Backend) -> None:
+def test_channels_are_dropped_together(kind: type[nn.Dropout], backend: Backend) -> None:
     layer = kind(0.25, generator=Generator(0))
     x = ones((40, 3, 2, 2), backend=backend)
     kept = layer(x).numpy().reshape(120 if kind is nn.Dropout2d else 40, -1)
@@ -99,28 +99,32 @@ def any_of(value: object) -> Any:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: nn.MaxPool1d(2)(X), ValueError, r"MaxPool1d: \(batch, channels, length\)"),
+        (
+            lambda: nn.MaxPool1d(2)(X),
+            ValueError,
+            r"MaxPool1d: expected \(batch, channels, length\)",
+        ),
         (lambda: nn.MaxPool1d((2, 2)), ValueError, "kernel needs one size of at least 1"),
         (lambda: nn.AvgPool2d(0), ValueError, "kernel needs one or two sizes of at least 1, not 0"),
         (lambda: nn.AvgPool2d(2, padding=2, count_include_pad=False)(X), ValueError, "half of the"),
         (lambda: nn.GlobalAvgPool()(X[0, 0]), ValueError, r"\(batch, channels, \*lengths\)"),
-        (lambda: nn.GlobalMaxPool()(X[..., :0]), ValueError, "is needed, not"),
+        (lambda: nn.GlobalMaxPool()(X[..., :0]), ValueError, "expected .*, got"),
         (lambda: nn.AdaptiveMaxPool2d(2)(X[..., :0]), ValueError, "there is nothing to take"),
         (lambda: nn.Upsample(), ValueError, "give size or scale_factor, one of the two"),
         (lambda: nn.Upsample(2, scale_factor=2), ValueError, "one of the two"),
         (lambda: interpolate(X, 0), ValueError, "a positive number for each of 2 axes"),
-        (lambda: interpolate(X, (1, 2, 3)), ValueError, r"each of 2 axes is needed, not \(1, 2"),
-        (lambda: interpolate(X, scale_factor=0.1), ValueError, "leaves nothing"),
+        (lambda: interpolate(X, (1, 2, 3)), ValueError, r"each of 2 axes, got \(1, 2"),
+        (lambda: interpolate(X, scale_factor=0.1), ValueError, "leaves no elements"),
         (lambda: interpolate(X, 2, mode="linear"), ValueError, r"one of \['nearest', 'bilinear'\]"),
-        (lambda: interpolate(X, 2, align_corners=True), ValueError, "goes with linear modes"),
-        (lambda: interpolate(X[0, 0], 2), ValueError, "is needed, not float32"),
-        (lambda: nn.PixelShuffle(3)(X), ValueError, "channels that 9 divides are needed"),
-        (lambda: nn.PixelUnshuffle(3)(X), ValueError, "sizes that 3 divides are needed"),
+        (lambda: interpolate(X, 2, align_corners=True), ValueError, "needs a linear mode"),
+        (lambda: interpolate(X[0, 0], 2), ValueError, "got float32"),
+        (lambda: nn.PixelShuffle(3)(X), ValueError, "expected channels that 9 divides"),
+        (lambda: nn.PixelUnshuffle(3)(X), ValueError, "expected sizes that 3 divides"),
         (lambda: nn.PixelShuffle(0), ValueError, "the factor must be at least 1"),
-        (lambda: nn.InstanceNorm2d(3)(X), ValueError, "3 channels are needed, not"),
+        (lambda: nn.InstanceNorm2d(3)(X), ValueError, "expected 3 channels, got"),
         (lambda: nn.InstanceNorm2d(2)(X[..., :1, :1]), ValueError, "one value in each channel"),
         (lambda: nn.Conv2d(2, 2, 3, padding=any_of("full")), ValueError, "'same' or 'valid', not"),
-        (lambda: nn.Conv2d(2, 2, 3, padding="same", stride=2), ValueError, "goes with stride 1"),
+        (lambda: nn.Conv2d(2, 2, 3, padding="same", stride=2), ValueError, "requires stride 1"),
         (lambda: nn.Conv2d(2, 2, 3, padding_mode=any_of("edge")), ValueError, "not 'edge'"),
         (
             lambda: nn.Conv2d(2, 2, 3, padding=4, padding_mode="reflect")(X),
@@ -129,12 +133,12 @@ def any_of(value: object) -> Any:
         ),
         (lambda: nn.Conv2d(2, 2, 3)(X[0, 0]), ValueError, "or one without a batch"),
         (lambda: pad_edges(X, [(1, 1)], "circular"), ValueError, "4 pairs of widths >= 0"),
-        (lambda: nn.Dropout2d()(ones((3,))), ValueError, r"\(batch, channels, ...\) is needed"),
-        (lambda: nn.DropPath()(tensor(1.0)), ValueError, "not a number"),
+        (lambda: nn.Dropout2d()(ones((3,))), ValueError, r"expected \(batch, channels, ...\)"),
+        (lambda: nn.DropPath()(tensor(1.0)), ValueError, "got a number"),
         (lambda: nn.DropPath(1.5), ValueError, r"p must be in \[0, 1\], not 1.5"),
         (lambda: nn.BatchNorm2d(2, momentum=2.0), ValueError, r"in \[0, 1\], or None, not 2.0"),
         (lambda: nn.GLU()(X[..., :3]), ValueError, "does not divide into halves"),
-        (lambda: nn.PReLU(3)(X), ValueError, "3 channels on axis 1 are needed"),
+        (lambda: nn.PReLU(3)(X), ValueError, "expected 3 channels on axis 1"),
     ],
 )
 def test_errors(call: Callable[[], object], error: type[Exception], message: str) -> None:

@@ -1,4 +1,4 @@
-"""LSTM, GRU and RNN on every backend: gradients, lengths, halves, and what is refused."""
+"""LSTM, GRU and RNN on every backend: gradients, lengths, float16, and refused input."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_gradients(name: str, lengths: Any, check_gradients: Any) -> None:
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_large_layers_are_the_same_everywhere(name: str, backend: Backend) -> None:
-    """Large enough for the kernels of a whole sequence; the reference is float64 in NumPy."""
+    """Large enough for the kernels of whole sequences; the reference is float64 in NumPy."""
     results: list[list[Any]] = []
     for dtype, place in ((np.float64, None), (np.float32, backend)):
         layer = LAYERS[name](5, 32, generator=Generator(0), dtype=dtype)
@@ -74,7 +74,7 @@ def test_large_layers_are_the_same_everywhere(name: str, backend: Backend) -> No
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_what_is_behind_the_end_counts_nothing(name: str, backend: Backend) -> None:
+def test_steps_after_the_end_do_not_count(name: str, backend: Backend) -> None:
     layer = LAYERS[name](2, 3, generator=Generator(1), bidirectional=True, backend=backend)
     x = normal((2, 5, 2))
     other = x.copy()
@@ -151,8 +151,12 @@ def any_of(value: object) -> Any:
     ("call", "error", "message"),
     [
         (lambda: LAYER(X[:, :0]), ValueError, "a sequence of length 0 has no states"),
-        (lambda: LAYER(X[..., :1]), ValueError, r"LSTM: \(batch, length, 2\) or .*not \(2, 4, 1\)"),
-        (lambda: LAYER(X[0, 0]), ValueError, "is needed, not"),
+        (
+            lambda: LAYER(X[..., :1]),
+            ValueError,
+            r"LSTM: expected \(batch, length, 2\) or .*got \(2, 4, 1\)",
+        ),
+        (lambda: LAYER(X[0, 0]), ValueError, "expected .*, got"),
         (
             lambda: LAYER(X, lengths=[4, 0]),
             ValueError,

@@ -1,4 +1,4 @@
-"""Layers say what each parameter is to them, and parameters are chosen by it."""
+"""Layers declare the role of each parameter, and parameters can be selected by it."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ def test_where_and_without_part_the_parameters() -> None:
     assert whole.without(whole.where("0.*"), role="norm").names == ("2.weight", "2.bias")
 
 
-def test_what_fits_nothing_is_an_error() -> None:
+def test_a_pattern_without_a_match_is_an_error() -> None:
     whole = model().parameters()
     for choose in (whole.where, whole.without):
-        with pytest.raises(ValueError, match=r"'2\.wieght'; near names: 2\.weight"):
+        with pytest.raises(ValueError, match=r"'2\.wieght'; similar names: 2\.weight"):
             choose("2.wieght")
         with pytest.raises(ValueError, match=r"'\*\.BIAS'"):
             choose("*.BIAS")
@@ -80,7 +80,7 @@ def test_what_fits_nothing_is_an_error() -> None:
         with pytest.raises(TypeError, match="a pattern, a function"):
             choose()
         wrong: Any = 3
-        with pytest.raises(TypeError, match="not 3"):
+        with pytest.raises(TypeError, match="got 3"):
             choose(wrong)
     with pytest.raises(ValueError, match=r"role 'norm'.*roles weight, bias"):
         Linear(2, 2).parameters().where(role="norm")

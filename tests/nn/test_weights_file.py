@@ -1,4 +1,4 @@
-"""Files of weights: what is read, what is refused, and that nothing was written then."""
+"""Weights files: what is read, what is refused, and that nothing was written in that case."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def refused(path: Path, match: str) -> None:
 def test_a_shard_that_is_not_there(tmp_path: Path) -> None:
     index = sharded(tmp_path, state())
     (tmp_path / "model-00002-of-00002.safetensors").unlink()
-    refused(index, r"names model-00002-of-00002.safetensors for \d tensors; it is not there")
+    refused(index, r"names model-00002-of-00002.safetensors for \d tensors, but does not exist")
 
 
 def test_a_shard_that_the_index_leaves_out(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_shard_that_the_index_leaves_out(tmp_path: Path) -> None:
     refused(index, "names 1 of 2 shards; 2 is missing")
 
 
-def test_indices_that_lie(tmp_path: Path) -> None:
+def test_inconsistent_indices(tmp_path: Path) -> None:
     index = sharded(tmp_path, state())
     table = json.loads(index.read_text())["weight_map"]
     one, two = sorted(set(table.values()))
@@ -149,7 +149,7 @@ def test_indices_that_lie(tmp_path: Path) -> None:
      '{"weight_map": {"w": "../other.safetensors"}}', '{"weight_map": {"w": "/etc/passwd"}}',
      '{"weight_map": {"w": "a", "w": "b"}}', "[" * 100_000],
 )  # fmt: skip
-def test_files_that_are_no_index(text: str, tmp_path: Path) -> None:
+def test_files_that_are_not_an_index(text: str, tmp_path: Path) -> None:
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(text)
     refused(index, "is not a weights index")
@@ -186,7 +186,7 @@ def test_pickles_are_not_read(tmp_path: Path) -> None:
     for start in (b"PK\x03\x04", b"\x80\x02"):
         path = tmp_path / "pytorch_model.bin"
         path.write_bytes(start + bytes(100))
-        refused(path, "looks like a pickle, .* write safetensors.torch.save_file")
+        refused(path, "looks like a pickle, .* save it with safetensors.torch.save_file")
 
 
 def test_files_cut_off_anywhere(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
         read_weights(tmp_path / "none.safetensors")
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe.safetensors")
-        with pytest.raises(OSError, match="no regular file"):
+        with pytest.raises(OSError, match="not a regular file"):
             read_weights(tmp_path / "pipe.safetensors")
 
 
@@ -253,7 +253,7 @@ def test_two_names_that_are_mapped_to_one() -> None:
         model().load_weights(arrays, rename=lambda n: "2.bias" if n == "other" else n, strict=False)
 
 
-def test_what_does_not_fit_is_a_value() -> None:
+def test_misfits_are_returned_as_a_value() -> None:
     arrays = state()
     del arrays["0.bias"]
     arrays["2.weight"] = np.zeros((7, 3), np.float32)
@@ -263,7 +263,7 @@ def test_what_does_not_fit_is_a_value() -> None:
     with pytest.raises(ValueError, match="nothing was loaded") as caught:
         target.load_weights(arrays)
     for line in ("0.bias: missing", "head.weight: unexpected",
-                 "2.weight: shape (7, 3) is in the file, (2, 3) is needed"):  # fmt: skip
+                 "2.weight: shape (7, 3) in the file, expected (2, 3)"):  # fmt: skip
         assert line in str(caught.value)
     assert all((a == before[n]).all() for n, a in target.state_dict().items())
     report = target.load_weights(arrays, strict=False)
@@ -276,9 +276,11 @@ def test_what_does_not_fit_is_a_value() -> None:
     np.testing.assert_array_equal(found["2.weight"], before["2.weight"])
 
 
-def test_no_name_that_fits_is_an_error_whatever_strict_says() -> None:
+def test_no_matching_name_is_an_error_even_if_not_strict() -> None:
     arrays = {f"module.{name}": array for name, array in state().items()}
-    with pytest.raises(ValueError, match=r"no name fits: rename= leads .*'module.0.weight'"):
+    with pytest.raises(
+        ValueError, match=r"no name matches: use rename= to map .*'module.0.weight'"
+    ):
         model().load_weights(arrays, strict=False)
     assert model().load_weights(arrays, rename=lambda n: n.removeprefix("module.")).fits
 
@@ -286,9 +288,9 @@ def test_no_name_that_fits_is_an_error_whatever_strict_says() -> None:
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.ones(3, np.int64), "int64 is in the file, float32 is needed"),
-        (np.ones(3, np.complex64), "complex64 is in the file"),
-        (np.full(3, 1e300), r"numbers up to 1e\+300 do not fit into float32"),
+        (np.ones(3, np.int64), "int64 in the file, expected float32"),
+        (np.ones(3, np.complex64), "complex64 in the file"),
+        (np.full(3, 1e300), r"numbers up to 1e\+300 do not fit float32"),
     ],
 )
 @pytest.mark.parametrize("strict", [True, False])
@@ -313,20 +315,20 @@ def test_the_counter_of_pytorch_s_batch_norms_is_taken() -> None:
 
 
 def test_the_counter_is_named_where_it_means_something() -> None:
-    """Here the count is `batches`, of each channel."""
+    """Here the counter is `batches`, one per channel."""
     layer = nn.BatchNorm1d(3, momentum=None)
     arrays = {n: a for n, a in layer.state_dict().items() if n != "batches"}
     arrays["num_batches_tracked"] = np.array(7)
     with pytest.raises(ValueError, match=r"batches: missing\n  num_batches_tracked: unexpected"):
         layer.load_weights(arrays)
     count = np.full(3, 7)
-    with pytest.raises(ValueError, match=r"int64 is in the file, float32 is needed"):
+    with pytest.raises(ValueError, match=r"int64 in the file, expected float32"):
         layer.load_weights({**arrays, "batches": count}, strict=False)
     layer.load_weights({**arrays, "batches": count.astype(np.float32)}, strict=False)
     assert layer.state_dict()["batches"].tolist() == [7, 7, 7]
 
 
-# Tables of names
+# Name tables
 
 
 def test_parts_are_joined_in_their_order() -> None:
@@ -345,7 +347,7 @@ def test_parts_are_joined_in_their_order() -> None:
     assert written.keys() == arrays.keys()
     assert all((written[name] == array).all() for name, array in arrays.items())
     del arrays["k_proj.weight"]
-    with pytest.raises(ValueError, match=r"joint.weight: is made of 3 tensors; the file has only"):
+    with pytest.raises(ValueError, match=r"joint.weight: needs 3 tensors; the file has only"):
         model.load_weights(arrays, rename=names)
     arrays["k_proj.weight"] = np.zeros((2, 5), np.float32)
     with pytest.raises(ValueError, match=r"tensors that cannot be joined: \(2, 2\), \(2, 5\)"):

@@ -1,4 +1,4 @@
-"""Accumulated micro-batches are one large batch."""
+"""Accumulated micro-batches equal one large batch."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_the_sum_lies_where_the_optimizer_steps_from(backend: Backend) -> None:
 
 
 def test_one_parameter_whose_gradient_lies_elsewhere(backend: Backend) -> None:
-    """Another store holds the slot in the first pass, or in the last."""
+    """Another store occupies the slot in the first pass, or in the last."""
     for held in (0, 1, 2):
         w = Parameter([1.0, 2.0, 3.0], name="w", backend=backend)
         optimizer, accumulation = SGD([w], 1.0), Accumulation()
@@ -116,7 +116,7 @@ def test_a_parameter_that_was_moved_is_refused() -> None:
         accumulation.add((w * w).sum().backward())
 
 
-def test_weights_and_what_only_some_losses_depend_on(backend: Backend) -> None:
+def test_weights_and_parameters_of_only_some_losses(backend: Backend) -> None:
     a, b = (Parameter([0.0], name=n, backend=backend) for n in "ab")
     accumulation = Accumulation()
     accumulation.add((4 * a).sum().backward(), weight=1)
@@ -131,7 +131,7 @@ def test_weights_and_what_only_some_losses_depend_on(backend: Backend) -> None:
     assert accumulation.gradients()[a].tolist() == [1.0]
 
 
-def test_what_is_refused_changes_nothing(backend: Backend) -> None:
+def test_refused_input_changes_nothing(backend: Backend) -> None:
     (w,) = (Parameter([1.0, 2.0], name="w", backend=backend),)
     accumulation, grads = Accumulation(), (w * w).sum().backward()
     for weight in (-1.0, math.nan, math.inf):
@@ -150,7 +150,7 @@ def test_what_is_refused_changes_nothing(backend: Backend) -> None:
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=6), st.integers(1, 5))
 @quick
 def test_merged_sums_are_added_once_each(weights: list[int], at: int) -> None:
-    """Two accumulations, merged, have the sum of their sums: in one addition for each element."""
+    """Two merged accumulations hold the sum of their sums, with one addition per element."""
     parameters = model(NumpyBackend())
     optimizer = SGD(parameters, 1.0)
     draw = np.random.default_rng(len(weights))
@@ -179,6 +179,6 @@ def test_sums_of_other_parameters_are_merged_too() -> None:
     first.merge(second)
     total = {id(array): array for _, array in first.sums()}
     assert sorted(float(x) for array in total.values() for x in array.ravel() if x) == [4, 5, 7]
-    first.weight = 2.0  # what the sum is divided by
+    first.weight = 2.0  # the divisor of the sum
     optimizer.step(first.gradients())
     assert [p.tolist() for p in (a, b, c)] == [[-2.5], [-1.0], [-1.5]]

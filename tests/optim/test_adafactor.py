@@ -1,4 +1,4 @@
-"""Adafactor: what it keeps of a tensor, and that nothing else of it lasts."""
+"""Adafactor: the state it keeps for a tensor, and that nothing else persists."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def bits(optimizer: Any, parameters: Sequence[Parameter]) -> list[Any]:
     return [(a.shape, a.tobytes()) for a in [*(p.numpy() for p in parameters), *arrays]]
 
 
-def test_what_is_saved_of_a_tensor(backend: Backend) -> None:
-    """One number for each row and column, and all of what has one axis."""
+def test_the_saved_state_of_a_tensor(backend: Backend) -> None:
+    """One number for each row and column; all elements of a tensor with one axis."""
     parameters = made(backend)
     optimizer = Adafactor(parameters)
     stepped(optimizer, parameters, 0)
@@ -73,7 +73,7 @@ def test_what_is_saved_of_a_tensor(backend: Backend) -> None:
     np.testing.assert_allclose(found["C"], (g * g).mean(0), rtol=1e-6)
 
 
-def test_the_company_of_a_tensor_does_not_matter(backend: Backend) -> None:
+def test_other_tensors_do_not_matter(backend: Backend) -> None:
     together, apart = made(backend), made(backend)
     first, second = Adafactor(together), Adafactor([ParameterGroup([p]) for p in reversed(apart)])
     for t in range(3):
@@ -85,7 +85,7 @@ def test_the_company_of_a_tensor_does_not_matter(backend: Backend) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_refused_step_leaves_no_trace(value: float, backend: Backend) -> None:
-    """In whichever tensor the bad gradient is."""
+    """Whichever tensor has the bad gradient."""
     for victim in (0, 2, 3):
         found = []
         for is_poisoned in (False, True):
@@ -102,7 +102,7 @@ def test_a_refused_step_leaves_no_trace(value: float, backend: Backend) -> None:
 
 
 def test_propagate_computes_the_same(backend: Backend) -> None:
-    """There the host gives the commands, on a GPU as well."""
+    """The host issues the commands then, also for a GPU."""
     checked, unchecked = made(backend), made(backend)
     first, second = Adafactor(checked, 0.1), Adafactor(unchecked, 0.1, nonfinite="propagate")
     for t in range(3):
@@ -131,7 +131,7 @@ def test_memory_is_as_planned_and_small(backend: Backend) -> None:
     assert Adafactor(parameters).memory() == planned
     layers = [Parameter(np.zeros((256, 256), np.float32)) for _ in range(8)]
     adam = AdamW.planned_memory(layers)
-    assert Adafactor.planned_memory(layers).state < adam.state / 8  # a layer's size, and a little
+    assert Adafactor.planned_memory(layers).state < adam.state / 8  # the size of a layer and a bit
 
 
 def test_float64_is_computed_in_float64() -> None:
@@ -142,7 +142,7 @@ def test_float64_is_computed_in_float64() -> None:
     assert optimizer.state_dict()["parameters"]["w"]["state"]["R"].dtype == np.float64
 
 
-def test_moving_and_loading_go_on_bit_for_bit(backend: Backend) -> None:
+def test_moving_and_loading_continue_bit_for_bit(backend: Backend) -> None:
     still, moved, loaded = (made(backend) for _ in range(3))
     first, second, third = (Adafactor(parameters) for parameters in (still, moved, loaded))
     for t in range(2):
@@ -192,7 +192,7 @@ def test_a_missing_gradient_leaves_an_optional_tensor_alone(backend: Backend) ->
 
 
 def test_groups_and_schedules(backend: Backend) -> None:
-    """Each tensor as if it were alone, with the options of its group."""
+    """Each tensor as if it were alone, with its group's options."""
     together, apart = made(backend, ((3, 5), (4, 2))), made(backend, ((3, 5), (4, 2)))
     options: Sequence[dict[str, Any]] = (
         {"lr": lambda t: 0.1 / t, "eps2": 0.5},
@@ -240,7 +240,7 @@ def test_it_can_be_wrapped(backend: Backend) -> None:
 
 
 def test_a_gradient_of_0_with_a_tiny_eps(backend: Backend) -> None:
-    """The square of eps1 is no number that float32 has, or that an update takes for one."""
+    """The square of eps1 underflows in float32, or is flushed to 0 by an update."""
     for eps1 in (1e-20, 1e-30):
         optimizer = Adafactor(made(backend), lr=0.1, eps=(eps1, 1e-2))
         zero = [(p * 0.0).sum() for p in optimizer.parameters]

@@ -42,7 +42,7 @@ KINDS: Final[dict[str, Callable[[], Average]]] = {
 
 
 class Run:
-    """AdamW with an average, and gradients that depend on the number of the step alone."""
+    """AdamW with an average, and gradients that depend only on the step number."""
 
     def __init__(self, backend: Backend, average: Average | None) -> None:
         draw = np.random.default_rng(0)
@@ -71,7 +71,7 @@ class Run:
 
 
 def wanted(kind: str, history: list[list[Real]]) -> list[Real]:
-    """The definitions of the papers, in float64, over all points so far."""
+    """The papers' definitions, in float64, over all points so far."""
     points, n = np.array([np.concatenate([x.ravel() for x in h]) for h in history]), len(history)
     if kind.startswith("swa"):
         chosen = points if kind == "swa" else points[2::2]
@@ -146,7 +146,7 @@ def test_the_average_of_master_weights_is_float32(backend: Backend, kind: str) -
 
 def test_lookahead_changes_what_an_average_would_be_of() -> None:
     base = SGD([Parameter([1.0])], 1.0, average=EMA())
-    with pytest.raises(TypeError, match=r"keeps \['average'\] beside p"):
+    with pytest.raises(TypeError, match=r"keeps \['average'\] in addition to p"):
         Lookahead(base)
 
 
@@ -175,12 +175,12 @@ def test_inside_nothing_is_stepped_saved_moved_or_released(backend: Backend) -> 
             lambda: average.applied().__enter__(),
         ]
         for misuse in misuses:
-            with pytest.raises(OwnershipError, match="inside of eval_params"):
+            with pytest.raises(OwnershipError, match="inside eval_params"):
                 misuse()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_goes_on_where_it_was_saved(backend: Backend, kind: str) -> None:
+def test_it_continues_from_a_saved_state(backend: Backend, kind: str) -> None:
     whole = Run(backend, KINDS[kind]())
     for t in range(1, 8):
         whole.step(t)
@@ -202,7 +202,7 @@ def test_a_state_without_the_average_does_not_fit(backend: Backend) -> None:
         run.optimizer.load_state_dict(plain.optimizer.state_dict())
 
 
-def test_moving_takes_it_along(backend: Backend) -> None:
+def test_it_moves_with_the_parameters(backend: Backend) -> None:
     run, stays = Run(backend, EMA(0.5)), Run(backend, EMA(0.5))
     for t in range(1, 4):
         run.step(t)
@@ -239,7 +239,7 @@ def test_an_optional_group_has_an_average_of_its_own_steps(backend: Backend) -> 
         assert other.tolist() == [0.0]
 
 
-def test_one_average_is_kept_for_one_optimizer() -> None:
+def test_an_average_belongs_to_one_optimizer() -> None:
     ema = EMA()
     with pytest.raises(OwnershipError, match="no optimizer keeps"):
         ema.applied()

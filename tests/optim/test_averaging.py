@@ -1,4 +1,4 @@
-"""`eval_params`: the average in the parameters' place, and back again whatever happens."""
+"""`eval_params`: swaps the average in, and restores the parameters whatever happens."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def run(request: pytest.FixtureRequest, backend: Backend) -> Run:
     return Run(request.param, backend)
 
 
-def test_the_run_goes_on_as_if_nobody_had_looked(run: Run, request: pytest.FixtureRequest) -> None:
+def test_evaluation_does_not_affect_the_run(run: Run, request: pytest.FixtureRequest) -> None:
     kind = request.node.callspec.params["run"]
     still = Run(kind, run.backend)
     trained = [p.numpy() for p in run.parameters]
@@ -76,7 +76,7 @@ def test_the_run_goes_on_as_if_nobody_had_looked(run: Run, request: pytest.Fixtu
     assert run.bits() == still.bits()
 
 
-def test_what_fails_inside_is_put_back_too(run: Run) -> None:
+def test_errors_inside_restore_the_parameters_too(run: Run) -> None:
     before = run.bits()
 
     def interrupted() -> None:
@@ -133,14 +133,14 @@ def test_nothing_is_trained_saved_moved_or_released_inside(run: Run) -> None:
             lambda: optimizer.eval_params().__enter__(),
         ]
         for misuse in misuses:
-            with pytest.raises(OwnershipError, match=r"inside of eval_params\(\)"):
+            with pytest.raises(OwnershipError, match=r"inside eval_params\(\)"):
                 misuse()
     assert run.bits() == before
     run.step(7)
 
 
 def test_a_graph_does_not_reach_across(run: Run) -> None:
-    """A loss of the average has no gradient at the point that is trained, nor the reverse."""
+    """A loss of the average has no gradient at the trained point, nor the other way round."""
     w = run.parameters[0]
     outside = (w * w).sum()
     with run.optimizer.eval_params():
@@ -151,7 +151,7 @@ def test_a_graph_does_not_reach_across(run: Run) -> None:
         inside.backward()
 
 
-def test_a_refused_step_is_heard_of_first(backend: Backend) -> None:
+def test_a_refused_step_is_reported_first(backend: Backend) -> None:
     run = Run("SGD", backend)
     before = run.bits()
     poison = tensor(np.full(3, np.nan), backend=backend)

@@ -1,4 +1,4 @@
-"""`cautious_weight_decay`: against its formula in float64, and beside the other options."""
+"""`cautious_weight_decay`: against its formula in float64, and with other options."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rumus.optim import (
 from rumus.tensor import Backend, DType, Expr, GradientStore, Parameter, float16, float64, tensor
 
 Real = NDArray[Any]
-# What is left of the rule's step: from the gradients so far to u, p being lowered by lr u.
+# The rest of the rule's step, which lowers p by lr u: computes u from the gradients so far.
 Update = Callable[[Sequence[Real]], Real]
 STEPS: Final = 200
 
@@ -96,7 +96,7 @@ def test_the_formula(kind: str, decay: Any, backend: Backend, widest: DType) -> 
 
 
 def test_float16_with_master_weights_and_compensation() -> None:
-    """float32 arithmetic beside p, whose rounding to float16 is all that is lost."""
+    """The arithmetic is float32; only the rounding of p to float16 is lost."""
     start, gradients = drawn(50)
     start = start.astype(np.float16).astype(np.float64)
     gradients = [g.astype(np.float16).astype(np.float64) for g in gradients]
@@ -109,8 +109,8 @@ def test_float16_with_master_weights_and_compensation() -> None:
     np.testing.assert_allclose(entry["state"]["master"], wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_what_moves_away_from_zero_does_not_decay(backend: Backend) -> None:
-    """Nor does a bit of it change: the rule's own decay is 0 everywhere."""
+def test_elements_moving_away_from_zero_do_not_decay(backend: Backend) -> None:
+    """Not a single bit changes, since the rule's own decay is 0 everywhere."""
     values = np.array([1.0, -1.0, 2.0, -2.0])
     away = -np.sign(values)
     found = []
@@ -123,7 +123,7 @@ def test_what_moves_away_from_zero_does_not_decay(backend: Backend) -> None:
 
 
 def test_an_element_that_does_not_move_decays(backend: Backend) -> None:
-    """The paper's condition is u p >= 0: what is 0 agrees with everything."""
+    """The paper's condition is u p >= 0, so 0 agrees with either sign."""
     w = parameter(np.array([1.0, -4.0]), np.dtype(np.float32), backend)
     optimizer = SGD([w], 0.5, weight_decay=0.5, cautious_weight_decay=True)
     train(optimizer, [np.zeros(2)])
@@ -157,7 +157,7 @@ def test_it_may_be_set() -> None:
     assert w.tolist() == [0.5]
 
 
-def test_a_rule_whose_update_cannot_be_told_is_refused() -> None:
+def test_a_rule_without_a_derivable_update_is_refused() -> None:
     def product(p: Expr, g: Expr, *, lr: Expr) -> dict[str, Expr]:
         return {"p": p * g * lr}
 
@@ -169,6 +169,6 @@ def test_a_rule_whose_update_cannot_be_told_is_refused() -> None:
 
 def test_an_optimizer_with_an_average_of_its_own_is_refused() -> None:
     w = parameter(np.ones(2))
-    with pytest.raises(TypeError, match="without the average that it keeps"):
+    with pytest.raises(TypeError, match="but not the average that this optimizer keeps"):
         ScheduleFreeAdamW([w], cautious_weight_decay=True)
     assert w.owner is None

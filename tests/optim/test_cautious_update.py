@@ -1,4 +1,4 @@
-"""`cautious=True`: against its formula in float64, and beside the other options."""
+"""`cautious=True`: against its formula in float64, and with other options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHAPES = ((6, 5), (9,))
 
 
 def moved(p: Real, u: Real, g: Real, lr: float) -> Real:
-    """The authors' way: held back where the signs differ, and larger where they do not."""
+    """The authors' formula: held back where the signs differ, larger where they agree."""
     agrees = (u * g > 0).astype(p.dtype)
     result: Real = p - lr * u * agrees / max(float(agrees.mean()), 1e-3)
     return result
@@ -89,7 +89,7 @@ def test_200_steps(name: str, decay: float, backend: Backend, widest: DType) -> 
 
 
 def test_it_acts_on_the_gradient_that_the_rule_sees(backend: Backend) -> None:
-    """Turned round, clipped and scaled, none of which changes what is held back."""
+    """The gradient is negated, clipped and scaled; none of this changes what is held back."""
     runs = []
     every: list[dict[str, Any]] = [
         {},
@@ -113,7 +113,7 @@ def test_it_acts_on_the_gradient_that_the_rule_sees(backend: Backend) -> None:
 
 
 def test_matrices_of_muon(backend: Backend) -> None:
-    """An element moves, if it does, as without, except for the share of those that do."""
+    """An element moves as without the option, except for the factor from the share that moves."""
     owned, gradients = made(backend, float32)
     others, _ = made(backend, float32)
     start = owned[0].numpy()
@@ -127,10 +127,10 @@ def test_matrices_of_muon(backend: Backend) -> None:
     np.testing.assert_allclose(held[agrees] * agrees.mean(), free[agrees], rtol=1e-3, atol=1e-6)
 
 
-def test_who_cannot() -> None:
+def test_unsupported_optimizers() -> None:
     w = Parameter(np.ones((3, 2)), name="w")
     with pytest.raises(TypeError, match="depends on another reduction"):
         LAMB([w], cautious=True)
-    with pytest.raises(TypeError, match="without the average that it keeps"):
+    with pytest.raises(TypeError, match="not the average that this optimizer keeps"):
         ScheduleFreeAdamW([w], cautious=True)
     assert w.owner is None

@@ -67,7 +67,7 @@ def store_of(parameters: Sequence[Parameter], gradients: Sequence[Real]) -> Grad
 
 
 def clipped(clip: Clip, weights: Sequence[Real], gradients: Sequence[Real]) -> list[Real]:
-    """What the formulas say, in float64; the first two tensors are a group."""
+    """The formulas in float64; the first two tensors are a group."""
     if isinstance(clip, ClipValue):
         return [np.clip(g, -clip.max_value, clip.max_value) for g in gradients]
     if isinstance(clip, AGC):
@@ -120,8 +120,8 @@ def test_the_update_uses_the_clipped_gradient(backend: Backend, clip: Clip, seed
             assert optimizer.grad_norm.shape == ()
 
 
-def test_a_large_update_is_that_of_clipping_before(backend: Backend) -> None:
-    """Beyond the size from which kernels run in blocks, in loops, on several threads."""
+def test_a_large_update_equals_clipping_first(backend: Backend) -> None:
+    """At sizes for which kernels run in blocks, in loops and on several threads."""
     runs = []
     for folded in (True, False):
         parameters = parameters_on(backend, 3, ((301, 333), (70_001,)))
@@ -139,7 +139,7 @@ def test_a_large_update_is_that_of_clipping_before(backend: Backend) -> None:
 
 @pytest.mark.parametrize("per", ["all", "group", "tensor"])
 @pytest.mark.parametrize("poison", [math.nan, math.inf, 1e30])
-def test_a_norm_that_is_not_finite_is_refused(backend: Backend, per: Any, poison: float) -> None:
+def test_a_non_finite_norm_is_refused(backend: Backend, per: Any, poison: float) -> None:
     parameters = parameters_on(backend, 0)
     optimizer = make(ClipNorm(1.0, per=per), parameters)
     before = [p.numpy().tobytes() for p in parameters]
@@ -162,7 +162,7 @@ def test_a_norm_that_is_not_finite_is_refused(backend: Backend, per: Any, poison
 @pytest.mark.parametrize(
     "clip", [ClipNorm(1.0), ClipNorm(1.0, per="tensor"), AGC(), ClipValue(1.0)], ids=repr
 )
-def test_skipping_is_as_if_the_batch_had_never_been_seen(backend: Backend, clip: Clip) -> None:
+def test_a_skipped_batch_leaves_no_trace(backend: Backend, clip: Clip) -> None:
     runs = []
     for bad in (True, False):
         parameters = parameters_on(backend, 0)
@@ -178,7 +178,7 @@ def test_skipping_is_as_if_the_batch_had_never_been_seen(backend: Backend, clip:
     assert runs[0] == runs[1]
 
 
-def test_propagate_applies_what_there_is(backend: Backend) -> None:
+def test_propagate_applies_any_gradient(backend: Backend) -> None:
     parameters = parameters_on(backend, 0)
     optimizer = make(ClipNorm(1.0), parameters, nonfinite="propagate")
     gradients = [np.zeros(s, np.float32) for s in SHAPES]
@@ -192,7 +192,7 @@ def test_propagate_applies_what_there_is(backend: Backend) -> None:
 
 @pytest.mark.parametrize("per", ["all", "group", "tensor"])
 @pytest.mark.parametrize("large", [1e25, 1e30, 3e38])
-def test_propagate_clips_by_a_norm_whose_square_float32_has_not(
+def test_propagate_clips_by_a_norm_whose_square_overflows(
     per: Any, large: float, backend: Backend
 ) -> None:
     first, second = parameters_on(backend, 0, ((3,), (400,)))
@@ -214,7 +214,7 @@ def test_propagate_of_an_infinite_norm_and_of_none(bad: float, backend: Backend)
     before = [p.numpy() for p in (first, second)]
     optimizer.step(store_of([first, second], [np.array([bad, 2, 0]), np.full(4, 2.0)]))
     moved = [was - p.numpy() for p, was in zip((first, second), before, strict=True)]
-    kept = 2 if math.isnan(bad) else 0  # a norm that is NaN limits nothing
+    kept = 2 if math.isnan(bad) else 0  # a NaN norm limits nothing
     assert np.isnan(moved[0][0])
     np.testing.assert_allclose(moved[0][1:], [kept, 0], rtol=1e-5)
     np.testing.assert_allclose(moved[1], kept, rtol=1e-5)
@@ -277,7 +277,7 @@ def test_a_change_of_decay_keeps_the_clipping(backend: Backend) -> None:
 
 
 def halves_on(backend: Backend, gradients: Sequence[Real]) -> tuple[list[Parameter], GradientStore]:
-    """float16 parameters, and a store with these gradients of them."""
+    """float16 parameters, and a store with these gradients."""
     draw, store = np.random.default_rng(2), GradientStore()
     found = [
         Parameter(draw.normal(size=g.shape), name=f"p{i}", backend=backend, dtype=float16)
@@ -290,7 +290,7 @@ def halves_on(backend: Backend, gradients: Sequence[Real]) -> tuple[list[Paramet
 
 @pytest.mark.parametrize("clip", CLIPS, ids=repr)
 def test_master_weights_are_stepped_by_the_clipped_gradient(backend: Backend, clip: Clip) -> None:
-    """The squares of these gradients are far beyond float16."""
+    """The squares of these gradients are far beyond float16's range."""
     draw = np.random.default_rng(1)
     gradients = [np.float16(draw.normal(size=s) * 1000).astype(float) for s in SHAPES]
     parameters, store = halves_on(backend, gradients)
@@ -304,7 +304,7 @@ def test_master_weights_are_stepped_by_the_clipped_gradient(backend: Backend, cl
         assert (p.numpy() == master.astype(np.float16)).all()
 
 
-def test_units_of_small_halves_are_told_apart(backend: Backend) -> None:
+def test_units_with_small_float16_values_are_distinguished(backend: Backend) -> None:
     """In float16 the squares of these gradients are 0."""
     gradients = [np.full((2, 64), 2.0**-14), np.full((70,), 2.0**-14)]
     parameters, store = halves_on(backend, gradients)
@@ -357,7 +357,7 @@ def test_bad_limits(make_clip: Callable[[], object], message: str) -> None:
         make_clip()
 
 
-def test_a_norm_that_is_not_there() -> None:
+def test_a_missing_norm() -> None:
     optimizers: list[FusedOptimizer[Any]] = [
         SGD([Parameter([1.0])], 1.0),
         ScheduleFreeSGD([Parameter([1.0])], 1.0, clip=ClipValue(1.0)),
@@ -365,5 +365,5 @@ def test_a_norm_that_is_not_there() -> None:
     for optimizer in optimizers:
         with pytest.raises(ValueError, match="computes no norm"):
             _ = optimizer.grad_norm
-    with pytest.raises(ValueError, match="no step yet"):
+    with pytest.raises(ValueError, match="has not done a step yet"):
         _ = SGD([Parameter([1.0])], 1.0, clip=ClipNorm(1.0)).grad_norm

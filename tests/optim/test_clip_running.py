@@ -1,4 +1,4 @@
-"""`clip=ZClip` and `AdaGC`: their papers in float64 over 200 steps, and what steps leave behind."""
+"""`clip=ZClip` and `AdaGC`: against their papers in float64 over 200 steps, and their state."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ SHORT: Final[Sequence[Clip]] = (ZClip(max_norm=20.0, warmup_steps=2), AdaGC(warm
 
 
 def gradients(t: int) -> list[Real]:
-    """Those of a step; each 37th is a spike."""
+    """The gradients of a step; every 37th is a spike."""
     draw, size = np.random.default_rng([7, t]), 30.0 if t % 37 == 36 else 1 + 0.1 * math.sin(t)
     return [np.asarray(draw.normal(size=s) * size, np.float32) for s in SHAPES]
 
@@ -78,7 +78,7 @@ def bits(optimizer: FusedOptimizer[Any]) -> list[bytes]:
 
 
 def z_clip_factors(clip: ZClip, steps: int) -> list[list[float]]:
-    """The factor of each step, as in the paper, with the norms of the warmup in a list."""
+    """The factor of each step, as in the paper, with the warmup's norms in a list."""
     found, first = [], list[float]()
     mean = variance = 0.0
     for t in range(steps):
@@ -138,7 +138,7 @@ def test_the_papers_over_200_steps(backend: Backend, clip: Clip) -> None:
 
 
 @pytest.mark.parametrize("clip", CLIPS[1:4:2], ids=repr)
-def test_in_float64_they_are_the_papers(clip: Clip) -> None:
+def test_float64_matches_the_papers(clip: Clip) -> None:
     parameters = parameters_on(dtype=np.float64)
     wanted = [p.numpy() for p in parameters]
     optimizer = SGD(parameters, 0.01, clip=clip)
@@ -222,7 +222,7 @@ def test_a_loss_scale_changes_no_bit(backend: Backend, clip: Clip) -> None:
 
 @pytest.mark.parametrize("clip", SHORT, ids=repr)
 def test_propagate_keeps_the_averages_finite(backend: Backend, clip: Clip) -> None:
-    """A norm whose square is infinite is clipped by the averages, and does not enter them."""
+    """A norm with an infinite square is clipped by the averages but does not enter them."""
     parameters = parameters_on(backend)
     optimizer = SGD(parameters, 1.0, clip=clip, nonfinite="propagate")
     for t in range(4):
@@ -239,7 +239,7 @@ def test_propagate_keeps_the_averages_finite(backend: Backend, clip: Clip) -> No
 
 
 def test_adagc_lets_a_gradient_of_0_grow(backend: Backend) -> None:
-    """As of the input's half of an adapter, whose other half is 0 at first."""
+    """As in the input half of an adapter, whose other half starts at 0."""
     w = Parameter(np.zeros(3), name="w", backend=backend)
     optimizer = SGD([w], 1.0, clip=AdaGC(warmup_steps=3))
     for slope in (0.0, 0.0, 0.0, 0.0, 2.0, 100.0):
@@ -270,7 +270,7 @@ def test_parameters_without_elements(backend: Backend) -> None:
 
 
 def test_with_other_options(backend: Backend) -> None:
-    """Master weights, 8 bits, and optimizers that measure or keep numbers themselves."""
+    """Master weights, 8-bit state, and optimizers that measure tensors or keep numbers."""
     for clip in SHORT:
         made: list[tuple[Any, dict[str, Any]]] = [
             (AdamW, {"master_weights": True, "compensated": True}),
@@ -291,7 +291,7 @@ def test_with_other_options(backend: Backend) -> None:
 
 
 def test_optimizers_that_step_together_keep_their_own_numbers() -> None:
-    """Also those of a rule, which an optimizer beside it has not."""
+    """Including a rule's numbers that the other optimizer does not have."""
     for make in (lambda p: Prodigy(p), lambda p: SGD(p, 0.1, clip=ZClip(warmup_steps=2))):
         a, b, c = (Parameter([1.0, 2.0], name=n) for n in "abc")
         both = MultiOptimizer([make([a]), make([b]), AdamW([c], 0.1)])
@@ -311,7 +311,7 @@ def test_numbers_of_all_parameters_must_be_the_same_where_they_are_loaded() -> N
         SGD([Parameter([1.0], name="w")], 0.1, clip=ZClip()).load_state_dict(plain.state_dict())
 
 
-def test_what_z_clip_cannot_follow() -> None:
+def test_gradients_that_z_clip_cannot_follow() -> None:
     first, second = Parameter([1.0], name="a"), Parameter([1.0], backend=NumpyBackend(), name="b")
     with pytest.raises(ValueError, match="leave optional=True out"):
         SGD([ParameterGroup([first], optional=True)], 0.1, clip=ZClip())

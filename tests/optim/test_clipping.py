@@ -1,4 +1,4 @@
-"""Clipping: over exactly what an optimizer owns, and all or nothing."""
+"""Clipping: exactly the owned gradients, and all or nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CLIPS: Final[dict[str, Callable[..., object]]] = {"norm": clip_grad_norm, "value
 
 
 def problem(backend: Backend, seed: int = 0) -> tuple[list[Parameter], list[Any], Tensor]:
-    """Parameters, the gradients they will get, and the loss."""
+    """Parameters, their later gradients, and the loss."""
     draw = np.random.default_rng(seed)
     parameters = [
         Parameter(draw.normal(size=s), name=f"p{i}", backend=backend) for i, s in enumerate(SHAPES)
@@ -102,7 +102,7 @@ def test_a_tied_parameter_counts_once(clip: str, backend: Backend) -> None:
 
 
 def test_accumulated_gradients_and_memory_that_is_not_the_arena(backend: Backend) -> None:
-    """A second store, while the first is alive, has memory of its own; it is clipped as well."""
+    """A second store has its own memory while the first is alive; it is clipped as well."""
     w, v = (Parameter([1.0, 1.0], name=n, backend=backend) for n in "wv")
     optimizer = SGD([w, v], 1.0)
     first = (w * 3.0 + v * 0.0).sum().backward()
@@ -134,8 +134,8 @@ def test_accumulation_over_several_batches_is_the_gradient_of_the_sum(backend: B
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
-def test_a_norm_that_is_not_finite_is_named(value: float, backend: Backend) -> None:
-    """At once where the host sees it, else by the step; the square of a number may overflow."""
+def test_a_non_finite_norm_is_named(value: float, backend: Backend) -> None:
+    """Immediately if the host sees it, otherwise by the step; a number's square may overflow."""
     parameters, gradients, loss = problem(backend)
     optimizer, store = SGD(parameters, 0.1), loss.backward()
     store.accumulate(parameters[2], tensor(np.full(7, value, np.float32), backend=backend))
@@ -156,7 +156,7 @@ def test_a_norm_that_is_not_finite_is_named(value: float, backend: Backend) -> N
         assert all((store[p].numpy() == g).all() for i, (p, g) in enumerate(pairs) if i != 2)
 
 
-def test_what_is_not_owned_may_be_anything(backend: Backend) -> None:
+def test_unowned_gradients_may_be_anything(backend: Backend) -> None:
     parameters, gradients, loss = problem(backend)
     optimizer, store = SGD(parameters[1:], 0.1), loss.backward()
     store.accumulate(parameters[0], tensor(np.nan, backend=backend))
@@ -180,7 +180,7 @@ def test_what_is_not_owned_may_be_anything(backend: Backend) -> None:
 )
 def test_limits(clip: str, limit: Any, error: type[Exception], backend: Backend) -> None:
     if (clip, limit) == ("norm", float("inf")):
-        return  # which measures
+        return  # infinity only measures
     parameters, gradients, loss = problem(backend)
     optimizer, store = SGD(parameters, 0.1), loss.backward()
     with pytest.raises(error, match=f"max_{clip}"):

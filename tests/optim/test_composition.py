@@ -1,4 +1,4 @@
-"""Every optimizer of the table with every option that all of them take: what each option means."""
+"""Every optimizer of the table with every common option."""
 
 from __future__ import annotations
 
@@ -117,8 +117,8 @@ def test_a_loss_scale_changes_no_bit(name: str, clip: str | None) -> None:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_clipping_within_is_clipping_before(name: str) -> None:
-    """To the bit for single elements; a norm is summed up in another order."""
+def test_clipping_in_the_update_equals_clipping_first(name: str) -> None:
+    """Bit for bit for single elements; a norm is summed in another order."""
     for clip in ("norm", "value"):
         within = stepped(name, clip=CLIPS[clip])
         before = ROWS[name](parameters())
@@ -136,7 +136,7 @@ def test_clipping_within_is_clipping_before(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_going_up_is_going_down_the_other_way(name: str) -> None:
+def test_maximizing_is_minimizing_the_negative(name: str) -> None:
     assert bits(stepped(name, maximize=True)) == bits(stepped(name, factor=-1.0))
 
 
@@ -158,8 +158,8 @@ def test_the_average_is_that_of_the_parameters(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_refused_step_leaves_no_trace_and_a_saved_run_goes_on(name: str) -> None:
-    """With everything that can be together, and in the middle a move to another backend."""
+def test_a_refused_step_leaves_no_trace_and_a_saved_run_resumes(name: str) -> None:
+    """With all options that work together, and a move to another backend in the middle."""
     has_average = issubclass(ROWS[name].kind, AveragingOptimizer)
 
     def options() -> dict[str, Any]:
@@ -195,13 +195,11 @@ def test_memory_is_as_planned(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, row in ROWS.items() if not row.is_elementwise])
-def test_what_looks_at_whole_tensors_does_the_same_on_every_backend(
-    name: str, backend: Backend
-) -> None:
-    """What looks at single elements is one kernel, which other tests hold to NumPy's."""
+def test_optimizers_of_whole_tensors_agree_on_every_backend(name: str, backend: Backend) -> None:
+    """Elementwise optimizers are one kernel, which other tests compare with NumPy's."""
     for clip in CLIPS.values():
         options: dict[str, Any] = {"master_weights": True, "clip": clip, "compensated": True}
-        if name == "SOAP":  # larger factors are singular, and which basis they have is rounding
+        if name == "SOAP":  # larger factors are singular, so rounding decides their basis
             options["max_precondition_dim"] = 6
         wanted = stepped(name, dtype=float16, average=EMA(0.9), **options)
         optimizer = ROWS[name](parameters(backend, float16), average=EMA(0.9), **options)
@@ -222,7 +220,7 @@ def test_what_looks_at_whole_tensors_does_the_same_on_every_backend(
 
 @pytest.mark.parametrize("name", PACKED)
 def test_state_in_8_bits(name: str, backend: Backend) -> None:
-    """Near to float32 after some steps, of the planned size, and a refused step leaves no trace."""
+    """Close to float32 after some steps, of the planned size, and unchanged by a refused step."""
     draw = np.random.default_rng(7)
     start = draw.normal(size=(70, 80)).astype(np.float32)
     target = tensor(draw.normal(size=(70, 80)), backend=backend)
@@ -241,10 +239,10 @@ def test_state_in_8_bits(name: str, backend: Backend) -> None:
         runs.append(w.numpy() - start)
     state = optimizer.state_dict()["parameters"]["w"]["state"]
     plain = {part for part in state if part.split(".")[-1] not in ("codes", "scales")}
-    # Numbers that all parameters share are not packed, nor the start that they are compared with.
+    # Numbers shared by all parameters are not packed, nor is the start that p is compared with.
     assert plain <= ({"d", "d_max", "numerator", "p0"} if row.is_joint else set())
     assert len(plain) < len(state)
-    # A step size that is found from sums over what is packed takes part in its error.
+    # A step size estimated from sums over packed state shares its error.
     share = 0.2 if row.is_joint else 0.05
     assert np.linalg.norm(runs[1] - runs[0]) < share * np.linalg.norm(runs[0])
     assert runs[0].any()

@@ -1,4 +1,4 @@
-"""What an optimizer is made of, what it refuses, and that grouping and order do not matter."""
+"""Making an optimizer: what it refuses, and that grouping and order do not matter."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from rumus.tensor import (
     zeros,
 )
 
-# Others take sums over all parameters, group by group and on a GPU in their order, and need every
+# The others sum over all parameters, group by group and on a GPU in their order, and need every
 # gradient.
 SEPARATE: Final = [kind for kind, row in ROWS.items() if not row.is_joint]
 SHAPES: Final = ((), (3,), (64,), (65,), (2, 3), (5, 13), (1,))
@@ -141,12 +141,12 @@ def test_frozen_parameters_are_not_claimed(backend: Backend) -> None:
         (iter(()), ValueError, "no parameters"),
         ("weights", TypeError, "sequence of parameters.*str"),
         (b"weights", TypeError, "sequence of parameters.*bytes"),
-        ([zeros((2,))], TypeError, "number 0 is Tensor"),
+        ([zeros((2,))], TypeError, "item 0 is Tensor"),
         (zeros((2,)), TypeError, "Tensor"),
-        ([1.0], TypeError, "number 0 is float"),
-        ([None], TypeError, "number 0 is NoneType"),
-        ([np.zeros(2)], TypeError, "number 0 is ndarray"),
-        ({"w": 1}, TypeError, "number 0 is str"),
+        ([1.0], TypeError, "item 0 is float"),
+        ([None], TypeError, "item 0 is NoneType"),
+        ([np.zeros(2)], TypeError, "item 0 is ndarray"),
+        ({"w": 1}, TypeError, "item 0 is str"),
         (None, TypeError, "NoneType"),
         (3, TypeError, "int"),
     ],
@@ -166,7 +166,7 @@ def test_mixtures_and_bare_parameters(backend: Backend) -> None:
     with pytest.raises(TypeError, match="Parameter"):
         SGD(bare, 0.1)
     tensors: Any = [a, b * 1.0]
-    with pytest.raises(TypeError, match="number 1 is Tensor"):
+    with pytest.raises(TypeError, match="item 1 is Tensor"):
         SGD(tensors, 0.1)
     assert a.owner is None
     with pytest.raises(ValueError, match="group 1 has no parameters"):
@@ -293,7 +293,7 @@ def test_bad_hyper_parameters_of_a_group() -> None:
     assert w.owner is None
 
 
-def test_a_group_is_not_changed_by_who_owns_it() -> None:
+def test_owning_a_group_does_not_change_it() -> None:
     w, frozen = Parameter([1.0], name="w"), Parameter([1.0], name="f", requires_grad=False)
     group = ParameterGroup([w, frozen], lr=0.5)
     optimizer = SGD([group], 0.1)

@@ -1,9 +1,9 @@
 """Every optimizer with its defaults on two problems that are hard in different ways.
 
 Rosenbrock's valley is curved; the quadratic is a hundred times steeper in one direction than in
-another. Losses are relative to the first. Steps by the gradient itself, not by its direction, need
-a problem of their scale: the valley's loss is divided by 1000 for schedule-free SGD, whose default
-learning rate is 1, and by 20 for ASGD.
+another. Losses are relative to the first. Steps along the gradient itself, not its direction, need
+a problem of a suitable scale: the valley's loss is divided by 1000 for schedule-free SGD, whose
+default learning rate is 1, and by 20 for ASGD.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def quadratic(p: Real) -> tuple[float, Real]:
 
 
 def final_loss(kind: type[FusedOptimizer[Any]], problem: Problem, start: Real) -> float:
-    """The loss after training, relative to the first; of the average where there is one."""
+    """The loss after training, relative to the first; the average's if there is one."""
     backend: Backend = NumpyBackend()
     w = Parameter(start, dtype=float64, backend=backend)
     optimizer = kind([w])  # type: ignore[call-arg]

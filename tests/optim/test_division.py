@@ -1,6 +1,6 @@
-"""Processes that divide an optimizer's state have, together, the bits of one that has all of it.
+"""Processes that divide an optimizer's state give the same bits as one with the whole state.
 
-Threads stand for the processes.
+Threads stand in for the processes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SHAPES = ((300, 7), (5,), (40, 40))
 
 
 class Parts:
-    """The division of one of the threads."""
+    """The division of one thread."""
 
     def __init__(self, number: int, meet: Barrier, shared: list[Any]) -> None:
         self.number, self.meet, self.shared = number, meet, shared
@@ -76,7 +76,7 @@ def parameters(is_half: bool, backend: Backend) -> list[Parameter]:
 
 
 def stepped(optimizer: FusedOptimizer[Any], division: Parts | None) -> dict[str, Any]:
-    """Do some steps; return what is saved, and the parameters where they are evaluated."""
+    """Do some steps; return the saved state, and the evaluated parameters."""
     draw = np.random.default_rng(1)
     state = None
     for step in range(STEPS):
@@ -91,7 +91,7 @@ def stepped(optimizer: FusedOptimizer[Any], division: Parts | None) -> dict[str,
                 division.collect(segment.arena.backend, segment.arena.values)
         if step == 1:
             state = optimizer.state_dict()
-            optimizer.load_state_dict(state)  # which keeps what belongs here
+            optimizer.load_state_dict(state)  # which keeps only its own part
     found = {"state": optimizer.state_dict(), "p": [p.numpy() for p in optimizer.parameters]}
     if optimizer.has_average:
         with optimizer.eval_params():
@@ -118,7 +118,7 @@ def test_divided_state_changes_no_bit(name: str, backend: Backend) -> None:
         np.testing.assert_equal(found, expected)
     numbers = sum(
         4 * s.state[name].size for s in whole.segments for name in s.shapes
-    )  # each has all
+    )  # each has all of it
     assert sum(state for _, state in runs) == whole.memory().state + (SIZE - 1) * numbers
 
 
@@ -132,7 +132,7 @@ def test_divided_state_changes_no_bit(name: str, backend: Backend) -> None:
         (lambda p: AdamW(p, 0.1, state_dtype="8bit"), "blocks of 8-bit codes"),
     ],
 )
-def test_what_looks_at_whole_tensors_is_refused(make: Make, why: str) -> None:
+def test_optimizers_of_whole_tensors_are_refused(make: Make, why: str) -> None:
     p = [Parameter(np.ones((64, 64), np.float32), name="p")]
     optimizer = make(p)
     with pytest.raises(TypeError, match=rf"the state of .* cannot be divided: .*{why}"):
@@ -149,5 +149,5 @@ def test_a_moved_optimizer_stays_divided() -> None:
     parts.collect = lambda backend, whole: None  # type: ignore[method-assign]
     optimizer.move(optimizer.parameters, NumpyBackend())
     assert optimizer.memory().state <= before / SIZE
-    with pytest.raises(TypeError, match="it is divided already"):
+    with pytest.raises(TypeError, match="it is already divided"):
         optimizer.divide(parts)

@@ -1,4 +1,4 @@
-"""What the docstrings and the README of rumus.optim show is what happens."""
+"""The docstrings and the README of rumus.optim show what happens."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_every_public_name_is_there_and_nothing_else() -> None:
     assert set(rumus.optim.__all__) <= set(dir(rumus.optim))
     assert set(rumus.optim._HOMES) | {"rules"} == set(rumus.optim.__all__)
     inside = {module.name for module in pkgutil.iter_modules(rumus.optim.__path__)}
-    assert set(rumus.optim.__all__) & inside == {"rules"}  # it would hide any other name
+    assert set(rumus.optim.__all__) & inside == {"rules"}  # it would hide any other such name
     with pytest.raises(AttributeError, match=r"rumus.optim has no attribute 'AdanW'"):
         _ = rumus.optim.AdanW  # type: ignore[attr-defined]
 
@@ -57,7 +57,7 @@ def test_a_public_name_is_the_same_object_wherever_it_comes_from() -> None:
         ("from rumus.optim import AdamW", {"options", "engine", "algorithms", "rules"}),
     ],
 )
-def test_only_what_is_asked_for_is_imported(statement: str, loaded: set[str]) -> None:
+def test_only_requested_modules_are_imported(statement: str, loaded: set[str]) -> None:
     code = f"{statement}\nimport sys\nprint(*(n for n in sys.modules if n.count('.') == 2))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     names = [name.split(".") for name in run.stdout.split()]

@@ -1,4 +1,4 @@
-"""Gradients at which a quotient, a root or a product could go wrong in float32."""
+"""Gradients for which a quotient, a root or a product could go wrong in float32."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rumus.tensor import Backend, NumpyBackend, Parameter, tensor
 
 
 def trained(optimizer: FusedOptimizer[Any], w: Parameter, gradient: Any, steps: int = 20) -> Any:
-    """The parameter after steps with the same gradient."""
+    """The parameter after steps with a constant gradient."""
     factor = tensor(np.asarray(gradient, np.float32), backend=w.backend)
     for _ in range(steps):
         optimizer.step((w * factor).sum().backward())
@@ -31,9 +31,9 @@ def test_a_step_takes_a_gradient_store(given: Any) -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_no_gradient_no_step(kind: type[FusedOptimizer[Any]], backend: Backend) -> None:
-    """Where the gradient is 0 from the beginning nothing moves but by a decay, and stays finite."""
+    """If the gradient is always 0, nothing moves except by decay, and everything stays finite."""
     w = Parameter([1.0, -2.0, 0.0], name="w", backend=backend)
-    # By default, theirs. LAMB goes its whole way if only the decay says where to.
+    # The default decay, if any. LAMB takes a full step if only the decay gives a direction.
     decays = {
         "AdamW": 3e-4,
         "AdEMAMix": 3e-4,
@@ -58,7 +58,7 @@ def test_no_gradient_no_step(kind: type[FusedOptimizer[Any]], backend: Backend) 
 def test_gradients_of_any_size(
     kind: type[FusedOptimizer[Any]], size: float, backend: Backend
 ) -> None:
-    """They go down, and neither overflow nor vanish into NaN; SGD has no bound to test."""
+    """They lead downhill without overflow or NaN; SGD is not bounded, so it is not tested."""
     w = Parameter([1.0, -2.0], name="w", backend=backend)
     after = trained(kind([w]), w, [size, -size])  # type: ignore[call-arg]
     assert np.isfinite(after).all()
@@ -68,7 +68,7 @@ def test_gradients_of_any_size(
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_a_variance_does_not_fall_below_0(momentum: float, backend: Backend) -> None:
-    """For a gradient that does not change, v - m^2 is 0 except for rounding of either sign."""
+    """For a constant gradient, v - m^2 is 0 up to rounding of either sign."""
     draw = np.random.default_rng(0)
     w = Parameter(np.zeros(257), name="w", backend=backend)
     optimizer = RMSprop([w], alpha=0.5, eps=1.0, centered=True, momentum=momentum)
@@ -77,7 +77,7 @@ def test_a_variance_does_not_fall_below_0(momentum: float, backend: Backend) -> 
 
 @pytest.mark.parametrize("size", [1e-30, 1e30])
 def test_only_the_sign_counts(size: float, backend: Backend) -> None:
-    """Rprop's product of two gradients would be 0 or infinite in float32; their signs are not."""
+    """In float32 Rprop's product of two gradients would be 0 or infinite; their signs are not."""
     small, plain = (Parameter([1.0, 1.0], name=n, backend=backend) for n in ("small", "plain"))
     found = trained(Rprop([small]), small, [size, -size], steps=5)
     assert found.tolist() == trained(Rprop([plain]), plain, [1.0, -1.0], steps=5).tolist()
@@ -88,7 +88,7 @@ def test_only_the_sign_counts(size: float, backend: Backend) -> None:
 
 @pytest.mark.parametrize("decoupled", [False, True])
 def test_radam_without_eps_before_it_adapts(decoupled: bool, backend: Backend) -> None:
-    """PyTorch has [1.0, 0.9]: where v is 0 it is not yet divided by."""
+    """PyTorch gives [1.0, 0.9] too: a v of 0 is not divided by yet."""
     w = Parameter([1.0, 1.0], name="w", backend=backend)
     optimizer = RAdam([w], 0.1, eps=0.0, decoupled_weight_decay=decoupled, nonfinite="propagate")
     np.testing.assert_allclose(trained(optimizer, w, [0.0, 1.0], steps=1), [1.0, 0.9], rtol=1e-6)

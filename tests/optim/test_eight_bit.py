@@ -1,4 +1,4 @@
-"""State in 8-bit codes: what it costs, what it changes, and that the laws hold for it."""
+"""State in 8-bit codes: its size, its effect, and that the laws hold."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ KINDS: Final[dict[str, Make]] = {"Adam": Adam, "AdamW": AdamW, "Lion": Lion}
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is unpacked at once is less than a parameter."""
+    """Pieces that are unpacked at a time are smaller than a parameter."""
     monkeypatch.setattr(packed_state, "AT_ONCE", 1024)
 
 
@@ -65,7 +65,7 @@ def parameters(
 
 
 def gradients(owned: list[Parameter], t: int, spoilt: float = 0.0) -> GradientStore:
-    """Gradients of several magnitudes. spoilt: what is added to one of them."""
+    """Gradients of several magnitudes. spoilt: added to one of them."""
     grads = GradientStore()
     for p in owned:
         random = np.random.default_rng([t, p.size])
@@ -76,7 +76,7 @@ def gradients(owned: list[Parameter], t: int, spoilt: float = 0.0) -> GradientSt
 
 
 def bits(optimizer: FusedOptimizer[Any]) -> dict[str, Any]:
-    """Parameters and state, bit by bit."""
+    """The bits of parameters and state."""
     entries = optimizer.state_dict()["parameters"]
     values = {name: p.numpy().tobytes() for name, p in optimizer.named_parameters()}
     return {
@@ -96,7 +96,7 @@ def trained(make: Make, owned: list[Parameter], steps: range, **options: Any) ->
     return optimizer
 
 
-# What there is
+# Layout
 
 
 def test_small_parameters_keep_float32(backend: Backend) -> None:
@@ -127,7 +127,7 @@ def test_memory(name: str, backend: Backend) -> None:
     assert state < 0.32 * usual.state
 
 
-def test_who_has_it(backend: Backend) -> None:
+def test_supported_optimizers(backend: Backend) -> None:
     owned = parameters(backend, (5000,))
     with pytest.raises(TypeError, match=r'Adan.*leave state_dtype="8bit" out'):
         Adan(owned, state_dtype="8bit")
@@ -140,16 +140,16 @@ def test_who_has_it(backend: Backend) -> None:
     assert set(optimizer.state_dict()["parameters"]["p5000"]["state"]) == {
         f"{part}.{kind}" for part in ("m", "v", "v_max") for kind in ("codes", "scales")
     }
-    with pytest.raises(TypeError, match="no state in 8 bits"):
+    with pytest.raises(TypeError, match="no 8-bit state"):
         torch_state(optimizer, ["p5000"])
 
 
-# What it changes
+# Effect
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_run_is_near_to_that_of_float32(name: str, backend: Backend) -> None:
-    """200 steps on a quadratic with curvatures from 0.001 to 1; the losses are relative."""
+    """200 steps on a quadratic with curvatures from 0.001 to 1; losses are relative."""
     size, make = 4096, KINDS[name]
     curvatures = np.random.default_rng(1).permutation(np.geomspace(1e-3, 1, size))
     curvatures = curvatures.astype(np.float32)
@@ -165,7 +165,7 @@ def test_a_run_is_near_to_that_of_float32(name: str, backend: Backend) -> None:
 
 
 def valley(p: Real) -> tuple[float, Real]:
-    """Rosenbrock's function at [n, 2] points: the mean, and the gradient of the sum."""
+    """Rosenbrock's function at [n, 2] points: its mean, and the gradient of its sum."""
     x, y = p.T
     across = y - x * x
     gradient = np.stack([-2 * (1 - x) - 400 * x * across, 200 * across], 1)
@@ -188,7 +188,7 @@ def test_rosenbrock() -> None:
 
 
 def test_small_squares_do_not_make_large_steps(backend: Backend) -> None:
-    """An average of squares that rounding makes 0 would leave eps alone to divide by."""
+    """If rounding made an average of squares 0, only eps would be left in the divisor."""
     w = Parameter(np.zeros(4096), name="w", backend=backend)
     optimizer = Adam([w], 1e-3, state_dtype="8bit")
     g = np.geomspace(1e-6, 1, 4096).astype(np.float32).reshape(-1, 256).T.reshape(-1)
@@ -248,14 +248,14 @@ def test_with_clipping_and_an_average(clip: Any, backend: Backend) -> None:
     assert bits(optimizer) == before
 
 
-# Saved, moved
+# Saving and moving
 
 
 OPTIONS: Final[dict[str, Any]] = {"lr": warmup(3).then(0.01), "state_dtype": "8bit"}
 
 
 def some(owned: list[Parameter]) -> list[ParameterGroup]:
-    """Groups, of which one is optional."""
+    """Groups, one of them optional."""
     return [
         ParameterGroup(owned[:2], weight_decay=0.0),
         ParameterGroup(owned[2:], optional=True),
@@ -263,7 +263,7 @@ def some(owned: list[Parameter]) -> list[ParameterGroup]:
 
 
 @pytest.mark.usefixtures("small_pieces")
-def test_saved_and_loaded_it_goes_on_bit_by_bit(backend: Backend) -> None:
+def test_it_resumes_bit_for_bit(backend: Backend) -> None:
     owned, others = parameters(backend), parameters(backend)
     still, resumed = AdamW(some(owned), **OPTIONS), AdamW(some(others), **OPTIONS)
     for t in range(4):
@@ -293,7 +293,7 @@ def test_a_state_of_another_kind_is_refused(backend: Backend) -> None:
 
 
 @pytest.mark.usefixtures("small_pieces")
-def test_a_move_takes_the_same_bits_along(backend: Backend) -> None:
+def test_a_move_keeps_the_bits(backend: Backend) -> None:
     owned = parameters(NumpyBackend())
     optimizer = trained(AdamW, owned, range(3))
     before = bits(optimizer)
@@ -305,12 +305,12 @@ def test_a_move_takes_the_same_bits_along(backend: Backend) -> None:
     stay = parameters(NumpyBackend())
     trained(AdamW, stay, range(5))
     for p, q in zip(owned, stay, strict=True):
-        difference = abs(p.numpy() - q.numpy())  # a rounding may lead to another code
+        difference = abs(p.numpy() - q.numpy())  # rounding may lead to another code
         assert difference.max() < 2e-3
         assert np.median(difference) < 1e-6
 
 
-# The laws
+# Laws
 
 
 @pytest.mark.usefixtures("small_pieces")

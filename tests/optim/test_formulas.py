@@ -1,6 +1,6 @@
-"""Every optimizer and every option against formulas written out in NumPy float64.
+"""Every optimizer and every option against formulas in NumPy float64.
 
-The gradients are given (the loss is linear), so that only the update is under test.
+The gradients are given (the loss is linear), so only the update is under test.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ Real = NDArray[Any]
 STEPS: Final = 200
 SHAPES: Final = ((), (1,), (7,), (3, 5), (2, 1, 3), (257,), (65, 3))
 LARGE: Final = ((129, 131), (11,))  # beyond the size from which numba compiles a loop
-COMPILED: Final = (16_411,)  # the same in one
+COMPILED: Final = (16_411,)  # the same parameters in one group
 
 
 def value(hyper: Any, t: int) -> float:
-    """A hyperparameter at step t, 1 at the first."""
+    """A hyperparameter at step t, counted from 1."""
     return float(hyper(t) if callable(hyper) else hyper)
 
 
@@ -363,7 +363,7 @@ def expected_adafactor(
     weight_decay: Any = 0.0,
     maximize: bool = False,
 ) -> Real:
-    """With a matrix for v, as in the paper; what has one axis is a column without a mean."""
+    """With v as a matrix, as in the paper; a tensor with one axis is a column without a mean."""
     rows = columns = v = np.zeros(())
     for t, given in enumerate(gradients, 1):
         g = -given if maximize else given
@@ -482,7 +482,7 @@ def expected_ademamix(
         g = -given if maximize else given
         mixed = alpha if t_alpha is None else min(t * alpha / t_alpha, alpha)
         beta3 = betas[2]
-        if t_beta3 is not None:  # as the paper writes it
+        if t_beta3 is not None:  # in the paper's notation
             share = t / t_beta3
             slower = np.exp(first * last / ((1 - share) * last + share * first))
             beta3 = min(slower, betas[2]) if share < 1 else betas[2]
@@ -555,7 +555,7 @@ def expected_prodigy(
     safeguard_warmup: bool = False,
     maximize: bool = False,
 ) -> Real:
-    """p and the gradients: of all parameters together."""
+    """p and the gradients: those of all parameters, concatenated."""
     m, v, s, start = np.zeros_like(p), np.zeros_like(p), np.zeros_like(p), p
     d, d_max, numerator = d0, d0, 0.0
     beta3 = np.sqrt(betas[1]) if beta3 is None else beta3
@@ -589,7 +589,7 @@ def expected_dadapt_adam(
     bias_correction: bool = False,
     maximize: bool = False,
 ) -> Real:
-    """p and the gradients: of all parameters together."""
+    """p and the gradients: those of all parameters, concatenated."""
     m, v, s = np.zeros_like(p), np.zeros_like(p), np.zeros_like(p)
     d, numerator, b = d0, 0.0, np.sqrt(betas[1])
     for t, given in enumerate(gradients, 1):
@@ -618,7 +618,7 @@ def expected_adopt(
     maximize: bool = False,
 ) -> Real:
     m, v = np.zeros_like(p), np.zeros_like(p)
-    for t, given in enumerate(gradients):  # as in the paper: the step 0 only starts v
+    for t, given in enumerate(gradients):  # as in the paper: its step 0 only initializes v
         g = -given if maximize else given
         if not decoupled_weight_decay:
             g = g + weight_decay * p
@@ -648,7 +648,7 @@ def expected_schedule_free(
     maximize: bool = False,
     averaged: bool = False,
 ) -> Real:
-    """The three points of the paper, each kept; with `betas` the direction is that of AdamW."""
+    """The paper's three points, all kept; with `betas` the direction is AdamW's."""
     beta1 = beta1 if betas is None else betas[0]
     x, y, z, v = p, p, p, np.zeros_like(p)
     largest = total = 0.0
@@ -1029,12 +1029,12 @@ CASES: Final[dict[str, tuple[type[Optimizer[Any]], Expected, dict[str, Any]]]] =
 }
 
 
-# Those of which a number of all parameters is a part.
+# Those with a number that is shared by all parameters.
 JOINT: Final = (expected_prodigy, expected_dadapt_adam)
 
 
 class Problem:
-    """Parameters, and for each of them a gradient at each step, random but given."""
+    """Parameters, and for each one gradients at every step, random but given."""
 
     def __init__(self, shapes: Sequence[tuple[int, ...]], dtype: DType, backend: Backend) -> None:
         generator = np.random.default_rng(7)
@@ -1063,8 +1063,8 @@ class Problem:
     def errors(self, expected: Expected, options: Sequence[dict[str, Any]]) -> list[float]:
         """The error of each parameter in the 2-norm, relative to the larger of start and end.
 
-        What was rounded on the way is as large as the numbers were there: one that has come near 0
-        keeps the errors of when it was not.
+        Rounding errors are as large as the numbers were at the time, so a parameter that has come
+        close to 0 keeps earlier, larger errors.
         """
         found = []
         rows = zip(self.parameters, self.start, self.gradients, options, strict=True)
@@ -1078,7 +1078,7 @@ class Problem:
         return found
 
     def _together(self) -> tuple[list[Any], list[Real], list[list[Real]]]:
-        """All parameters, their starts and their gradients as those of one vector."""
+        """All parameters, with their starts and gradients, as one vector."""
 
         def joined(parts: Sequence[Real]) -> Real:
             return np.concatenate([part.ravel() for part in parts])
@@ -1240,7 +1240,7 @@ AVERAGING: Final[dict[str, tuple[type[AveragingOptimizer[Any]], Expected, dict[s
 
 @pytest.mark.parametrize("name", list(AVERAGING))
 def test_averages(name: str, backend: Backend, widest: DType) -> None:
-    """What `eval_params` shows, for two groups of which one has options of its own."""
+    """What `eval_params` shows, for two groups, one of which has its own options."""
     kind, expected, options = AVERAGING[name]
     problem = Problem(SHAPES[1:], widest, backend)
     own: dict[str, Any] = {"weight_decay": 0.05}
@@ -1260,5 +1260,5 @@ def test_averages(name: str, backend: Backend, widest: DType) -> None:
 
 
 def test_there_is_every_optimizer() -> None:
-    own = {Muon, SOAP}  # test_muon.py and test_soap.py have them
+    own = {Muon, SOAP}  # test_muon.py and test_soap.py test them
     assert {kind for kind, _, _ in CASES.values()} == set(KINDS) - own

@@ -1,4 +1,4 @@
-"""Groups: learning rates that are scaled, decay for matrices only, and what is said about them."""
+"""Groups: scaled learning rates, decay only for matrices, and their description."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_decay_for_matrices_keeps_what_a_group_says(backend: Backend) -> None:
         AdamW([Parameter([1.0])], decay=wrong)
 
 
-def test_describe_says_who_is_where() -> None:
+def test_describe_shows_the_groups() -> None:
     weight = Parameter(np.ones((2, 3), np.float32), name="weight")
     bias = Parameter(np.ones(3, np.float32), name="bias", role="bias")
     named: Parameters[Any] = Parameters({"layer.weight": weight, "layer.bias": bias})
@@ -129,7 +129,7 @@ def test_describe_warns_of_a_decay_that_vanishes() -> None:
     assert "warning" in text(AdamW, 7e-6, 1e-2, lr_scale=0.5)
     assert "warning" not in text(AdamW, 5e-6, 0.0)
     assert "warning" not in text(AdamW, 5e-6, 1e-2, np.float64)
-    assert "warning" not in text(Adam, 5e-6, 1e-2)  # there it is added to the gradient
+    assert "warning" not in text(Adam, 5e-6, 1e-2)  # there it is part of the gradient
     w = Parameter([1.0], name="w", dtype=float32)
     optimizer = AdamW([w], linear(1e-2, 1e-6, 2))
     assert "warning" not in optimizer.describe()

@@ -1,4 +1,4 @@
-"""What docs/optimizers.md shows is what happens."""
+"""docs/optimizers.md shows what happens."""
 
 from __future__ import annotations
 

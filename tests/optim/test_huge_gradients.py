@@ -1,6 +1,6 @@
-"""Finite gradients whose squares are not: seen before a step as infinite ones are, or harmless.
+"""Finite gradients with infinite squares: refused before a step like infinite ones, or harmless.
 
-Without that the state would be infinite for ever, and the parameter NaN or never moved again.
+Otherwise the state would stay infinite, and the parameter would be NaN or never move again.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def test_a_huge_gradient_is_refused_or_does_no_harm(
         assert (w.numpy() != after).all()
 
 
-def test_what_is_skipped_leaves_no_trace(backend: Backend) -> None:
+def test_skipped_steps_leave_no_trace(backend: Backend) -> None:
     found = []
     for values in ((1.0, 1e21, 2.0, 5e18, 3.0), (1.0, 2.0, 3.0)):
         w = parameter(backend)
@@ -89,7 +89,7 @@ def test_just_under_the_limit_is_a_step(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("clip", [ClipValue(1.0), ClipNorm(1.0), ClipNorm(1.0, per="tensor")])
-def test_what_is_clipped_before_may_be_large(clip: Any, backend: Backend) -> None:
+def test_gradients_clipped_first_may_be_large(clip: Any, backend: Backend) -> None:
     w = Parameter([1.5], name="w", backend=backend)
     optimizer = Adam([w], 0.1, clip=clip)
     optimizer.step(store_of(w, 1e19))
@@ -105,7 +105,7 @@ def test_float64_has_room_for_more() -> None:
         optimizer.step(store_of(w, 1e154))
 
 
-def test_float16_has_none_that_cannot_be_squared(backend: Backend) -> None:
+def test_every_float16_number_can_be_squared(backend: Backend) -> None:
     w = parameter(backend, float16)
     optimizer = AdamW([w], 0.1, master_weights=True, weight_decay=0.0)
     optimizer.step(store_of(w, 65504.0))
@@ -114,8 +114,8 @@ def test_float16_has_none_that_cannot_be_squared(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("value", [1e18, 1e21, 1e30])
-def test_agc_limits_what_cannot_be_squared(value: float, backend: Backend) -> None:
-    """With nonfinite="propagate" nothing is refused, so that the factor has to be right."""
+def test_agc_limits_gradients_that_cannot_be_squared(value: float, backend: Backend) -> None:
+    """With nonfinite="propagate" nothing is refused, so the factor must be right."""
     w, p = parameter(backend), parameter(NumpyBackend(), np.float64)
     for each in (w, p):
         optimizer = SGD([each], 1.0, clip=AGC(0.1), nonfinite="propagate")

@@ -1,4 +1,4 @@
-"""The laws of ownership, as properties: what an optimizer refuses leaves not one bit changed."""
+"""The laws of ownership, as properties: a refused operation changes not a single bit."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ laws = settings.get_profile("laws")
 
 @dataclass(frozen=True)
 class Plan:
-    """A random collection of parameters in groups, and how far it was trained already."""
+    """A random collection of parameters in groups, and the steps trained so far."""
 
     kind: str
     groups: tuple[tuple[Shape, ...], ...]
     warmup: int
     seed: int
-    victim: int  # the position of the parameter to which something happens
+    victim: int  # the position of the affected parameter
 
     @property
     def count(self) -> int:
@@ -94,7 +94,7 @@ plans = st.builds(
 
 
 class Run:
-    """A plan carried out: parameters, their optimizer, and one parameter that is nobody's."""
+    """A plan carried out: parameters, their optimizer, and one parameter without an owner."""
 
     def __init__(self, plan: Plan, backend: Backend, **options: Any) -> None:
         self.plan, self.backend = plan, backend
@@ -120,7 +120,7 @@ class Run:
             self.step(t)
 
     def loss(self, t: int, without: Parameter | None = None) -> Tensor:
-        """A loss with a random gradient for everything but `without`, the same for the same t."""
+        """A loss with a random gradient for everything except `without`, reproducible from t."""
         draw = np.random.default_rng([self.plan.seed, t])
         total = (self.stranger * self.constant(draw.normal(size=3))).sum()
         for parameter in self.parameters:
@@ -136,7 +136,7 @@ class Run:
         self.optimizer.step(self.loss(t).backward())
 
     def snapshot(self, store: GradientStore | None = None) -> Snapshot:
-        """Every bit: parameters, state, counters and what a store holds."""
+        """Every bit: parameters, state, counters and a store's contents."""
         return snapshot(self.optimizer, [*self.parameters, self.stranger], store)
 
 
@@ -157,7 +157,7 @@ def snapshot(
 
 
 def held(store: GradientStore, parameter: Parameter) -> Any:
-    """A gradient as NumPy, also one that came from another backend than the parameter's."""
+    """A gradient as NumPy, possibly from another backend than the parameter's."""
     array = store.array(parameter)
     return array if isinstance(array, np.ndarray) else parameter.backend.download(array)
 
@@ -189,7 +189,7 @@ def everything_missing(run: Run, t: int) -> Iterator[Any]:
 
 
 def not_finite(run: Run, t: int, value: float) -> Iterator[Any]:
-    """Whoever decides on a device has drained the store before the host can know."""
+    """A device that decides on its own has drained the store before the host can know."""
     store = poisoned(run, t, value)
 
     def step() -> None:
@@ -210,7 +210,7 @@ def infinite(run: Run, t: int) -> Iterator[Any]:
 
 
 def foreign_array(run: Run, t: int, array: Any, backend: Backend) -> Iterator[Any]:
-    """No public way puts such a gradient into a store: `accumulate` refuses it first."""
+    """No public function puts such a gradient into a store: `accumulate` refuses it first."""
     store = run.loss(t).backward()
     yield store, lambda: store.accumulate(run.victim, Tensor(array, backend))
     kept = store.array(run.victim), store._backends[run.victim.id]
@@ -287,7 +287,7 @@ def scalar_overflows(run: Run, t: int) -> Iterator[Any]:
 
 @contextmanager
 def failing(backend: Any, name: str, after: int, error: BaseException) -> Iterator[None]:
-    """A backend, or device, whose method raises when it was called `after` times."""
+    """Make a method of a backend or device raise after `after` calls."""
     real, calls = getattr(backend, name), []
 
     def method(*arguments: Any) -> Any:
@@ -302,13 +302,13 @@ def failing(backend: Any, name: str, after: int, error: BaseException) -> Iterat
 
 
 def fails_in(backend: Backend) -> tuple[Any, str]:
-    """Where a step can fail half-way: running a kernel; on a device only compiling one."""
+    """The method in which a step can fail halfway: running a kernel, or a device compiling one."""
     device = getattr(backend, "gpu", None)
     return (backend, "elementwise") if device is None else (device, "pipeline")
 
 
 def backend_fails(run: Run, t: int) -> Iterator[Any]:
-    """At the first group, the second and so on."""
+    """At the first group, the second, and so on."""
     where, name = fails_in(run.backend)
     for after in range(len(run.groups)):
         store = run.loss(t).backward()
@@ -321,7 +321,7 @@ def backend_fails(run: Run, t: int) -> Iterator[Any]:
 
 
 def interrupted_backend(run: Run, t: int) -> Iterator[Any]:
-    """An exception that is not an error: Ctrl-C where the optimizer cannot hold it back."""
+    """An exception that is not an error: Ctrl-C when the optimizer cannot delay it."""
     store = run.loss(t).backward()
     where, name = fails_in(run.backend)
 
@@ -375,13 +375,13 @@ FAILURES: Final[dict[str, tuple[Failure, type[BaseException], str]]] = {
 @pytest.mark.parametrize("name", list(FAILURES))
 @given(plan=plans)
 @laws
-def test_a_failure_changes_not_one_bit(name: str, backend: Backend, plan: Plan) -> None:
-    """Laws 3, 4, 6, 7 and 8: and the next good step is the one that would have been without it."""
+def test_a_failure_changes_no_bit(name: str, backend: Backend, plan: Plan) -> None:
+    """Laws 3, 4, 6, 7 and 8: and the next good step is the same as without the failure."""
     failure, error, message = FAILURES[name]
     run, good = Run(plan, backend), Run(plan, backend)
     t = plan.warmup
     pattern = message.replace("VICTIM", re.escape(run.victim.name))
-    (first, _), *_ = run.optimizer.groups[0].named  # matrices, where an optimizer divides them
+    (first, _), *_ = run.optimizer.groups[0].named  # matrices, if they are stepped differently
     pattern = pattern.replace("FIRST", re.escape(first))
     for store, act in failure(run, t):
         before = run.snapshot(store)
@@ -462,7 +462,7 @@ def test_law_1_an_optimizer_that_cannot_be_made_claims_nothing(backend: Backend)
     assert SGD([group], 0.1).parameters == (a, b)
 
 
-# Laws 2 and 5: what is drained, and what is left
+# Laws 2 and 5: what is drained, and what remains
 
 
 @given(plan=plans)
@@ -514,7 +514,7 @@ def test_law_5_a_finished_block_has_no_gradients_left(backend: Backend, plan: Pl
 def test_law_3_optional_parameters_count_for_themselves(
     backend: Backend, plan: Plan, present: list[bool]
 ) -> None:
-    """An optional parameter steps as if the steps without its gradient had not been."""
+    """An optional parameter steps as if the steps without its gradient had not happened."""
     run, alone = Run(plan, backend), Run(plan, backend)
     for each in (run, alone):
         each.optimizer.release()
@@ -564,7 +564,7 @@ def test_law_4_a_store_filled_again_can_be_used_again(backend: Backend) -> None:
 
 @given(plan=plans, bad=st.sets(st.integers(0, 4)), value=st.sampled_from([np.nan, np.inf, -np.inf]))
 @laws
-def test_law_8_skip_is_as_if_the_batch_had_never_been(
+def test_law_8_a_skipped_batch_leaves_no_trace(
     backend: Backend, plan: Plan, bad: set[int], value: float
 ) -> None:
     run, good = Run(plan, backend, nonfinite="skip"), Run(plan, backend, nonfinite="skip")
@@ -590,7 +590,7 @@ def test_law_8_skip_is_as_if_the_batch_had_never_been(
 def test_law_8_raise_applies_nothing_from_that_step_on(
     backend: Backend, plan: Plan, bad: int, later: int
 ) -> None:
-    """The error comes when the bad step's loss is read, at the latest; then all goes on."""
+    """The error comes at the latest when the bad step's loss is read; then training continues."""
     run, good = Run(plan, backend), Run(plan, backend)
     for t in range(bad):
         run.step(t)
@@ -615,17 +615,17 @@ def test_law_8_raise_applies_nothing_from_that_step_on(
 
 @given(plan=plans)
 @laws
-def test_law_8_propagate_looks_at_nothing(backend: Backend, plan: Plan) -> None:
+def test_law_8_propagate_checks_nothing(backend: Backend, plan: Plan) -> None:
     run = Run(plan, backend, nonfinite="propagate")
     with failing(backend, "first_not_finite", 0, RuntimeError("looked")):
         run.optimizer.step(poisoned(run, 3, np.nan))
     if plan.kind == "SOAP":  # the first step moves no matrix
         run.optimizer.step(run.loss(4).backward())
-    # A norm or a product of a tensor is NaN with any of its elements.
+    # The norm or product of a tensor is NaN if one of its elements is.
     spreads = plan.kind in ("LAMB", "LARS", "Adafactor", "StableAdamW", "MARS")
-    # These flatten what has more axes.
+    # These flatten tensors with more axes.
     spreads |= plan.kind in ("Muon", "SOAP") and run.victim.ndim >= 2
-    if ROWS[plan.kind].is_joint:  # the next step takes the number that all share, NaN now
+    if ROWS[plan.kind].is_joint:  # the next step uses the shared number, which is NaN now
         run.optimizer.step(run.loss(4).backward())
         assert all(np.isnan(p.numpy()).all() for p in run.parameters)
         return
@@ -635,7 +635,7 @@ def test_law_8_propagate_looks_at_nothing(backend: Backend, plan: Plan) -> None:
 
 @given(plan=plans)
 @laws
-def test_law_8_names_all_to_blame(backend: Backend, plan: Plan) -> None:
+def test_law_8_names_all_offenders(backend: Backend, plan: Plan) -> None:
     run = Run(plan, backend)
     store = run.loss(3).backward()
     for p in run.parameters:
@@ -652,10 +652,10 @@ def test_law_8_names_all_to_blame(backend: Backend, plan: Plan) -> None:
 
 @given(plan=plans, at=st.integers(0, 2), pieces=st.booleans())
 @laws
-def test_law_9_moving_takes_the_state_along(
+def test_law_9_state_moves_with_the_parameters(
     backend: Backend, plan: Plan, at: int, pieces: bool
 ) -> None:
-    """In either order, whole or in pieces: the run is the one that was never moved."""
+    """In either order, whole or in pieces: the run equals one that was never moved."""
     home = NumpyBackend()
     moved, still = Run(plan, home), Run(plan, backend)
     if at == 0:
@@ -680,7 +680,7 @@ def test_law_9_moving_takes_the_state_along(
 
 
 def close(first: Run, second: Run) -> None:
-    """Equal up to the rounding by which one backend may differ from another."""
+    """Equal up to the rounding in which backends may differ."""
     for p, q in zip(first.parameters, second.parameters, strict=True):
         np.testing.assert_allclose(p.numpy(), q.numpy(), rtol=2e-5, atol=2e-6)
 
@@ -692,7 +692,7 @@ def test_law_9_a_group_moved_in_part_is_refused_until_the_rest_follows(
 ) -> None:
     run, still = Run(plan, backend), Run(plan, backend)
     other = NumpyBackend()
-    # What lies in one arena moves together; Muon and SOAP have one for matrices, one for the rest.
+    # An arena moves as a whole; Muon and SOAP have one for matrices and one for the rest.
     arenas = [state_views([s], [s.state]).keys() for s in run.optimizer.segments]
     together = next(ids for ids in arenas if run.victim.id in ids)
     run.victim.move(other)
@@ -763,7 +763,7 @@ def test_law_10_a_resumed_run_is_bitwise_the_same(backend: Backend, plan: Plan, 
         q.assign(p.numpy())
     resumed.optimizer.load_state_dict(state)
     assert resumed.snapshot() == run.snapshot()
-    for entry in state["parameters"].values():  # neither saving nor loading may alias
+    for entry in state["parameters"].values():  # neither saving nor loading may share memory
         for array in entry["state"].values():
             array[...] = np.nan
     for t in range(seen, 4):
@@ -797,7 +797,7 @@ DAMAGES: Final[dict[str, tuple[Damage, str]]] = {
 @pytest.mark.parametrize("name", list(DAMAGES))
 @given(plan=plans)
 @laws
-def test_law_10_what_does_not_fit_is_not_loaded(name: str, backend: Backend, plan: Plan) -> None:
+def test_law_10_a_misfit_is_not_loaded(name: str, backend: Backend, plan: Plan) -> None:
     run, source = Run(plan, backend), Run(plan, backend)
     source.step(8)
     state = source.optimizer.state_dict()
@@ -838,7 +838,7 @@ def test_law_10_an_upload_that_fails_loads_nothing(backend: Backend) -> None:
 
 
 def test_law_10_parameters_of_one_segment_have_one_count(backend: Backend) -> None:
-    """An optional group may have stepped one parameter more often: that fits no shared count."""
+    """An optional group may have stepped one parameter more often, so no shared count fits."""
     a, b = (Parameter(np.ones(2), name=n, backend=backend) for n in "ab")
     optional = Adam([ParameterGroup([a, b], optional=True)], 0.1)
     optional.step((a * b).sum().backward())
@@ -902,12 +902,12 @@ def test_ctrl_c_waits_until_the_step_is_whole(backend: Backend, plan: Plan, skip
         with pytest.raises(KeyboardInterrupt):
             run.optimizer.step(store)
     assert signal.getsignal(signal.SIGINT) is handler
-    # Of what they prepare themselves:
+    # Steps that optimizers prepare themselves:
     axes = {"Adafactor": (2, 3), "Muon": (2, 3), "SOAP": (2, 3)}.get(plan.kind, ())
     prepares = any(len(shape) in axes for group in plan.groups for shape in group)
     measures = plan.kind in ("LAMB", "Adafactor", "StableAdamW", "MARS", "Prodigy", "DAdaptAdam")
     is_before = skip or measures or prepares
-    if backend.runs_ahead:  # where the host gives all commands, and the device then decides
+    if backend.runs_ahead:  # where the host issues all commands, and then the device decides
         is_before = prepares
     if is_before:  # pressed before anything was decided
         assert run.snapshot(store) == before

@@ -1,4 +1,4 @@
-"""LBFGS and its line search: conditions, convergence, and that a failure changes not one bit."""
+"""LBFGS and its line search: conditions, convergence, and that a failure changes nothing."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_search_ends_at_the_strong_wolfe_conditions(name: str, exponent: float
     assert abs(found.slope) <= -C2 * start.slope
 
 
-def test_a_search_that_may_not_go_on_returns_the_lowest_trial() -> None:
+def test_a_search_at_its_limit_returns_the_lowest_trial() -> None:
     value, slope = FUNCTIONS["parabola"]
     tried: list[float] = []
 
@@ -75,7 +75,7 @@ def quadratic(w: Parameter, curvatures: Tensor) -> Tensor:
 
 
 def test_a_quadratic_of_ten_curvatures_is_solved(backend: Backend, widest: DType) -> None:
-    """L-BFGS that remembers everything is conjugate gradients there, near to ten iterations."""
+    """With unlimited history L-BFGS is conjugate gradients here: about ten iterations."""
     w = Parameter(np.zeros(10), dtype=widest, backend=backend)
     curvatures = tensor(np.geomspace(0.1, 10, 10), dtype=widest, backend=backend)
     optimizer = LBFGS([w], max_iter=40, max_eval=80)
@@ -97,7 +97,7 @@ def test_rosenbrock_of_ten_variables(backend: Backend, widest: DType) -> None:
 
 
 class Run:
-    """Three parameters in two groups, and a loss that is defined on a half line only."""
+    """Three parameters in two groups, and a loss that is defined only on a half line."""
 
     def __init__(self, backend: Backend, steps: int = 2, **options: Any) -> None:
         draw = np.random.default_rng(3)
@@ -130,7 +130,7 @@ class Run:
 
 @pytest.mark.parametrize("calls", [1, 2, 3])
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_a_closure_that_fails_changes_not_one_bit(
+def test_a_failing_closure_changes_no_bit(
     calls: int, error: type[BaseException], backend: Backend
 ) -> None:
     run = Run(backend, steps=1)
@@ -149,7 +149,7 @@ def test_a_closure_that_fails_changes_not_one_bit(
     assert run.bits() == Run(backend).bits()
 
 
-def test_other_mistakes_change_not_one_bit(backend: Backend) -> None:
+def test_other_mistakes_change_no_bit(backend: Backend) -> None:
     run = Run(backend)
     stranger = Parameter([1.0], name="stranger", backend=backend)
     before = run.bits()
@@ -170,7 +170,7 @@ def test_other_mistakes_change_not_one_bit(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_is_not_finite_at_the_start(bad: float, backend: Backend) -> None:
+def test_non_finite_values_at_the_start(bad: float, backend: Backend) -> None:
     run = Run(backend)
     factor = tensor([bad, 1.0, 1.0], backend=backend)
     before = run.bits()
@@ -193,14 +193,14 @@ def run_with(run: Run, factor: Tensor) -> Tensor:
 
 
 def test_a_step_into_the_undefined_is_only_too_long(backend: Backend) -> None:
-    """The first length that is tried leads below 0, where the logarithm is NaN."""
+    """The first trial length leads below 0, where the logarithm is NaN."""
     w = Parameter([3.0], name="w", backend=backend)
     optimizer = LBFGS([w], lr=100.0)
     optimizer.minimize_step(lambda: (w - 0.5 * log(w)).sum())
     assert abs(w.item() - 0.5) < 1e-3
 
 
-def test_saved_loaded_and_gone_on_with_it_is_the_same(backend: Backend) -> None:
+def test_saving_loading_and_resuming_changes_nothing(backend: Backend) -> None:
     run, other = Run(backend), Run(backend, steps=0)
     state = run.optimizer.state_dict()
     for p, q in zip(other.parameters, run.parameters, strict=True):
@@ -240,8 +240,8 @@ def test_bad_options_claim_nothing() -> None:
     wide = Parameter([1.0], name="wide", dtype="float64")
     mistakes: list[tuple[type[Exception], str, Callable[[], object]]] = [
         (TypeError, "one dtype, not float32, float64", lambda: LBFGS([w, wide])),
-        (TypeError, "has options", lambda: LBFGS([ParameterGroup([w], lr=1.0)])),
-        (TypeError, "has options", lambda: LBFGS([ParameterGroup([w], optional=True)])),
+        (TypeError, "has its own options", lambda: LBFGS([ParameterGroup([w], lr=1.0)])),
+        (TypeError, "has its own options", lambda: LBFGS([ParameterGroup([w], optional=True)])),
         (ValueError, "max_iter must be", lambda: LBFGS([w], max_iter=0)),
         (ValueError, "history_size must be", lambda: LBFGS([w], history_size=0)),
         (ValueError, "tolerance_grad must be", lambda: LBFGS([w], tolerance_grad=math.nan)),

@@ -1,4 +1,4 @@
-"""Several optimizers as one: what each does is what it does alone, and the laws hold over all."""
+"""Several optimizers as one: each does what it does alone, and the laws hold for all together."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def bits(optimizers: list[Any]) -> list[bytes]:
     return found
 
 
-def test_each_does_what_it_does_alone(backend: Backend) -> None:
+def test_each_behaves_as_it_does_alone(backend: Backend) -> None:
     apart, parts = made(backend), made(backend)
     together = MultiOptimizer(parts)
     for t in range(4):
@@ -84,7 +84,7 @@ def test_each_does_what_it_does_alone(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("name", ["w", "b", "table"])
-def test_a_bad_gradient_of_one_is_a_step_of_none(name: str, backend: Backend) -> None:
+def test_a_bad_gradient_of_one_stops_all(name: str, backend: Backend) -> None:
     parts = made(backend, nonfinite="skip")
     together = MultiOptimizer(parts)
     together.step(gradients(parts, 0))
@@ -114,7 +114,7 @@ def test_an_error_changes_nothing(backend: Backend) -> None:
     assert bits(parts) == before
 
 
-def test_the_state_is_one_file_and_a_run_goes_on(tmp_path: Path, backend: Backend) -> None:
+def test_the_state_is_one_file_and_a_run_resumes(tmp_path: Path, backend: Backend) -> None:
     wanted, first = made(backend), made(backend)
     whole, together = MultiOptimizer(wanted), MultiOptimizer(first)
     for t in range(4):
@@ -143,7 +143,7 @@ def test_a_state_that_does_not_fit_is_not_loaded() -> None:
     assert "'table': saved, not here" in str(raised.value)
 
 
-def test_a_move_takes_all_of_it_along() -> None:
+def test_a_move_keeps_everything() -> None:
     wanted, parts = made(NumpyBackend()), made(NumpyBackend())
     whole, together = MultiOptimizer(wanted), MultiOptimizer(parts)
     other = NumpyBackend()
@@ -156,8 +156,8 @@ def test_a_move_takes_all_of_it_along() -> None:
     assert bits(parts) == bits(wanted)
 
 
-def test_what_is_set_in_one_counts(backend: Backend) -> None:
-    """Also a decay, for which its kernel is another."""
+def test_settings_of_one_take_effect(backend: Backend) -> None:
+    """Including a decay, which needs another kernel."""
     apart, parts = (
         [SGD([p["w"]], 0.1, momentum=0.9), SGD([p["b"]], 0.1)]
         for p in (parameters(backend), parameters(backend))
@@ -197,7 +197,7 @@ def test_averages_of_those_that_keep_one(backend: Backend) -> None:
     with together.eval_params():
         assert (p["w"].numpy() != before[0]).any()
         assert (p["b"].numpy() == before[1]).all()
-        with pytest.raises(OwnershipError, match="inside of eval_params"):
+        with pytest.raises(OwnershipError, match="inside eval_params"):
             together.step(gradients(parts, 2))
     assert (p["w"].numpy() == before[0]).all()
     with (
@@ -207,7 +207,7 @@ def test_averages_of_those_that_keep_one(backend: Backend) -> None:
         pass
 
 
-def test_alone_they_do_nothing_until_they_are_released() -> None:
+def test_they_cannot_act_alone_until_released() -> None:
     parts = made(NumpyBackend())
     together = MultiOptimizer(parts)
     grads = gradients(parts, 0)
@@ -224,13 +224,13 @@ def test_alone_they_do_nothing_until_they_are_released() -> None:
         together.step(grads)
 
 
-def test_what_cannot_be_stepped_together() -> None:
+def test_optimizers_that_cannot_step_together() -> None:
     p = parameters(NumpyBackend())
     first, second = SGD([p["w"]]), SGD([p["b"]], nonfinite="skip")
     wrapped: Any = SAM(SGD([p["v"]]))
-    with pytest.raises(TypeError, match="takes optimizers by rules"):
+    with pytest.raises(TypeError, match="takes rule-based optimizers"):
         MultiOptimizer([first, wrapped])
-    with pytest.raises(ValueError, match="two optimizers or more, not 1"):
+    with pytest.raises(ValueError, match="two or more optimizers, not 1"):
         MultiOptimizer([first])
     with pytest.raises(ValueError, match="nonfinite: raise, skip"):
         MultiOptimizer([first, second])
@@ -238,5 +238,5 @@ def test_what_cannot_be_stepped_together() -> None:
         MultiOptimizer([first, first])
     third = AdamW([p["table"]])
     MultiOptimizer([first, third])
-    with pytest.raises(OwnershipError, match="is part of MultiOptimizer"):
+    with pytest.raises(OwnershipError, match="already part of MultiOptimizer"):
         MultiOptimizer([first, third])

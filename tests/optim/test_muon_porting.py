@@ -1,9 +1,9 @@
-"""The Muon of other libraries against their published formulas, written again in float64.
+"""The Muon of other libraries against their published formulas, reimplemented in float64.
 
 These formulas were compared with Keras 3.15.1, optax 0.2.8 and MLX 0.32.4 themselves, over the same
-gradients and learning rates: they agree to 1e-9 in float64, and with MLX, which has float32 alone,
-to 1e-6. That of burn was read in the source. They act on arrays as they lie in the library: the
-weight of a layer is (inputs, outputs) in Keras, optax and burn.
+gradients and learning rates: they agree to 1e-9 in float64, and with MLX, which has only float32,
+to 1e-6. The formula of burn was read in its source. The formulas act on arrays in the library's
+layout: the weight of a layer is (inputs, outputs) in Keras, optax and burn.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STEPS: Final = 12
 
 
 def drawn(name: str, t: int) -> Real:
-    """The elements of a parameter at t = 0, and its gradient at the others."""
+    """The parameter at t = 0, and its gradients at later t."""
     seed = [t, *name.encode()]
     scale = 1.0 if t == 0 else 10.0 ** (t % 3 - 1)
     return np.random.default_rng(seed).normal(0.1, scale, SHAPES[name])
@@ -110,7 +110,7 @@ def mlx(
 
 
 def burn(p: Real, name: str, gradients: Gradients, decay: float = 0.0) -> Real:
-    """Of matrices alone; it takes nothing else."""
+    """Only for matrices; it takes nothing else."""
     v = np.zeros_like(p)
     rows, columns = p.shape
     for t, g in enumerate(gradients, 1):
@@ -139,7 +139,7 @@ CASES: Final[list[Case]] = [
 
 
 def names_of(library: str) -> list[str]:
-    """What the library takes; embeddings are the user's choice in burn, and go to AdamW here."""
+    """The library's names; in burn embeddings are the user's choice, and go to AdamW here."""
     return ["wide", "tall"] if library == "burn" else list(SHAPES)
 
 
@@ -188,8 +188,8 @@ def test_a_preset_is_the_library_s_formula(case: Case) -> None:
 
 @pytest.mark.parametrize(("library", "formula"), [("keras", keras), ("mlx", mlx), ("burn", burn)])
 def test_where_eps_counts(library: str, formula: Formula) -> None:
-    """Gradients as small as eps: beside the norm or in the maximum, of the sum or the average."""
-    own = {"decay": 0.0}  # else the decay is the gradient
+    """Gradients as small as eps: added to the norm or in a maximum, of the sum or the average."""
+    own = {"decay": 0.0}  # otherwise the decay would dominate the gradient
     options = {"weight_decay": 0.0, "adamw_weight_decay": 0.0}
     found = trained(library, options, 1e-8, np.dtype(np.float64), Parameter(0.0).backend)
     for name, p in found.items():
@@ -197,8 +197,8 @@ def test_where_eps_counts(library: str, formula: Formula) -> None:
         np.testing.assert_allclose(p, expected, rtol=1e-10, atol=1e-11, err_msg=name)
 
 
-def test_the_eps_of_optax_is_compared_with_what_is_not_corrected_yet() -> None:
-    """Exactly so after many steps; before, the difference is of the size of eps."""
+def test_optax_applies_eps_before_the_correction() -> None:
+    """Exact after many steps; earlier the difference is of the size of eps."""
     found = trained("optax", {}, 1.0, np.dtype(np.float64), Parameter(0.0).backend)
     for name, p in found.items():
         np.testing.assert_allclose(p, wanted("optax", name, optax, 1.0, {}), rtol=0, atol=1e-7)
@@ -213,7 +213,7 @@ def test_on_every_backend(case: Case, backend: Backend) -> None:
 
 
 def directions(beta: float, nesterov: bool) -> list[Real]:
-    """The last direction by an average, a sum, and an average with the corrections of optax."""
+    """The last direction with an average, with a sum, and with optax's corrected average."""
     gradients = [drawn("wide", t) for t in range(1, 4)]
     average = total = np.zeros_like(gradients[0])
     for t, g in enumerate(gradients, 1):
@@ -228,16 +228,16 @@ def directions(beta: float, nesterov: bool) -> list[Real]:
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_factors_of_the_momentum_are_no_difference(nesterov: bool) -> None:
-    """But optax corrects momentum and gradient differently with Nesterov: another direction."""
+def test_factors_of_the_momentum_make_no_difference(nesterov: bool) -> None:
+    """But optax corrects momentum and gradient differently with Nesterov: the direction differs."""
     average, total, corrected = directions(0.95, nesterov)
     np.testing.assert_allclose(total, average, rtol=1e-11, atol=1e-12)
     deviation = np.abs(corrected - average).max()
     assert deviation > 1e-3 if nesterov else deviation < 1e-12
 
 
-def test_a_skipped_step_is_none_for_the_bias_correction(backend: Backend) -> None:
-    """A GPU alone knows which step it is."""
+def test_a_skipped_step_does_not_count_for_the_bias_correction(backend: Backend) -> None:
+    """Only the GPU knows which step it is."""
     found = []
     for poisoned in (False, True):
         w = Parameter(drawn("wide", 0), name="w", dtype=np.dtype(np.float32), backend=backend)
@@ -267,7 +267,7 @@ def layers() -> list[Parameter]:
     ("library", "names"),
     [("torch", "p0"), ("keras", "p0"), ("burn", "p0"), ("optax", "p0p1"), ("mlx", "p0p1p2p3")],
 )
-def test_who_goes_to_adamw(library: Any, names: str) -> None:
+def test_the_assignment_to_adamw(library: Any, names: str) -> None:
     parameters = layers()
     optimizer = Muon.like(library, parameters, 0.1)
     assert optimizer.matrices == {p.id for p in parameters if p.name in names}
@@ -313,7 +313,7 @@ def refused(error: type[Exception], message: str, library: Any, **options: Any) 
     assert w.owner is None
 
 
-def test_what_is_refused() -> None:
+def test_refused_input() -> None:
     refused(ValueError, "Muon.* are 'torch', 'keras', 'optax', 'mlx', 'burn'$", "tinygrad")
     refused(ValueError, "mlx has no default learning rate", "mlx")
     refused(TypeError, "betas", "keras", betas=(0.9, 0.99))

@@ -1,4 +1,4 @@
-"""The table of which the tests of all optimizers are made knows all of them."""
+"""The table behind the tests of all optimizers is complete."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Presets against the published formulas of their libraries, written again in float64.
+"""Presets against the published formulas of their libraries, reimplemented in float64.
 
 These formulas were compared with Keras 3.15.1, optax 0.2.8 and MLX 0.32.4 themselves, over the same
-gradients and learning rates: they agree to 1e-9 in float64, and with MLX, which has float32 alone,
-to 1e-6. Those of burn and tinygrad were read in the sources.
+gradients and learning rates: they agree to 1e-9 in float64, and with MLX, which has only float32,
+to 1e-6. The formulas of burn and tinygrad were read in their sources.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ GRADIENTS: Final[list[Real]] = [
 
 
 def lr(t: int) -> float:
-    """A learning rate that changes: it shows where a library multiplies by it."""
+    """A changing learning rate, which shows where a library multiplies by it."""
     return 0.02 / (1 + 0.1 * t)
 
 
@@ -103,7 +103,7 @@ def inner_adagrad(p: Real, decay: float = 0.0, start: float = 0.1, eps: float = 
 
 
 def zeiler(p: Real, rho: float, eps: float, decay: float = 0.0) -> Real:
-    """Adadelta, the same everywhere except for the defaults and Keras' decay."""
+    """Adadelta, the same everywhere except for the defaults and Keras's decay."""
     v = u = np.zeros_like(p)
     for t, g in enumerate(GRADIENTS, 1):
         p = p - p * decay * lr(t)
@@ -214,7 +214,7 @@ def outer_adagrad(p: Real, eps: float) -> Real:
 def velocity_sgd(
     p: Real, momentum: float = 0.0, dampening: float = 0.0, nesterov: bool = False
 ) -> Real:
-    """optax, MLX, tinygrad and burn: the learning rate outside."""
+    """optax, MLX, tinygrad and burn: the learning rate is outside the velocity."""
     b = np.zeros_like(p)
     for t, g in enumerate(GRADIENTS, 1):
         b = g if t == 1 else momentum * b + (1 - dampening) * g
@@ -330,7 +330,7 @@ def test_on_every_backend(case: Case, backend: Backend) -> None:
 
 
 def test_the_formulas_differ() -> None:
-    """Where the table says that mathematics differ, a preset is not the plain optimizer."""
+    """If the table says that the mathematics differs, a preset differs from the plain optimizer."""
     backend = Parameter(0.0).backend
     for kind, library, options, formula in CASES:
         w = Parameter(START, name="w", dtype=np.dtype(np.float64), backend=backend)
@@ -361,10 +361,10 @@ def refused(error: type[Exception], message: str, kind: Any, library: str, **opt
     assert w.owner is None
 
 
-def test_what_is_refused() -> None:
+def test_refused_input() -> None:
     refused(ValueError, "'torch', 'keras', 'optax', 'mlx', 'burn', 'tinygrad'", AdamW, "jax")
-    refused(ValueError, "RAdam.* are 'torch', 'optax'", RAdam, "keras")
-    refused(ValueError, "Lion.*no presets", Lion, "mlx")
+    refused(ValueError, "RAdam.* for 'torch', 'optax'", RAdam, "keras")
+    refused(ValueError, "Lion.*no library", Lion, "mlx")
     refused(ValueError, "optax has no default learning rate", AdamW, "optax")
     refused(TypeError, "momentum", AdamW, "keras", momentum=0.9)
     refused(TypeError, "momentum", AdamW, "torch", momentum=0.9)
@@ -377,7 +377,7 @@ def test_what_is_refused() -> None:
     refused(TypeError, "lr_decay", Adagrad, "optax", lr=0.1, lr_decay=0.1)
 
 
-def test_switches_that_are_off_are_no_matter() -> None:
+def test_disabled_switches_do_not_matter() -> None:
     optimizer = Adam.like("mlx", [Parameter([1.0], name="w")], 0.1, amsgrad=False)
     assert optimizer.kind == "adam_uncorrected"
 

@@ -42,7 +42,7 @@ from rumus.tensor import (
 )
 
 Real: TypeAlias = NDArray[Any]
-LARGE: Final = 20_011  # from here on numba compiles a loop
+LARGE: Final = 20_011  # numba compiles a loop from this size on
 
 
 def values(size: int, seed: int = 0) -> Real:
@@ -50,12 +50,12 @@ def values(size: int, seed: int = 0) -> Real:
 
 
 def parameters(backend: Backend, dtype: DType, sizes: tuple[int, ...] = (7, 70)) -> list[Parameter]:
-    """The same values in any dtype, with odd sizes: the second begins inside the arena."""
+    """The same values in any dtype, with odd sizes: the second starts inside the arena."""
     return [Parameter(values(n, seed=n), dtype=dtype, name=f"p{n}", backend=backend) for n in sizes]
 
 
 def store(owned: list[Parameter], seed: int, scale: float = 1.0) -> GradientStore:
-    """Gradients by `backward`; float16 can hold them, so that they are the same in any dtype."""
+    """Gradients from `backward`, exact in float16, so they are the same in any dtype."""
     grads = GradientStore()
     for p in owned:
         g = (values(p.size, seed * 1000 + p.size) * np.float16(scale)).astype(np.float16)
@@ -69,13 +69,13 @@ def state(optimizer: FusedOptimizer[Any], part: str) -> list[Real]:
 
 
 def stepped(optimizer: FusedOptimizer[Any], grads: GradientStore) -> None:
-    """A step, and what became of it."""
+    """Do a step; return its outcome."""
     optimizer.step(grads)
     optimizer.poll(wait=True)
 
 
 def assert_same(first: FusedOptimizer[Any], second: FusedOptimizer[Any]) -> None:
-    """The same bits in parameters and state."""
+    """Compare the bits of parameters and state."""
     for p, q in zip(first.parameters, second.parameters, strict=True):
         assert p.numpy().tobytes() == q.numpy().tobytes()
     mine, other = first.state_dict()["parameters"], second.state_dict()["parameters"]
@@ -171,9 +171,7 @@ OPTIONS: Final[dict[str, Any]] = {
 
 @pytest.mark.parametrize("dtype", [float16, float32], ids=str)
 @pytest.mark.parametrize("parameters_first", [True, False])
-def test_saved_and_loaded_it_goes_on_bit_by_bit(
-    parameters_first: bool, dtype: DType, backend: Backend
-) -> None:
+def test_it_resumes_bit_for_bit(parameters_first: bool, dtype: DType, backend: Backend) -> None:
     owned = parameters(backend, dtype)
     still = AdamW(owned, 1e-4, **OPTIONS)
     for t in range(3):
@@ -216,7 +214,7 @@ def test_a_changed_parameter_is_followed(backend: Backend) -> None:
     assert kept.numpy().tobytes() == before.astype(np.float16).tobytes()
 
 
-def test_a_move_takes_everything_along(backend: Backend) -> None:
+def test_a_move_keeps_all_state(backend: Backend) -> None:
     owned, stay = parameters(NumpyBackend(), float16), parameters(NumpyBackend(), float16)
     moved, still = AdamW(owned, 1e-4, **OPTIONS), AdamW(stay, 1e-4, **OPTIONS)
     for t in range(2):
@@ -262,13 +260,13 @@ def test_state_of_float16(backend: Backend) -> None:
         oracle.step(store(exact, t))
     for p, q in zip(owned, exact, strict=True):
         np.testing.assert_allclose(p.numpy(), q.numpy(), atol=20 * 0.1 * 2**-8)
-        assert abs(p.numpy() - q.numpy()).max() > 1e-6  # it is not float32 in secret
+        assert abs(p.numpy() - q.numpy()).max() > 1e-6  # it is not secretly float32
 
 
-def test_squares_stay_as_they_are(backend: Backend) -> None:
+def test_squares_are_not_converted(backend: Backend) -> None:
     tiny, same = parameters(backend, float32), parameters(backend, float32)
     optimizer, plain = Adam(tiny, state_dtype="float16"), Adam(same)
-    for t in range(5):  # whose squares are under the smallest number of float16
+    for t in range(5):  # whose squares are below float16's smallest number
         optimizer.step(store(tiny, t, 1e-4))
         plain.step(store(same, t, 1e-4))
     assert {v.dtype for v in state(optimizer, "v")} == {np.dtype(np.float32)}
@@ -277,7 +275,7 @@ def test_squares_stay_as_they_are(backend: Backend) -> None:
         np.testing.assert_allclose(p.numpy(), q.numpy(), atol=5e-4)
 
 
-PARTS: Final[dict[str, set[str]]] = {  # what "float16" stores in float16
+PARTS: Final[dict[str, set[str]]] = {  # the parts that "float16" stores in float16
     "AdaBelief": {"m"},
     "Adadelta": set(),
     "Adagrad": set(),
@@ -299,7 +297,7 @@ PARTS: Final[dict[str, set[str]]] = {  # what "float16" stores in float16
 
 
 @pytest.mark.parametrize("kind", ELEMENTWISE, ids=lambda kind: kind.__name__)
-def test_what_is_made_of_squares(kind: Any) -> None:
+def test_detection_of_squares(kind: Any) -> None:
     w = Parameter(np.ones(3), name="w")
     if issubclass(kind, AveragingOptimizer):
         with pytest.raises(PrecisionError, match="average"):
@@ -403,7 +401,7 @@ def test_rules_of_other_forms(backend: Backend) -> None:
         assert w.owner is None
 
 
-# What is said of it
+# Descriptions
 
 
 def test_names_that_are_taken() -> None:
@@ -416,7 +414,7 @@ def test_names_that_are_taken() -> None:
     FusedOptimizer([w], rule)
 
 
-def test_a_state_dtype_that_there_is_not() -> None:
+def test_an_unknown_state_dtype() -> None:
     w = Parameter(np.ones(3), name="w")
     unknown: Any = "bfloat16"
     with pytest.raises(ValueError, match=r"float16.*float32.*bfloat16"):

@@ -73,7 +73,7 @@ def test_a_state_that_is_not_returned(backend: Backend) -> None:
     refused(lambda p, g, m, *, lr: {"p": p - lr * (g + m)}, "m.*no new value", backend)
 
 
-def test_a_value_that_was_not_asked_for(backend: Backend) -> None:
+def test_an_unexpected_value(backend: Backend) -> None:
     refused(lambda p, g, *, lr: {"p": p - lr * g, "m": g}, "returns.*m", backend)
 
 
@@ -83,7 +83,7 @@ def test_nothing_returned(backend: Backend) -> None:
     refused(lambda p, g, *, lr: {"m": g}, "must return", backend)
 
 
-def test_a_value_that_is_no_expression(backend: Backend) -> None:
+def test_a_value_that_is_not_an_expression(backend: Backend) -> None:
     refused(lambda p, g, *, lr: {"p": "p - lr g"}, "str", backend)
 
 
@@ -113,7 +113,7 @@ def test_defaults_of_a_rule(backend: Backend) -> None:
     assert w.tolist() == (start - 0.5 - 1.0).tolist()
 
 
-def test_weight_decay_and_maximize_for_a_rule_that_knows_neither(backend: Backend) -> None:
+def test_weight_decay_and_maximize_for_a_rule_without_them(backend: Backend) -> None:
     w = parameter(backend)
     p = w.numpy().astype(np.float64)
     plain = lambda p, g, *, lr: {"p": p - lr * g}
@@ -123,7 +123,7 @@ def test_weight_decay_and_maximize_for_a_rule_that_knows_neither(backend: Backen
     np.testing.assert_allclose(w.numpy(), p, rtol=1e-6, atol=1e-7)
 
 
-def test_set_refuses_what_the_rule_has_not(backend: Backend) -> None:
+def test_set_refuses_unknown_scalars(backend: Backend) -> None:
     optimizer = FusedOptimizer([parameter(backend)], lion, 0.1, betas=(0.9, 0.99), weight_decay=0.0)
     before = dict(optimizer.hyper)
     with pytest.raises(TypeError, match="gamma"):
@@ -136,8 +136,8 @@ def test_set_refuses_what_the_rule_has_not(backend: Backend) -> None:
 @pytest.mark.parametrize(
     "alpha", [5.0, -2.0, lambda t: min(5 * t / 4, 5.0)], ids=["large", "negative", "function"]
 )
-def test_a_rule_may_call_its_scalars_what_it_likes(alpha: Any) -> None:
-    """Other optimizers have ranges for these names, and an own meaning."""
+def test_a_rule_may_name_its_scalars_freely(alpha: Any) -> None:
+    """Other optimizers have ranges for these names, and their own meanings."""
 
     def mixing(p: Expr, g: Expr, *, lr: Expr, alpha: Expr, rho: Expr, momentum: Any = 3.0) -> Any:
         return {"p": p - lr * (alpha + rho + momentum) * g}

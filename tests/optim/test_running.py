@@ -1,4 +1,4 @@
-"""Scalars that depend on all steps so far: whoever asks, whenever, gets the same."""
+"""Scalars that depend on all steps so far: every query gets the same answer, in any order."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_sum_and_a_product_of_it() -> None:
 
 
 @pytest.mark.parametrize("asked", [[1000, 1, 999, 3], [5, 4, 700, 5], list(range(600)), [0, 300]])
-def test_the_order_of_asking_does_not_matter(asked: list[int]) -> None:
+def test_the_order_of_queries_does_not_matter(asked: list[int]) -> None:
     running = Running(total=(0.0, lambda before, *, t, lr: before + math.sin(t) * lr))
     lr = lambda t: 1 / t
     for t in asked:
@@ -56,7 +56,7 @@ def test_a_schedule_that_fails_leaves_no_trace() -> None:
     assert running.at(0, 5, {"lr": schedule}) == {"total": 5.0}
 
 
-def test_a_rule_of_the_users_own(backend: Backend) -> None:
+def test_a_user_defined_rule(backend: Backend) -> None:
     def slowing(p: Expr, g: Expr, *, lr: Expr, total: Expr) -> dict[str, Expr]:
         return {"p": p - lr / total * g}
 
@@ -77,8 +77,8 @@ def test_nobody_may_set_a_running_scalar(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [NAdam, ScheduleFreeSGD])
-def test_a_run_that_goes_on_has_the_same_numbers(kind: type[Any], backend: Backend) -> None:
-    """Also long after the steps of which the numbers are kept."""
+def test_a_resumed_run_has_the_same_numbers(kind: type[Any], backend: Backend) -> None:
+    """Including steps whose numbers are no longer cached."""
     draw = np.random.default_rng(5)
     start, gradients = draw.normal(size=7), draw.normal(size=(320, 7))
     lr = lambda t: 0.05 / (1 + t / 100)

@@ -1,4 +1,4 @@
-"""Schedules depend on the step alone, are exact at their ends, and compose as their parts say."""
+"""Schedules depend only on the step, are exact at their ends, and compose."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ quick = settings(deadline=None, max_examples=60, derandomize=True)
 values = st.floats(-10, 10)
 lengths = st.integers(1, 60)
 factors = st.floats(0.25, 1.5)
-# (a schedule, its first value, its last one)
+# (a schedule, its first value, its last value)
 finite = st.one_of(
     st.builds(lambda v, n: (constant(v, n), v, v), values, lengths),
     st.builds(lambda a, b, n: (linear(a, b, n), a, b if n > 1 else a), values, values, lengths),
@@ -143,7 +143,7 @@ def test_schedules_are_values(schedule: Schedule, steps: list[int]) -> None:
     assert eval(repr(schedule)) == schedule
 
 
-def test_they_are_written_as_they_were_made() -> None:
+def test_their_repr_is_the_call() -> None:
     lr = warmup(100).then(cosine(1e-3, 10_000))
     assert repr(lr) == "warmup(100).then(cosine(0.001, 10000))"
     assert repr((lr * 0.5).then(1e-5)) == f"({lr} * 0.5).then(constant(1e-05))"
@@ -185,8 +185,8 @@ BAD: Final[list[tuple[Callable[[], object], type[Exception], str]]] = [
     (lambda: polynomial(1.0, 3, power=0.0), ValueError, "power must be positive"),
     (lambda: exponential(1.0, -0.5), ValueError, "factor must be positive"),
     (lambda: step_decay(1.0, 0), ValueError, "every"),
-    (lambda: multi_step(1.0, []), ValueError, "rise"),
-    (lambda: multi_step(1.0, [3, 2]), ValueError, "rise"),
+    (lambda: multi_step(1.0, []), ValueError, "increasing"),
+    (lambda: multi_step(1.0, [3, 2]), ValueError, "increasing"),
     (lambda: multi_step(1.0, [-1]), ValueError, "at least 1"),
     (lambda: inverse_sqrt(1.0, 0), ValueError, "after"),
     (lambda: one_cycle(1.0, 3), ValueError, "between 1 and 3"),
@@ -212,14 +212,14 @@ BAD: Final[list[tuple[Callable[[], object], type[Exception], str]]] = [
 
 
 @pytest.mark.parametrize(("make", "error", "message"), BAD, ids=[m for _, _, m in BAD])
-def test_what_is_refused(make: Callable[[], object], error: type[Exception], message: str) -> None:
+def test_refused_input(make: Callable[[], object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
 
 
-def test_a_bare_warmup_is_no_hyper_parameter() -> None:
+def test_a_bare_warmup_is_not_a_hyperparameter() -> None:
     w = Parameter([1.0], name="w")
-    with pytest.raises(ValueError, match=r"lr: warmup\(10\) only gives shares"):
+    with pytest.raises(ValueError, match=r"lr: warmup\(10\) only scales the schedule"):
         AdamW([w], warmup(10))
     assert w.owner is None
     assert AdamW([w], warmup(10) * 1e-3).hyper["lr"] == warmup(10) * 1e-3
@@ -239,7 +239,7 @@ def test_plateau_waits_reduces_rests_and_stops() -> None:
     assert (rising.reductions, rising(9)) == (1, 0.5)
 
 
-def test_plateau_goes_on_from_its_state() -> None:
+def test_plateau_resumes_from_its_state() -> None:
     metrics = [3.0, 2.0, 2.5, 2.5, 2.5, 1.0, 1.5, 1.5, 1.5]
     whole, first, second = (Plateau(1.0, patience=1, cooldown=1) for _ in range(3))
     for metric in metrics:
@@ -274,7 +274,7 @@ def test_a_plot_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("first", [1.0, -1.0, 0.0])
 @pytest.mark.parametrize("mode", ["min", "max"])
 def test_plateau_of_a_metric_of_any_sign(first: float, mode: Any) -> None:
-    """What stays, or slowly gets worse, is no better; a threshold is a share of its size."""
+    """A metric that stays or slowly worsens is no better; the threshold is relative to its size."""
     worse = 5e-5 if mode == "min" else -5e-5
     for drift in (0.0, worse):
         rate = Plateau(1.0, patience=1, mode=mode)

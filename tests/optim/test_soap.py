@@ -1,4 +1,4 @@
-"""SOAP against formulas in NumPy, its bases, who goes to AdamW, and when they are refreshed."""
+"""SOAP against formulas in NumPy, its bases, the assignment to AdamW, and refreshes."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def expected(
     max_precondition_dim: int = 10_000,
     maximize: bool = False,
 ) -> Real:
-    """The paper's algorithm with what its authors' code adds: the order, and the bias correction.
+    """The paper's algorithm with its authors' additions: the order, and the bias correction.
 
-    basis: the eigenvectors of the first factors. Those of an eigenvalue that is there several
-    times, as 0 is in a matrix that is not square, may be any basis of their space.
+    basis: the eigenvectors of the first factors. For a repeated eigenvalue, such as 0 in a matrix
+    that is not square, any basis of its space is valid.
     """
     beta1, beta2 = betas
     beta = beta2 if shampoo_beta is None else shampoo_beta
@@ -102,7 +102,7 @@ def deviation(
     steps: int,
     options: Mapping[str, Any],
 ) -> float:
-    """The largest deviation of a parameter from the formulas, relative in the 2-norm."""
+    """The largest relative deviation of a parameter from the formulas, in the 2-norm."""
     parameters, gradients = made(shapes, backend, dtype, steps)
     start = [p.numpy().astype(np.float64) for p in parameters]
     optimizer = SOAP(parameters, **options)
@@ -138,7 +138,7 @@ OPTIONS: Final[tuple[dict[str, Any], ...]] = (
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_the_formula(options: dict[str, Any], backend: Backend, widest: DType) -> None:
     shapes: Sequence[tuple[int, ...]] = MATRICES
-    if "max_precondition_dim" in options:  # with no side short enough AdamW takes it
+    if "max_precondition_dim" in options:  # with no side short enough, AdamW takes it
         shapes = tuple(shape for shape in MATRICES if shape != (8, 8))
     found = deviation(shapes, backend, widest, 24, options)
     assert found <= (1e-10 if widest == float64 else 1e-5)
@@ -148,7 +148,7 @@ def test_the_formula(options: dict[str, Any], backend: Backend, widest: DType) -
 def test_200_steps_in_float32(
     options: dict[str, Any], backend: Backend, record_deviation: Callable[..., None]
 ) -> None:
-    """The decay rounds to one side at each step, as AdamW's does: that is most of it."""
+    """The decay rounds in one direction at each step, as AdamW's does: most of the error."""
     found = deviation(MATRICES, backend, float32, 200, options)
     record_deviation(SOAP, options, "float64", backend, found)
     assert found <= 1e-5
@@ -175,8 +175,8 @@ def test_the_first_basis_is_that_of_the_eigenvectors(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("rank", [0, 1, 5, 12])
-def test_reflections_make_what_lapack_makes(rank: int, backend: Backend, widest: DType) -> None:
-    """But for signs, as far as the matrix says; orthonormal they are in any case."""
+def test_reflections_match_lapack(rank: int, backend: Backend, widest: DType) -> None:
+    """Up to signs, and as far as the matrix determines it; the result is always orthonormal."""
     draw = np.random.default_rng(2)
     of_rank = draw.normal(size=(3, 12, rank)) @ draw.normal(size=(3, rank, 12))
     given = np.asarray(of_rank, widest)
@@ -209,8 +209,8 @@ def test_power_iteration_finds_the_eigenvectors(backend: Backend) -> None:
     )  # the largest first
 
 
-def test_what_is_no_matrix_is_stepped_by_adamw(backend: Backend) -> None:
-    """To the bit, from the first step on, beside matrices; too large ones as well."""
+def test_other_parameters_are_stepped_by_adamw(backend: Backend) -> None:
+    """Bit for bit, from the first step on, next to matrices; so are matrices that are too large."""
     shapes = (*OTHERS, (9, 8))
     mixed, gradients = made((*shapes, (4, 3)), backend, float32, 5)
     alone, _ = made(shapes, backend, float32, 0)
@@ -228,7 +228,7 @@ def test_what_is_no_matrix_is_stepped_by_adamw(backend: Backend) -> None:
     assert second.startswith("AdamW: ")
 
 
-def test_the_company_of_a_matrix_does_not_matter(backend: Backend) -> None:
+def test_other_matrices_do_not_matter(backend: Backend) -> None:
     together, gradients = made(MATRICES, backend, float32, 8)
     options: dict[str, Any] = {"lr": 0.1, "precondition_frequency": 2}
     all_of_them = SOAP(together, **options)
@@ -251,7 +251,7 @@ def bits(optimizer: Any) -> list[bytes]:
 @pytest.mark.parametrize("has_scale", [False, True])
 @pytest.mark.parametrize("together", [False, True])
 def test_a_refused_step_moves_no_refresh(has_scale: bool, together: bool, backend: Backend) -> None:
-    """Wherever the bad batches are, of which a device tells the host later."""
+    """Wherever the bad batches are; a device reports them to the host later."""
     shapes = ((3, 5), (4, 4), (2,))
 
     def trained(bad: Sequence[int]) -> list[bytes]:
@@ -274,8 +274,8 @@ def test_a_refused_step_moves_no_refresh(has_scale: bool, together: bool, backen
         assert trained(bad) == wanted, bad
 
 
-def test_going_on_from_a_saved_state_to_the_bit(backend: Backend) -> None:
-    """Before and after a refresh; and a state of other factors is refused."""
+def test_resuming_from_a_saved_state_bit_for_bit(backend: Backend) -> None:
+    """Before and after a refresh; a state with other factors is refused."""
     for at in (0, 3, 4):
         parameters, gradients = made(MATRICES, backend, float32, 8)
         optimizer = SOAP(parameters, 0.1, precondition_frequency=3)
@@ -295,7 +295,7 @@ def test_going_on_from_a_saved_state_to_the_bit(backend: Backend) -> None:
 
 
 def test_dead_inputs_leave_the_basis_orthonormal(backend: Backend) -> None:
-    """Factors without full rank, as of inputs that are always 0, and of no gradient at all."""
+    """Rank-deficient factors, as from inputs that are always 0, and from no gradient at all."""
     draw = np.random.default_rng(4)
     w = Parameter(draw.normal(size=(6, 9)), name="w", backend=backend)
     still = Parameter(np.ones((4, 4)), name="still", backend=backend)
@@ -314,7 +314,7 @@ def test_dead_inputs_leave_the_basis_orthonormal(backend: Backend) -> None:
 
 
 def test_it_learns_a_linear_map(backend: Backend) -> None:
-    """Inputs that are strong in directions which are no axes: AdamW gets not nearly as far."""
+    """The inputs are large in directions that are not axes: AdamW gets nowhere near as far."""
     draw = np.random.default_rng(8)
     turned = np.linalg.qr(draw.normal(size=(8, 8)))[0]
     x = tensor(draw.normal(size=(32, 8)) * np.geomspace(0.1, 10, 8) @ turned, backend=backend)
@@ -364,7 +364,7 @@ def test_the_planned_memory() -> None:
 
 
 class Counting(NumpyBackend):
-    """Counts what a GPU would dispatch."""
+    """Counts the dispatches a GPU would need."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -393,7 +393,7 @@ def test_the_kernels_grow_with_the_shapes_and_not_with_the_layers() -> None:
         for of_step in gradients:
             backend.calls = 0
             step(optimizer, parameters, of_step)
-            found.append(backend.calls - len(shapes))  # gradients that are put in their place
+            found.append(backend.calls - len(shapes))  # gradients copied to their slots
         return found[1:]
 
     two = ((4, 3), (3, 4))

@@ -1,4 +1,4 @@
-"""A new option of all optimizers is one `Stage`: nothing else knows of it."""
+"""A new option for all optimizers is one `Stage`; nothing else needs to know about it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rumus.tensor import (
 
 
 class Travelled(Stage):
-    """How far each element has gone so far, in units that shrink with the steps."""
+    """How far each element has travelled, in units that shrink with the steps."""
 
     arrays: ClassVar[Sequence[str]] = ("travelled",)
 
@@ -47,7 +47,7 @@ def stepped(optimizer: FusedOptimizer[Any], steps: int) -> None:
         optimizer.step((w * 0.25).sum().backward())
 
 
-def test_it_changes_the_gradient_and_keeps_what_it_wants(backend: Backend) -> None:
+def test_it_changes_the_gradient_and_keeps_state(backend: Backend) -> None:
     w = Parameter([4.0, 8.0], name="w", backend=backend)
     optimizer = SGD([w], 1.0)
     optimizer.extend(Travelled())
@@ -87,11 +87,11 @@ def test_two_of_them_act_one_after_the_other() -> None:
     optimizer = SGD([w], 1.0)
     optimizer.extend(Travelled())
     optimizer.extend(Bounded())
-    stepped(optimizer, 1)  # 0.25 is doubled, and bounded then
+    stepped(optimizer, 1)  # 0.25 is doubled, then clipped
     assert w.tolist() == [3.625]
 
 
-def test_a_name_that_the_rule_has_is_refused() -> None:
+def test_a_name_taken_by_the_rule_is_refused() -> None:
     def rule(p: Expr, g: Expr, travelled: Expr, *, lr: Expr) -> dict[str, Expr]:
         return {"p": p - lr * g, "travelled": travelled + g}
 

@@ -1,4 +1,4 @@
-"""`state_device="host"`: the same bits, in memory of the host."""
+"""`state_device="host"`: the same bits, in host memory."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_it_is_saved_loaded_and_moved(
 ) -> None:
     from rumus.optim.engine import segments
 
-    monkeypatch.setattr(segments, "AT_ONCE", 1024)  # it passes through the device in pieces
+    monkeypatch.setattr(segments, "AT_ONCE", 1024)  # it is sent through the device in pieces
     on_host = MADE[name](parameters(backend), state_device="host")
     for t in range(2):
         step(on_host, t)
@@ -140,7 +140,7 @@ def test_a_device_that_cannot_reach_the_host_is_refused(
         return
     monkeypatch.setattr(backend, "allocate_on_host", lambda shape, dtype: None)
     p = parameters(backend)
-    with pytest.raises(TypeError, match="cannot compute with memory of the host"):
+    with pytest.raises(TypeError, match="cannot compute with host memory"):
         AdamW(p, 0.1, state_device="host")
     assert AdamW(p, 0.1).steps == 0  # nothing was claimed
 

@@ -1,4 +1,4 @@
-"""States as files: a saved run goes on as if it had never stopped, and bad files say so."""
+"""States as files: a saved run continues as if it had never stopped, and bad files are reported."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def values(optimizer: Optimizer[Any]) -> list[bytes]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_saved_run_goes_on_bit_for_bit(
+def test_a_saved_run_resumes_bit_for_bit(
     kind: Callable[..., FusedOptimizer[Any]], backend: Backend, tmp_path: Path
 ) -> None:
     whole, first, second = (made(kind, backend) for _ in range(3))
@@ -181,8 +181,8 @@ def test_safetensors_alone_reads_the_arrays(tmp_path: Path) -> None:
     assert arrays["parameters/scale/state/v"].shape == ()
 
 
-def test_files_with_slashes_in_front_are_still_read(tmp_path: Path) -> None:
-    """As the first releases wrote them."""
+def test_files_with_leading_slashes_are_still_read(tmp_path: Path) -> None:
+    """The format of the first releases."""
     import rumus.optim.files.state_file as state_file
 
     optimizer = adam()
@@ -222,11 +222,11 @@ def test_a_flat_state_has_its_plain_names(tmp_path: Path) -> None:
 
 
 def refused(data: bytes, tmp_path: Path) -> str:
-    """Load a bad file; return the error, once it is sure that nothing changed."""
+    """Load a bad file; return the error, after checking that nothing changed."""
     path = tmp_path / "bad"
     path.write_bytes(data)
     optimizer = adam()
-    with pytest.raises(StateFileError, match="bad is damaged, or no saved state") as caught:
+    with pytest.raises(StateFileError, match="bad is damaged, or not a saved state") as caught:
         load_state(optimizer, path)
     assert optimizer.steps == 0
     assert not optimizer.state_dict()["parameters"]["w"]["state"]["m"].any()
@@ -251,7 +251,7 @@ def test_files_cut_off_anywhere(tmp_path: Path) -> None:
     max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(at=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-def test_files_with_a_bit_turned_over(tmp_path: Path, at: float, bit: int) -> None:
+def test_files_with_a_flipped_bit(tmp_path: Path, at: float, bit: int) -> None:
     good_file = tmp_path / "good"
     data = bytearray(good_file.read_bytes() if good_file.exists() else saved_file(tmp_path))
     position = int(at * len(data))
@@ -263,7 +263,7 @@ def test_files_with_a_bit_turned_over(tmp_path: Path, at: float, bit: int) -> No
         load_state(optimizer, path)
     except StateFileError:
         assert optimizer.steps == 0
-    else:  # the bit meant nothing: only JSON's freedom in the header is not covered
+    else:  # a redundant bit: only formatting of the JSON header is not covered
         load_state(good, good_file)
         mine, wanted = (o.state_dict()["parameters"]["w"]["state"] for o in (optimizer, good))
         assert position < len(data) - sum(a.nbytes for a in wanted.values())
@@ -275,11 +275,11 @@ def test_foreign_files(tmp_path: Path) -> None:
     refused(b"PK\x03\x04" + bytes(100), tmp_path)
     refused((2**63).to_bytes(8, "little") + b"{}", tmp_path)
     save_file({"weight": np.ones(3, np.float32)}, tmp_path / "weights")
-    assert "no state that" in refused((tmp_path / "weights").read_bytes(), tmp_path)
+    assert "save_state did not write it" in refused((tmp_path / "weights").read_bytes(), tmp_path)
 
 
 def forged(state: Any, arrays: dict[str, Any], tmp_path: Path) -> Path:
-    """A file with a right checksum, whatever it says."""
+    """A file with a valid checksum and arbitrary contents."""
     import rumus.optim.files.state_file as state_file
 
     text = state if isinstance(state, str) else json.dumps(state)
@@ -301,7 +301,7 @@ def forged(state: Any, arrays: dict[str, Any], tmp_path: Path) -> Path:
         ('{"kind": {"m": 1}}', "kind/m"),
     ],
 )
-def test_headers_that_lie(text: str, array: str | None, tmp_path: Path) -> None:
+def test_forged_headers(text: str, array: str | None, tmp_path: Path) -> None:
     arrays = {} if array is None else {array: np.ones(2, np.float32)}
     refused(forged(text, arrays, tmp_path).read_bytes(), tmp_path)
 
@@ -326,7 +326,7 @@ def test_headers_that_lie(text: str, array: str | None, tmp_path: Path) -> None:
         {"parameters": {"w": STATE["parameters"]["w"] | {"state": {"b": [[1], 2]}}}},
     ],
 )  # fmt: skip
-def test_states_that_lie(change: dict[str, Any], tmp_path: Path) -> None:
+def test_forged_states(change: dict[str, Any], tmp_path: Path) -> None:
     w = Parameter(np.ones(2, np.float32), name="w")
     optimizer = SGD([w])
     load_state(optimizer, forged(STATE, {}, tmp_path))
@@ -336,7 +336,7 @@ def test_states_that_lie(change: dict[str, Any], tmp_path: Path) -> None:
     assert optimizer.steps == 1
 
 
-def test_what_the_header_says(tmp_path: Path) -> None:
+def test_the_contents_of_the_header(tmp_path: Path) -> None:
     saved_file(tmp_path)
     with safe_open(tmp_path / "good", framework="numpy") as file:
         rest = json.loads(file.metadata()["state"])

@@ -1,4 +1,4 @@
-"""Means of gradients that have become 0 do not stay at the smallest numbers there are."""
+"""Averages of gradients that have become 0 do not get stuck at the smallest numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IS_X86 = platform.machine() in ("x86_64", "AMD64")
 def means(
     backend: NumpyBackend, size: int, steps: int
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """The means of an AdamW whose gradient is 1e-36 at its first step, and 0 afterwards."""
+    """The averages of an AdamW whose gradient is 1e-36 at its first step, and 0 afterwards."""
     parameter = Parameter(np.ones(size, np.float32), name="p", backend=backend)
     optimizer = AdamW([parameter])
     for step in range(steps):
@@ -33,8 +33,8 @@ def means(
 
 @pytest.mark.skipif(not IS_X86, reason="other processors are fast with such numbers")
 @pytest.mark.parametrize("size", [100, 20_000, 300_000])
-def test_a_mean_of_nothing_becomes_nothing(size: int) -> None:
-    """Whatever loop its array is long enough for; above 1.2e-38 nothing is rounded otherwise."""
+def test_an_average_without_gradients_decays_to_zero(size: int) -> None:
+    """For arrays long enough for any kind of loop; above 1.2e-38 the rounding is unchanged."""
     assert (means(NumbaBackend(), size, 20) == means(NumpyBackend(), size, 20)).all()
     assert (means(NumpyBackend(), size, 60)[:5] > 0).all()
     assert (means(NumbaBackend(), size, 60) == 0).all()

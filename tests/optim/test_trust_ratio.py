@@ -1,4 +1,4 @@
-"""LAMB and LARS: what is measured of each tensor, and that nothing of it lasts."""
+"""LAMB and LARS: their measurements of each tensor, and that none of them persist."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def values(parameters: Sequence[Parameter]) -> list[bytes]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_company_of_a_tensor_does_not_matter(kind: Kind, backend: Backend) -> None:
-    """Side by side in one arena, or each in its own: to the bit."""
+def test_other_tensors_do_not_matter(kind: Kind, backend: Backend) -> None:
+    """Next to others in one arena, or each in its own: bit for bit."""
     together, apart = made(backend), made(backend)
     first, second = kind(together), kind([ParameterGroup([p]) for p in apart])
     for t in range(3):
@@ -54,8 +54,8 @@ def test_the_company_of_a_tensor_does_not_matter(kind: Kind, backend: Backend) -
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_tensor_moves_as_much_as_it_is_large(kind: Kind, backend: Backend) -> None:
-    """Twice the tensor, twice the step, whatever the gradient."""
+def test_a_step_is_proportional_to_the_norm(kind: Kind, backend: Backend) -> None:
+    """Twice the tensor, twice the step, whatever the gradient is."""
     small, large = made(backend), made(backend)
     for p in large:
         p.assign(2 * p.numpy())
@@ -68,7 +68,7 @@ def test_a_tensor_moves_as_much_as_it_is_large(kind: Kind, backend: Backend) -> 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_group_without_the_ratio(kind: Kind, backend: Backend) -> None:
-    """A tensor of zeros has no norm: it moves in both."""
+    """A tensor of zeros has norm 0, and moves in both."""
     w, b = made(backend, ((4, 3), (3,)))
     b.assign(np.zeros(3))
     groups = [ParameterGroup([w]), ParameterGroup([b], adapt=0, weight_decay=0)]
@@ -99,7 +99,7 @@ def test_a_refused_step_leaves_no_trace(kind: Kind, value: float, backend: Backe
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_propagate_computes_the_same(kind: Kind, backend: Backend) -> None:
-    """There the host gives the commands, on a GPU as well."""
+    """The host issues the commands then, also for a GPU."""
     checked, unchecked = made(backend), made(backend)
     first, second = kind(checked, 0.1), kind(unchecked, 0.1, nonfinite="propagate")
     for t in range(3):

@@ -42,7 +42,7 @@ BASES: Final[dict[str, Callable[[Any], FusedOptimizer[Any]]]] = {
 
 
 class Run:
-    """Parameters, an optimizer, and a loss with another gradient at each step."""
+    """Parameters, an optimizer, and a loss with different gradients at each step."""
 
     def __init__(
         self, make: Callable[[Any], Any], backend: Backend, dtype: Any = np.float32
@@ -93,7 +93,7 @@ WRAPPERS: Final[dict[str, Callable[[Any], Any]]] = {
 
 @pytest.mark.parametrize("base", list(BASES))
 def test_lookahead_goes_back_every_k_steps(base: str, backend: Backend, widest: DType) -> None:
-    """Each round of the base starts, with its state, from where the slow weights are."""
+    """Each round of the base starts, with its state, from the slow weights."""
     k, alpha = 3, 0.25
     run = Run(lambda p: Lookahead(BASES[base](p), k, alpha), backend, widest)
     fast = Run(BASES[base], backend, widest)
@@ -135,7 +135,7 @@ def test_sam_steps_by_the_gradient_from_further_up(
 
 
 @pytest.mark.parametrize("name", list(WRAPPERS))
-def test_saved_loaded_and_gone_on_with_it_is_the_same(name: str, backend: Backend) -> None:
+def test_saving_loading_and_resuming_changes_nothing(name: str, backend: Backend) -> None:
     run, other = Run(WRAPPERS[name], backend), Run(WRAPPERS[name], backend)
     run.steps(0, 3)
     for p, q in zip(other.parameters, run.values(), strict=True):
@@ -164,8 +164,8 @@ def test_they_move_with_the_model(name: str, backend: Backend) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("name", list(WRAPPERS))
-def test_a_bad_batch_is_as_if_it_had_never_been(name: str, value: float, backend: Backend) -> None:
-    """Whichever pass it shows in; the name is that of the parameter whose gradient is bad."""
+def test_a_bad_batch_leaves_no_trace(name: str, value: float, backend: Backend) -> None:
+    """Whichever pass it appears in; the error names the parameter with the bad gradient."""
     for bad_pass in (0, 1) if name != "Lookahead" else (0,):
         run, clean = Run(WRAPPERS[name], backend), Run(WRAPPERS[name], backend)
         for one in (run, clean):
@@ -195,7 +195,7 @@ def test_a_bad_batch_is_as_if_it_had_never_been(name: str, value: float, backend
 @pytest.mark.parametrize("calls", [1, 2])
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("name", ["SAM", "ASAM", "both"])
-def test_a_closure_that_fails_changes_not_one_bit(
+def test_a_failing_closure_changes_no_bit(
     name: str, error: type[BaseException], calls: int, backend: Backend
 ) -> None:
     run, clean = Run(WRAPPERS[name], backend), Run(WRAPPERS[name], backend)
@@ -217,7 +217,7 @@ def test_a_closure_that_fails_changes_not_one_bit(
     assert run.bits() == clean.bits()
 
 
-def test_other_mistakes_change_not_one_bit(backend: Backend) -> None:
+def test_other_mistakes_change_no_bit(backend: Backend) -> None:
     run = Run(WRAPPERS["SAM"], backend)
     run.steps(0, 2)
     stranger = Parameter([1.0], name="stranger", backend=backend)
@@ -283,16 +283,16 @@ def test_what_cannot_be_wrapped() -> None:
         (ValueError, "alpha must be", lambda: Lookahead(base, alpha=0.0)),
         (ValueError, "rho must be", lambda: SAM(base, -1.0)),
         (ValueError, "eta must be", lambda: SAM(base, eta=np.nan)),
-        (TypeError, "SAM wraps an optimizer, as SAM", lambda: SAM([w])),  # type: ignore[arg-type]
-        (TypeError, "an average already", lambda: Lookahead(ASGD([Parameter([1.0])]))),
-        (TypeError, "goes inside", lambda: Lookahead(SAM(base))),  # type: ignore[arg-type]
+        (TypeError, "an optimizer, such as SAM", lambda: SAM([w])),  # type: ignore[arg-type]
+        (TypeError, "already an average", lambda: Lookahead(ASGD([Parameter([1.0])]))),
+        (TypeError, "put it inside", lambda: Lookahead(SAM(base))),  # type: ignore[arg-type]
         (TypeError, "SAM wraps an optimizer that steps", lambda: SAM(SAM(base))),
     ]
     for error, message, make in mistakes:
         with pytest.raises(error, match=message):
             make()
     Lookahead(base)
-    with pytest.raises(TypeError, match="is wrapped by Lookahead already"):
+    with pytest.raises(TypeError, match="is already wrapped by Lookahead"):
         Lookahead(base)
     base.release()
     with pytest.raises(OwnershipError, match="was released"):

@@ -1,4 +1,4 @@
-"""`clip=AdaGC` within AdamW against kozistr's AdaGC, which is AdamW clipped so."""
+"""`clip=AdaGC` with AdamW against kozistr's AdaGC, which is AdamW with the same clipping."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_same_paths(clip: AdaGC, backend: Backend, widest: DType) -> None:
             q.grad = torch.tensor(own)
         optimizer.step(grads)
         other.step()
-    # Its norm of all gradients has eps added, and our averages are float32.
+    # Its norm of all gradients includes eps, and our averages are float32.
     tolerance = 2e-6 if widest == float64 else 2e-5
     for p, q in zip(ours, others, strict=True):
         np.testing.assert_allclose(p.numpy(), q.detach().numpy(), rtol=tolerance, atol=tolerance)

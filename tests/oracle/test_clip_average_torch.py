@@ -1,4 +1,4 @@
-"""Clipping and averages within the update against PyTorch, which does them one after the other."""
+"""Clipping and averages in the update against PyTorch, which does them separately."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHAPES: Final = ((), (7,), (3, 5), (257,), (65, 3))
 
 
 def torch_clips(clip: ClipNorm | ClipValue, theirs: list[torch.Tensor]) -> list[float]:
-    """Clip as PyTorch does; return the norms that were limited."""
+    """Clip as PyTorch does; return the norms before clipping."""
     if isinstance(clip, ClipValue):
         torch.nn.utils.clip_grad_value_(theirs, clip.max_value)
         return []

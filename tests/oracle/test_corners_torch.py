@@ -1,4 +1,4 @@
-"""Corners: derivatives at kinks, and softmaxes of infinities, with PyTorch as referee.
+"""Corners: derivatives at kinks, and softmaxes of infinities, with PyTorch as the referee.
 
 The rows of KINKS are those of a table in docs/numbers.md.
 """
@@ -23,7 +23,7 @@ PAGE: Final = Path(__file__).parents[2] / "docs" / "numbers.md"
 
 
 def plain(x: Any) -> Any:
-    """Of the same kind as x: a tensor of no axes that holds 0."""
+    """A tensor without axes that holds 0, of the same kind as x."""
     is_ours = isinstance(x, rt.Tensor)
     return tensor(0.0, backend=x.backend) if is_ours else torch.tensor(0.0)
 
@@ -32,7 +32,7 @@ def _prelu(x: Any) -> Any:
     return F.prelu(x, torch.tensor([0.25]))
 
 
-# As the page writes it: rumus, PyTorch, where, and the derivative; PyTorch's where it is another.
+# As on the page: rumus, PyTorch, where, the derivative, and PyTorch's if it differs.
 KINKS: Final[list[tuple[Any, ...]]] = [
     ("x.relu()", lambda x: x.relu(), F.relu, 0, 0, None),
     ("leaky_relu(x)", rt.leaky_relu, F.leaky_relu, 0, 0.01, None),
@@ -72,7 +72,7 @@ KINKS: Final[list[tuple[Any, ...]]] = [
 @pytest.mark.parametrize("row", KINKS, ids=lambda row: f"{row[0]} at {row[3]}")
 def test_the_derivative_at_a_kink(row: tuple[Any, ...], backend: Backend) -> None:
     name, ours, theirs, at, derivative, other = row
-    for copies in (1, 20_001):  # the second runs as a compiled loop, where there is one
+    for copies in (1, 20_001):  # the second runs as a compiled loop, if there is one
         p = Parameter(np.full(copies, at, np.float32), backend=backend)
         found = ours(p).sum().backward()[p].numpy()
         np.testing.assert_allclose(found, np.full(copies, derivative, np.float32), rtol=1e-6)

@@ -35,7 +35,7 @@ CASES: Final[list[tuple[type[FusedOptimizer[Any]], dict[str, Any], dict[str, Any
 
 
 def gradient(p: NDArray[Any], number: int, t: int) -> NDArray[Any]:
-    """Of a quadratic whose least value is elsewhere, with noise."""
+    """The gradient of a quadratic with its minimum elsewhere, with noise."""
     noise = np.random.default_rng([number, t]).normal(size=p.shape)
     return np.asarray(p - 1.5 + 0.1 * noise, p.dtype)
 

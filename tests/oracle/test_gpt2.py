@@ -1,4 +1,4 @@
-"""docs/examples/gpt2_finetune.py against PyTorch: a small model of GPT-2's layout, by its file."""
+"""docs/examples/gpt2_finetune.py against PyTorch: a small model in GPT-2's layout, by its file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def model(gpt2: Any) -> Any:
 
 
 def reference(w: dict[str, Any], tokens: Any) -> Any:
-    """GPT-2 as its paper and its files say."""
+    """GPT-2 according to its paper and its files."""
     w = {name.removeprefix("transformer."): value for name, value in w.items()}
     x = w["wte.weight"][tokens] + w["wpe.weight"][: tokens.shape[1]]
 
@@ -96,7 +96,7 @@ def test_the_file_comes_back(gpt2: Any, model: Any, prefix: str, tmp_path: Path)
     }
 
 
-def test_what_does_not_fit_is_said(gpt2: Any, model: Any, tmp_path: Path) -> None:
+def test_misfits_are_reported(gpt2: Any, model: Any, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     model.save_file(path, rename=nn.names.GPT2)
     tensors = load_file(path)
@@ -105,7 +105,7 @@ def test_what_does_not_fit_is_said(gpt2: Any, model: Any, tmp_path: Path) -> Non
     with pytest.raises(StateMismatchError, match=r"blocks.1.feed_forward.up.bias: missing"):
         gpt2.load(path, Generator(0))
     save_file({**tensors, "transformer.ln_f.weight": np.zeros(3, np.float32)}, path)
-    with pytest.raises(StateMismatchError, match=r"norm.weight: shape \(3,\) is in the file"):
+    with pytest.raises(StateMismatchError, match=r"norm.weight: shape \(3,\) in the file"):
         gpt2.load(path, Generator(0))
     save_file({"weight": np.zeros(3, np.float32)}, path)
     with pytest.raises(ValueError, match=r"has no wte.weight"):

@@ -1,4 +1,4 @@
-"""The names of PyTorch in docs/layers.md are PyTorch's."""
+"""The PyTorch names in docs/layers.md exist in PyTorch."""
 
 from __future__ import annotations
 

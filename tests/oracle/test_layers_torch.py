@@ -1,4 +1,4 @@
-"""Layers of pictures and sequences against PyTorch: pools, padding, interpolation, norms."""
+"""Picture and sequence layers against PyTorch: pools, padding, interpolation, norms."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Function = Callable[[Any], Any]
 
 
 def hold(ours: Function, theirs: Function, shape: tuple[int, ...], pairs: Any = ()) -> None:
-    """Compare result, gradient of the input and gradients of parameters, in float64."""
+    """Compare the result, the input's gradient and the parameters' gradients, in float64."""
     start = Generator(5).normal(shape).numpy().astype(np.float64)
     x, y = Parameter(start, dtype=np.float64), torch.tensor(start, requires_grad=True)
     found, wanted = ours(x), theirs(y)

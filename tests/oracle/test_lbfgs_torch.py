@@ -44,7 +44,7 @@ PROBLEMS: Final[dict[str, tuple[Any, Any, Any]]] = {
     ids=str,
 )
 def test_the_iterates(problem: str, options: dict[str, Any]) -> None:
-    """Differences of rounding grow along a curved valley, so the tolerance grows with the steps."""
+    """Rounding differences grow along a curved valley, so the tolerance grows with the steps."""
     our_loss, their_loss, start = PROBLEMS[problem]
     ours = Parameter(start, name="w", dtype=float64, backend=NumpyBackend())
     theirs = torch.nn.Parameter(torch.from_numpy(start.copy()))

@@ -32,8 +32,8 @@ SPREAD[0, 0] = 1e-9
 WEIGHT: Final = np.abs(normal((7,), 8))
 IMAGE: Final = np.array([[[0, 3, 1], [2, -100, 2]], [[1, 1, 0], [-100, 3, 3]]])
 
-# Name -> ours, PyTorch's, what they get as arrays, the shapes of what is differentiated, the
-# options; a reduction comes besides.
+# Name -> ours, PyTorch's, their arguments as arrays, the shapes of the differentiated ones, the
+# options; a reduction is added.
 Row = tuple[Function, Function, Sequence[Any], Sequence[tuple[int, ...]], dict[str, Any]]
 LOSSES: Final[dict[str, Row]] = {
     "smooth_l1": (nn.smooth_l1_loss, F.smooth_l1_loss, [SIGNS], [SHAPE], {"beta": 0.7}),
@@ -202,7 +202,7 @@ def test_the_gradient_of_a_variance() -> None:
 
 
 def focal(x: torch.Tensor, t: torch.Tensor, alpha: float | None, gamma: float) -> torch.Tensor:
-    """The formula of arXiv:1708.02002 for yes and no."""
+    """The formula of arXiv:1708.02002 for two classes."""
     p = x.sigmoid()
     entropy = F.binary_cross_entropy_with_logits(x, t, reduction="none")
     missing = 1 - (p * t + (1 - p) * (1 - t))

@@ -1,4 +1,4 @@
-"""Muon against PyTorch's, which would run its iterations in bfloat16 if it were let to."""
+"""Muon against PyTorch's, which would otherwise run its iterations in bfloat16."""
 
 from __future__ import annotations
 

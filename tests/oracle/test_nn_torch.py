@@ -36,7 +36,7 @@ def compare(
     dtype: Any,
     pairs: list[tuple[Parameter, Any]] | None = None,
 ) -> None:
-    """Hold result, gradient of the input and gradients of `pairs` of parameters together."""
+    """Compare the result, the input's gradient and the gradients of `pairs` of parameters."""
     start = 2 * normal(shape).astype(dtype)
     x = Parameter(start, dtype=dtype)
     y = torch.tensor(start, requires_grad=True)
@@ -54,7 +54,7 @@ def compare(
 
 
 def copied(module: Any, layer: nn.Module) -> list[tuple[Parameter, Any]]:
-    """Give PyTorch's module the weights of ours, by name; return the pairs."""
+    """Copy our weights to PyTorch's module by name; return the pairs."""
     own = dict(layer.named_parameters())
     theirs = dict(module.named_parameters())
     assert own.keys() == theirs.keys()
@@ -161,7 +161,7 @@ def test_a_state_dict_of_pytorch_loads() -> None:
 
 
 def classes_last(shape: tuple[int, ...]) -> Callable[[Any], Any]:
-    """PyTorch has the classes second; ours are last."""
+    """PyTorch has the classes on axis 1; ours are last."""
     return lambda x: x.movedim(-1, 1) if len(shape) > 1 else x
 
 

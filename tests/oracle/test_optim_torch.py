@@ -92,7 +92,7 @@ OPTIONS: Final[Sequence[tuple[type[Any], dict[str, Any]]]] = (
 )
 
 
-COMBINED: Final = [  # of each optimizer, the one with the most options
+COMBINED: Final = [  # for each optimizer, the variant with the most options
     (kind, max((o for k, o in OPTIONS if k is kind), key=len))
     for kind in dict.fromkeys(kind for kind, _ in OPTIONS)
 ]
@@ -142,10 +142,10 @@ class Problem:
 
 
 def tolerance(dtype: DType, kind: type[Any] = SGD) -> float:
-    """What 200 steps may differ.
+    """The allowed difference after 200 steps.
 
-    PyTorch has NAdam's product of mu and ASGD's learning rate as float32 tensors, whatever the
-    dtype of the parameters; test_formulas.py compares with the formulas to 1e-10.
+    PyTorch keeps NAdam's product of mu and ASGD's learning rate as float32 tensors, whatever the
+    parameters' dtype; test_formulas.py compares with the formulas to 1e-10.
     """
     if dtype != np.float64:
         return 2e-6 if kind in (ASGD, NAdam) else 1e-6
@@ -245,4 +245,4 @@ def test_clipping(dtype: DType, backend: Backend) -> None:
 
 
 def test_there_is_every_optimizer() -> None:
-    assert {kind for kind, _ in OPTIONS} == set(IN_TORCH) - {Muon}  # test_muon_torch.py has it
+    assert {kind for kind, _ in OPTIONS} == set(IN_TORCH) - {Muon}  # test_muon_torch.py tests it

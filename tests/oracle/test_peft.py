@@ -1,4 +1,4 @@
-"""Adapters to and from the peft package: the same logits, and its files both ways."""
+"""Adapters to and from the peft package: the same logits, and files in both directions."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ PAIRS: dict[str, tuple[Any, Any]] = {
 
 @pytest.fixture(autouse=True)
 def quiet() -> Any:
-    """Peft warns of GPT-2's turned matrices, and of what it does about them."""
+    """Suppress peft's warnings about GPT-2's transposed matrices."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def pair(kind: str) -> tuple[Any, Any, Any]:
-    """A model of transformers, the same for rumus, and the table of names."""
+    """A transformers model, its rumus counterpart, and the name table."""
     make, names = PAIRS[kind]
     theirs, ours = make()
     arrays = {name: value.numpy() for name, value in theirs.state_dict().items()}
@@ -39,7 +39,7 @@ def pair(kind: str) -> tuple[Any, Any, Any]:
 
 
 def randomize(model: Any) -> None:
-    """Give the adapters of peft values that matter."""
+    """Give peft's adapters nonzero values."""
     torch.manual_seed(0)
     for name, value in model.named_parameters():
         if "lora_" in name:
@@ -62,7 +62,7 @@ def randomize(model: Any) -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_peft_saves(kind: str, options: dict[str, Any], tmp_path: Path) -> None:
+def test_loading_from_peft(kind: str, options: dict[str, Any], tmp_path: Path) -> None:
     theirs, ours, names = pair(kind)
     theirs = peft.get_peft_model(theirs, peft.LoraConfig(**options)).eval()
     randomize(theirs)
@@ -77,7 +77,7 @@ def test_what_peft_saves(kind: str, options: dict[str, Any], tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("kind", "targets"), [("gpt2", None), ("llama", None), ("llama", ["query_key_value", "up"])]
 )
-def test_peft_reads_what_is_saved(kind: str, targets: Any, tmp_path: Path) -> None:
+def test_peft_reads_saved_adapters(kind: str, targets: Any, tmp_path: Path) -> None:
     theirs, ours, names = pair(kind)
     if kind == "llama":  # whose head is a Linear too
         targets = targets or ["blocks.*"]
@@ -92,7 +92,7 @@ def test_peft_reads_what_is_saved(kind: str, targets: Any, tmp_path: Path) -> No
 
 
 def test_there_and_back(tmp_path: Path) -> None:
-    """What rumus saves, peft saves again, and rumus reads: the same adapters."""
+    """Saved by rumus, saved again by peft, and read by rumus: the same adapters."""
     theirs, ours, names = pair("gpt2")
     adapters = nn.lora(ours, 3, targets="query_key_value")
     for parameter in adapters.parameters():

@@ -17,7 +17,7 @@ def test_every_pair_is_compared() -> None:
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_the_same_losses(name: str) -> None:
-    """Equal at first, and within noise where roundings have grown."""
+    """Equal at first, and within noise once rounding has grown."""
     pair, ours, theirs = PAIRS[name], program(name), program(f"{name}_torch")
     torch.manual_seed(0)
     original = getattr(theirs, pair.model)(**pair.small)

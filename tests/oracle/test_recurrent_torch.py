@@ -17,7 +17,7 @@ def cosines(shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 def pair(kind: str, inputs: int, hidden: int, dtype: Any, **options: Any) -> tuple[Any, Any]:
-    """A layer of ours with the weights of one of PyTorch's, loaded by their names."""
+    """One of our layers with PyTorch's weights, loaded by name."""
     theirs: Any = {"num_layers": options.get("layers", 1), "batch_first": True}
     theirs |= {k: v for k, v in options.items() if k != "layers"}
     module = getattr(torch.nn, kind)(inputs, hidden, **theirs)

@@ -80,14 +80,14 @@ def theirs(make: Make, steps: int) -> list[float]:
 
 
 @pytest.mark.parametrize(("schedule", "make"), CASES, ids=[repr(s) for s, _ in CASES])
-@pytest.mark.filterwarnings("ignore:The epoch parameter:UserWarning")  # by SequentialLR itself
+@pytest.mark.filterwarnings("ignore:The epoch parameter:UserWarning")  # with SequentialLR itself
 def test_as_pytorch(schedule: Schedule, make: Make) -> None:
     expected = theirs(make, 80)
     assert [schedule(t) for t in range(1, 81)] == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 def test_cosine_as_pytorch_until_its_end() -> None:
-    """Beyond T_max theirs rises again; ours stays."""
+    """Afterwards theirs rises again; ours stays."""
     expected = theirs(lambda o: lr_scheduler.CosineAnnealingLR(o, 30, 0.1), 31)
     ours = cosine(START, 31, 0.1)
     assert [ours(t) for t in range(1, 32)] == pytest.approx(expected, rel=1e-9)

@@ -1,11 +1,11 @@
 """SOAP against that of pytorch_optimizer (kozistr).
 
-Where it differs from ours, and from the paper: QR is in float32 whatever the parameters are, so
-that float64 agrees to 1e-8 until the first refresh and to some 1e-5 afterwards; the decay comes
-after the step, ours before as in AdamW (none here); a convolution has a factor for each axis, and
-vectors keep to SOAP's bias correction and rest in the first step, where ours are AdamW's. A basis
-of eigenvectors is not unique where 0 is there several times, so one side of what is not square has
-no factor here.
+Where it differs from ours, and from the paper: QR is in float32 whatever the parameters' dtype, so
+float64 agrees to 1e-8 until the first refresh and to some 1e-5 afterwards; the decay comes after
+the step, ours before it as in AdamW (none here); a convolution has a factor for each axis, and
+vectors use SOAP's bias correction and skip the first step, where ours use AdamW. A basis of
+eigenvectors is not unique if 0 is a repeated eigenvalue, so one side of a matrix that is not square
+has no factor here.
 """
 
 from __future__ import annotations

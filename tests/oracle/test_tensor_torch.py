@@ -1,4 +1,4 @@
-"""Functions of rumus.tensor, values and gradients, with PyTorch on the CPU as referee."""
+"""Functions of rumus.tensor, values and gradients, with PyTorch on the CPU as the referee."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ CASES: list[tuple[str, Function, Function, Shapes]] = [
     ("mish", rt.mish, F.mish, ROW),
     ("relu6", lambda x: rt.relu6(4 * x), lambda x: F.relu6(4 * x), ROW),
     ("hardtanh", rt.hardtanh, F.hardtanh, ROW),
-    # Written out: the derivatives that PyTorch has in float64 are those of float32 constants.
+    # Written out, because PyTorch's float64 derivatives here use float32 constants.
     ("hardsigmoid", lambda x: rt.hardsigmoid(3 * x), lambda x: F.relu6(3 * x + 3) / 6, ROW),
     ("hardswish", lambda x: rt.hardswish(3 * x), lambda x: F.hardswish(3 * x), ROW),
     ("selu", rt.selu, F.selu, ROW),

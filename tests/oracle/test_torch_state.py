@@ -1,4 +1,4 @@
-"""A run is moved from PyTorch to rumus and back in the middle, and goes on as if it had stayed."""
+"""A run is moved from PyTorch to rumus and back halfway, and continues as if it had stayed."""
 
 from __future__ import annotations
 
@@ -210,11 +210,11 @@ def part(number: int, key: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (changed(decoupled_weight_decay=True), "decoupled_weight_decay saved True"),
         (changed(maximize=True), "maximize saved True"),
         (changed(eps=None), "eps saved None"),
-        (lambda saved: saved["param_groups"][0].pop("betas"), "no 'betas': is it one of another"),
+        (lambda saved: saved["param_groups"][0].pop("betas"), "no 'betas': is it of another"),
         (changed(params=[0, 1, 2]), "parameters: saved 3, but 4 names"),
         (lambda saved: saved.pop("state"), "is it an optimizer's state_dict"),
-        (part(1, "step", 2.5), "'p1': step 2.5 counts nothing"),
-        (part(1, "step", -1), "'p1': step -1 counts nothing"),
+        (part(1, "step", 2.5), "'p1': step 2.5 is not a count"),
+        (part(1, "step", -1), "'p1': step -1 is not a count"),
         (part(1, "step", 7), "these parameters step together"),
         (part(1, "exp_avg", torch.zeros(5, 3)), r"'p1': state 'm' is float32 of shape \(5, 3\)"),
         (part(1, "exp_avg", torch.zeros(3, 5).double()), "'p1': state 'm' is float64"),
@@ -286,7 +286,7 @@ def test_hyper_parameters_of_ours() -> None:
     assert (here.steps, here.hyper["lr"]) == (1, 0.5)
 
 
-def test_what_pytorch_carries_along_must_be_what_the_formula_says() -> None:
+def test_stored_numbers_of_pytorch_must_match_the_formula() -> None:
     for kind, key in ((NAdam, "mu_product"), (ASGD, "eta")):
         other, there = theirs(kind, {"lr": 0.01})
         their_step(there, other, 0)
@@ -310,7 +310,7 @@ def test_optimizers_that_pytorch_lacks_and_steps_where_they_do_not_belong() -> N
 def test_names_of_a_group_stand_together() -> None:
     mine = ours(list(normal(0)))
     here = SGD([ParameterGroup(mine[::2], lr=0.5), ParameterGroup(mine[1::2])])
-    with pytest.raises(ValueError, match="must stand one after the other"):
+    with pytest.raises(ValueError, match="next to each other"):
         torch_state(here, NAMES)
 
 
@@ -319,7 +319,7 @@ def test_there_is_every_optimizer_of_both() -> None:
 
 
 def test_muon() -> None:
-    """Its step in PyTorch is of bfloat16: the momentum is compared, for equal gradients."""
+    """PyTorch's step uses bfloat16, so the momentum is compared, with equal gradients."""
     shapes = ((3, 5), (4, 4))
     options: dict[str, Any] = {"lr": 0.01, "momentum": 0.8, "weight_decay": 0.2}
     draw = np.random.default_rng(3)
@@ -359,5 +359,5 @@ def test_muon() -> None:
 
 def test_a_muon_that_steps_more_than_matrices_is_refused() -> None:
     optimizer = Muon([Parameter(np.ones((2, 2)), name="w"), Parameter(np.ones(2), name="b")])
-    with pytest.raises(TypeError, match=r"has matrices alone.*AdamW of their own"):
+    with pytest.raises(TypeError, match=r"takes only matrices.*a separate AdamW"):
         torch_state(optimizer, ["w", "b"])

@@ -1,4 +1,4 @@
-"""Weights from transformers and torchvision's ResNet: tiny random models, the same results."""
+"""Weights of transformers models and torchvision's ResNet: tiny random models, the same results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rumus import nn
 @pytest.mark.parametrize(
     ("pair", "names"), [(gpt2, nn.names.GPT2), (llama, nn.names.LLAMA)], ids=["gpt2", "llama"]
 )
-def test_what_transformers_saves(
+def test_loading_from_transformers(
     pair: Any, names: Any, dtype: Any, shard: str, tmp_path: Path
 ) -> None:
     """Whole and in shards, in each dtype of model hubs."""
@@ -68,7 +68,7 @@ def test_a_llama_that_shares_its_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pair", "names"), [(gpt2, nn.names.GPT2), (llama, nn.names.LLAMA)], ids=["gpt2", "llama"]
 )
-def test_transformers_reads_what_is_saved(pair: Any, names: Any, tmp_path: Path) -> None:
+def test_transformers_reads_saved_weights(pair: Any, names: Any, tmp_path: Path) -> None:
     theirs, ours = pair()
     ours.save_file(tmp_path / "model.safetensors", rename=names)
     theirs.config.save_pretrained(tmp_path)
@@ -78,7 +78,7 @@ def test_transformers_reads_what_is_saved(pair: Any, names: Any, tmp_path: Path)
 
 
 def randomized(model: Any) -> Any:
-    """A model whose statistics are not those of the start, as after a training."""
+    """A model whose statistics differ from the initial ones, as after training."""
     torch.manual_seed(0)
     for name, value in model.state_dict().items():
         if value.is_floating_point():
@@ -101,7 +101,7 @@ NAMES = (
 
 
 def resnet(layers: tuple[int, ...], classes: int) -> Any:
-    """A model in the layout of torchvision's."""
+    """A model in torchvision's layout."""
     made = program("resnet18_torch").ResNet(layers, classes=classes, small_pictures=False)
     assert all(re.fullmatch(NAMES, name) for name in made.state_dict())
     return made

@@ -37,7 +37,7 @@ COMMAND: Final = "nox -s reliability"
 
 
 class Training:
-    """A small training, each step of which depends on all before."""
+    """A small training; each step depends on all earlier ones."""
 
     def __init__(self) -> None:
         self.weight = Parameter(np.ones((100, 100), np.float32), name="weight")
@@ -45,13 +45,13 @@ class Training:
         self.step = 0
 
     def train_step(self) -> None:
-        """Make one step; its data is a function of its number."""
+        """Do one step; its data is a function of its number."""
         data = np.random.default_rng(self.step).normal(size=(100, 100)).astype(np.float32)
         self.trainer.train_step(lambda: ((self.weight @ tensor(data)) ** 2).mean())
         self.step += 1
 
     def state(self) -> dict[str, Any]:
-        """Return all that a later step depends on."""
+        """Return everything that later steps depend on."""
         optimizer: Any = self.trainer.optimizer
         model = {"weight": self.weight.numpy()}
         return {"model": model, "optimizer": optimizer.state_dict(), "trainer": {"step": self.step}}
@@ -65,7 +65,7 @@ class Training:
 
 
 def train(folder: str, asynchronous: bool) -> None:
-    """Train until killed: resume, save at each step, say which was saved."""
+    """Train until killed: resume, save at each step, print which was saved."""
     checkpoints = Checkpoints(folder, on_error="raise", asynchronous=asynchronous)
     training = Training()
     with suppress(NoCheckpointError):
@@ -73,7 +73,7 @@ def train(folder: str, asynchronous: bool) -> None:
     while True:
         training.train_step()
         checkpoints.save(training.step, training.state())
-        # An asynchronous save is known to be there when the next has started.
+        # An asynchronous save is known to be complete when the next one has started.
         print(training.step - asynchronous, flush=True)
 
 
@@ -85,7 +85,7 @@ def digest(state: dict[str, Any]) -> str:
 
 @dataclass
 class Kills:
-    """What became of the killed trainings."""
+    """The results of the killed trainings."""
 
     saves: int = 0
     in_a_save: int = 0  # kills that left an unfinished checkpoint
@@ -114,7 +114,7 @@ class Kills:
 
 
 def kill_trainings(asynchronous: bool) -> Kills:
-    """Kill trainings at random times after their first save, each of which resumes the last."""
+    """Kill trainings at random times after their first save; each resumes the previous one."""
     chance, kills = random.Random(0), Kills()
     with tempfile.TemporaryDirectory() as name:
         for _ in range(RUNS):
@@ -122,7 +122,7 @@ def kill_trainings(asynchronous: bool) -> Kills:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
             assert process.stdout is not None
             while (first := process.stdout.readline()) == "0\n":
-                pass  # nothing is known to be saved yet
+                pass  # no save is confirmed yet
             time.sleep(chance.uniform(0, 0.1))
             process.kill()
             rest, _ = process.communicate()
@@ -132,7 +132,7 @@ def kill_trainings(asynchronous: bool) -> Kills:
 
 
 def time_saving() -> Iterator[str]:
-    """Yield how fast a large state is saved and loaded, the medians of seven runs."""
+    """Yield how fast a large state is saved and loaded, as medians of seven runs."""
     arrays = {str(n): np.random.default_rng(n).random(LARGE // 80) for n in range(10)}
     times: dict[str, list[float]] = {"write and fsync": [], "save": [], "load": []}
     with tempfile.TemporaryDirectory(dir=".") as name:
@@ -153,7 +153,7 @@ def time_saving() -> Iterator[str]:
 
 
 def _plain_write(path: Path, arrays: dict[str, np.ndarray[Any, Any]]) -> float:
-    """Return how long the bytes alone take, without a format and a hash."""
+    """Return how long writing only the bytes takes, without a format and a hash."""
     start = time.perf_counter()
     with path.open("wb") as file:
         for array in arrays.values():
@@ -166,7 +166,7 @@ def _plain_write(path: Path, arrays: dict[str, np.ndarray[Any, Any]]) -> float:
 
 
 def faults(report: str) -> Iterator[str]:
-    """Yield the table of the faults that the tests injected."""
+    """Yield the table of faults that the tests injected."""
     yield "| what happens | cases | valid checkpoint loaded | of these the new one |"
     yield "|---|---:|---:|---:|"
     total = 0
@@ -179,7 +179,7 @@ def faults(report: str) -> Iterator[str]:
 
 
 def killed() -> Iterator[str]:
-    """Yield the table of the trainings that were killed."""
+    """Yield the table of killed trainings."""
     yield "| saving | kills | in the middle of a save | saves | newest valid and bit-exact |"
     yield "|---|---:|---:|---:|---:|"
     for asynchronous in (False, True):
@@ -191,7 +191,7 @@ def killed() -> Iterator[str]:
 
 
 def main(report: str) -> None:
-    """Put the tables between their marks in the page."""
+    """Write the tables between their markers in the page."""
     made = f"Made by `{COMMAND}` on {datetime.date.today()}."
     lines = [made, "", *faults(report), "", *killed(), "", *time_saving()]
     text = PAGE.read_text(encoding="utf-8")

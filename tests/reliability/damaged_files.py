@@ -1,4 +1,4 @@
-"""Gives every loader some hundred damaged files: rows of docs/reliability.md.
+"""Gives every loader hundreds of damaged files: rows of docs/reliability.md.
 
 PYTHONPATH=tests/support python tests/reliability/damaged_files.py
 """
@@ -15,11 +15,11 @@ from typing import Final
 from hostile_files import Outcome, outcomes
 from reliability_page import write_block
 
-CASES: Final = 200  # of each loader
+CASES: Final = 200  # per loader
 
 
 def table(found: list[Outcome]) -> list[str]:
-    """Return a row for each loader, and one for all."""
+    """Return a row for each loader, and one for all together."""
     by_loader: dict[str, list[Outcome]] = defaultdict(list)
     for each in found:
         by_loader[each.loader].append(each)
@@ -37,7 +37,7 @@ def table(found: list[Outcome]) -> list[str]:
 
 
 def main() -> None:
-    """Try all, write the table; exit code 1 if an error is not documented or a case is slow."""
+    """Try everything, write the table; exit code 1 for undocumented errors or slow cases."""
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
         found = list(outcomes(Path(folder), seed=2026, cases=CASES))

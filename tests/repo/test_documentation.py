@@ -1,4 +1,4 @@
-"""Public names are documented, argument by argument, and the examples run as they are shown."""
+"""Public names are documented, argument by argument, and the examples run as shown."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def test_public_names_have_docstrings(layer: str) -> None:
 
 
 def public_callables(layer: str) -> Iterator[tuple[str, Any, str]]:
-    """Each public function, class and method of a package, with its name and what is said of it.
+    """Each public function, class and method of a package, with its name and documentation.
 
-    Of a method that a base class or a protocol has as well, the arguments may be described there.
+    The arguments of a method may also be documented in a base class or a protocol.
     """
     module = import_module(f"rumus.{layer}")
     for name in module.__all__:
@@ -63,7 +63,7 @@ def public_callables(layer: str) -> Iterator[tuple[str, Any, str]]:
 
 
 def parameters(thing: Any) -> set[str]:
-    """The names that a caller passes; those of C have no signature, *args nothing to be said."""
+    """The names that a caller passes; C functions have no signature, and *args needs no text."""
     try:
         found = signature(thing).parameters.values()
     except (TypeError, ValueError):
@@ -96,7 +96,7 @@ def test_docstring_examples(name: str) -> None:
 
 
 def shown_examples(layer: str) -> Iterator[doctest.DocTest]:
-    """Each docstring of the reference that has examples, with nothing imported for it."""
+    """Each docstring of the reference with examples, which import everything themselves."""
     module = import_module(f"rumus.{layer}")
     yield from doctest.DocTestFinder(recurse=False).find(module, globs={})
     for name in module.__all__:

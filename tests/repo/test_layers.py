@@ -1,7 +1,7 @@
-"""Which package may import which, and which room of a package; the arrows point downwards only.
+"""Which package may import which, and which room of a package; arrows point only downwards.
 
-Every import statement counts, also one inside a function or for a type checker. The only way up
-is `rumus.tensor.gpu`, which looks `rumus.gpu` up by name when `to_gpu()` is called.
+Every import statement counts, including those inside functions or for type checkers. The only way
+up is `rumus.tensor.gpu`, which looks `rumus.gpu` up by name when `to_gpu()` is called.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def imported_layers(source: str, module: tuple[str, ...]) -> Iterator[tuple[int,
 
 
 def violations(source: str, module: tuple[str, ...]) -> list[str]:
-    """Return what a module of rumus imports and must not."""
+    """Return the forbidden imports of a rumus module."""
     layer = module[1]
     return [
         f"line {line}: rumus.{layer} must not import rumus.{found}"
@@ -64,7 +64,7 @@ def dotted(path: Path) -> tuple[str, ...]:
     return parts[parts.index("src") + 1 :]
 
 
-def test_every_layer_is_looked_at() -> None:
+def test_every_layer_is_checked() -> None:
     assert {dotted(path)[1] for path in modules()} == set(ALLOWED)
 
 
@@ -109,8 +109,8 @@ def test_importing_a_layer_loads_no_other(layer: str) -> None:
     assert set(run.stdout.split()) <= ALLOWED[layer] | {layer}
 
 
-# The rooms of each package, and the rooms that each may import from, also for types. What lies
-# outside a room, the `__init__` first of all, stands above them.
+# The rooms of each package, and the rooms that each may import from, also for types. Modules
+# outside all rooms, above all `__init__`, are above them.
 ROOMS = {
     "tensor": {
         "expression": set[str](),
@@ -146,7 +146,7 @@ ROOMS = {
         "command_line": {"base", "data", "checkpoints", "loop", "views"},
     },
 }
-UPWARDS = {  # (module, module that it imports): the one look-up by name
+UPWARDS = {  # (module, imported module): the only look-up by name
     ("rumus.tensor.graph.tensor", "rumus.tensor.gpu"),
 }
 NAMES = {".".join(dotted(path)).removesuffix(".__init__") for path in modules()}
@@ -169,14 +169,14 @@ def imported_modules(tree: ast.AST, at_run_time: bool = False) -> Iterator[str]:
 
 
 def room_of(name: str) -> str | None:
-    """Return the room in which a module lies; None above all rooms."""
+    """Return the room that a module is in; None above all rooms."""
     layer, _, rest = name.removeprefix("rumus.").partition(".")
     room = rest.partition(".")[0]
     return room if room in ROOMS[layer] else None
 
 
 def upwards(name: str, tree: ast.AST) -> set[tuple[str, str]]:
-    """Return the imports of a module from rooms of its package that it must not use."""
+    """Return a module's imports from rooms of its package that it must not use."""
     room, package = room_of(name), ".".join(name.split(".")[:2])
     if room is None:
         return set()
@@ -230,12 +230,12 @@ def test_an_import_from_a_higher_room_is_found(statement: str) -> None:
     assert upwards("rumus.tensor.memory.packing", ast.parse(statement))
 
 
-def test_modules_import_each_other_in_no_circle_but_one() -> None:
+def test_there_is_only_one_import_cycle() -> None:
     """The methods of `Tensor` and the operations that they call."""
     graph = {name: set(imported_modules(tree, at_run_time=True)) for name, tree in trees()}
     graph = {name: {e for e in found if e.count(".") > 1} for name, found in graph.items()}
     reached = dict(graph)
-    for _ in range(len(graph)):  # until nothing new is reached
+    for _ in range(len(graph)):  # until a fixed point
         wider = {n: r.union(*(reached[each] for each in r)) for n, r in reached.items()}
         if wider == reached:
             break
@@ -269,7 +269,7 @@ print(len(names))
 
 @pytest.mark.parametrize("layer", ALLOWED)
 def test_any_module_can_be_the_first(layer: str) -> None:
-    """Or the order of imports in `__init__`, which is sorted, would hold the package together."""
+    """Otherwise the sorted order of imports in `__init__` would hold the package together."""
     command = [sys.executable, "-c", EACH_FIRST, f"rumus.{layer}"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr

@@ -1,4 +1,4 @@
-"""docs/layers.md names every layer, loss and operation that there is, and nothing else."""
+"""docs/layers.md names exactly the existing layers, losses and operations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rumus import nn
 from rumus.tensor import Tensor
 
 PAGE = Path(__file__).parents[2] / "docs" / "layers.md"
-# Public, and no part of a model: files of weights, and what tensors are made and computed with.
+# Public, but not part of a model: weights files, and functions that make tensors.
 ELSEWHERE = {
     "nn": {
         "LoadReport", "OnnxExportError", "Place", "Weights", "WeightsFileError", "WrongShape",

@@ -1,4 +1,4 @@
-"""What every package must have, so that it can be installed, typed and read alone."""
+"""Requirements for every package, so that it can be installed, typed and read on its own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DISTRIBUTIONS = {
     "typing_extensions": "typing-extensions",
 }
 TEXT = {".cfg", ".md", ".py", ".pyi", ".sh", ".toml", ".txt", ".wgsl", ".yaml", ".yml", ""}
-MADE = {"__pycache__", "output", "dist", "build"}  # folders that programs write
+MADE = {"__pycache__", "output", "dist", "build"}  # folders written by programs
 for_each = pytest.mark.parametrize("project", PROJECTS, ids=lambda project: project.name)
 for_each_package = pytest.mark.parametrize("project", PACKAGES, ids=lambda project: project.name)
 
@@ -40,7 +40,7 @@ def leaf(project: Path) -> Path:
 
 
 def version(project: Path) -> str:
-    """Return the version that a package says it has."""
+    """Return a package's own version."""
     if project.name == "rumus":
         return str(metadata(project)["version"])
     source = (leaf(project) / "__init__.py").read_text(encoding="utf-8")
@@ -49,7 +49,7 @@ def version(project: Path) -> str:
 
 
 def declared(project: Path) -> dict[str, str]:
-    """Return the distributions that a package declares, extras included, with the versions."""
+    """Return the distributions that a package declares, including extras, with their versions."""
     table = metadata(project)
     extras = table.get("optional-dependencies", {}).values()
     lines = [*table["dependencies"], *(line for extra in extras for line in extra)]
@@ -58,7 +58,7 @@ def declared(project: Path) -> dict[str, str]:
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
-    """Yield the distribution of each module that is imported when the program runs."""
+    """Yield the distribution of each module that is imported at run time."""
     if isinstance(tree, ast.If) and ast.unparse(tree.test) == "TYPE_CHECKING":
         yield from imported(ast.Module(tree.orelse, []))
         return
@@ -78,7 +78,7 @@ def imported(tree: ast.AST) -> Iterator[str]:
 
 
 def texts() -> list[Path]:
-    """Return the text files of the repository, without what programs write."""
+    """Return the text files of the repository, without those written by programs."""
     folders = ("packages", "tests", "docs", "typings", "shaders", ".ci")
     found = [path for path in ROOT.glob("*") if not path.name.startswith(".")]
     found += [path for folder in folders for path in (ROOT / folder).rglob("*")]
@@ -126,7 +126,7 @@ def test_the_readme_is_about_the_package(project: Path) -> None:
 
 
 @for_each_package
-def test_what_is_imported_is_declared(project: Path) -> None:
+def test_imports_are_declared(project: Path) -> None:
     allowed = {*declared(project), project.name}
     for path in leaf(project).rglob("*.py"):
         missing = set(imported(ast.parse(path.read_text(encoding="utf-8")))) - allowed
@@ -143,7 +143,7 @@ def test_an_undeclared_import_is_found() -> None:
 
 
 @for_each
-def test_what_is_needed_of_rumus_fits_its_version(project: Path) -> None:
+def test_the_required_rumus_versions_fit(project: Path) -> None:
     for name, wanted in declared(project).items():
         if name.startswith("rumus-"):
             major, minor, _ = version(ROOT / "packages" / name).split(".")
@@ -162,7 +162,7 @@ def test_one_lowest_numpy() -> None:
     assert wanted == {">=2.0"}
 
 
-def test_files_are_named_after_what_they_hold() -> None:
+def test_files_are_named_after_their_contents() -> None:
     vague = {"utils", "util", "helpers", "helper", "common", "base", "manager", "misc"}
     assert [path for path in texts() if path.stem.strip("_") in vague] == []
 

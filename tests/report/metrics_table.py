@@ -1,8 +1,8 @@
-"""The metrics beside scikit-learn's, in Markdown: `python tests/report/metrics_table.py`.
+"""The metrics compared with scikit-learn's, in Markdown: `python tests/report/metrics_table.py`.
 
 2,000 samples with ties among the scores and a class that never occurs, cut into batches of 64 and a
-last one of 16. The difference is that of the metric of all batches together from scikit-learn's of
-the whole set; beside it, how far the mean of the batches' metrics is from it.
+last one of 16. The difference is between the metric of all batches together and scikit-learn's over
+the whole set; the other column shows how far the mean of the batches' metrics is from it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SAMPLES, CLASSES, BATCH = 2000, 6, 64
 
 
 def rows() -> list[tuple[str, str, Callable[..., MetricState], Any, Any, float]]:
-    """The name here and there, the metric, what it is given, and what scikit-learn says."""
+    """The names here and there, the metric, its input, and scikit-learn's result."""
     from sklearn import metrics as sklearn
 
     random = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""A report looked at in a browser, and the pictures of docs/training.md: `nox -s report`.
+"""A report in a browser, and the pictures of docs/training.md: `nox -s report`.
 
 Needs chromium: `apt-get install chromium`.
 """
@@ -42,7 +42,7 @@ from rumus.train.views.live_panel import panel
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 RATES = {"lr-0.001": 1e-3, "lr-0.01": 1e-2, "lr-0.1": 1e-1}
 EPOCHS = 40
-# A browser asks its maker for updates and the time, whatever page it shows.
+# A browser contacts its vendor for updates and the time, whatever page it shows.
 OWN = ("google.com", "googleapis.com", "gvt1.com")
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -92,7 +92,7 @@ def drawn(progress: Progress) -> str:
 
 
 def spirals(count: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Points of three arms of a spiral, and which arm each is of."""
+    """Points of three arms of a spiral, and the arm of each."""
     random = np.random.default_rng(seed)
     arm, radius = random.integers(0, 3, count), random.uniform(0.1, 1, count)
     angle = 5 * radius + arm * 2 * np.pi / 3 + random.normal(0, 0.15, count)
@@ -130,7 +130,7 @@ def train(path: Path, lr: float, *callbacks: Callback) -> None:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
-    """Three trainings with other learning rates; the live view of one is drawn."""
+    """Three trainings with different learning rates; one is drawn in the live view."""
     monkeypatch = pytest.MonkeyPatch()
     folder = tmp_path_factory.mktemp("runs")
     live = Panel(at=1000)
@@ -144,7 +144,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
 
 
 def look(page: Path, picture: Path, *flags: str) -> tuple[list[str], set[str]]:
-    """Show a page, save a picture; return what the console says, and the hosts that were asked."""
+    """Show a page, save a picture; return console messages and requested hosts."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     assert chromium, "chromium is not installed: apt-get install chromium"
     profile, log = picture.with_suffix(".profile"), picture.with_suffix(".json")
@@ -183,7 +183,7 @@ def test_the_page_in_a_browser(runs: list[Path], tmp_path: Path, name: str, sche
         image.quantize(64).save(PICTURES / picture.name, optimize=True)
 
 
-def test_what_a_page_loads_and_says_is_found(tmp_path: Path) -> None:
+def test_requests_and_console_messages_are_found(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text('<img src="http://report.invalid/x.png"><script>nothing()</script>')
     said, hosts = look(page, tmp_path / "page.png")
@@ -192,7 +192,7 @@ def test_what_a_page_loads_and_says_is_found(tmp_path: Path) -> None:
 
 
 def test_the_pointer_is_answered(runs: list[Path], tmp_path: Path) -> None:
-    """The script of the page, moved over by a script of the test."""
+    """The page's own script reacts to mouse events from the test's script."""
     text = (runs[1] / "report.html").read_text(encoding="utf-8")
     move = (
         'const s=document.querySelector("svg"),b=s.getBoundingClientRect();s.dispatchEvent('
@@ -242,7 +242,7 @@ trainer.fit(DataLoader(train, 32, shuffle=True, seed=0), loss, epochs=8,
 
 
 def test_a_notebook_in_a_browser(tmp_path: Path) -> None:
-    """Run by nbconvert, shown as the page that nbconvert makes of it."""
+    """Run by nbconvert, and shown as nbconvert's page."""
     nbformat = pytest.importorskip("nbformat")
     nbconvert = pytest.importorskip("nbconvert")
     pytest.importorskip("ipykernel")

@@ -1,6 +1,6 @@
-"""The site as it was built: `nox -s site`. Links, names, and what a browser says.
+"""The built site: `nox -s site`. Links, names, and browser errors.
 
-What needs a browser is left out where no chromium is installed.
+Tests that need a browser are skipped if no chromium is installed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 class Page(HTMLParser):
-    """The links of a page, and what can be linked to."""
+    """The links of a page, and its anchors."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -54,12 +54,12 @@ def test_the_site_was_built() -> None:
     assert len(PAGES) > 15, "run mkdocs build first"
 
 
-def test_every_link_leads_somewhere() -> None:
+def test_every_link_works() -> None:
     pages = {path: Page(path) for path in PAGES}
     broken = []
     for path, page in pages.items():
         if path.name == "404.html":
-            continue  # its links begin at the root of the server
+            continue  # its links start at the server's root
         for link in page.links:
             parts = urlsplit(link)
             if parts.scheme or link.startswith("//"):
@@ -90,7 +90,7 @@ def documented(kind: type) -> Iterator[tuple[str, Any]]:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_public_name_is_explained(package: str) -> None:
-    """In the reference, with a docstring; what a protocol asks for is explained once, there."""
+    """In the reference, with a docstring; a protocol's methods are explained once, there."""
     module = importlib.import_module(f"rumus.{package}")
     places = Page(SITE / "reference" / f"{package}.html").places
     silent = []
@@ -110,7 +110,7 @@ def test_every_public_name_is_explained(package: str) -> None:
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """Where the site is served."""
+    """The address at which the site is served."""
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, format: str, *args: Any) -> None:
@@ -125,7 +125,7 @@ def address() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A chromium without a window."""
+    """A headless chromium."""
     if CHROMIUM is None:
         pytest.skip("chromium is not installed")
     api = pytest.importorskip("playwright.sync_api")
@@ -141,7 +141,7 @@ SEVERAL: Final = ["index.html", "training.html", "examples.html", "reference/nn.
 
 @pytest.mark.parametrize(("width", "scheme"), LOOKS)
 def test_pages_in_a_browser(browser: Any, address: str, width: int, scheme: str) -> None:
-    """No console errors, nothing wider than the window, by day and by night, and on a phone."""
+    """No console errors, nothing wider than the window, in light and dark mode, and on a phone."""
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text))

@@ -1,4 +1,4 @@
-"""`FaultyFileSystem`: a `FileSystem` for tests, one operation of which goes wrong."""
+"""`FaultyFileSystem`: a `FileSystem` for tests, in which one operation fails."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ T = TypeVar("T")
 
 
 class CrashError(BaseException):
-    """The process ends here: nothing that the program does later reaches the disk."""
+    """The process ends here: nothing that the program does afterwards reaches the disk."""
 
 
 class FaultyFileSystem:
-    """Another file system, until the operation with the number `at`.
+    """Another file system, until operation number `at`.
 
-    fault: whether the process ends (CrashError) before that operation, after it, or in the middle
-    if it is a write; or whether the operation raises the OSError with the number `error`.
+    fault: "before", "after" or, for a write, "torn" ends the process (CrashError) before, after or
+    in the middle of that operation; "error" makes it raise the OSError with the number `error`.
     log: the names of the operations so far.
     """
 
@@ -36,7 +36,7 @@ class FaultyFileSystem:
         self.crashed = False
 
     def _do(self, operation: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
-        """Do what is asked for, or what goes wrong."""
+        """Run the operation, or inject the fault."""
         if self.crashed:
             raise CrashError
         self.log.append(getattr(operation, "__name__", ""))
@@ -54,16 +54,16 @@ class FaultyFileSystem:
         return self._do(self.real.open, path, flags)
 
     def write(self, descriptor: int, data: memoryview) -> int:
-        """Write, half of it if the process ends meanwhile."""
+        """Write, but only half of the data if the write is torn."""
         torn = self.fault == "torn" and len(self.log) == self.at
         return self._do(self.real.write, descriptor, data[: len(data) // 2] if torn else data)
 
     def read(self, descriptor: int, into: memoryview) -> int:
-        """Read."""
+        """Read from a file."""
         return self._do(self.real.read, descriptor, into)
 
     def size(self, descriptor: int) -> int:
-        """Return a size."""
+        """Return a file's size."""
         return self._do(self.real.size, descriptor)
 
     def fsync(self, descriptor: int) -> None:
@@ -71,7 +71,7 @@ class FaultyFileSystem:
         self._do(self.real.fsync, descriptor)
 
     def close(self, descriptor: int) -> None:
-        """Close a file, and be it because the process ended."""
+        """Close a file, even after the process has ended."""
         self.real.close(descriptor)
         if not self.crashed:
             self._do(_closed)
@@ -101,9 +101,9 @@ class FaultyFileSystem:
         self._do(self.real.rmdir, folder)
 
     def free(self, folder: Path) -> int:
-        """Return the room that is left."""
+        """Return the free space."""
         return self._do(self.real.free, folder)
 
 
 def _closed() -> None:
-    """Stands for the closing in the log."""
+    """The name of `close` in the log."""

@@ -1,4 +1,4 @@
-"""Files that no honest program wrote, for every loader: made by damage to good ones and by hand.
+"""Malformed files for every loader: damaged good files, and some made by hand.
 
 Each case is a call and the kinds of error that the loader's documentation promises.
 """
@@ -31,12 +31,12 @@ from rumus.train import (
     write_report,
 )
 
-SLOW: Final = 1.0  # seconds, which no file of this size may take
+SLOW: Final = 1.0  # seconds that no file of this size may take
 
 
 @dataclass
 class Configuration:
-    """What the TOML files are read as."""
+    """The schema of the TOML files."""
 
     width: int = 1
     rate: float = 0.1
@@ -46,14 +46,14 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Loader:
-    """Reads a file of its name in a folder; `good` makes what it is for."""
+    """Reads `file` in a folder; `good` writes a valid one."""
 
     name: str
     file: str
     good: Callable[[Path], None]
     load: Callable[[Path], object]
     errors: tuple[type[Exception], ...]
-    parts: tuple[bytes, ...]  # what is put into good files
+    parts: tuple[bytes, ...]  # fragments to put into good files
 
 
 def _csv(path: Path) -> None:
@@ -146,7 +146,7 @@ def loaders() -> list[Loader]:
 
 
 def damaged(random: np.random.Generator, good: bytes, parts: tuple[bytes, ...]) -> bytes:
-    """Return a file with a few things wrong: cut, overwritten, repeated, or something put in."""
+    """Return a file with a few faults: cut, overwritten, repeated, or with something inserted."""
     data = bytearray(good)
     for _ in range(int(random.integers(1, 4))):
         at = int(random.integers(0, len(data) + 1))
@@ -169,7 +169,7 @@ def damaged(random: np.random.Generator, good: bytes, parts: tuple[bytes, ...]) 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a loader made of one file."""
+    """The result of loading one file."""
 
     loader: str
     case: int
@@ -179,12 +179,12 @@ class Outcome:
 
     @property
     def is_slow(self) -> bool:
-        """Whether it took longer than any file of this size may."""
+        """Whether it took longer than any file of this size should."""
         return self.seconds > SLOW
 
 
 def outcomes(folder: Path, seed: int, cases: int) -> Iterator[Outcome]:
-    """Yield what each loader makes of so many damaged files."""
+    """Yield the outcomes of each loader for this many damaged files."""
     for number, loader in enumerate(loaders()):
         home = folder / str(number)
         path = home / loader.file
@@ -201,7 +201,7 @@ def outcomes(folder: Path, seed: int, cases: int) -> Iterator[Outcome]:
 
 
 def attempt(loader: Loader, path: Path, case: int) -> Outcome:
-    """Let a loader read a file."""
+    """Let a loader read a file, and measure it."""
     start = time.process_time()
     error: Exception | None = None
     try:
@@ -219,7 +219,7 @@ def _npy_header(text: str) -> bytes:
 
 
 def made_by_hand() -> Iterator[tuple[str, bytes]]:
-    """Yield the ends of names and contents that damage does not hit on."""
+    """Yield suffixes and contents that random damage does not produce."""
     size = 1 << 20
     yield ".npy", _npy_header("{'descr': '<f4', 'fortran_order': False, 'shape': (0, 4), }\n")
     yield ".npy", _npy_header("{'descr': '<U100', 'fortran_order': False, 'shape': (-1, 4), }\n")
@@ -243,7 +243,7 @@ def made_by_hand() -> Iterator[tuple[str, bytes]]:
 
 
 def no_regular_files(folder: Path) -> Iterator[Path]:
-    """Yield a folder, a pipe, a device and a link to nothing."""
+    """Yield a folder, a pipe, a device and a dangling link."""
     (folder / "folder").mkdir()
     yield folder / "folder"
     if hasattr(os, "mkfifo"):

@@ -1,4 +1,4 @@
-"""Tiny models of transformers, and the same for rumus."""
+"""Tiny models of transformers, and their counterparts in rumus."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def llama(**other: Any) -> tuple[Any, Llama]:
 
 
 def compare_logits(theirs: Any, ours: nn.Module, given: Any, tolerance: float = 1e-5) -> None:
-    """The same logits, measured against the largest."""
+    """Compare logits, relative to the largest one."""
     with torch.no_grad():
         wanted = theirs(torch.from_numpy(given))
     wanted = getattr(wanted, "logits", wanted).float().numpy()

@@ -1,7 +1,7 @@
 """Operations with a signal at any of their lines, whose handler raises.
 
-All of an operation has happened then, or nothing: the oracle is the state before and the state of
-an undisturbed run, bit for bit.
+Either all of an operation has happened then, or nothing: the oracle is the state before and the
+state of an undisturbed run, bit for bit.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Seen: TypeAlias = tuple[Any, ...]
 
 
 class Late(TimeoutError):
-    """What the handlers here raise: an OSError, and no fault of a disk."""
+    """Raised by the handlers here: an OSError that is not a disk fault."""
 
 
 def _raise(*_: object) -> None:
@@ -64,7 +64,7 @@ def _handlers() -> Iterator[None]:
 
 
 def _at_line(wanted: int, number: int, act: Callable[[], object]) -> tuple[int, bool]:
-    """Run `act` with a signal at a line of rumus; return how many it ran, and whether it raised."""
+    """Run `act` with a signal at a line of rumus; return the lines run, and whether it raised."""
     count = 0
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
@@ -133,11 +133,11 @@ def _step(make: Callable[[list[Parameter]], Any]) -> Prepared:
 
 
 class Refused(Exception):
-    """What the losses here raise."""
+    """Raised by the losses here."""
 
 
 def _refused_step(make: Callable[[list[Parameter]], Any]) -> Prepared:
-    """A step that fails where the parameters are elsewhere: a signal finds an error on its way."""
+    """A step that fails while the parameters are displaced, so a signal may hit the error path."""
     parameters = _parameters()
     optimizer = make(parameters)
     optimizer.minimize_step(lambda: _loss(parameters))
@@ -229,7 +229,7 @@ def _averaging_both(parameters: list[Parameter]) -> Any:
 
 
 def _evaluate(make: Callable[[list[Parameter]], Any], *, refused: bool = False) -> Prepared:
-    """A look at an average; refused: where it ends with an error."""
+    """Evaluates with an average; refused: the block ends with an error."""
     parameters = _parameters()
     optimizer = make(parameters)
     optimizer.step(_loss(parameters).backward())
@@ -243,7 +243,7 @@ def _evaluate(make: Callable[[list[Parameter]], Any], *, refused: bool = False) 
     return look, lambda: _of(parameters, optimizer)
 
 
-PUT_BACK: Final[dict[str, Callable[[], Prepared]]] = {  # ends with putting back what was there
+PUT_BACK: Final[dict[str, Callable[[], Prepared]]] = {  # these end by restoring what was there
     "SAM, refused away": lambda: _refused_step(lambda p: SAM(AdamW(p))),
     "ASAM of Lookahead, refused away": lambda: _refused_step(
         lambda p: SAM(Lookahead(Adam(p), k=2), adaptive=True)
@@ -276,7 +276,7 @@ CASES: Final[dict[str, Callable[[], Prepared]]] = {
 
 @dataclass(frozen=True)
 class Attempt:
-    """What a signal at a line did: whether it was heard, and whether it left half of a change."""
+    """The effect of a signal at a line: whether it was lost, and whether it left half a change."""
 
     line: int
     is_lost: bool
@@ -286,11 +286,11 @@ class Attempt:
 def attempts(
     prepare: Callable[[], Prepared], number: int, seed: str, last: int = 0
 ) -> Iterator[Attempt]:
-    """Yield what becomes of an operation with a signal at one of its lines, for `number` of them.
+    """Yield the outcomes of an operation with a signal at one of `number` random lines.
 
-    At every line, where it has fewer; and at each of the `last` ones.
+    At every line if it has fewer, and at each of the `last` ones.
     """
-    prepare()[0]()  # so that what is kept for later is there
+    prepare()[0]()  # fills caches that later runs use
     act, seen = prepare()
     before = seen()
     lines, _ = _at_line(0, signal.SIGINT, act)
@@ -309,5 +309,5 @@ def attempts(
 def _is_torn(seen: Callable[[], Seen], *whole: Seen) -> bool:
     try:
         return seen() not in whole
-    except OwnershipError:  # it says that the operation is still going on
+    except OwnershipError:  # the operation is still in progress
         return True

@@ -1,6 +1,6 @@
-"""What a trainer displaces for a while, with a signal at any line whose handler raises.
+"""Blocks in which a trainer displaces something, with a signal whose handler raises at any line.
 
-All of it is back afterwards, wherever the signal came: see `interrupted`.
+Everything is restored afterwards, wherever the signal arrived: see `interrupted`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ X: Final = np.random.default_rng(0).standard_normal((8, 2)).astype(np.float32)
 
 
 class _Learner:
-    """A trainer, and all that is displaced for it for a while."""
+    """A trainer, and everything that these blocks displace."""
 
     def __init__(self) -> None:
         self.weight = Parameter([1.0, 2.0], name="weight")
@@ -48,9 +48,9 @@ class _Learner:
         return ((self.weight - x + self.noise.normal((8, 2))) ** 2).mean()
 
     def step(self) -> None:
-        """A step that is not captured: noting what it does runs code as arrays are freed.
+        """A step that is not captured: capturing runs code as arrays are freed.
 
-        Python lets go of what a handler raises there.
+        Python swallows exceptions that a handler raises there.
         """
         x = tensor(X)
         self.trainer.train_step(lambda: self.loss(x))
@@ -67,7 +67,7 @@ class _Learner:
 
 
 class _Module:
-    """An object for a trainer's state that is not a module of this library."""
+    """An object for a trainer's state that is not a rumus module."""
 
     def __init__(self) -> None:
         self.training = True
@@ -88,7 +88,7 @@ def _within(
     *,
     refused: bool,
 ) -> Prepared:
-    """A block in which something is displaced; refused: that ends with an error."""
+    """A block that displaces something; refused: it ends with an error."""
     learner = _Learner()
 
     def run() -> None:
@@ -116,7 +116,7 @@ def _looks(learner: _Learner) -> None:
 
 
 def _nothing(learner: _Learner) -> None:
-    """The block alone."""
+    """Only enter and leave the block."""
 
 
 _BLOCKS: Final[dict[str, tuple[Callable[[_Learner], Any], Callable[[_Learner], object]]]] = {
@@ -147,7 +147,7 @@ DISPLACED: Final[dict[str, Callable[[], Prepared]]] = {
 
 
 def saving(folder: Path) -> Prepared:
-    """A save beside an earlier checkpoint, which must stay where it does not come about."""
+    """A save next to an earlier checkpoint, which must remain if the save fails."""
     store = Checkpoints(tempfile.mkdtemp(dir=folder), keep_last=1)
     store.save(1, {"model": {"weight": np.zeros(50)}})
 
@@ -159,7 +159,7 @@ def saving(folder: Path) -> Prepared:
 
 
 def loading(folder: Path) -> Prepared:
-    """A load of the newest of two checkpoints, in whose place the other one must not be taken."""
+    """A load of the newest of two checkpoints, which must not fall back to the older one."""
     store = Checkpoints(tempfile.mkdtemp(dir=folder), keep_last=2)
     for step in (1, 2):
         store.save(step, {"model": {"weight": np.full(50, step)}})

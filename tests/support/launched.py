@@ -1,4 +1,4 @@
-"""Programs that tests start on several ranks."""
+"""Programs that tests launch on several ranks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROGRAMS = Path(__file__).parents[1] / "distributed" / "programs"
 
 @dataclass(frozen=True)
 class Launched:
-    """What came of a program. found: a value for each line of JSON that it has printed."""
+    """The outcome of a program. found: a value for each line of JSON that it printed."""
 
     code: int
     out: str
@@ -37,9 +37,10 @@ def launched(
     within: Sequence[str] = (),
     **env: str,
 ) -> Launched:
-    """Run a program of tests/distributed/programs, or of another folder, to its end.
+    """Run a program of tests/distributed/programs, or of another folder, until it ends.
 
-    hosts: machines, with commas. within: what the command is given to, as `ip netns exec name`.
+    hosts: host names, separated by commas. within: a prefix for the command, such as `ip netns exec
+    name`.
     """
     command = [*within, sys.executable, "-m", "rumus.distributed", "-n", str(ranks)]
     command += ["--hosts", hosts] if hosts else []

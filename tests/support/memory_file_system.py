@@ -1,8 +1,8 @@
-"""`MemoryFileSystem`: a `FileSystem` for tests, which remembers what would survive a power cut.
+"""`MemoryFileSystem`: a `FileSystem` for tests that knows what would survive a power failure.
 
-Each change is recorded as it happened to a file or a folder, not to a path: a file removed from a
-folder is gone from it even if the renaming of that folder is lost. `after_power_cut` builds what a
-disk may hold then: what was synced, and of the rest whatever the disk had come to.
+Each change is recorded for a file or a folder, not for a path: a file removed from a folder is gone
+from it even if the renaming of that folder is lost. `after_power_cut` builds what a disk may hold
+then: everything that was synced, and any part of the rest.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Node: TypeAlias = "dict[str, int] | bytearray"  # a folder's names, or a file's 
 
 @dataclass(frozen=True)
 class Change:
-    """One change: what was done, to which file or folder, with what."""
+    """A change: the operation, the file or folder, and its arguments."""
 
     what: str
     node: int
@@ -31,7 +31,7 @@ class Change:
 
     @property
     def is_sync(self) -> bool:
-        """Whether it puts the earlier changes of its file or folder on the disk."""
+        """Whether it makes the earlier changes of its file or folder durable."""
         return self.what == "sync"
 
 
@@ -56,7 +56,7 @@ class MemoryFileSystem:
         return other
 
     def after_power_cut(self, start: Self, length: int, lost: Set[int], torn: bool = False) -> Self:
-        """Return what the disk holds after the first `length` changes, those in `lost` undone.
+        """Return what the disk holds after the first `length` changes, without those in `lost`.
 
         start: the files before the changes. torn: lost writes left zeros, not nothing.
         """
@@ -86,7 +86,7 @@ class MemoryFileSystem:
         return found[::-1]
 
     def open(self, path: Path, flags: int) -> int:
-        """Open a file; one to be locked is a real one, for the system's locks."""
+        """Open a file; the lock file is a real one, so that the system's locks work."""
         if flags == LOCK:
             with tempfile.TemporaryFile() as file:
                 return os.dup(file.fileno())
@@ -105,7 +105,7 @@ class MemoryFileSystem:
         return len(data)
 
     def read(self, descriptor: int, into: memoryview) -> int:
-        """Read what follows."""
+        """Read the next bytes."""
         node, position = self._open[descriptor]
         content = self.nodes[node]
         assert isinstance(content, bytearray)
@@ -115,7 +115,7 @@ class MemoryFileSystem:
         return len(data)
 
     def size(self, descriptor: int) -> int:
-        """Return how long a file is."""
+        """Return a file's length."""
         return len(self.nodes[self._open[descriptor][0]])
 
     def fsync(self, descriptor: int) -> None:
@@ -123,7 +123,7 @@ class MemoryFileSystem:
         self._change("sync", self._open[descriptor][0])
 
     def close(self, descriptor: int) -> None:
-        """Nothing is to be done: descriptors are not used again."""
+        """Do nothing: descriptors are not reused."""
 
     def names(self, folder: Path) -> list[str]:
         """Return the names in a folder."""
@@ -138,7 +138,7 @@ class MemoryFileSystem:
         self._change("sync", self._find(folder))
 
     def rename(self, old: Path, new: Path) -> None:
-        """Rename a folder beside itself."""
+        """Rename a folder within its parent."""
         self._find(old)
         if new.name in self._folder(new.parent):
             raise _error(errno.ENOTEMPTY, new)
@@ -157,7 +157,7 @@ class MemoryFileSystem:
         self._change("remove", self._find(folder.parent), folder.name)
 
     def free(self, folder: Path) -> int:
-        """Return a lot."""
+        """Return plenty of free space."""
         return 2**40
 
     def _find(self, path: Path) -> int:
@@ -190,7 +190,7 @@ class MemoryFileSystem:
         self.changes.append(change)
 
     def _apply(self, change: Change) -> None:
-        """Do a change, unless one that it needs was lost."""
+        """Apply a change, unless a change that it needs was lost."""
         content = self.nodes[change.node]
         if isinstance(content, bytearray):
             content += change.arguments[0] if change.what == "write" else b""

@@ -1,9 +1,9 @@
-"""Tests that need a GPU, on a machine without a driver: they are skipped, and the end says so.
+"""Tests that need a GPU, on a machine without a driver: they are skipped, and the summary says so.
 
-A test need not say that it needs a GPU: it asks for one, and `NoAdapterError` is what it gets. What
-asks where an exception does not come through, in a docstring or another process, has the mark
-`needs_gpu`. With RUMUS_REQUIRE_GPU=1, which continuous integration sets, a missing driver is one
-error before the first test.
+A test need not declare that it needs a GPU: it asks for one and gets `NoAdapterError`. Tests in
+which that exception cannot propagate, such as docstrings or other processes, have the mark
+`needs_gpu`. With RUMUS_REQUIRE_GPU=1, which continuous integration sets, a missing driver is a
+single error before the first test.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ def is_missing() -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the mark known."""
+    """Register the mark."""
     config.addinivalue_line("markers", "needs_gpu: skipped where there is no driver of a GPU")
 
 
 def pytest_sessionstart() -> None:
-    """Raise once what would otherwise be a thousand failures."""
+    """Raise a single error instead of a thousand failures."""
     if os.environ.get("RUMUS_REQUIRE_GPU") == "1" and is_missing():
         raise pytest.UsageError(f"RUMUS_REQUIRE_GPU=1, and no driver of a GPU was found: {DRIVER}")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what is marked."""
+    """Skip marked tests."""
     if item.get_closest_marker("needs_gpu") and is_missing():
         raise _no_adapter()
 
@@ -50,7 +50,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Count a test as skipped that has asked for a GPU in vain."""
+    """Report a test as skipped if it asked for a GPU and there is none."""
     report = yield
     if call.excinfo is not None and _is_in_vain(call.excinfo.value):
         report.outcome = "skipped"
@@ -72,7 +72,7 @@ def pytest_make_collect_report(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say in one line how many were skipped, and what to do."""
+    """Print how many tests were skipped, and how to run them."""
     skipped = terminalreporter.getreports("skipped")
     count = sum(REASON in str(report.longrepr) for report in skipped)
     if count:
@@ -86,7 +86,7 @@ def _no_adapter() -> Exception:
 
 
 def _is_in_vain(error: BaseException) -> bool:
-    """Whether the error is that of a missing driver, and the driver is missing."""
+    """Whether the error is that of a missing driver, and the driver really is missing."""
     if not is_missing():
         return False
     if isinstance(error, BaseExceptionGroup):

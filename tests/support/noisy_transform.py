@@ -1,4 +1,4 @@
-"""A transform that draws from elsewhere, where a worker process can import it."""
+"""A transform that draws from a global generator, importable by worker processes."""
 
 from __future__ import annotations
 

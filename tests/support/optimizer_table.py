@@ -1,8 +1,8 @@
 """All fused optimizers and the forms that their rules take: one row each.
 
-Lists of optimizers in the tests are made of this table, or compared with it where they hold what is
-peculiar to each; a test in tests/optim compares the table with the public names of rumus.optim. A
-new optimizer is one row here.
+The tests derive their lists of optimizers from this table, or compare them with it if they hold
+something specific to each; a test in tests/optim compares the table with the public names of
+rumus.optim. A new optimizer is one row here.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Row:
 _CENTERED: Final = {"centered": True}
 _MOMENTUM: Final = {"momentum": 0.9}
 ROWS: Final[Mapping[str, Row]] = {
-    # PyTorch has these too.
+    # PyTorch also has these.
     "SGD": Row(optim.SGD, {}, {"lr": 0.1}, in_torch=True),
     "SGD momentum": Row(optim.SGD, _MOMENTUM, {"lr": 0.1, "dampening": 0.5}, in_torch=True),
     "SGD nesterov": Row(

@@ -1,4 +1,4 @@
-"""The programs of docs/examples/ported as modules, and their models in small."""
+"""The programs of docs/examples/ported as modules, with small versions of their models."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ FOLDER: Final = Path(__file__).parents[2] / "docs" / "examples" / "ported"
 
 @dataclass(frozen=True)
 class Pair:
-    """What a program and its original are compared with.
+    """How to compare a program with its original.
 
-    model: the class of both. steps: of the comparison. small: what makes it small enough for tests.
+    model: the class in both. steps: of the comparison. small: arguments that make it small enough
+    for tests.
     """
 
     model: str
@@ -37,7 +38,7 @@ PAIRS: Final[Mapping[str, Pair]] = {
 
 
 def program(name: str) -> ModuleType:
-    """Import a program as one that is run from its folder sees itself."""
+    """Import a program as it would be imported from its own folder."""
     sys.path.insert(0, str(FOLDER))
     try:
         return importlib.import_module(name)

@@ -1,4 +1,4 @@
-"""docs/reliability.md: each program of tests/reliability writes the rows between its own marks."""
+"""docs/reliability.md: each program of tests/reliability writes the rows between its markers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PAGE: Final = Path(__file__).parents[2] / "docs" / "reliability.md"
 
 
 def write_block(name: str, lines: Sequence[str]) -> None:
-    """Replace what is between `<!-- name: begin -->` and `<!-- name: end -->`, and print it."""
+    """Replace the text between `<!-- name: begin -->` and `<!-- name: end -->`, and print it."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
     _, _, after = rest.partition(end)

@@ -1,4 +1,4 @@
-"""Forward passes of which no step is applied, and what they leave: nothing."""
+"""Forward passes that belong to no applied step, and must leave no trace."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from rumus.train import Trainer
 
 
 class Centred(nn.Module):
-    """Takes a running mean away, which forward itself assigns, as it does a count and a queue."""
+    """Subtracts a running mean that forward itself assigns, along with a count and a queue."""
 
     def __init__(self, width: int) -> None:
         self.mean, self.steps = zeros((width,)), zeros((), dtype=int32)
@@ -43,7 +43,7 @@ class Centred(nn.Module):
 
 
 class Learner:
-    """A model with running statistics, masks and noise, and a trainer; all by one seed."""
+    """A model with running statistics, masks and noise, and its trainer, all from one seed."""
 
     def __init__(self, backend: Backend, seed: int, nonfinite: Any = "raise") -> None:
         random = np.random.default_rng(seed)
@@ -66,7 +66,7 @@ class Learner:
         return result
 
     def passed(self) -> Tensor:
-        """The loss of a pass that somebody calls for."""
+        """The loss of a pass that is called directly."""
         return self.loss(tensor(self.data, backend=self.backend))
 
     def step(self, data: Any = None) -> None:
@@ -83,7 +83,7 @@ class Learner:
 
 
 def bad(learner: Learner) -> Any:
-    """Data whose gradients are not finite."""
+    """Data with non-finite gradients."""
     data = learner.data.copy()
     data[0, 0] = np.inf
     return data
@@ -157,7 +157,7 @@ def refused_by_lbfgs(learner: Learner) -> None:
         learner.trainer.train_step(learner.loss, bad(learner))
 
 
-# Each kind, and whether the pass is part of a step: what others draw they have drawn.
+# Each kind, and whether the pass is part of a step: a pass that is not advances its generators.
 KINDS: Final[dict[str, tuple[Callable[[Learner], None], bool]]] = {
     "a pass alone": (alone, False),
     "a pass without a graph": (without_graph, False),
@@ -176,7 +176,7 @@ KINDS: Final[dict[str, tuple[Callable[[Learner], None], bool]]] = {
 def left(
     backend: Backend, seed: int, act: Callable[[Learner], None], is_step: bool
 ) -> Counter[str]:
-    """What a pass has changed: after one step that counts, and of the next one."""
+    """Count the changes that a pass leaves: right after it, and after one more step."""
     nonfinite = "skip" if act is skipped else "raise"
     with_it, without = (Learner(backend, seed, nonfinite) for _ in range(2))
     for learner in (with_it, without):

@@ -1,4 +1,4 @@
-"""Gradients that a vjp adds to what its input has so far, in place of additions between kernels."""
+"""Gradients that a vjp adds to its input's earlier ones, instead of separate additions."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_sum_is_that_of_the_parts(pattern: str, is_leaf: bool, backend: Back
 
 
 class Counting(NumpyBackend):
-    """A backend that remembers the names of its kernels."""
+    """A backend that records the names of its kernels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ def test_a_residual_path_takes_no_addition(norm: Callable[[Tensor], Tensor]) -> 
 
 
 def doubled(first: Tensor, second: Tensor, seen: list[Any]) -> Tensor:
-    """first + second, by a vjp that can add to the gradients of both."""
+    """first + second, with a vjp that can add to both gradients."""
     backend = first.backend
 
     def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array]:
@@ -100,7 +100,7 @@ def doubled(first: Tensor, second: Tensor, seen: list[Any]) -> Tensor:
     return result_of("doubled", out, backend, (first, second), vjp, adding=(0, 1))
 
 
-def test_an_input_that_comes_twice_is_added_to_once() -> None:
+def test_a_repeated_input_is_added_to_once() -> None:
     p = Parameter([1.0, 2.0])
     x, seen = p * 1.0, list[Any]()
     result = doubled(x, x, seen) + x * 3.0
@@ -109,7 +109,7 @@ def test_an_input_that_comes_twice_is_added_to_once() -> None:
 
 
 def test_only_memory_of_its_own_is_changed_in_place() -> None:
-    """The gradient that `+` passes on to both sides is one array."""
+    """The gradient that `+` passes to both sides is one array."""
     p, q, seen = Parameter([1.0, 2.0]), Parameter([1.0, 2.0]), list[Any]()
     x, y = p * 1.0, q * 1.0
     result = doubled(x, doubled(x, y, seen), seen) + (x + y)

@@ -26,12 +26,12 @@ def primitive(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tens
 
 
 def outer(x: Tensor) -> Tensor:
-    """Heads in front of positions, as they lie."""
+    """Heads before positions, also in memory."""
     return x
 
 
 def inner(x: Tensor) -> Tensor:
-    """Heads in front of positions, which lie outside them."""
+    """Heads before positions, but inside them in memory."""
     return x.transpose(-3, -2)
 
 

@@ -1,4 +1,4 @@
-"""`backward`: what it refuses, what it frees, and what it leaves as it was."""
+"""`backward`: what it refuses, what it frees, and what it leaves unchanged."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def weight(backend: Backend) -> Parameter:
 REFUSED: list[tuple[str, Callable[[Parameter], Tensor], str]] = [
     ("not a scalar", lambda w: w * 2, r"starts at a scalar; this tensor has shape \(3,\)"),
     ("integer", lambda w: tensor(3, backend=w.backend), "floating scalar; this one is int32"),
-    ("no graph", lambda w: tensor(3.0, backend=w.backend), "depends on no parameter"),
-    ("detached", lambda w: w.sum().detach(), "depends on no parameter"),
+    ("no graph", lambda w: tensor(3.0, backend=w.backend), "does not depend on any parameter"),
+    ("detached", lambda w: w.sum().detach(), "does not depend on any parameter"),
 ]
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case[0])
-def test_what_backward_refuses(
+def test_refused_backward_calls(
     case: tuple[str, Callable[[Parameter], Tensor], str], weight: Parameter
 ) -> None:
     _, make, message = case
@@ -60,7 +60,7 @@ def test_backward_twice(weight: Parameter) -> None:
     first.backward()
     for used in (first, second):
         store = GradientStore()
-        with pytest.raises(GraphError, match=r"already gone through this graph \(at '.*'\)"):
+        with pytest.raises(GraphError, match=r"already run through this graph \(at '.*'\)"):
             used.backward(into=store)
         assert len(store) == 0
 
@@ -180,7 +180,7 @@ def test_a_deep_graph_needs_no_recursion(backend: Backend) -> None:
     assert x.backward()[weight].item() == depth + 1
     for _ in range(depth):
         x = x + weight
-    del x  # neither does forgetting one
+    del x  # forgetting one does not either
 
 
 def test_a_diamond_is_visited_once(weight: Parameter) -> None:
@@ -191,7 +191,7 @@ def test_a_diamond_is_visited_once(weight: Parameter) -> None:
 
 
 class Remembering(NumpyBackend):
-    """Remembers each array that it allocated, weakly."""
+    """Keeps weak references to each array that it allocated."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -203,7 +203,7 @@ class Remembering(NumpyBackend):
         return array
 
 
-def test_backward_frees_what_lies_between() -> None:
+def test_backward_frees_intermediates() -> None:
     backend = Remembering()
     weight = Parameter(np.ones(10), backend=backend)
     loss = relu(weight * 2).exp().softmax().sum()

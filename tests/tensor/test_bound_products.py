@@ -1,4 +1,4 @@
-"""Products with their bias, epilogue and sums in one pass, beside NumPy in float64."""
+"""Products with their bias, epilogue and sums in one pass, against NumPy in float64."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if find_spec("numba") is not None:
     def reference(
         name: str | None, p: np.ndarray[tuple[int, ...], np.dtype[np.float64]], r: float
     ) -> list[np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
-        """What a product becomes, and the second output if there is one."""
+        """The result of a product, and the second output if there is one."""
         found = {
             None: [p],
             "replaced": [np.maximum(p, 0)],
@@ -43,7 +43,7 @@ if find_spec("numba") is not None:
     def test_against_numpy(shape: tuple[int, ...], name: str | None, has_bias: bool) -> None:
         *lead, depth, columns = shape
         normal, backend = np.random.default_rng(2).standard_normal, NumbaBackend()
-        # As in training: the weight, or what an outer product sums over, is seen turned.
+        # As in training: the weight, or the operand that an outer product sums over, is transposed.
         a = normal((*lead, depth), np.float32)
         if len(lead) == 1:
             a = np.ascontiguousarray(a.T).T
@@ -67,8 +67,8 @@ if find_spec("numba") is not None:
         if sums is not None:
             np.testing.assert_allclose(sums, a.sum(1, dtype=np.float64), rtol=1e-5, atol=1e-4)
 
-    def test_a_bound_product_computes_on_what_its_arrays_hold() -> None:
-        if numba_blas.single() is None:  # nothing is bound without a BLAS that is known
+    def test_a_bound_product_reads_its_arrays_current_values() -> None:
+        if numba_blas.single() is None:  # nothing is bound to an unknown BLAS
             return
         a, b = np.ones((100, 50), np.float32), np.ones((50, 100), np.float32)
         out, bias = np.empty((100, 100), np.float32), np.zeros(100, np.float32)

@@ -1,4 +1,4 @@
-"""Places of arrays in a repeated step: none that is needed is in another one's way."""
+"""The memory plan of a repeated step: arrays that are alive together do not overlap."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIVES = st.builds(
 
 
 @given(st.lists(LIVES, max_size=40))
-def test_arrays_that_are_there_together_lie_apart(lives: list[Lifetime]) -> None:
+def test_arrays_alive_together_do_not_overlap(lives: list[Lifetime]) -> None:
     starts, end = planned(lives)
     for number, (start, life) in enumerate(zip(starts, lives, strict=True)):
         assert start % ALIGNMENT == 0
@@ -27,6 +27,6 @@ def test_arrays_that_are_there_together_lie_apart(lives: list[Lifetime]) -> None
             assert are_apart or not are_together or not life.size or not other.size
 
 
-def test_memory_is_used_again() -> None:
+def test_memory_is_reused() -> None:
     chain = [Lifetime(640, step, step + 2) for step in range(50)]
     assert planned(chain)[1] == 2 * 640

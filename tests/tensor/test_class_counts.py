@@ -1,4 +1,4 @@
-"""Counts of classes: kernels of a backend's own and primitives are what plain loops count."""
+"""Class counts: a backend's own kernels and the primitives match plain loops."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from rumus.tensor.operations.class_counts import class_confusion, class_hits
 
 
 class Primitives(NumpyBackend):
-    """Has no kernels of its own for these."""
+    """A backend without its own kernels for these."""
 
     def fused(self, name: FusedName) -> None:
         return None
 
 
 def counted(scores: list[list[float]], targets: list[int], top: int) -> list[float]:
-    """Row by row; of equal scores the first is better for top=1, the last otherwise."""
+    """Row by row; among equal scores the first wins for top=1, otherwise the last."""
     found = [0.0] * 4
     for row, target in zip(scores, targets, strict=True):
         best = sorted(range(len(row)), key=lambda i: (row[i], -i if top == 1 else i))[-top:]
@@ -30,8 +30,8 @@ def counted(scores: list[list[float]], targets: list[int], top: int) -> list[flo
 
 @pytest.mark.parametrize("is_primitive", [False, True])
 @pytest.mark.parametrize("top", [1, 2, 3])
-def test_what_is_counted(backend: Backend, top: int, is_primitive: bool) -> None:
-    """Among ties, without class 3 among the targets."""
+def test_the_counts(backend: Backend, top: int, is_primitive: bool) -> None:
+    """With ties, and without class 3 among the targets."""
     backend = Primitives() if is_primitive else backend
     random = np.random.default_rng(top)
     scores, targets = random.integers(0, 4, (50, 4)).astype(np.float32), random.integers(0, 3, 50)
@@ -48,7 +48,7 @@ def test_what_is_counted(backend: Backend, top: int, is_primitive: bool) -> None
 
 
 @pytest.mark.parametrize("is_primitive", [False, True])
-def test_what_is_wrong_is_counted(backend: Backend, is_primitive: bool) -> None:
+def test_invalid_targets_are_counted(backend: Backend, is_primitive: bool) -> None:
     backend = Primitives() if is_primitive else backend
     nan = float("nan")
     scores = tensor([[nan, 1.0], [0.0, nan], [nan, nan], [0.0, 1.0], [2.0, 1.0]], backend=backend)

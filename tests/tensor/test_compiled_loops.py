@@ -1,8 +1,8 @@
-"""Compiled loops look at no bounds: guard zones around every array that they are given.
+"""Compiled loops check no bounds: guard zones surround every array that they get.
 
-`Guarded` puts each array into the middle of a larger one, of bytes that nobody may change. Random
-operations run on it, forward and backward, and have to give what NumPy gives. Then each compiled
-kernel is called again with one of its arrays in another shape: it refuses, or stays inside.
+`Guarded` puts each array in the middle of a larger one, among bytes that nothing may change. Random
+operations run on it, forward and backward, and must match NumPy. Then each compiled kernel is
+called again with one of its arrays in another shape: it must refuse, or stay within its arrays.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from rumus.tensor.memory.quantization import SIGNED, SQUARES, BlockTable
 from rumus.tensor.memory.slot_table import SlotTable
 from rumus.tensor.operations.batch_norm import batch_norm
 
-ZONE: Final = 512  # elements in front of an array and behind it
-CANARY: Final = 77  # bytes of it
+ZONE: Final = 512  # elements before and after an array
+CANARY: Final = 77  # bytes around it
 
 
 class Guarded(NumbaBackend):
-    """Arrays with guard zones around them; `calls` are those of compiled kernels."""
+    """Arrays with guard zones around them; `calls` records compiled kernels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,12 +75,12 @@ class Guarded(NumbaBackend):
         return call
 
     def is_whole(self) -> bool:
-        """Whether nobody wrote to a guard zone."""
+        """Whether the guard zones are untouched."""
         return all((zone == CANARY).all() for zone in self.zones)
 
 
 def guarded(shape: tuple[int, ...], dtype: Any) -> tuple[np.ndarray, list[np.ndarray]]:
-    """An array of ones, and the bytes in front of it and behind it."""
+    """An array of ones, and the bytes before and after it."""
     size, item = int(np.prod(shape)), np.dtype(dtype).itemsize
     memory = np.full((size + 2 * ZONE) * item, CANARY, np.uint8)
     start, stop = ZONE * item, (ZONE + size) * item
@@ -90,7 +90,7 @@ def guarded(shape: tuple[int, ...], dtype: Any) -> tuple[np.ndarray, list[np.nda
 
 
 class GuardedRoom(numba_small_convolution._Room):
-    """The memory that a convolution of small pictures works in, as large as it asked for."""
+    """The scratch memory of a convolution of small pictures, exactly as large as requested."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ Program = Callable[[Callable[[Any], Parameter], Callable[[Any], Tensor]], Result
 
 
 def differentiated(y: Tensor, *parameters: Parameter) -> Result:
-    """The result, and the gradients of a sum in which every element has another share."""
+    """The result, and the gradients of a sum that weights every element differently."""
     shares = np.cos(np.arange(y.size, dtype=np.float32)).reshape(y.shape)
     grads = (y * tensor(shares, backend=y.backend)).sum().backward()
     return [y.numpy(), *(grads[p].numpy() for p in parameters)]
@@ -206,7 +206,7 @@ def a_pool(draw: Draw) -> Program:
     padding = tuple(draw.size(0, k // 2) for k in kernel)
     stride, is_max = draw.sizes(1, 3, axes), draw.is_so()
     dilation = draw.sizes(1, 2, axes) if is_max else (1,) * axes
-    if draw.is_so():  # windows side by side have loops of their own
+    if draw.is_so():  # adjacent windows have their own loops
         kernel, stride, padding, dilation = ((size,) * axes for size in (2, 2, 0, 1))
     x = draw.normal(
         *draw.sizes(1, 3), *(k * d + draw.size(0, 9) for k, d in zip(kernel, dilation, strict=True))
@@ -227,7 +227,7 @@ def a_convolution(draw: Draw) -> Program:
     axes, groups = draw.size(1, 2), draw.size(1, 2)
     inputs, outputs = (groups * draw.size(1, 4) for _ in range(2))
     kernel, stride, dilation = (draw.sizes(1, 3, axes) for _ in range(3))
-    stride = (1,) * axes if draw.is_so() else stride  # else small pictures have no way of their own
+    stride = (1,) * axes if draw.is_so() else stride  # else small pictures have no special path
     padding = draw.sizes(0, 3, axes)
     x = draw.normal(draw.size(1, 70), inputs, *((k - 1) * d + draw.size(1, 6)
                     for k, d in zip(kernel, dilation, strict=True)))  # fmt: skip
@@ -242,7 +242,7 @@ def a_convolution(draw: Draw) -> Program:
 
 
 def a_wide_convolution(draw: Draw) -> Program:
-    """Of so many channels that it takes tiles of all shapes."""
+    """With so many channels that it uses tiles of all shapes."""
     inputs, outputs, kernel = draw.size(1, 20), draw.size(1, 70), draw.sizes(1, 3)
     dilation, padding = draw.sizes(1, 2), draw.sizes(0, 2)
     x = draw.normal(draw.size(1, 9), inputs, *((k - 1) * d + draw.size(1, 12)
@@ -327,7 +327,7 @@ PROGRAMS: Final[dict[str, Callable[[Draw], Program]]] = {
 
 
 SMALL: Final = {"small_convolution", "small_convolution_weight"}
-# Those that must have been called; the others run no kernel, but a method of the backend.
+# Kernels that must have been called; the other methods run no kernel.
 KERNELS: Final = {
     "attention": {"attention", "attention_gradient"},
     "batch norm": {"batch_norm", "batch_norm_gradient"},
@@ -346,7 +346,7 @@ def run(program: Program, backend: Backend) -> Result:
 
 
 def otherwise(draw: Draw, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Another shape: an axis longer, shorter, gone, or one more of them."""
+    """Another shape: an axis longer, shorter, missing, or an additional one."""
     at, change = draw.size(0, max(0, len(shape) - 1)), draw.size(0, 3)
     if not shape or change == 0:
         return (*shape, 2)
@@ -357,7 +357,7 @@ def otherwise(draw: Draw, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def changed_calls(draw: Draw, arguments: tuple[Any, ...]) -> Iterator[tuple[list[Any], list[Any]]]:
-    """The call with one array in another shape, and the guard zones of all."""
+    """The call with one array in another shape, and all guard zones."""
     places = [i for i, a in enumerate(arguments) if isinstance(a, np.ndarray)]
     for at in places:
         zones: list[np.ndarray] = []
@@ -378,7 +378,7 @@ def room(monkeypatch: pytest.MonkeyPatch) -> GuardedRoom:
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_loops_stay_inside_of_their_arrays(name: str, room: GuardedRoom) -> None:
+def test_loops_stay_inside_their_arrays(name: str, room: GuardedRoom) -> None:
     kernels = set()
     for seed in range(8 if name == "elementwise" else 25):
         draw = Draw(seed)
@@ -399,7 +399,7 @@ def test_loops_stay_inside_of_their_arrays(name: str, room: GuardedRoom) -> None
     assert kernels >= KERNELS.get(name, set())
 
 
-def test_codes_stay_inside_of_their_arrays() -> None:
+def test_codes_stay_inside_their_arrays() -> None:
     for seed in range(40):
         draw = Draw(seed)
         sizes = [draw.size(1, 900) for _ in range(draw.size(1, 4))]
@@ -429,7 +429,7 @@ def test_codes_stay_inside_of_their_arrays() -> None:
             assert all((zone == CANARY).all() for zone in zones)
 
 
-def test_rows_by_number_stay_inside_of_their_arrays() -> None:
+def test_row_lookups_stay_inside_their_arrays() -> None:
     backend = Guarded()
     for seed in range(60):
         draw = Draw(seed)

@@ -201,7 +201,7 @@ def test_cross_entropy_of_no_rows(backend: Backend) -> None:
 
 @pytest.mark.parametrize("at", [0, 5, 300_000])
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])
-def test_the_first_that_is_not_finite(at: int, bad: float, backend: Backend) -> None:
+def test_the_first_non_finite_element(at: int, bad: float, backend: Backend) -> None:
     values = np.full(300_001, 1e30, np.float32)  # the squares overflow, the values do not
     assert backend.first_not_finite(backend.upload(values)) is None
     values[at:] = bad
@@ -209,7 +209,7 @@ def test_the_first_that_is_not_finite(at: int, bad: float, backend: Backend) -> 
 
 
 def test_products_of_float16_are_added_up_in_float32(backend: Backend) -> None:
-    """4096 ones: in float16 their sum would stop at 2048. Rounded once, with the bias."""
+    """4096 ones: their sum in float16 would stop at 2048. Rounded once, including the bias."""
     ones = Parameter(np.ones((3, 4096), np.float16), backend=backend)
     more = Parameter(np.ones((2, 4096), np.float16), backend=backend)
     bias = Parameter(np.full(2, 0.75, np.float16), backend=backend)
@@ -236,7 +236,7 @@ def test_backward_takes_a_scale(backend: Backend) -> None:
     w = Parameter([1.0, 2.0], backend=backend)
     for scale in (tensor(8.0, backend=backend), tensor([8.0], backend=backend)):
         assert (w * w).sum().backward(scale=scale)[w].tolist() == [16.0, 32.0]
-    with pytest.raises(rt.GraphError, match=r"one number as the scale, not shape \(2,\)"):
+    with pytest.raises(rt.GraphError, match=r"a single number, not of shape \(2,\)"):
         (w * w).sum().backward(scale=tensor([1.0, 2.0], backend=backend))
 
 
@@ -250,25 +250,25 @@ def test_a_sum_of_integers_is_exact_or_refused(backend_name: str, sign: int) -> 
     with pytest.raises(OverflowError, match=f"sum: {sign * 3 * 2**30} does not fit int32"):
         x.sum(0)
     there_and_back = tensor(np.array([2**30, 2**30, -(2**30)]) * sign, backend=kind())
-    assert there_and_back.sum().item() == sign * 2**30  # though what lies between does not fit
+    assert there_and_back.sum().item() == sign * 2**30  # though intermediate values do not fit
     assert tensor(np.zeros((0, 2), np.int32), backend=kind()).sum(0).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(
     ("data", "dtype", "said"),
     [
-        (np.array([1.0, -1e300, np.inf]), None, r"1e\+300 does not fit into float32"),
-        ([3.5e38], None, r"3.5e\+38 does not fit into float32"),
-        (1e39, None, "does not fit into float32"),
-        ([70000.0], float16, "70000.0 does not fit into float16"),
-        (np.array([2**31]), None, "do not fit into int32"),
-        (np.array([2**63], np.uint64), None, "do not fit into int32"),
-        (np.array([-(2**31) - 1]), int32, "do not fit into int32"),
-        ([1e10], int32, "do not fit into int32"),
+        (np.array([1.0, -1e300, np.inf]), None, r"1e\+300 does not fit float32"),
+        ([3.5e38], None, r"3.5e\+38 does not fit float32"),
+        (1e39, None, "does not fit float32"),
+        ([70000.0], float16, "70000.0 does not fit float16"),
+        (np.array([2**31]), None, "do not fit int32"),
+        (np.array([2**63], np.uint64), None, "do not fit int32"),
+        (np.array([-(2**31) - 1]), int32, "do not fit int32"),
+        ([1e10], int32, "do not fit int32"),
     ],
 )
 def test_numbers_beyond_the_dtype_are_refused(data: Any, dtype: Any, said: str) -> None:
-    """They would be infinite, or others, without a word."""
+    """They would silently become infinite, or other numbers."""
     with pytest.raises(OverflowError, match=said):
         tensor(data, dtype=dtype)
 

@@ -1,4 +1,4 @@
-"""Lists of compiled functions that share their parts with threads."""
+"""Lists of compiled functions that share their work with threads."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if find_spec("numba") is not None:
     def entries() -> tuple[
         list[BoundEntry], list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]
     ]:
-        """Two products, the second of which reads the first, and a loop over its result."""
+        """Two products, the second of which reads the first, and a loop over the result."""
         normal = np.random.default_rng(5).standard_normal
         a, b = normal((128, 80), np.float32), normal((80, 120), np.float32)
         first, second = np.empty((128, 120), np.float32), np.empty((128, 136), np.float32)
@@ -44,7 +44,7 @@ if find_spec("numba") is not None:
 
     @pytest.mark.parametrize("pause", [0.0, 20 * MOMENT])
     def test_a_list_is_its_entries_one_after_the_other(pause: float) -> None:
-        """Whether threads are awake, asleep or somebody else's: the bits are the same."""
+        """Whether threads are awake, asleep or used by others, the bits are the same."""
         if numba_blas.single() is None:
             pytest.skip("the BLAS is not known")
         calls, (a, b, c, out) = entries()
@@ -65,7 +65,7 @@ if find_spec("numba") is not None:
             together()
         assert out.tobytes() == expected.tobytes()
 
-    def test_what_is_no_entry_stays_in_its_place() -> None:
+    def test_other_operations_keep_their_place() -> None:
         if numba_blas.single() is None:
             pytest.skip("the BLAS is not known")
         calls, _ = entries()

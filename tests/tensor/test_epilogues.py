@@ -1,4 +1,4 @@
-"""What a product does besides multiplying, on every backend, against the steps one by one."""
+"""The extra work of a product, on every backend, against separate steps."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ KERNELS: dict[str, Kernel] = {
     "two more": trace(lambda x, r: {"d": x * r, "x": x + r, "e": x - r}, "two_more"),
     "of truth values": trace(lambda x, r: {"x": (x < r).where(x, r)}, "masked"),
 }
-# rows, depth, columns; the result's memory: of its own, or a part of some that is not dense
+# rows, depth, columns; the result's memory: its own, or part of a larger one that is not dense
 SHAPES = [(5, 7, 3), (33, 40, 36), (1, 70, 4), (4, 0, 3), (0, 3, 2)]
 
 
 def run(
     backend: Backend, kernel: Kernel, shape: tuple[int, int, int], dtype: Any, layout: str
 ) -> list[NDArray[Any]]:
-    """The product, its sums, and what the kernel writes besides."""
+    """The product, its sums, and the kernel's other outputs."""
     rows, depth, columns = shape
     normal = np.random.default_rng(3).standard_normal
     a, b, bias, other = (

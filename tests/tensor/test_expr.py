@@ -21,7 +21,7 @@ INF, NAN = math.inf, math.nan
 
 
 def evaluate(expr: Expr, leaves: dict[str, float]) -> float:
-    """The value of an expression for one element, by Python's own floats."""
+    """The value of an expression for one element, in Python floats."""
     values: dict[Expr, float] = {}
     for node in postorder([expr]):
         if node.operation == "constant":
@@ -88,7 +88,7 @@ def test_the_derivative_is_that_of_finite_differences(
         return evaluate(expr, {"a": x, "b": b, "s": s})
 
     left, right = (at(a) - at(a - step)) / step, (at(a + step) - at(a)) / step
-    # Not beside a kink, be it so slight that only the tolerance below would see it.
+    # Away from kinks, even those so slight that only the tolerance below would show them.
     assume(abs(left - right) < 1e-5 * (1 + abs(left)))
     derivative = kernel.gradient(("a",))
     out = evaluate(derivative.outputs["d_a"], {"a": a, "b": b, "s": s, "gradient": 1.0})
@@ -114,7 +114,7 @@ def test_every_operation_has_a_derivative_and_a_meaning() -> None:
 
 
 def test_every_operation_is_known_to_numpy_and_no_other_to_numba() -> None:
-    """Numba does without those that NumPy vectorises and it does not: their kernels stay there."""
+    """numba lacks those that NumPy vectorizes and it does not: their kernels stay on NumPy."""
     assert set(FUNCTIONS) == set(OPERATIONS)
     assert set(numba_loops.TEXT) < set(OPERATIONS)
 
@@ -168,7 +168,7 @@ def test_scalars_follow_ieee_as_arrays_do(
     np.testing.assert_equal(out.item(), expected)
 
 
-def test_what_depends_on_scalars_alone_is_computed_on_the_host() -> None:
+def test_scalar_subexpressions_are_computed_on_the_host() -> None:
     t = Expr.scalar("t")
     kernel = Kernel("corrected", {"out": A / (1 - S**t)})
     assert [node.operation for node in kernel.nodes] == ["div"]
@@ -182,7 +182,7 @@ def test_equal_mathematics_has_an_equal_key() -> None:
 
 @pytest.mark.parametrize("wrong", ["x", None, [1.0]])
 def test_an_expr_combines_with_numbers_only(wrong: Any) -> None:
-    with pytest.raises(TypeError, match="an Expr combines with Expr and numbers, not with"):
+    with pytest.raises(TypeError, match="an Expr combines with Exprs and numbers, not with"):
         A + wrong
 
 

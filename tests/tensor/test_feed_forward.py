@@ -1,4 +1,4 @@
-"""`feed_forward` against the two products that it is made of."""
+"""`feed_forward` against the two products that it consists of."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_equals_the_steps(name: str, ends: str, backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("frozen", [["x"], ["up", "up_bias"], ["down"], ["x", "up", "down_bias"]])
-def test_what_wants_no_gradient_gets_none(frozen: list[str], backend: Backend) -> None:
+def test_inputs_that_need_no_gradient_get_none(frozen: list[str], backend: Backend) -> None:
     p = parameters(backend)
     for name in frozen:
         p[name].requires_grad = False
@@ -93,7 +93,7 @@ def test_what_wants_no_gradient_gets_none(frozen: list[str], backend: Backend) -
         np.testing.assert_allclose(got, expected, rtol=3e-5, atol=3e-5)
 
 
-def test_without_a_way_back_it_is_two_products(backend: Backend) -> None:
+def test_without_backward_it_is_two_products(backend: Backend) -> None:
     p = parameters(backend)
     with no_grad():
         y = fused(p, gelu, list(p))
@@ -127,7 +127,7 @@ def test_a_weight_that_changed_in_between_is_an_error(backend: Backend) -> None:
         ("residual", (2, 5, 5), "a residual of shape"),
     ],
 )
-def test_what_does_not_fit(name: str, shape: tuple[int, ...], message: str) -> None:
+def test_misfits(name: str, shape: tuple[int, ...], message: str) -> None:
     p = parameters(NumpyBackend())
     p[name] = Parameter(np.zeros(shape, np.float32))
     with pytest.raises(ValueError, match=message):

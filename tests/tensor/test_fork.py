@@ -1,4 +1,4 @@
-"""What a forked process finds: none of its parent's threads, and whatever they were doing."""
+"""A forked process: its parent's threads are gone, whatever they were doing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`backward` lets go of what a node kept before it comes to the next one."""
+"""`backward` frees what a node kept before it reaches the next one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rumus.tensor.memory.backend import Array
 
 
 class Chain:
-    """Operations that keep an array each, and look in their vjp at what the others still have."""
+    """Operations that each keep an array, and check in their vjp what the others still hold."""
 
     def __init__(self) -> None:
         self.kept: list[weakref.ref[Any]] = []
@@ -49,7 +49,7 @@ class Chain:
         return result_of("link", x._array.copy(), backend, (x, *others), vjp, saved=(saved,))
 
 
-def test_nothing_stays_for_a_step_longer() -> None:
+def test_nothing_is_kept_for_a_step_too_long() -> None:
     chain = Chain()
     x: Tensor = Parameter(np.zeros(5, np.float32), backend=NumpyBackend())
     for _ in range(6):
@@ -60,8 +60,8 @@ def test_nothing_stays_for_a_step_longer() -> None:
     assert chain.alive == [(kept, 0) for kept in range(6, 0, -1)]
 
 
-def test_branches_keep_only_what_is_still_to_come() -> None:
-    """y = link(a, b) with a, b = links of x: b's gradient waits, no other does."""
+def test_branches_keep_only_pending_gradients() -> None:
+    """y = link(a, b) with a, b = links of x: only b's gradient waits."""
     chain = Chain()
     p = Parameter(np.zeros(5, np.float32), backend=NumpyBackend())
     x = chain.link(p)
@@ -69,12 +69,12 @@ def test_branches_keep_only_what_is_still_to_come() -> None:
     total = y.sum()
     del x, y
     total.backward()
-    # Latest first: the sum's node, the two branches (one waits), and then what was added up.
+    # Latest first: the sum's node, the two branches (one waits), and then the added gradients.
     assert chain.alive == [(4, 0), (3, 1), (2, 1), (1, 0)]
 
 
 class Recorder(NumpyBackend):
-    """Remembers the sizes of what is allocated, and the kernels that are run."""
+    """Records the sizes of allocations, and the kernels that run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ VOCABULARY, WIDTH = 40, 6
 
 
 def tied(table: Parameter) -> Tensor:
-    """A loss that looks up rows of a table, and multiplies with it."""
+    """A loss that looks up rows of a table, and also multiplies by the table."""
     numbers = tensor([3, 1, 3, 39], backend=table.backend)
     return linear(gather(table, numbers).tanh(), table).softmax().exp().sum()
 
@@ -131,7 +131,7 @@ def test_a_tied_table_takes_no_second_array_and_no_addition() -> None:
 
 @pytest.mark.parametrize("looks_up_last", [False, True])
 def test_a_table_that_is_used_before_and_after(looks_up_last: bool, backend: Backend) -> None:
-    """Whatever the order on the tape, and into a store that has a gradient, it is the sum."""
+    """Whatever the order on the tape, and in a store that already has a gradient, it is the sum."""
     table = values(backend)
     numbers = tensor([3, 1, 3, 39], backend=backend)
 

@@ -1,6 +1,6 @@
-"""What a backend does in kernels of its own, on arrays large enough for them, against primitives.
+"""A backend's own kernels, on arrays large enough for them, against primitives.
 
-The reference is float64 in NumPy, where convolution, pooling, attention and batch norm are made of
+The reference is float64 in NumPy, where convolution, pooling, attention and batch norm consist of
 primitives.
 """
 
@@ -36,7 +36,7 @@ from rumus.tensor import (
 
 
 def lookup(table: Tensor) -> Tensor:
-    """Rows of a table, some of them several times."""
+    """Rows of a table, some of them repeated."""
     index = np.random.default_rng(1).integers(0, 40, 400).astype(np.int32)
     return gather(table, tensor(index, backend=table.backend))
 
@@ -47,7 +47,7 @@ def loss_of_rows(x: Tensor) -> Tensor:
 
 
 def weighted_loss(x: Tensor, smoothing: float) -> Tensor:
-    """The cross entropy of rows, or of places, with weights of classes; some are ignored."""
+    """The cross entropy of rows, or of places, with class weights; some targets are ignored."""
     shape = (x.shape[0], *x.shape[2:])
     index = (np.arange(math.prod(shape)) * 7 % x.shape[1]).reshape(shape).astype(np.int32)
     weight = tensor(np.linspace(0.0, 2.0, x.shape[1]), dtype=x.dtype, backend=x.backend)
@@ -128,8 +128,8 @@ def test_own_kernels_are_the_primitives(name: str, backend: Backend) -> None:
         np.testing.assert_allclose(a, exact, rtol=3e-5, atol=3e-5 * max(size, 1e-3))
 
 
-def test_max_pool_of_what_is_not_finite(backend: Backend) -> None:
-    """NaN is the largest, and the first gets NaN; of infinite ones the first gets the gradient."""
+def test_max_pool_of_non_finite_values(backend: Backend) -> None:
+    """NaN is the largest, and the first gets NaN; of infinities the first gets the gradient."""
     inf, nan = math.inf, math.nan
     rows = [[1, nan, 2, nan], [-inf, -inf, -inf, -inf], [inf, 0, inf, inf], [0.0, -0.0, -0.0, 0.0]]
     x = Parameter(np.array(rows)[None], dtype=np.float32, backend=backend)
@@ -151,13 +151,13 @@ def test_batch_norm_gives_its_sums(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("shape", [(4,), (0, 3)])
-def test_batch_norm_refuses_what_has_no_batch(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"batch_norm: \(batch, channels"):
+def test_batch_norm_refuses_input_without_a_batch(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"batch_norm: expected \(batch, channels"):
         batch_norm(tensor(np.ones(shape)))
 
 
 def test_batch_norm_refuses_a_weight_alone() -> None:
-    with pytest.raises(ValueError, match="both, or neither"):
+    with pytest.raises(ValueError, match="both weight and bias, or neither"):
         batch_norm(tensor(np.ones((4, 3))), tensor(np.ones(3)))
 
 

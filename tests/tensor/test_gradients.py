@@ -22,7 +22,7 @@ REFERENCE = NumpyBackend()
 
 @elementwise
 def smooth(x: Any, y: Any, *, beta: float) -> Any:
-    """A user's function of two tensors and a number."""
+    """A user-defined function of two tensors and a number."""
     return x * rt.sigmoid(beta * y) + x / (1 + y * y)
 
 
@@ -188,7 +188,7 @@ CASES += [
 
 
 def total(function: Function, operands: Sequence[Tensor]) -> Tensor:
-    """A scalar in which each element of the result has another weight."""
+    """A scalar that weights each element of the result differently."""
     result = function(*operands)
     weights = np.cos(np.arange(result.size)).reshape(result.shape)
     return (result * tensor(weights, dtype=result.dtype, backend=result.backend)).sum()

@@ -1,4 +1,4 @@
-"""What numba compiles of a kernel is kept between processes, and is what it would compile again."""
+"""numba's compiled kernels are cached between processes, and match what it would compile again."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
     texts = sorted((tmp_path / "cache" / "rumus").glob("kernel_*.py"))
     assert len(texts) == 2
     for text in texts:
-        text.write_text("def loop(*arrays):\n    raise SystemExit\n")  # somebody else's
+        text.write_text("def loop(*arrays):\n    raise SystemExit\n")  # belongs to someone else
     *third, _ = run(tmp_path / "cache")
     assert third == first
 

@@ -66,7 +66,7 @@ def by_rows(kernel: Kernel, *arrays: Real, s: float = 0.3) -> Real:
 
 
 def close(found: Real, expected: Real) -> None:
-    """Equal except in the last place: a compiled loop has functions of its own."""
+    """Equal except in the last place: a compiled loop has its own functions."""
     assert found.dtype == expected.dtype
     tolerance = 0 if found.dtype.kind != "f" else 4 * float(np.finfo(found.dtype).eps)
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
@@ -89,7 +89,7 @@ def test_a_large_flat_kernel_is_its_pieces(
 
 @pytest.mark.parametrize("pieces", [2, 4, 16])
 def test_arithmetic_on_a_part_of_an_array_has_the_same_bits(pieces: int, backend: Backend) -> None:
-    """What a step makes of an element does not depend on how long the arrays are."""
+    """The result for an element does not depend on how long the arrays are."""
     p, g, m, v = map(Expr.array, "pgmv")
     lr = Expr.scalar("lr")
     m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
@@ -154,7 +154,7 @@ def test_blocks_cover_a_shape_once() -> None:
             assert (count == 1).all()
 
 
-# Outputs that replace inputs. Each value must be that of the inputs as they were before.
+# Outputs that replace inputs. Each value must be computed from the original inputs.
 IN_PLACE = {
     "update": {"a": A * S + B, "b": B * 0.5 + C},
     "swap": {"a": B, "b": A},
@@ -288,7 +288,7 @@ if find_spec("numba") is not None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_large_array_is_searched_for_what_is_not_finite(
+def test_a_large_array_is_searched_for_non_finite_values(
     backend: Backend, widest: DType, bad: float
 ) -> None:
     for dtype in {float32, widest}:
@@ -304,7 +304,7 @@ def test_a_large_array_is_searched_for_what_is_not_finite(
 
 @pytest.mark.parametrize("s", [2.0, 0.5])
 def test_a_choice_that_a_scalar_makes(backend: Backend, s: float) -> None:
-    """One of the two as it is, whether an array, one value for all, or a number."""
+    """Either operand, whether it is an array, one value for all, or a number."""
     a, one = np.array([np.nan, -0.0, 3.0], np.float32), np.array(7.0, np.float32)
     for first, second in ((A, B), (B, A), (A, Expr.constant(2.5)), (Expr.constant(2.5), A)):
         kernel = Kernel("choice", {"out": where(S > 1, first, second) * 1.0}, ("a", "b"))
@@ -316,8 +316,8 @@ def test_a_choice_that_a_scalar_makes(backend: Backend, s: float) -> None:
         np.testing.assert_array_equal(backend.download(out), chosen)
 
 
-def test_an_output_that_replaces_an_input_holds_what_lies_in_between() -> None:
-    """Two averages in place need one array besides; what is still to be read is left alone."""
+def test_an_output_that_replaces_an_input_holds_intermediates() -> None:
+    """Two averages in place need one extra array; unread inputs are not overwritten."""
     m, v, g = (Expr.array(name) for name in "mvg")
     averages = {"m": m * 0.5 + g * 0.25, "v": v * 0.5 + g * g * 0.25}
     kernel = Kernel(

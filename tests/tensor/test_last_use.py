@@ -1,4 +1,4 @@
-"""A gradient is written over an array that nobody else has, and over no other."""
+"""A gradient overwrites only arrays that nothing else references."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def nothing_held() -> Iterator[None]:
 
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """What was said each time that an operation asked for its array."""
+    """The answers to each operation that asked whether it may reuse its array."""
     found: list[bool] = []
     take = Kept.take
 
@@ -100,7 +100,7 @@ def gradients(backend: Backend, use: Callable[[Tensor], Tensor], dtype: Any = fl
 
 @pytest.mark.parametrize("dtype", [float32, float16])
 @pytest.mark.parametrize("name", NOBODY)
-def test_logits_that_nobody_holds_become_their_gradient(
+def test_unreferenced_logits_become_their_gradient(
     name: str, dtype: Any, backend: Backend, answers: list[bool]
 ) -> None:
     found = gradients(backend, NOBODY[name], dtype)
@@ -111,7 +111,7 @@ def test_logits_that_nobody_holds_become_their_gradient(
 
 
 @pytest.mark.parametrize("name", SOMEBODY)
-def test_logits_that_somebody_holds_stay(name: str, backend: Backend, answers: list[bool]) -> None:
+def test_logits_held_elsewhere_stay(name: str, backend: Backend, answers: list[bool]) -> None:
     gradients(backend, SOMEBODY[name])
     assert answers == [False]
 
@@ -149,7 +149,7 @@ def test_logits_changed_through_a_view_are_an_error(backend: Backend) -> None:
         loss.backward()
 
 
-def test_a_repeated_row_is_no_memory_to_write(backend: Backend) -> None:
+def test_a_repeated_row_is_not_written(backend: Backend) -> None:
     w = Parameter([1.0, 3.0], backend=backend)
     targets = tensor([0, 1], backend=backend)
     grads = cross_entropy((w * 1.0).broadcast_to((2, 2)), targets).sum().backward()
@@ -190,7 +190,7 @@ def raised(array: Array) -> Exception:
 
 
 @pytest.mark.parametrize("name", HOLDERS)
-def test_who_holds_an_array(name: str, backend: Backend) -> None:
+def test_references_to_an_array(name: str, backend: Backend) -> None:
     kept = Kept(backend.allocate((4, 3), np.dtype(np.float32)))
     assert kept.take(backend)[1]
     kept = Kept(backend.allocate((4, 3), np.dtype(np.float32)))
@@ -198,8 +198,8 @@ def test_who_holds_an_array(name: str, backend: Backend) -> None:
     assert not kept.take(backend)[1]
 
 
-def test_who_waits_with_an_array(backend: Backend) -> None:
-    """A variable of a caller, a suspended generator, another thread in the middle of a call."""
+def test_suspended_references_to_an_array(backend: Backend) -> None:
+    """A caller's variable, a suspended generator, or another thread in the middle of a call."""
     array = backend.allocate((4, 3), np.dtype(np.float32))
     assert not local_of_a_caller(array, backend)
     generator, kept = waiting(array), Kept(array)

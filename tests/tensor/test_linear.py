@@ -1,4 +1,4 @@
-"""`linear` with all that may follow it, against the same steps one by one."""
+"""`linear` with everything that may follow it, against separate steps."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHAPES = {"x": (2, 5, 6), "weight": (4, 6), "bias": (4,), "residual": (2, 5, 4),
 
 @elementwise
 def halved(x: Any) -> Any:
-    """An activation whose derivative needs nothing of x."""
+    """An activation whose derivative does not need x."""
     return 0.5 * x
 
 
@@ -92,7 +92,7 @@ def test_gradients_of_several_uses_add_up(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("frozen", ["x", "weight", "bias", "residual"])
-def test_what_is_frozen_gets_nothing(frozen: str, backend: Backend) -> None:
+def test_frozen_parameters_get_no_gradient(frozen: str, backend: Backend) -> None:
     p = parameters(backend, np.float32)
     p[frozen].requires_grad = False
     y = linear(p["x"], p["weight"], p["bias"], activation=gelu, residual=p["residual"])
@@ -102,7 +102,7 @@ def test_what_is_frozen_gets_nothing(frozen: str, backend: Backend) -> None:
 
 
 def test_behind_two_inputs(backend: Backend) -> None:
-    """The gradient of what a gate lets through is done in the product, for both inputs."""
+    """The gradient of a gate's output is computed in the product, for both inputs."""
 
     @elementwise
     def gated(a: Any, b: Any) -> Any:
@@ -139,7 +139,7 @@ def test_a_result_that_is_needed_must_not_change() -> None:
 
 def test_bad_input() -> None:
     p = parameters(NumpyBackend(), np.float32)
-    with pytest.raises(ValueError, match=r"residual of shape \(2, 5, 4\) is needed, not \(4,\)"):
+    with pytest.raises(ValueError, match=r"residual of shape \(2, 5, 4\), got \(4,\)"):
         linear(p["x"], p["weight"], residual=p["bias"])
     two: Any = elementwise(lambda a, b: maximum(a, b))
     with pytest.raises(TypeError, match="function of one tensor"):

@@ -1,4 +1,4 @@
-"""Products that compiled loops ask the BLAS for, and what happens where it is not known."""
+"""Products that compiled loops delegate to the BLAS, and an unknown BLAS."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ if find_spec("numba") is not None:
         np.testing.assert_allclose(stacked[2], 2 * (a @ b), rtol=1e-4, atol=1e-3)
 
     def test_the_threads_of_the_blas_come_back() -> None:
-        if numba_blas.single() is None:  # a BLAS that nobody touches
+        if numba_blas.single() is None:  # a BLAS that nobody uses
             return
         count = numba_blas._threads
         before, inside, leave = count(), threading.Event(), threading.Event()

@@ -1,4 +1,4 @@
-"""Reductions, orders, indices and triangles against NumPy: random shapes, ties, NaN, nothing."""
+"""Reductions, orders, indices and triangles against NumPy: random shapes, ties, NaN, empty."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAN, INF = np.nan, np.inf
 
 
 def random(shape: tuple[int, ...], seed: int = 0, dtype: type = np.float32) -> Real:
-    """Few different numbers, so that many are equal; of floats some are odd."""
+    """Few distinct numbers, so that many are equal; some floats are NaN or infinite."""
     rng = np.random.default_rng(seed)
     x: Real = rng.integers(-3, 4, shape).astype(dtype)
     if dtype is np.float32:
@@ -215,7 +215,10 @@ ODD: Final = [0.0, -0.0, 1.0, -1.0, 2.5, -2.5, 0.1, 1e-30, -3e38, INF, -INF, NAN
 
 
 def quotients(a: Real, b: Real, backend: Backend) -> None:
-    """Compare // and % with NumPy's. The rest is exact; a quotient may have more digits."""
+    """Compare
+
+    and % with NumPy's. The rest is exact; a quotient may have more digits.
+    """
     x, y = tensor(a, backend=backend), tensor(b, backend=backend)
     with np.errstate(all="ignore"):
         np.testing.assert_array_equal((x % y).numpy(), a % b)

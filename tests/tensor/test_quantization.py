@@ -1,4 +1,4 @@
-"""8-bit codes: what they stand for, and that every backend gives the same bits."""
+"""8-bit codes: the values they represent, and that every backend gives the same bits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CODES: Final = [SIGNED, SQUARES]
 def packed(
     backend: Backend, values: Real, code: Code, pieces: tuple[Piece, ...] = (TABLE.whole(),)
 ) -> tuple[Real, Real]:
-    """Codes and scales, of a table that was full of others before."""
+    """Codes and scales in memory that held others before."""
     codes = backend.upload(np.full(TABLE.size // 4, 0x01010101, np.int32))
     scales = backend.upload(np.full(TABLE.number, 7, np.float32))
     for piece in pieces:
@@ -47,7 +47,7 @@ def inside() -> Real:
 
 
 def definition(values: Real, code: Code) -> tuple[Real, Real]:
-    """The nearest level, found among all of them in float64."""
+    """The nearest level, found by an exhaustive search in float64."""
     levels, codes = code.levels.astype(np.float64), np.zeros(TABLE.size, np.uint8)
     own = np.sqrt(levels) if code is SQUARES else levels
     scales = np.zeros(TABLE.number, np.float32)
@@ -62,7 +62,7 @@ def definition(values: Real, code: Code) -> tuple[Real, Real]:
 
 
 def spread(seed: int, code: Code, exponent: float = 0.0) -> Real:
-    """Numbers of many magnitudes, of which the largest is about 10^exponent."""
+    """Numbers of many magnitudes, the largest about 10^exponent."""
     random = np.random.default_rng(seed)
     x = random.normal(size=TABLE.size) * 10 ** random.uniform(-9, 0, TABLE.size)
     found: Real = (x * 10.0**exponent).astype(np.float32)
@@ -119,7 +119,7 @@ def test_every_backend_gives_the_same_bits(exponent: int, code: Code, backend: B
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(seed=st.integers(0, 2**32 - 1), exponent=st.floats(-40, 37), code=st.sampled_from(CODES))
-def test_what_was_not_changed_keeps_its_codes(
+def test_unchanged_elements_keep_their_codes(
     backend: Backend, seed: int, exponent: float, code: Code
 ) -> None:
     codes, scales = packed(backend, spread(seed, code, exponent), code)
@@ -143,7 +143,7 @@ def test_zeros_and_what_is_nearly_zero(code: Code, backend: Backend) -> None:
 
 def test_a_square_above_zero_does_not_become_zero(backend: Backend) -> None:
     values = np.zeros(TABLE.size, np.float32)
-    values[:3] = 1.0, 1e-30, -1.0  # and what cannot be a square is none
+    values[:3] = 1.0, 1e-30, -1.0  # and no code for what cannot be a square
     codes, scales = packed(backend, values, SQUARES)
     assert codes[:4].tolist() == [255, 1, 0, 0]
     assert unpacked(backend, codes, scales, SQUARES)[1] == SQUARES.levels[1] > 0
@@ -177,7 +177,7 @@ def test_pieces_cover_everything_once() -> None:
 
 
 def test_many_blocks(backend: Backend) -> None:
-    """More than are worked on at once, on several threads."""
+    """More than are processed at a time, on several threads."""
     table = BlockTable(SlotTable([300_001]))
     values = np.random.default_rng(0).normal(size=table.size).astype(np.float32)
     found = []

@@ -1,4 +1,4 @@
-"""Numbers that are easy to get wrong: tall sums, corners of derivatives, masks that hide all."""
+"""Numbers that are easy to get wrong: long sums, kinks, masks that hide everything."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_causal_attention_never_looks_ahead(hidden: float | None, backend: Backe
         found = attended(changed)[..., :last, :]
         np.testing.assert_array_equal(found, before[..., :last, :])
     if hidden != -1e9:
-        assert not before[..., :2, :].any()  # nothing to look at
+        assert not before[..., :2, :].any()  # nothing to attend to
 
 
 @pytest.mark.parametrize("hidden", [-np.inf, LOWEST])
@@ -70,7 +70,7 @@ def test_a_row_hidden_by_a_floating_mask_is_zero(hidden: float, backend: Backend
     assert np.isfinite(y.sum().backward()[q].numpy()).all()
 
 
-# Of the kinds that layers add up: biases, batch norm's statistics, several axes, views.
+# The kinds of sums in layers: biases, batch norm's statistics, several axes, views.
 TALL: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...]]] = {
     "first axis": (lambda x: x.sum(0), (0,)),
     "channels": (lambda x: x.reshape(-1, 2, 5, 1).sum((0, 2, 3)).reshape(1, 2), ()),
@@ -175,7 +175,7 @@ def test_a_transposed_convolution_between_strides_stays_in_its_arrays() -> None:
 
 
 def guarded(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Zeros of `shape`, and the memory around them that nobody may write to."""
+    """Zeros of `shape`, and the memory around them, which nothing may write to."""
     size = int(np.prod(shape))
     memory = np.full(size + 2048, 777, np.float32)
     inside = memory[1024 : 1024 + size].reshape(shape)
@@ -184,7 +184,7 @@ def guarded(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
 
 
 @needs_numba
-def test_compiled_convolutions_write_inside_of_their_arrays_or_refuse() -> None:
+def test_compiled_convolutions_write_inside_their_arrays_or_refuse() -> None:
     draw = np.random.default_rng(4)
     ran = refused = 0
     for _ in range(300):
@@ -238,7 +238,7 @@ def test_products_of_nothing(first: tuple[int, ...], second: tuple[int, ...], dt
         assert not gradients[y].numpy().any()
 
 
-def test_flatten_needs_an_axis_that_is_there() -> None:
+def test_flatten_needs_an_existing_axis() -> None:
     x = ones((2, 3, 4))
     assert [x.flatten(start).shape for start in (0, 1, 2, -1, -2)] == [
         (24,), (2, 12), (2, 3, 4), (2, 3, 4), (2, 12),
@@ -309,7 +309,7 @@ def test_attention_of_nothing(shape: tuple[int, ...], causal: bool, backend: Bac
     assert y.sum().backward()[x].shape == shape
 
 
-def test_a_number_that_int32_has_not_is_refused(backend: Backend) -> None:
+def test_a_number_beyond_int32_is_refused(backend: Backend) -> None:
     x = tensor([1, 2], backend=backend)
     refused: list[Callable[[], Tensor]] = [lambda: x + 2**31, lambda: 2**40 - x, lambda: x * 2**31]
     for call in refused:
@@ -329,15 +329,15 @@ def test_one_row_the_other_way_round_is_a_row(backend: Backend) -> None:
 
 
 def test_an_axis_is_an_integer() -> None:
-    with pytest.raises(TypeError, match=r"softmax: an axis is an integer, not \(0, 1\)"):
+    with pytest.raises(TypeError, match=r"softmax: an axis must be an integer, not \(0, 1\)"):
         ones((2, 3)).softmax((0, 1))  # type: ignore[arg-type]
-    with pytest.raises(IndexError, match="softmax: axis 1 does not exist in a tensor of 0 axes"):
+    with pytest.raises(IndexError, match="softmax: axis 1 does not exist in a tensor with 0 axes"):
         tensor(2.0).softmax(1)
 
 
 @pytest.mark.parametrize("stride", [None, 2])
 def test_pools_of_tiles_are_means(stride: int | None, backend: Backend) -> None:
-    """Of a large window, and of what is left over beside the last."""
+    """Of a large window, and of the remainder next to the last one."""
     x = np.random.default_rng(5).normal(size=(2, 3, 67, 41)).astype(np.float32)
     p = Parameter(x, backend=backend)
     y = avg_pool(p, (33, 40), stride=None if stride is None else (33, 40))

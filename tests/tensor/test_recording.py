@@ -1,4 +1,4 @@
-"""What code tells whoever records a step, and what happens when nobody does."""
+"""Notifications to a recording of a step, and what happens without one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rumus.tensor.memory.recording import depends_on, is_capturing, live, record
 
 
 class Notes:
-    """Everything that a recording is told."""
+    """Records everything that a recording is told."""
 
     def __init__(self) -> None:
         self.acts: list[Callable[[], None]] = []
@@ -57,10 +57,10 @@ class Notes:
         raise CaptureError(what)
 
 
-def test_what_was_chosen_by_the_numbers_of_an_index_is_said() -> None:
+def test_choices_by_the_numbers_of_an_index_are_recorded() -> None:
     notes = Notes()
     with recorded_by(notes):
-        assert may_hold(tensor([1, 2]), 7)  # a host looks at them where they are used
+        assert may_hold(tensor([1, 2]), 7)  # a host checks them where they are used
     assert notes.decisions == [(7, True)]
 
 
@@ -122,7 +122,7 @@ def test_versions_are_live(backend: Backend) -> None:
     assert x._version.current == before + 1
 
 
-def test_what_is_trainable_is_depended_on(backend: Backend) -> None:
+def test_trainable_parameters_are_dependencies(backend: Backend) -> None:
     notes, w = Notes(), Parameter([1.0], name="w", backend=backend)
     with recorded_by(notes):
         (w * 2.0).sum()

@@ -1,4 +1,4 @@
-"""Sums of squares for each slot of flat memory, against NumPy in float64."""
+"""Sums of squares per slot of flat memory, against NumPy in float64."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rumus.tensor import Backend, DType, Expr, Kernel, float32
 from rumus.tensor.memory.slot_table import ALIGNMENT, SlotTable
 
-# Around a row, around a part of a slot on a GPU, and of more parts than a workgroup has lanes.
+# Around a row, around a GPU's part of a slot, and with more parts than a workgroup has lanes.
 SIZES = st.sampled_from([0, 1, 3, 63, 64, 65, 127, 1000, 4095, 4096, 4097, 8192, 300_001])
 
 
@@ -25,7 +25,7 @@ def squares(backend: Backend, flat: NDArray[Any], table: SlotTable) -> NDArray[A
 
 
 def filled(table: SlotTable, dtype: DType, between: float = np.nan) -> NDArray[Any]:
-    """Numbers in the slots; between them what must not be looked at."""
+    """Numbers in the slots; the gaps hold values that must not be read."""
     draw = np.random.default_rng(len(table.sizes))
     flat = np.full(table.size, between, dtype)
     for start, size in zip(table.starts, table.sizes, strict=True):
@@ -62,7 +62,7 @@ def test_each_row_has_the_sum_of_its_slot(
 
 
 def test_the_same_bits_each_time_and_wherever_a_slot_lies(backend: Backend) -> None:
-    """Also of sizes that threads share out."""
+    """Including sizes that are split among threads."""
     table = SlotTable([300_001, 70_000, 5])
     flat = filled(table, float32)
     first = squares(backend, flat, table)
@@ -82,7 +82,7 @@ def test_many_slots(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_is_not_finite_stays_in_its_slot(backend: Backend, bad: float) -> None:
+def test_non_finite_values_stay_in_their_slot(backend: Backend, bad: float) -> None:
     table = SlotTable([70, 5, 64])
     flat = filled(table, float32)
     flat[table.starts[1] + 4] = bad

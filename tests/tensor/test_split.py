@@ -1,4 +1,4 @@
-"""Parts of an axis, and their gradients side by side."""
+"""Parts of an axis, with their gradients side by side."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_parts_are_those_of_numpy(parts: int | list[int], axis: int, backend
 def test_the_gradients_are_those_of_slices(
     used: tuple[int, ...], is_leaf: bool, backend: Backend
 ) -> None:
-    """Also of parts that are not used, used twice, and of a tensor that has another use."""
+    """Including parts that are unused or used twice, and a tensor with another use."""
     host = np.random.default_rng(0).standard_normal((5, 9)).astype(np.float32)
     found = []
     for slices in (False, True):
@@ -57,12 +57,12 @@ def test_the_gradients_are_those_of_slices(
 
 
 @pytest.mark.parametrize("parts", [4, 0, -1, [2, 3], [7, -1], []])
-def test_parts_that_do_not_make_up_the_axis(parts: int | list[int]) -> None:
-    with pytest.raises(ValueError, match=r"split: .* does not cut axis 0"):
+def test_parts_that_do_not_add_up_to_the_axis(parts: int | list[int]) -> None:
+    with pytest.raises(ValueError, match=r"split: .* does not split axis 0"):
         split(tensor(np.ones((6, 2))), parts)
 
 
-# A function of one part and other tensors, the shapes of all (that of both parts first), the axis.
+# A function of one part and other tensors, all shapes (that of both parts first), and the axis.
 USES: dict[str, tuple[Callable[..., Tensor], list[tuple[int, ...]], int]] = {
     "channels": (convolution, [(3, 8, 6, 7), (2, 4, 3, 3)], 1),
     "columns": (convolution, [(3, 2, 6, 14), (2, 2, 3, 3)], 3),
@@ -87,7 +87,7 @@ USES: dict[str, tuple[Callable[..., Tensor], list[tuple[int, ...]], int]] = {
 def test_whatever_reads_a_part_writes_its_gradient_where_it_belongs(
     name: str, backend: Backend
 ) -> None:
-    """The place of a part is a view that need not be dense: not every operation can write to it."""
+    """The destination is a view that need not be dense: not every operation can write to it."""
     use, shapes, axis = USES[name]
     normal = np.random.default_rng(1).standard_normal
     host = [normal(shape).astype(np.float32) for shape in shapes]

@@ -1,4 +1,4 @@
-"""`GradientStore`: it accumulates, shows and drains; what fails leaves it as it was."""
+"""`GradientStore`: it accumulates, shows and drains; failures leave it unchanged."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_accumulate_copies_and_adds(pair: Pair) -> None:
         (lambda b: ones((2,), backend=NumpyBackend()), "has backend NumpyBackend"),
     ],
 )
-def test_accumulate_refuses_what_does_not_fit(
+def test_accumulate_refuses_misfits(
     wrong: Callable[[Backend], object], message: str, pair: Pair
 ) -> None:
     store = both(pair)
@@ -198,7 +198,7 @@ def test_release_keeps_elements_and_frees_the_slots(pair: Pair, arena: Arena) ->
     assert both(pair)[pair[0]].tolist() == [2.0, 4.0]
     again = Arena(pair, float32, pair[0].backend)
     again.adopt()
-    arena.release()  # of what it no longer holds: nothing
+    arena.release()  # nothing about gradients it no longer holds
     assert again.collect(both(pair)) is again.gradients
 
 

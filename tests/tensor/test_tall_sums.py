@@ -1,7 +1,7 @@
-"""The sums that layers take of many numbers keep their digits: one table, on every backend.
+"""Layers' sums of many numbers stay accurate: one table, on every backend.
 
-Added one after the other, float32 loses them: a million times 0.1 is 100,958. Each row sums as many
-numbers as a large batch has rows, a picture places, or a vocabulary words.
+Plain float32 addition loses digits: a million times 0.1 is 100,958. Each row sums as many numbers
+as a large batch has rows, a picture has places, or a vocabulary has words.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rumus.tensor import (
 )
 from rumus.tensor.operations.batch_norm import batch_norm
 
-Pair = tuple[Any, Any]  # what was found, and what it is in float64
+Pair = tuple[Any, Any]  # the result, and the same in float64
 Make = Callable[[Any], Tensor]  # an array on the backend
 Kind = Callable[[Make, Callable[[Any], Parameter], Any], Pair]  # x: (rows, 2), all positive
 
@@ -100,7 +100,7 @@ def of_planes(t: Make, p: Callable[[Any], Parameter], x: Any) -> Pair:
 
 
 def of_convolution(t: Make, p: Callable[[Any], Parameter], x: Any) -> Pair:
-    line = np.ascontiguousarray(x.T)[None]  # one picture of many places
+    line = np.ascontiguousarray(x.T)[None]  # one picture with many places
     w, b = p(ones(3, 2, 1)), p(ones(3))
     g = np.concatenate([line, line[:, :1]], 1)
     grads = (convolution(t(line), w, b) * t(g)).sum().backward()
@@ -110,7 +110,7 @@ def of_convolution(t: Make, p: Callable[[Any], Parameter], x: Any) -> Pair:
 
 
 def of_many_pictures(t: Make, p: Callable[[Any], Parameter], x: Any) -> Pair:
-    pictures = x[: len(x) // 16 * 16].reshape(-1, 2, 4, 4)  # many of few places
+    pictures = x[: len(x) // 16 * 16].reshape(-1, 2, 4, 4)  # many pictures with few places
     w = p(ones(2, 2, 4, 4))
     g = np.ascontiguousarray(pictures[:, :, :1, :1])
     found = share(convolution(t(pictures), w) * t(g), w)
@@ -145,7 +145,7 @@ def of_loss(t: Make, p: Callable[[Any], Parameter], x: Any) -> Pair:
     return found, np.array([-mean, mean, exact.mean()])
 
 
-# What is added up over many rows, places or elements, and which number of them.
+# Sums over many rows, places or elements, and which number each one repeats.
 KINDS: Final[Mapping[str, Kind]] = {
     "sum over rows": lambda t, p, x: (t(x).sum(0).numpy(), wide(x).sum(0)),
     "sum of all": lambda t, p, x: (t(x).sum().numpy(), wide(x).sum()),
@@ -192,12 +192,12 @@ def test_sums_in_layers_keep_their_digits(kind: str, numbers: str, backend: Back
     if numbers == "random":
         x = np.random.default_rng(0).random((rows, 2), np.float32) + np.float32(0.5)
     elif "batch norm" in kind or kind == "variance over rows":
-        x[::2] = 0.3  # what is equal has no variance
+        x[::2] = 0.3  # equal numbers have no variance
     found, exact = KINDS[kind](
         lambda a: tensor(np.ascontiguousarray(a), backend=backend),
         lambda a: Parameter(a, backend=backend),
         x,
     )
-    # Of equal numbers all roundings go the same way; a GPU and a BLAS add some hundred in a row.
+    # For equal numbers all roundings go the same way; a GPU and a BLAS add some hundred in a row.
     is_worst = numbers == "equal" and (backend.name == "gpu" or "attention" in kind)
     np.testing.assert_allclose(found, exact, rtol=2e-5 if is_worst else 2e-6)

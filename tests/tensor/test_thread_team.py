@@ -1,4 +1,4 @@
-"""Threads that look for work before they sleep."""
+"""Threads that spin for work before they sleep."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if find_spec("numba") is not None:
 
     @pytest.mark.parametrize("pause", [0.0, MOMENT / 2, 50 * MOMENT])
     def test_each_part_is_done_once(team: Team, pause: float) -> None:
-        """Also after the threads have gone to sleep, and when the first part is the last one."""
+        """Including after the threads fell asleep, and when the first part is also the last."""
         found = np.zeros(9, np.int64)
 
         def work(start: int, stop: int) -> None:
@@ -85,10 +85,10 @@ if find_spec("numba") is not None:
         assert all((each == 200).all() for each in found)
 
     class Late(Exception):
-        """What the handler raises."""
+        """Raised by the handler."""
 
     def _run_with_a_signal_at(wanted: int, team: Team) -> tuple[int, int, bool]:
-        """Return how many parts were begun, how many were over then, and whether it raised."""
+        """Return how many parts had started, how many had then ended, and whether it raised."""
         begun: list[int] = []
         over: list[int] = []
         lines = 0
@@ -118,7 +118,7 @@ if find_spec("numba") is not None:
         return len(begun), len(over), False
 
     def test_a_signal_at_any_line_waits_for_the_others_too(team: Team) -> None:
-        """Whatever was begun is over when the error is heard, and the next run is as ever."""
+        """Every started part has ended when the error arrives, and the next run is unaffected."""
 
         def late(*_: object) -> None:
             raise Late

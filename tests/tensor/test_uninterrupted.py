@@ -1,4 +1,4 @@
-"""`Uninterrupted`: what waits, what is delivered, and that every handler comes back."""
+"""`Uninterrupted`: what is delayed, what is delivered, and that every handler is restored."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1)
 
 
 class Late(Exception):
-    """What the handlers here raise."""
+    """Raised by the handlers here."""
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def heard() -> Iterator[list[int]]:
 
 
 def _receive(numbers: Iterable[int], done: list[str] | None = None) -> None:
-    """Have signals arrive in a block inside another; `done` is told of the end of the inner."""
+    """Send signals in a nested block; `done` is called at the end of the inner one."""
     with Uninterrupted():
         with Uninterrupted():
             for number in numbers:
@@ -61,7 +61,7 @@ def test_a_signal_waits(number: int) -> None:
         raise Late
 
     before = signal.signal(number, late)
-    time.sleep(0.002)  # rare signals are asked for once a millisecond
+    time.sleep(0.002)  # rare signals are polled once per millisecond
     done: list[str] = []
     try:
         with pytest.raises(Late):
@@ -119,7 +119,7 @@ def test_another_thread_holds_nothing(heard: list[int]) -> None:
 
 
 def _with_a_signal_at(wanted: int) -> bool:
-    """Enter and leave with SIGTERM at a line, and SIGALRM inside; return whether it has that line.
+    """Enter and leave with SIGTERM at a line, and SIGALRM inside; return whether the line exists.
 
     Both raise Late.
     """
@@ -148,7 +148,7 @@ def test_a_signal_at_every_line(heard: list[int]) -> None:
     line = 1
     while _with_a_signal_at(line):
         assert len({signal.getsignal(number) for number in NUMBERS}) == 1, f"line {line}"
-        assert heard in (  # where it came before the block was entered, the block did not run
+        assert heard in (  # if it came before the block was entered, the block did not run
             [signal.SIGTERM],
             [signal.SIGALRM, signal.SIGTERM],
             [signal.SIGTERM, signal.SIGALRM],
@@ -200,7 +200,9 @@ def _put_back_with_a_signal_at(wanted: int, fails: bool) -> tuple[str, bool, boo
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_all_is_put_back_after_a_signal_at_every_instruction(heard: list[int], fails: bool) -> None:
+def test_everything_is_restored_after_a_signal_at_every_instruction(
+    heard: list[int], fails: bool
+) -> None:
     at, is_there = 1, True
     while is_there:
         place, raised, is_there = _put_back_with_a_signal_at(at, fails)
@@ -215,7 +217,7 @@ class _Place:
 
 
 def _go_away(place: _Place, is_attribute: bool) -> None:
-    """Leave in a block, where one attribute is another, or whatever has changed is put back."""
+    """Displace an attribute, or restore whatever has changed, and leave the block by an error."""
 
     def put_back() -> None:
         place.name = "home"
@@ -255,7 +257,7 @@ def _comes_back(wanted: int, is_attribute: bool) -> tuple[str, bool]:
 
 
 @pytest.mark.parametrize("is_attribute", [False, True])
-def test_a_block_is_put_back_after_a_signal_at_every_instruction(
+def test_a_block_is_restored_after_a_signal_at_every_instruction(
     heard: list[int], is_attribute: bool
 ) -> None:
     at, is_there = 1, True
@@ -267,7 +269,7 @@ def test_a_block_is_put_back_after_a_signal_at_every_instruction(
 
 
 class _Limit:
-    """Handlers of each kind that Python takes."""
+    """Handlers of every kind that Python accepts."""
 
     def __call__(self, *_: object) -> None:
         raise TimeoutError("limit")
@@ -283,7 +285,7 @@ def _function(*_: object) -> None:
 @pytest.mark.parametrize(
     "handler", [_Limit(), _Limit().method, _function, partial(_function, 1), lambda *_: _function()]
 )
-def test_an_error_of_a_handler_is_told_from_others(handler: Any) -> None:
+def test_a_handlers_error_is_distinguished_from_others(handler: Any) -> None:
     before = signal.signal(signal.SIGTERM, handler)
     try:
         with pytest.raises(TimeoutError), suppressed(OSError):

@@ -69,7 +69,7 @@ UNARY: list[tuple[str, Callable[[Any], Any], Callable[[Real], Real], Real]] = [
 
 
 def check(result: Tensor, expected: Real, dtype: DType, ulps: float = 16) -> None:
-    """Compare to a few units in the last place, or to as much of 1 where terms cancel."""
+    """Compare to a few units in the last place, or relative to 1 where terms cancel."""
     eps = float(np.finfo(dtype).eps)
     assert result.dtype == dtype
     np.testing.assert_allclose(result.numpy(), expected, rtol=ulps * eps, atol=2 * eps)

@@ -1,4 +1,4 @@
-"""Dicts, samplers, padding, mixtures and image transforms: what a batch is made of."""
+"""Dicts, samplers, padding, mixing and image transforms: how batches are made."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from rumus.train.base.random_stream import Purpose, random_stream
 
 
 class Named:
-    """Samples that are dicts, with a field that the loss does not want."""
+    """Samples that are dicts, with a field that the loss does not take."""
 
     def __init__(self, count: int = 10) -> None:
         self.count = count
@@ -100,7 +100,7 @@ def test_a_key_that_the_loss_wants() -> None:
         list(DataLoader([{"x": 1.0}, {"y": 1.0}], 2))
     with pytest.raises(SampleError, match=r"\{name: <U1\[\]\}; its fields must be arrays of num"):
         list(DataLoader([{"name": "a"}], 1))
-    with pytest.raises(TypeError, match=r"can be iterated over: StreamLoader"):
+    with pytest.raises(TypeError, match=r"can only be iterated over: use StreamLoader"):
         DataLoader((x for x in [1]), 1)  # type: ignore[arg-type]
 
 
@@ -157,7 +157,7 @@ def test_buckets_have_each_sample_once_and_little_padding(seed: int, count: int,
     assert (np.diff(lengths[longest]) <= 0).all()
 
 
-def test_a_loader_with_a_sampler_goes_on_where_it_was() -> None:
+def test_a_loader_with_a_sampler_resumes() -> None:
     dataset, weights = ArrayDataset(np.arange(30.0)), np.arange(30)
 
     def make(w: NDArray[Any] = weights) -> DataLoader:
@@ -175,7 +175,7 @@ def test_a_loader_with_a_sampler_goes_on_where_it_was() -> None:
     with pytest.raises(ValueError, match="shuffle=True and sampler="):
         DataLoader(dataset, 4, sampler=WeightedSampler(weights), shuffle=True)
     subset = Subset(dataset, [3, 4])
-    with pytest.raises(ValueError, match="weights are for 30 samples, and the dataset has 2"):
+    with pytest.raises(ValueError, match="weights are for 30 samples, but the dataset has 2"):
         DataLoader(subset, 1, sampler=WeightedSampler(weights))
 
 
@@ -190,9 +190,9 @@ def test_a_loader_with_a_sampler_goes_on_where_it_was() -> None:
         (lambda: WeightedSampler([[1.0]]), "one number for each sample"),
         (lambda: WeightedSampler(["a"]), "not <U1 of shape"),
         (lambda: WeightedSampler([1.0], 0), "count must be at least 1"),
-        (lambda: WeightedSampler([1.0, 0.0], 2, replacement=False), "1 samples can be drawn"),
-        (lambda: BalancedSampler([]), "labels must be one for each sample"),
-        (lambda: BalancedSampler([0.5]), "whole numbers or texts, not float64"),
+        (lambda: WeightedSampler([1.0, 0.0], 2, replacement=False), "only the 1 samples"),
+        (lambda: BalancedSampler([]), "labels must be one per sample"),
+        (lambda: BalancedSampler([0.5]), "whole numbers or text, not float64"),
         (lambda: LengthBuckets([-1, 2]), "must not be negative"),
         (lambda: LengthBuckets([[1]]), "one number for each sample"),
         (lambda: Pad(multiple=0), "multiple must be"),
@@ -212,7 +212,7 @@ def test_bad_options(make: Callable[[], object], told: str) -> None:
 
 def test_weights_are_no_sampler() -> None:
     weights: Any = np.ones(2)
-    with pytest.raises(TypeError, match=r"as WeightedSampler\(weights\) does, not ndarray"):
+    with pytest.raises(TypeError, match=r"like WeightedSampler\(weights\), not ndarray"):
         DataLoader(ArrayDataset(weights), 2, sampler=weights)
 
 
@@ -248,7 +248,7 @@ def test_batches_of_different_lengths(workers: int) -> None:
     assert sorted(seen) == list(range(13))
 
 
-def test_padding_of_dicts_and_what_cannot_be_padded() -> None:
+def test_padding_of_dicts_and_unpaddable_input() -> None:
     batch = Pad({"t": -100}, length=3, mask=True)([{"x": [1], "t": [2]}, {"x": [3, 4], "t": [5]}])
     assert {name: value.tolist() for name, value in batch.items()} == {
         "x": [[1, 0, 0], [3, 4, 0]],
@@ -267,13 +267,13 @@ def test_padding_of_dicts_and_what_cannot_be_padded() -> None:
         list(DataLoader(Texts(), 4, collate=lambda samples: None))
 
 
-# Mixtures
+# Mixing
 
 
 @pytest.mark.parametrize("mix", [Mixup(5, 1.0), CutMix(5)], ids=["mixup", "cutmix"])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_mixtures(mix: Mixup, workers: int) -> None:
-    """Image i is full of its class, so that the image says what its target must be."""
+    """Image i is filled with its class, so the image determines its target."""
     labels = np.arange(20) % 5
     pixels = np.eye(5, dtype=np.float32)[labels][:, :, None, None] * np.ones((8, 6), np.float32)
     epochs = [
@@ -291,17 +291,17 @@ def test_mixtures(mix: Mixup, workers: int) -> None:
     assert any((targets.max(1) < 1).any() for _, targets in epochs[0])
 
 
-def test_what_cannot_be_mixed() -> None:
+def test_unmixable_input() -> None:
     generator = np.random.default_rng(0)
     with pytest.raises(ValueError, match=r"class numbers in \[0, 2\)"):
         Mixup(2)((np.ones((2, 1)), np.array([0, 2])), generator)
-    with pytest.raises(ValueError, match="there must be a target"):
+    with pytest.raises(ValueError, match="needs a target"):
         Mixup(2)((np.ones((2, 1)),), generator)
     for mix, targets, told in (
         (Mixup(3), np.array([0.0, 2.0], np.float32), r"float32 of shape \(2,\).*classes=None"),
         (Mixup(3), np.ones((2, 2)), r"probabilities of shape \(2, 3\)"),
         (Mixup(3), np.array([True, False]), "must be class numbers"),
-        (Mixup(None), np.array([0, 2]), "say how many classes"),
+        (Mixup(None), np.array([0, 2]), "give classes="),
     ):
         with pytest.raises(ValueError, match=told):
             mix((np.ones((2, 1)), targets), generator)
@@ -331,7 +331,7 @@ def test_crops_are_parts(seed: int, size: int, padding: int) -> None:
     padded = np.pad(whole, ((padding,) * 2, (padding,) * 2, (0, 0)))
     crop = images.Crop((size, size), padding)
     if size > 8 + 2 * padding:
-        with pytest.raises(ValueError, match="smaller than the part"):
+        with pytest.raises(ValueError, match="smaller than the crop"):
             crop(whole, np.random.default_rng(seed))
         return
     found = crop(whole, np.random.default_rng(seed))
@@ -352,7 +352,7 @@ def test_flips() -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize("shape", [(9, 9), (9, 9, 3)])
-def test_turning_by_right_angles_is_exact(shape: tuple[int, ...], dtype: Any) -> None:
+def test_rotation_by_right_angles_is_exact(shape: tuple[int, ...], dtype: Any) -> None:
     whole = image(*shape, dtype=dtype)
     for quarter in range(4):
         found = images.turned(whole, quarter * math.pi / 2)
@@ -360,8 +360,8 @@ def test_turning_by_right_angles_is_exact(shape: tuple[int, ...], dtype: Any) ->
         assert found.dtype == dtype
 
 
-def test_turning_is_bilinear() -> None:
-    """A plane stays one, turned: what bilinear interpolation cannot get wrong."""
+def test_rotation_is_bilinear() -> None:
+    """A plane stays a plane when rotated: bilinear interpolation is exact for it."""
     y, x = np.mgrid[:21, :21].astype(np.float32) - 10
     angle = 0.4
     found = images.turned(2 * x + 3 * y, angle, fill=np.nan)

@@ -1,6 +1,6 @@
-"""Damage to any byte or file of a checkpoint is found, and the one before is loaded.
+"""Damage to any byte or file of a checkpoint is detected, and the previous one is loaded.
 
-`nox -s reliability` writes the counts down in docs/reliability.md.
+`nox -s reliability` records the counts in docs/reliability.md.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def disk() -> MemoryFileSystem:
 
 
 def content(fs: MemoryFileSystem, path: Path) -> bytearray:
-    """Return the bytes of a file, to be changed."""
+    """Return the bytes of a file, for modification."""
     node = 0
     for part in path.parts[1:]:
         folder = fs.nodes[node]
@@ -57,7 +57,7 @@ def content(fs: MemoryFileSystem, path: Path) -> bytearray:
 
 
 def reason(fs: MemoryFileSystem) -> str:
-    """Hold that the older checkpoint is loaded; return what is wrong with the newest."""
+    """Check that the older checkpoint is loaded; return what is wrong with the newest."""
     loaded = Checkpoints(FOLDER, file_system=fs).load()
     assert loaded.step == 1
     assert loaded.state["trainer"] == {"step": 1, "best": float("inf")}
@@ -174,7 +174,7 @@ def test_nothing_good_names_every_reason(disk: MemoryFileSystem) -> None:
         Checkpoints(FOLDER, file_system=fs).load()
     assert str(caught.value).splitlines() == [
         "/run holds no checkpoint that can be loaded",
-        "  step-00000002: state.json is damaged: its sha256 is not that of the manifest",
+        "  step-00000002: state.json is damaged: its sha256 does not match the manifest",
         "  step-00000001: manifest.json is missing",
     ]
     assert [path.name for path, _ in caught.value.skipped] == ["step-00000002", "step-00000001"]
@@ -185,7 +185,7 @@ def render(value: Any) -> bytes:
 
 
 def forged(disk: MemoryFileSystem, contents: dict[str, bytes], **fields: Any) -> MemoryFileSystem:
-    """Return a disk with a newest checkpoint whose sizes and hashes are right, whatever it says."""
+    """Return a disk whose newest checkpoint has these contents, with valid sizes and hashes."""
     fs = disk.copy()
     manifest = json.loads(content(fs, NEWEST / "manifest.json"))
     manifest.pop("sha256")
@@ -206,7 +206,7 @@ def forged(disk: MemoryFileSystem, contents: dict[str, bytes], **fields: Any) ->
         ({"version": 2}, "version 2, newer: update rumus-train"),
         ({"version": 0}, "version 0, older and no longer read"),
         ({"version": 3, "files": None, "more": []}, "version 3, newer"),
-        ({"format": "another"}, "not that of a checkpoint of rumus"),
+        ({"format": "another"}, "not the manifest of a rumus checkpoint"),
         ({"step": -1}, "its step is -1"),
         ({"step": True}, "its step is True"),
         ({"step": 5}, "its name says step 2, its content 5"),
@@ -217,7 +217,7 @@ def forged(disk: MemoryFileSystem, contents: dict[str, bytes], **fields: Any) ->
         ({"files": {"state.json": {}}}, "damaged"),
     ],
 )
-def test_manifests_of_other_versions_and_of_enemies(
+def test_manifests_of_other_versions_and_hostile_ones(
     disk: MemoryFileSystem, fields: dict[str, Any], why: str
 ) -> None:
     assert why in reason(forged(disk, {}, **fields))
@@ -240,7 +240,7 @@ def test_no_file_outside_is_opened(disk: MemoryFileSystem, name: str) -> None:
 
 
 def tensors(header: Any, data: bytes = bytes(24), length: int | None = None) -> bytes:
-    """Return a safetensors file with any header."""
+    """Return a safetensors file with an arbitrary header."""
     text = header if isinstance(header, bytes) else render(header)
     size = len(text) if length is None else length
     return size.to_bytes(8, "little") + text + data
@@ -251,12 +251,12 @@ def entry(start: int, stop: int, shape: Any = (6,), dtype: Any = "F32") -> dict[
 
 
 def hostile() -> Iterator[tuple[str, bytes]]:
-    """Yield what is wrong, and a file whose header is it."""
-    yield "is impossible", b""
-    yield "is impossible", bytes(7)
-    yield "is impossible", tensors({}, length=2**63)
-    yield "is impossible", tensors({}, length=100_000_001)
-    yield "is impossible", tensors({}, b"", length=3)
+    """Yield what is wrong, and a file with such a header."""
+    yield "cannot fit", b""
+    yield "cannot fit", bytes(7)
+    yield "cannot fit", tensors({}, length=2**63)
+    yield "cannot fit", tensors({}, length=100_000_001)
+    yield "cannot fit", tensors({}, b"", length=3)
     yield "JSON", tensors(b"[" * 100_000)
     yield "utf-8", tensors(b"\xff\xfe")
     yield "not a JSON object", tensors([])
@@ -279,15 +279,15 @@ def hostile() -> Iterator[tuple[str, bytes]]:
     yield "starts at 12", tensors({"a": entry(0, 24), "b": entry(12, 36)}, bytes(36))
     yield "have 24 bytes, the file 25", tensors({"moment": entry(0, 24)}, bytes(25))
     yield "have 24 bytes, the file 23", tensors({"moment": entry(0, 24)}, bytes(23))
-    yield "not those of the manifest", tensors({"moment": entry(0, 24)})
-    yield "not those of the manifest", tensors({"other": entry(0, 24, [2, 3])})
+    yield "do not match the manifest", tensors({"moment": entry(0, 24)})
+    yield "do not match the manifest", tensors({"other": entry(0, 24, [2, 3])})
 
 
 @pytest.mark.parametrize(("why", "data"), [*hostile()])
 def test_hostile_headers(disk: MemoryFileSystem, why: str, data: bytes) -> None:
     found = reason(forged(disk, {"optimizer.safetensors": data}))
     assert why in found
-    assert "optimizer.safetensors makes no sense" in found
+    assert "optimizer.safetensors is invalid" in found
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ def test_only_plain_files_are_opened(tmp_path: Path) -> None:
     target.symlink_to(tmp_path / "elsewhere.json")
     assert "cannot be read" in checkpoints.load().skipped[0][1]
     target.unlink()
-    os.mkfifo(target)  # would block whoever opens it
+    os.mkfifo(target)  # opening it would block
     assert "not a plain file" in checkpoints.load().skipped[0][1]
     target.unlink()
     target.mkdir()

@@ -1,6 +1,6 @@
 """Whatever happens at any file operation of a save, a valid newest checkpoint remains.
 
-`nox -s reliability` writes the counts down in docs/reliability.md.
+`nox -s reliability` records the counts in docs/reliability.md.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def state_of(step: int) -> dict[str, Any]:
 
 
 def is_of(state: dict[str, Any], step: int) -> bool:
-    """Whether a loaded state is the one of a step, in all its parts."""
+    """Whether a loaded state belongs to a step, in all its parts."""
     expected = state_of(step)
     model, moment = expected["model"], expected["optimizer"]["moment"]
     return (
@@ -56,7 +56,7 @@ def is_of(state: dict[str, Any], step: int) -> bool:
 
 
 def fill(folder: Path, fs: FileSystem) -> None:
-    """Leave three checkpoints, of which the next save removes one, and an interrupted save."""
+    """Leave three checkpoints, one of which the next save removes, and an interrupted save."""
     with Checkpoints(folder, keep_last=9, file_system=fs) as checkpoints:
         for step in (1, 2, 3):
             checkpoints.save(step, state_of(step))
@@ -80,23 +80,23 @@ def disk() -> MemoryFileSystem:
 
 
 def saved(folder: Path, fs: FileSystem, step: int = 4) -> Path | None:
-    """Save a step as a program does that continues from the newest checkpoint."""
+    """Save a step like a program that continues from the newest checkpoint."""
     checkpoints = Checkpoints(folder, keep_last=3, file_system=fs)
     try:
         return checkpoints.save(step, state_of(step))
     finally:
-        checkpoints.close()  # and so does the system for a process that ended
+        checkpoints.close()  # so does the system for a process that has ended
 
 
 def operations(disk: MemoryFileSystem, step: int = 4) -> list[str]:
-    """Return the operations of a save that nothing disturbs."""
+    """Return the operations of an undisturbed save."""
     fs = FaultyFileSystem(disk.copy())
     assert saved(FOLDER, fs, step) is not None
     return fs.log
 
 
 def check_remains(folder: Path, fs: FileSystem, steps: tuple[int, ...]) -> int:
-    """Hold that all that is seen is valid, the newest is one of `steps`, and the next save works.
+    """Check that every visible checkpoint is valid, the newest is one of `steps`, and saving works.
 
     Return the step of the newest.
     """
@@ -118,7 +118,7 @@ def check_remains(folder: Path, fs: FileSystem, steps: tuple[int, ...]) -> int:
 
 
 def note(record_property: Record, row: str, newest: list[int]) -> None:
-    """Write down how many cases there were; each of them left a valid newest checkpoint."""
+    """Record how many cases there were; each of them left a valid newest checkpoint."""
     new = newest.count(4) or None  # a replaced one looks like the new one
     record_property("reliability", json.dumps([row, len(newest), new]))
 
@@ -160,7 +160,7 @@ def test_any_operation_fails(disk: MemoryFileSystem, name: str, record_property:
 
 
 class FullDisk(LocalFileSystem):
-    """A disk that takes ten bytes."""
+    """A disk with room for ten bytes."""
 
     taken = 0
 
@@ -171,7 +171,7 @@ class FullDisk(LocalFileSystem):
         return super().write(descriptor, data[:5])
 
 
-def test_a_full_disk_leaves_nothing_and_training_goes_on(template: Path) -> None:
+def test_a_full_disk_leaves_nothing_and_training_continues(template: Path) -> None:
     shutil.rmtree(template / "step-00000009.tmp")
     before = sorted(os.listdir(template))
     checkpoints = Checkpoints(template, file_system=FullDisk())
@@ -206,12 +206,12 @@ def test_too_little_room_is_noticed_before_anything_is_written(template: Path) -
 
     fs = NearlyFull()
     checkpoints = Checkpoints(template, file_system=fs)
-    with pytest.warns(CheckpointWarning, match=r"\d+ bytes are to be saved, and 300 are free"):
+    with pytest.warns(CheckpointWarning, match=r"\d+ bytes to save, but only 300 are free"):
         assert checkpoints.save(4, state_of(4)) is None
     assert checkpoints.save(4, {"trainer": {"step": 4}}) is not None
 
 
-def test_an_asynchronous_failure_is_said_by_the_next_call(template: Path) -> None:
+def test_an_asynchronous_failure_is_reported_by_the_next_call(template: Path) -> None:
     checkpoints = Checkpoints(template, file_system=FullDisk(), asynchronous=True)
     assert checkpoints.save(4, state_of(4)) is not None
     with pytest.warns(CheckpointWarning, match="step 4 was not saved"):
@@ -224,7 +224,7 @@ def test_an_asynchronous_failure_is_said_by_the_next_call(template: Path) -> Non
         pass
 
 
-def test_an_asynchronous_failure_is_said_at_the_end_of_the_program(tmp_path: Path) -> None:
+def test_an_asynchronous_failure_is_reported_at_the_end_of_the_program(tmp_path: Path) -> None:
     run = program(
         tmp_path,
         "class Bad(LocalFileSystem):\n"
@@ -250,7 +250,7 @@ def test_the_end_of_the_program_waits_for_the_save(tmp_path: Path) -> None:
 
 
 def program(folder: Path, code: str) -> subprocess.Popen[str]:
-    """Start a program in a folder that may use what this file imports."""
+    """Start a program in a folder; it can use this file's imports."""
     head = "import os, sys, time\nimport numpy as np\nfrom rumus.train import *\n"
     return subprocess.Popen(
         [sys.executable, "-c", head + code],
@@ -283,7 +283,7 @@ def test_two_trainers(template: Path) -> None:
     code = (
         "checkpoints = Checkpoints('.', keep_last=9)\n"
         "print(checkpoints.save(4, {'trainer': 4}), flush=True)\n"
-        "pid = os.fork()\n"  # as the worker of a data loader: it has the lock's file open
+        "pid = os.fork()\n"  # like a data loader's worker: it has the lock file open
         "(print(os.getpid(), flush=True), time.sleep(60)) if pid == 0 else sys.stdin.read()\n"
     )
     first = program(template, code)
@@ -291,7 +291,7 @@ def test_two_trainers(template: Path) -> None:
     assert first.stdout.readline() == "step-00000004\n"
     worker = int(first.stdout.readline())
     second = Checkpoints(template)
-    with pytest.raises(FolderInUseError, match=rf"process {first.pid} on .* saves to"):
+    with pytest.raises(FolderInUseError, match=rf"process {first.pid} on .* is saving to"):
         second.save(5, state_of(5))
     assert second.load().step == 4  # reading needs no lock
     first.kill()

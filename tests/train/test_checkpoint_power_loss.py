@@ -1,6 +1,6 @@
-"""The power fails at any moment of a save: of what was not synced, any part may be lost.
+"""The power fails at any moment of a save: any part of the unsynced data may be lost.
 
-This alone sees a missing fsync. `nox -s reliability` tries all combinations of what may be lost.
+Only this test would notice a missing fsync. `nox -s reliability` tries all combinations of losses.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ THOROUGH: Final = "RUMUS_THOROUGH" in os.environ
 
 
 class WithoutFsync(MemoryFileSystem):
-    """A file system under a program that forgets to sync its files."""
+    """A file system for a program that forgets to sync its files."""
 
     def fsync(self, descriptor: int) -> None:
         pass
 
 
 class WithoutFolderSync(MemoryFileSystem):
-    """A file system under a program that forgets to sync its folders."""
+    """A file system for a program that forgets to sync its folders."""
 
     def sync_folder(self, folder: Path) -> None:
         pass
@@ -43,7 +43,7 @@ def state_of(step: int) -> dict[str, Any]:
 
 
 def start(kind: type[MemoryFileSystem]) -> MemoryFileSystem:
-    """Return a disk with checkpoints 1 to 3, and rubbish."""
+    """Return a disk with checkpoints 1 to 3, and leftovers."""
     fs = kind()
     with Checkpoints(FOLDER, file_system=fs) as checkpoints:
         for step in (1, 2, 3):
@@ -54,7 +54,7 @@ def start(kind: type[MemoryFileSystem]) -> MemoryFileSystem:
 
 
 def save(fs: MemoryFileSystem, loaded: int, step: int) -> int:
-    """Resume to the next save; return after how many changes it had returned."""
+    """Resume up to the next save; return the number of changes when it had returned."""
     checkpoints = Checkpoints(FOLDER, keep_last=2, on_error="raise", file_system=fs)
     checkpoints.load(loaded)
     checkpoints.save(step, {**state_of(step), "loaded": loaded})
@@ -63,7 +63,7 @@ def save(fs: MemoryFileSystem, loaded: int, step: int) -> int:
 
 
 def losses(unsynced: list[int]) -> Iterator[set[int]]:
-    """Yield what may be lost together: in the tests none, all, all but one, one, or two of it."""
+    """Yield what may be lost together: in the tests none, all, all but one, one, or two changes."""
     if THOROUGH:
         for size in range(len(unsynced) + 1):
             yield from map(set, itertools.combinations(unsynced, size))
@@ -109,7 +109,7 @@ def test_the_power_fails(loaded: int, step: int, record_property: Record) -> Non
     cases = 0
     for length, disk in disks(first, after):
         cases += 1
-        # Until the newer checkpoints are set aside, those are the newest.
+        # Until the newer checkpoints are set aside, they are the newest.
         steps = (step,) if length == returned else (loaded, step, 2, 3)
         assert problem(disk, steps) is None
     assert cases > 300

@@ -1,4 +1,4 @@
-"""What `Checkpoints` saves comes back bit for bit, and the right ones stay."""
+"""`Checkpoints`: saved states load back bit for bit, and the right ones are kept."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DTYPES = ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"]
 
 
 def state_of(step: int) -> dict[str, Any]:
-    """Return a small state in which everything depends on the step."""
+    """Return a small state that depends on the step everywhere."""
     return {
         "model": {"weight": np.arange(step, step + 6, dtype=np.float32).reshape(2, 3)},
         "trainer": {"step": step, "losses": [0.5, float(step)]},
@@ -105,7 +105,7 @@ def test_an_asynchronous_save_has_the_values_of_its_step(tmp_path: Path) -> None
         ([1], TypeError, "must be a mapping"),
     ],
 )
-def test_what_would_not_come_back_is_refused(
+def test_state_that_would_not_load_back_is_refused(
     tmp_path: Path, state: Any, error: type[Exception], message: str
 ) -> None:
     checkpoints = Checkpoints(tmp_path)
@@ -132,7 +132,7 @@ def test_the_newest_the_best_and_every_nth_stay(tmp_path: Path) -> None:
     assert [each.step for each in again.list()] == [0, 100]
 
 
-def test_what_was_loaded_stays(tmp_path: Path) -> None:
+def test_the_loaded_checkpoint_stays(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep_last=1)
     checkpoints.save(1, state_of(1))
     checkpoints.load()
@@ -149,7 +149,7 @@ def test_the_same_step_again_replaces_it(tmp_path: Path) -> None:
     assert names(tmp_path) == ["lock", "step-00000001"]
 
 
-def test_a_training_given_up_is_set_aside(tmp_path: Path) -> None:
+def test_an_abandoned_training_is_set_aside(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep_last=9)
     for step in range(10, 50, 10):
         checkpoints.save(step, state_of(step))
@@ -169,7 +169,7 @@ def test_an_earlier_step_is_refused(tmp_path: Path) -> None:
         checkpoints.save(9, state_of(9))
     checkpoints.load()
     checkpoints.save(10, state_of(10))
-    with pytest.raises(ValueError, match="int of 0 or more"):
+    with pytest.raises(ValueError, match="int, 0 or more"):
         checkpoints.save(-1, state_of(1))
 
 
@@ -202,7 +202,7 @@ def test_checkpoints_are_listed_verified_and_removed(tmp_path: Path) -> None:
     assert (first.metric, second.metric, second.path) == (0.25, None, path)
     assert checkpoints.verify(path) == second
     (path / "manifest.json").write_text("{}")
-    with pytest.raises(InvalidCheckpointError, match="not that of a checkpoint"):
+    with pytest.raises(InvalidCheckpointError, match="not the manifest of a rumus checkpoint"):
         checkpoints.verify(path)
     assert [each.problem is None for each in checkpoints.list()] == [True, False]
     checkpoints.remove(2)

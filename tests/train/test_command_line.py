@@ -92,7 +92,7 @@ def fails():
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with a script in it, in which the command line is called."""
+    """A folder with a script, the working directory of the command line."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "job.py").write_text(SCRIPT)
@@ -105,7 +105,7 @@ def rumus(*arguments: object) -> int:
 
 
 def fails(capsys: pytest.CaptureFixture[str], code: ExitCode, *arguments: object) -> str:
-    """Return the message of a command that must end with this code, without a traceback."""
+    """Return the message of a command that must exit with this code, without a traceback."""
     capsys.readouterr()
     assert rumus(*arguments) == code
     error = capsys.readouterr().err
@@ -147,7 +147,7 @@ def test_a_run_folder_of_its_own(here: Path) -> None:
 
 
 def test_resume_is_the_run_that_never_stopped(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By `resume`, from anywhere, with the configuration that was kept; and by `--resume auto`."""
+    """With `resume`, from anywhere, with the saved configuration; and with `--resume auto`."""
     setting = ("--set", "optim.lr=0.3")
     seeded = (*setting, "--seed", 5)
     assert rumus("train", "job.py", *seeded, "--run-dir", "whole", "--steps", 7) == 0
@@ -156,7 +156,7 @@ def test_resume_is_the_run_that_never_stopped(here: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(here / "elsewhere")
     assert rumus("resume", "../parts", "--steps", 5) == 0
     assert Path.cwd() == here / "elsewhere"
-    assert rumus("resume", "../parts") == 0  # it is where it was to end
+    assert rumus("resume", "../parts") == 0  # it already is where it was to end
     assert Checkpoints(here / "parts" / "checkpoints").latest == 5
     monkeypatch.chdir(here)
     again = ("--run-dir", "parts", "--resume", "auto", "--steps", 7)
@@ -171,7 +171,7 @@ def test_resume_from_a_checkpoint(here: Path) -> None:
     assert weight_of(here / "a") == weight_of(here / "b")
 
 
-def test_where_the_time_went(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_time_report(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert rumus("train", "job.py", "--profile", "--run-dir", "a") == 0
     (first, second) = [line for line in capsys.readouterr().out.splitlines() if "forward" in line]
     assert first.startswith("epoch 1: ")
@@ -205,9 +205,9 @@ def test_training_has_what_fit_takes() -> None:
     [
         (["train", "no.py"], "there is no script no.py"),
         (["train", "job.py:no"], "job.py has no function no; it has build, plain, endless, two"),
-        (["train", "job.py:two"], "job.py:two is called with the configuration alone, not second"),
-        (["train", "job.py:unannotated"], "the annotation of 'config' says what"),
-        (["train", "job.py:endless"], "when should it end? Give --epochs, --steps or --seconds"),
+        (["train", "job.py:two"], "job.py:two is called with only the configuration, not second"),
+        (["train", "job.py:unannotated"], "the annotation of 'config' must be the dataclass"),
+        (["train", "job.py:endless"], "no end is set: give --epochs, --steps or --seconds"),
         (["train", "job.py:plain", "--set", "a=1"], "job.py:plain takes no configuration"),
         (["train", "job.py", "--set", "trouble=type"], "must return a rumus.train.Training"),
         (["train", "job.py", "--set", "optim.rl=1"], "optim.rl is unknown; did you mean optim.lr?"),
@@ -252,7 +252,7 @@ def test_usage(
         ("callback", ExitCode.FAILED, "the callback Broken failed in on_step_end"),
     ],
 )
-def test_what_fails_in_a_training(
+def test_failures_in_a_training(
     trouble: str, code: ExitCode, message: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ("train", "job.py", "--set", f"trouble={trouble}", "--run-dir", "a")
@@ -283,7 +283,7 @@ def test_nothing_to_resume(here: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_the_folder_of_another_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert rumus("train", "job.py", "--run-dir", "a", "--steps", 2) == 0
     error = fails(capsys, ExitCode.USAGE, "train", "job.py", "--run-dir", "a")
-    assert "the checkpoints of another run are here" in error
+    assert "the folder holds checkpoints of another run" in error
     assert "another model" not in error
 
 
@@ -294,7 +294,10 @@ def test_the_folder_of_another_model(here: Path, capsys: pytest.CaptureFixture[s
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != "lock"}
     other = ("--set", "width=3", "--set", "batches=5")
     error = fails(capsys, ExitCode.USAGE, "train", "job.py", *other, "--run-dir", "a", "--resume")
-    for difference in ("'weight': shape (2,) was saved, here it is (3,)", "samples is 16 in the"):
+    for difference in (
+        "'weight': shape (2,) was saved, but here it is (3,)",
+        "samples is 16 in the",
+    ):
         assert difference in error
     after = {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != "lock"}
     assert after == before
@@ -337,7 +340,7 @@ def test_checkpoints(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         capsys, ExitCode.USAGE, "ckpt", "rm", "a", 8, 5
     )
     assert rumus("ckpt", "rm", "a", 8) == 0
-    assert "it stays" in fails(capsys, ExitCode.USAGE, "ckpt", "rm", "a", 4)
+    assert "not removed" in fails(capsys, ExitCode.USAGE, "ckpt", "rm", "a", 4)
     assert Checkpoints(here / "a" / "checkpoints").latest == 4
     assert rumus("ckpt", "ls", here) == 0
     assert rumus("ckpt", "verify", here) == ExitCode.NO_CHECKPOINT
@@ -468,7 +471,7 @@ def test_bash_completes(
     [(signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED)],
 )
 def test_a_signal(number: int, code: ExitCode, here: Path) -> None:
-    """It is saved, said in one line, and gone on with."""
+    """The run is saved, reported in one line, and continued."""
     command = [sys.executable, "-m", "rumus.train", "train", "job.py", "--run-dir", "a"]
     with subprocess.Popen(
         [*command, "--seed", "4", "--set", "trouble=wait"],
@@ -500,7 +503,7 @@ def test_a_signal_before_the_training(here: Path) -> None:
         process.send_signal(signal.SIGTERM)
         _, error = process.communicate(timeout=30)
     assert process.returncode == ExitCode.TERMINATED
-    assert error == "rumus train: SIGTERM, while no training was going on\n"
+    assert error == "rumus train: SIGTERM, while no training was running\n"
 
 
 def test_importing_the_package_loads_no_command_line() -> None:

@@ -1,4 +1,4 @@
-"""Configuration: dataclasses from TOML and from the command line, and back."""
+"""Configuration: dataclasses from TOML and the command line, and back."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ CONFIGS = st.builds(
 
 
 @given(CONFIGS)
-def test_what_is_written_is_read_back(config: Config) -> None:
+def test_written_configurations_are_read_back(config: Config) -> None:
     assert configure(Config, tomllib.loads(to_toml(configuration_table(config)))) == config
 
 
@@ -101,7 +101,7 @@ def test_any_table_is_read_back(table: Mapping[str, Any]) -> None:
     assert tomllib.loads(to_toml(table)) == table
 
 
-def test_what_toml_has_not() -> None:
+def test_values_that_toml_lacks() -> None:
     with pytest.raises(TypeError, match=r"a\.b: TOML has no NoneType"):
         to_toml({"a": {"b": None}})
     assert math.isnan(tomllib.loads(to_toml({"x": math.nan}))["x"])
@@ -117,7 +117,7 @@ def test_settings_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("setting", "name", "value"),
     [
-        ("name=5", "name", "5"),  # text is needed: it is what was typed
+        ("name=5", "name", "5"),  # it must be text: it is what was typed
         ('name="5"', "name", "5"),
         ("name=a = b", "name", "a = b"),
         ("name=x\nsizes=[1]", "name", "x\nsizes=[1]"),  # no way to set another key
@@ -130,7 +130,7 @@ def test_settings_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -
         ('blocks=[{width = 3, norm = "LAYER"}]', "blocks", (Block(3, Norm.LAYER),)),
     ],
 )
-def test_what_is_typed_is_read_as_its_annotation_wants(
+def test_typed_text_is_read_according_to_its_annotation(
     setting: str, name: str, value: object
 ) -> None:
     assert getattr(load(setting), name) == value
@@ -155,7 +155,7 @@ def test_what_is_typed_is_read_as_its_annotation_wants(
         ("blocks=[3]", "blocks must be a list (a table each), not [3]"),
         ("optim=3", "optim must be a table, not '3'"),
         ("name.first=x", "name must be text, not {'first'"),
-        ("optim.lr", "a setting is written name=value, as optim.lr=3e-4: 'optim.lr'"),
+        ("optim.lr", "a setting is written name=value, such as optim.lr=3e-4: 'optim.lr'"),
         ("optim..lr=1", "a setting is written name=value"),
     ],
 )
@@ -165,7 +165,7 @@ def test_a_wrong_setting(setting: str, message: str) -> None:
     assert message in str(raised.value)
 
 
-def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+def test_all_errors_are_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as raised:
         load("nme=1", toml="deep = 1\n[optim]\nlr = 'x'\n", folder=tmp_path)
     assert str(raised.value).splitlines()[1:] == [
@@ -178,7 +178,7 @@ def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"[optim", b"a = 1\na = 2", b"\xff = 1", b"a." * 20_000 + b"b = 1"]
 )
-def test_a_file_that_is_no_toml(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_not_toml(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_bytes(content)
     with pytest.raises(ConfigurationError, match=r"c\.toml is not TOML"):
         load_configuration(Config, tmp_path / "c.toml")
@@ -189,7 +189,7 @@ def test_a_value_that_has_no_default() -> None:
     class Needs:
         data: Path
 
-    with pytest.raises(ConfigurationError, match="data is missing; a path is needed"):
+    with pytest.raises(ConfigurationError, match="data is missing; expected a path"):
         load_configuration(Needs)
     assert load_configuration(Needs, settings=["data=x"]).data == Path("x")
 
@@ -203,8 +203,8 @@ def test_an_annotation_that_cannot_be_read() -> None:
         load_configuration(Odd)
 
 
-def test_what_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="would not be read back"):
+def test_values_that_could_not_be_read_back_are_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="would not read back"):
         save_configuration(Config(note="none"), tmp_path / "c.toml")
     assert not (tmp_path / "c.toml").exists()
     save_configuration(Config(optim=Optim(clip=math.nan)), tmp_path / "c.toml")

@@ -1,4 +1,4 @@
-"""What a CSV file means: row names, classes, numbers as tables write them; and what is refused."""
+"""How a CSV file is read: row names, classes, number formats; and what is refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def written(folder: Path, text: str) -> Path:
 
 
 @pytest.mark.parametrize("name", ["", "Unnamed: 0", "Unnamed: 0.1.1", "rownames", "row.names"])
-def test_row_names_are_no_feature_and_that_is_said(tmp_path: Path, name: str) -> None:
+def test_row_names_are_not_a_feature_and_this_is_reported(tmp_path: Path, name: str) -> None:
     path = written(tmp_path, WITH_ROW_NAMES.format(name))
     with pytest.warns(UserWarning, match=rf"first column, '{name}', is left out") as said:
         dataset = CsvDataset(path, target="kind", target_dtype=str)
@@ -40,7 +40,7 @@ def test_row_names_are_no_feature_and_that_is_said(tmp_path: Path, name: str) ->
     assert chosen[1][0].tolist() == [51, 7]
 
 
-def test_files_that_were_written_again_have_several_columns_of_row_names(tmp_path: Path) -> None:
+def test_rewritten_files_have_several_columns_of_row_names(tmp_path: Path) -> None:
     path = written(tmp_path, ",Unnamed: 0.1,Unnamed: 0,a\n0,0,5,1.5\n1,1,6,2\n")
     with pytest.warns(UserWarning, match=r"first columns, '', 'Unnamed: 0.1', 'Unnamed: 0', are l"):
         assert CsvDataset(path).columns == ["a"]
@@ -55,11 +55,13 @@ def test_files_that_were_written_again_have_several_columns_of_row_names(tmp_pat
     [("id", "907,12,33"), ("PassengerId", "1,2,3"), ("user_id", "1,3,2"), ("UID", "5,6,7"),
      ("index", "0,1,2"), ("X", "1,2,3"), ("row_number", "4,5,6"), ("No.", "1,2,3")],
 )  # fmt: skip
-def test_numbers_that_only_tell_rows_apart_are_said(tmp_path: Path, name: str, cells: str) -> None:
-    """They stay features, as nobody knows; `columns=` says that it is known."""
+def test_numbers_that_only_identify_rows_are_reported(
+    tmp_path: Path, name: str, cells: str
+) -> None:
+    """They stay features, since nothing tells otherwise; `columns=` confirms it."""
     text = "\n".join(f"{cell},{number}.5" for number, cell in enumerate(cells.split(",")))
     path = written(tmp_path, f"{name},a\n{text}\n")
-    with pytest.warns(UserWarning, match=rf"'{name}' holds another number in each") as said:
+    with pytest.warns(UserWarning, match=rf"'{name}' has a different number in each") as said:
         dataset = CsvDataset(path, standardise=True)
     assert len(said) == 1
     assert said[0].filename == __file__
@@ -75,16 +77,16 @@ def test_numbers_that_only_tell_rows_apart_are_said(tmp_path: Path, name: str, c
     [("paid", "1,2,3"), ("id", "1,1,2"), ("index", "100,104,99"), ("X", "0.5,2,9"),
      ("user_id", "1.5,2,3"), ("time", "0,1,2"), ("humid", "1,2,3")],
 )  # fmt: skip
-def test_numbers_that_say_something_are_not(tmp_path: Path, name: str, cells: str) -> None:
+def test_informative_numbers_are_not_reported(tmp_path: Path, name: str, cells: str) -> None:
     text = "\n".join(f"{cell},1" for cell in cells.split(","))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         CsvDataset(written(tmp_path, f"{name},a\n{text}\n"))
 
 
-def test_a_first_line_of_numbers_is_said_to_be_taken_for_names(tmp_path: Path) -> None:
+def test_a_first_line_of_numbers_read_as_names_is_reported(tmp_path: Path) -> None:
     path = written(tmp_path, "5.1,3.5,0\n4.9,3.0,1\n")
-    with pytest.warns(UserWarning, match=r"first line .* numbers alone; header=\[") as said:
+    with pytest.warns(UserWarning, match=r"first line .* only numbers; give header=\[") as said:
         assert len(CsvDataset(path)) == 1
     assert said[0].filename == __file__
     with warnings.catch_warnings():
@@ -101,7 +103,7 @@ def test_a_first_line_of_numbers_is_said_to_be_taken_for_names(tmp_path: Path) -
         ("a,,b\n1,2,3\n", {}, r"column 2 has no name; give columns"),
         (",,b\n1,2,3\n", {}, r"column 2 has no name"),
         ("a,b\n1,2,3\n", {}, r"3 cells instead of 2; .*header=\[''"),
-        ("a;b\n1;2\n", {"target": "b"}, r"no column 'b'; it has a;b alone; give delimiter=';'"),
+        ("a;b\n1;2\n", {"target": "b"}, r"no column 'b'; it has a;b only; give delimiter=';'"),
         (
             "a,k\n1,cat\n",
             {},
@@ -109,17 +111,17 @@ def test_a_first_line_of_numbers_is_said_to_be_taken_for_names(tmp_path: Path) -
         ),
         ("a,k\n1,NA\n", {}, r"'NA' in column 'k' is not float32; missing="),
         ("a,k\n1,TRUE\n", {}, r"'TRUE' .* booleans=\['k'\] takes"),
-        ('a,k\n1,"1,5"\n', {}, r"'1,5' .* decimal=',' takes the comma"),
-        ('a,k\n1,"1,500,000.5"\n', {}, r"thousands=',' takes commas"),
-        ("a,k\n1,2024-01-31\n", {}, r"dates=\['k'\] takes the column for dates"),
+        ('a,k\n1,"1,5"\n', {}, r"'1,5' .* decimal=',' reads the comma"),
+        ('a,k\n1,"1,500,000.5"\n', {}, r"thousands=',' reads commas"),
+        ("a,k\n1,2024-01-31\n", {}, r"dates=\['k'\] reads the column as dates"),
         ("a,k\n1,cat\n", {"target": "k", "classes": ["Cat", "dog"]}, r"'cat' is not in classes"),
         ("a,k\n1,cat\n", {"target": "k", "classes": ["dog", "dog"]}, r"classes has 'dog' twice"),
         ("a,k\n1,cat\n", {"target": "k", "classes": []}, r"classes is empty"),
-        ("a,k\n1,cat\n", {"classes": ["cat"]}, r"one target: give target="),
+        ("a,k\n1,cat\n", {"classes": ["cat"]}, r"a single target: give target="),
         ("a,b,c\n1,2,3\n", {"target": ["b", "d"]}, r"no column 'd'"),
     ],
 )
-def test_what_is_unclear_is_refused_with_what_to_pass(
+def test_ambiguous_input_is_refused_with_what_to_pass(
     tmp_path: Path, text: str, options: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(ValueError, match=said):
@@ -131,7 +133,7 @@ def test_what_is_unclear_is_refused_with_what_to_pass(
     ["1_000", "infinity", "Infinity", "INF", "NAN", "-nan", "٣", "\uff11", "0x10", "1e400", "-1e39",
      "1e", ".", "1 2", "--1", "9" * 5000, "\x1b[2J", "\N{NO-BREAK SPACE}1"],
 )  # fmt: skip
-def test_only_what_a_table_means_by_a_number_is_one(tmp_path: Path, cell: str) -> None:
+def test_only_usual_number_formats_are_numbers(tmp_path: Path, cell: str) -> None:
     with pytest.raises(ValueError, match=r"csv:3: .* in column 'b' is not float32") as caught:
         CsvDataset(written(tmp_path, f"a,b\n1,2\n3,{cell}\n"))
     assert str(caught.value).isprintable()
@@ -164,7 +166,7 @@ def test_splits_number_their_classes_alike(tmp_path: Path) -> None:
     assert int(test[0][1]) == 2
 
 
-def test_missing_cells_are_taken_for_the_number_that_is_named(tmp_path: Path) -> None:
+def test_missing_cells_become_the_given_number(tmp_path: Path) -> None:
     path = written(tmp_path, "a,b,y\n1,,3\nNA,5,6\n")
     values = CsvDataset(path, target="y", missing=float("nan")).batch(np.arange(2))[0]
     np.testing.assert_array_equal(values, [[1, np.nan], [np.nan, 5]])
@@ -194,13 +196,13 @@ def test_as_many_columns_as_a_genome_has(tmp_path: Path) -> None:
         CsvDataset(path, target="gen_59999")
 
 
-def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
+def test_only_regular_files_are_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     listening = socket.socket(socket.AF_UNIX)
     with listening:
         listening.bind(str(tmp_path / "socket"))
         for path in (tmp_path, tmp_path / "pipe", tmp_path / "socket", Path("/dev/zero")):
-            with pytest.raises(OSError, match="where a regular file is needed"):
+            with pytest.raises(OSError, match="not a regular file"):
                 CsvDataset(path)
 
 
@@ -268,7 +270,7 @@ def habits(folder: Path, **options: Any) -> CsvDataset:
     )  # fmt: skip
 
 
-def test_what_is_named_is_taken(tmp_path: Path) -> None:
+def test_named_columns_are_used(tmp_path: Path) -> None:
     dataset = habits(tmp_path, missing=-1.0)
     assert dataset.features == [
         "name=a", "name=b", "when", "price", "paid", "size=M", "size=S"
@@ -334,16 +336,20 @@ def test_another_file_with_and_without_a_target(tmp_path: Path) -> None:
         ("k\n1.5\n", {"decimal": ","}, r"'1.5' in column 'k' is not float32"),
         ('k\n"1,23,4"\n', {"thousands": ","}, r"'1,23,4' in column 'k' is not float32"),
         ("k\n1\n", {"decimal": ",", "thousands": ","}, "cannot both be ','"),
-        ("k\n1\n", {"decimal": "1"}, "must be single marks"),
-        ("k\n1\n", {"categories": ["j"]}, r"\['j'\] are none of the features"),
-        ("k\n1\n", {"categories": ["k"], "dates": ["k"]}, "cannot be of two kinds"),
-        ("k,j\n,1\n", {"categories": ["k"]}, r":2: '' in column 'k' is not a category; missing="),
+        ("k\n1\n", {"decimal": "1"}, "must be single characters"),
+        ("k\n1\n", {"categories": ["j"]}, r"\['j'\] are not among the features"),
+        ("k\n1\n", {"categories": ["k"], "dates": ["k"]}, "can have only one of the kinds"),
+        (
+            "k,j\n,1\n",
+            {"categories": ["k"]},
+            r":2: '' in column 'k' is not a category; set missing=",
+        ),
         ("k\nred\n", {"categories": {"k": ["Red"]}}, r"'red' is not in classes; did you mean"),
-        ("k\nNA\n", {"missing": "mean"}, "column 'k' has no number at all"),
+        ("k\nNA\n", {"missing": "mean"}, "column 'k' has no numbers at all"),
         ("k\n1\n", {"missing": "median"}, 'missing must be a number or "mean"'),
     ],
 )
-def test_what_is_named_and_is_something_else(
+def test_named_columns_of_another_kind(
     tmp_path: Path, text: str, options: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(ValueError, match=said):
@@ -369,7 +375,8 @@ def test_rows_that_do_not_fit(tmp_path: Path) -> None:
 def test_lines_without_a_target(tmp_path: Path) -> None:
     path = written(tmp_path, "x,y,kind\n1,2,rose\n2,NA,NA\n3,4,iris\n")
     with pytest.raises(
-        ValueError, match=r":3: 'NA' in column 'kind' is not a class; missing_target="
+        ValueError,
+        match=r":3: 'NA' in column 'kind' is not a class; drop such rows with missing_target=",
     ):
         CsvDataset(path, columns=["x"], target="kind", target_dtype=str)
     given: list[dict[str, Any]] = [
@@ -386,8 +393,8 @@ def test_lines_without_a_target(tmp_path: Path) -> None:
         CsvDataset(path, missing_target="skip")  # type: ignore[arg-type]
 
 
-def test_whole_numbers_that_are_rounded_are_said(tmp_path: Path) -> None:
-    """Times in seconds, as a feature and as a target; not what float32 has, nor fractions."""
+def test_rounded_whole_numbers_are_reported(tmp_path: Path) -> None:
+    """Times in seconds, as a feature and as a target; not exact values, nor fractions."""
     path = tmp_path / "times.csv"
     path.write_text("at,even,part,y\n1700000001,16777218,16777217.5,16777217\n1,2,3,4\n")
     with pytest.warns(UserWarning, match="whole numbers that float32 rounds") as found:
@@ -398,8 +405,8 @@ def test_whole_numbers_that_are_rounded_are_said(tmp_path: Path) -> None:
     assert kept[0][0].tolist() == [1700000001.0, 16777218.0, 16777217.5]
 
 
-def test_texts_that_are_as_many_as_rows_make_no_features(tmp_path: Path) -> None:
-    """20,000 names would take 1.6 GB; as class names they are what they are."""
+def test_texts_as_numerous_as_rows_are_not_features(tmp_path: Path) -> None:
+    """20,000 names would take 1.6 GB; as class names they are fine."""
     path = tmp_path / "names.csv"
     path.write_text("name,y\n" + "".join(f"k{number},1\n" for number in range(20_000)))
     with pytest.raises(ValueError, match=r"'name' has 20,000 different texts.* 1\.6 GB in 20,000"):

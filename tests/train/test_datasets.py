@@ -1,4 +1,4 @@
-"""Datasets: of arrays, `.npy` and CSV files, and parts of them."""
+"""Datasets of arrays, `.npy` and CSV files, and parts of them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from rumus.train.data.dataset import batch_of
         (([None],), TypeError, "array 0 has dtype object"),
     ],
 )
-def test_arrays_that_make_no_dataset(arrays: Any, error: type[Exception], said: str) -> None:
+def test_invalid_arrays(arrays: Any, error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         ArrayDataset(*arrays)
 
@@ -151,7 +151,7 @@ def test_npy_files_one_after_another(
 def test_npy_files_are_not_read_to_be_sent(tmp_path: Path) -> None:
     dataset = NpyDataset(saved(tmp_path, "x.npy", np.zeros((100_000, 2))))
     assert len(pickle.dumps(dataset)) < 1000
-    dataset[3][0][...] = 7  # a copy: the file is as it was
+    dataset[3][0][...] = 7  # a copy: the file has not changed
     assert np.load(tmp_path / "x.npy").sum() == 0
     assert dataset.describe(3) == f"{tmp_path / 'x.npy'}, row 3"
     with pytest.raises(IndexError, match="100000 is outside"):
@@ -220,7 +220,7 @@ def test_csv_dialects(tmp_path: Path) -> None:
 
 
 def test_a_csv_file_of_many_lines(tmp_path: Path) -> None:
-    """More than are kept as text at a time."""
+    """With more lines than are kept as text at a time."""
     lines = [f"{i},{i % 3}" for i in range(10_000)]
     dataset = CsvDataset(written(tmp_path, "\n".join(["x,y", *lines])), target="y")
     features, target = dataset.batch(np.arange(10_000))
@@ -246,8 +246,8 @@ def test_a_csv_file_of_many_lines(tmp_path: Path) -> None:
         ('a,b\n1,"2\n', {}, r"csv:2: .*(quot|end of data)"),
         ("a,b\n1,2\n", {"target": "c"}, r"no column 'c'; it has a, b"),
         ("width,b\n1,2\n", {"columns": ["widht"]}, r"no column 'widht'; did you mean 'width'\?"),
-        ("a,a\n1,2\n", {}, r"several columns of the name 'a'"),
-        ("a,b\n", {}, r"has no lines of data"),
+        ("a,a\n1,2\n", {}, r"several columns named 'a'"),
+        ("a,b\n", {}, r"has no data rows"),
         ("", {}, r"is empty; its first line must name the columns"),
         ("a\n1\n", {"target": "a"}, r"no columns for the features"),
         (

@@ -1,4 +1,4 @@
-"""What the docstrings and the README of rumus.train show is what happens."""
+"""The docstrings and the README of rumus.train show what happens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`find_lr`: the sweep, and that afterwards nothing has changed, bit for bit."""
+"""`find_lr`: the sweep, and that nothing has changed afterwards, bit for bit."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ MAKERS: dict[str, Make] = {
 
 
 class Job:
-    """A model with noise, a loader in the middle of an epoch, and some steps done."""
+    """A model with noise, a loader in the middle of an epoch, and a few steps done."""
 
     def __init__(self, name: str, steps: int = 5, backend: Backend | None = None) -> None:
         ones, zeros = np.ones((3, 1), np.float32), np.zeros(1, np.float32)
         self.weight = Parameter(tensor(ones, backend=backend), name="weight")
         self.bias = Parameter(tensor(zeros, backend=backend), name="bias")
-        self.is_noisy = name != "lbfgs"  # which must be given the same function each time
+        self.is_noisy = name != "lbfgs"  # which must get the same function each time
         self.noise, self.own = Generator(3), np.random.default_rng(5)
         self.calls, self.fails_at = 0, 0
         x = np.sin(np.arange(33, dtype=np.float32)).reshape(11, 3)
@@ -103,7 +103,7 @@ class Job:
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_nothing_has_changed(name: str) -> None:
-    """And what is trained afterwards is what would have been."""
+    """Further training is also what it would have been."""
     swept, other = Job(name), Job(name)
     before = swept.bits()
     sweep = find_lr(swept.trainer, swept.loader, swept.loss, start=1e-4, end=1e8, steps=40)
@@ -131,7 +131,7 @@ def test_nothing_has_changed_after_a_failure(name: str, steps: int, call: int) -
 
 
 def test_nothing_has_changed_on_any_backend(backend: Backend) -> None:
-    """On a GPU: neither the losses that wait there, nor the steps that were recorded."""
+    """On a GPU: including losses that wait to be read, and recorded steps."""
     swept, other = (Job("groups", 5, backend) for _ in range(2))
     before = swept.bits()
     sweep = find_lr(swept.trainer, swept.loader, swept.loss, start=1e-3, end=1e12, steps=30)
@@ -142,7 +142,7 @@ def test_nothing_has_changed_on_any_backend(backend: Backend) -> None:
 
 
 def test_the_sweep() -> None:
-    """Of p^2 with SGD: p is multiplied by 1 - 2 lr in each step."""
+    """For p^2 with SGD: each step multiplies p by 1 - 2 lr."""
     weight = Parameter([1.0], name="weight")
     trainer = Trainer(SGD([weight], 0.1))
     data = [(np.zeros(1, np.float32),)]
@@ -161,7 +161,7 @@ def test_the_sweep() -> None:
         assert loss == smoothed == pytest.approx(p * p, rel=1e-4)
         p *= 1 - 2 * rate
     assert sweep.reason == "diverged"
-    assert sweep.rates[-1] > 1  # beyond it, each step is away from the minimum
+    assert sweep.rates[-1] > 1  # beyond it, each step moves away from the minimum
     assert sweep.suggestion is not None
     assert 0.01 < sweep.suggestion < 1
 
@@ -175,7 +175,7 @@ def test_the_average_has_no_bias() -> None:
     assert (sweep.reason, sweep.suggestion) == ("end", None)
 
 
-def test_a_loss_that_is_not_finite_ends_it() -> None:
+def test_a_non_finite_loss_ends_it() -> None:
     weight = Parameter([1.0], name="weight")
     trainer = Trainer(SGD([weight], 0.1))
     sweep = find_lr(trainer, [(np.ones(1, np.float32),)], lambda x: (weight * x * math.nan).sum())
@@ -214,7 +214,7 @@ def test_bad_numbers(options: dict[str, Any], message: str) -> None:
         find_lr(job.trainer, job.loader, job.loss, **options)
 
 
-def test_what_could_not_be_put_back_is_refused() -> None:
+def test_state_that_could_not_be_restored_is_refused() -> None:
     job = Job("momentum", 0)
     with pytest.raises(ValueError, match="the loader is an iterator"):
         find_lr(job.trainer, iter([(np.ones((1, 3)), np.ones((1, 1)))]), job.loss)

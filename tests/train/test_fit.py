@@ -54,7 +54,7 @@ class Model:
 
 
 class Log(Callback):
-    """Every event by name, and what is looked at of it."""
+    """Records every event by name, and what the tests check of it."""
 
     def __init__(self) -> None:
         self.events: list[tuple[Any, ...]] = []
@@ -185,7 +185,7 @@ def test_limits() -> None:
     model = Model()
     assert model.trainer.fit(batches(5), model.loss, steps=7).steps == 7
     result = model.trainer.fit(batches(5), model.loss, steps=5)
-    assert (result.reason, result.epochs) == ("steps", 1)  # the epoch that it ends is closed
+    assert (result.reason, result.epochs) == ("steps", 1)  # the epoch that it ends is complete
 
 
 def test_a_limit_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,10 +291,10 @@ def test_a_plateau_is_fed() -> None:
     assert lr(1) == 0.25
 
 
-def test_a_metric_that_is_not_there() -> None:
+def test_a_missing_metric() -> None:
     model = Model()
     stopping = EarlyStopping("f1", mode="max")
-    with pytest.raises(ValueError, match=r"EarlyStopping monitors 'f1', which .*it has 'loss'"):
+    with pytest.raises(ValueError, match=r"EarlyStopping monitors 'f1', which .*it returns 'loss'"):
         model.trainer.fit(
             batches(1), model.loss, epochs=3, validate=lambda: 1.0, callbacks=[stopping]
         )
@@ -304,7 +304,7 @@ def test_a_metric_that_is_not_there() -> None:
 
 
 def test_accumulation_is_one_step_over_all_samples() -> None:
-    """Also in an epoch's last step, and for batches of different sizes."""
+    """Including an epoch's last step, and batches of different sizes."""
     sizes, data = (4, 2, 1, 5, 3), [batches(1, size)[0] for size in (4, 2, 1, 5, 3)]
     model, joined = Model(momentum=0.9), Model(momentum=0.9)
     log = Log()
@@ -320,7 +320,7 @@ def test_accumulation_is_one_step_over_all_samples() -> None:
 
 
 def test_accumulation_weighted_by_something_else() -> None:
-    """As by tokens: here the second batch counts three times as much."""
+    """As for tokens: here the second batch counts three times as much."""
     first, second = batches(2)
     model, by_hand = Model(), Model()
     weights = {first[0].tobytes(): 1.0, second[0].tobytes(): 3.0}
@@ -351,7 +351,7 @@ def test_a_batch_of_weight_0_does_not_count() -> None:
     expected = other.trainer.fit(data[:1], other.loss, epochs=1)
     assert model.weight.tolist() == other.weight.tolist()
     assert result.history == expected.history
-    with pytest.raises(ValueError, match="have weight 0: leave them out"):
+    with pytest.raises(ValueError, match="have weight 0: remove them"):
         model.trainer.fit(data[1:], model.loss, epochs=1, accumulate=2, weight_of=weigh)
 
 
@@ -366,7 +366,7 @@ def test_accumulation_out_of_range() -> None:
         model.trainer.fit(batches(1), model.loss, epochs=1, accumulate=0)
 
 
-# Gradients and losses that are not finite
+# Non-finite gradients and losses
 
 
 def spoiled(count: int, *bad: int) -> list[Batch]:
@@ -380,7 +380,7 @@ def test_nan_at_the_first_step() -> None:
     model, log = Model(), Log()
     with pytest.raises(NonFiniteGradientError, match="'weight'") as error:
         model.trainer.fit(spoiled(3, 0), model.loss, epochs=1, callbacks=[log])
-    assert "epoch 0, heard of after step 0, batch 1" in error.value.__notes__[0]
+    assert "epoch 0, reported after step 0, batch 1" in error.value.__notes__[0]
     assert log.names()[-1] == "error"
 
 
@@ -401,7 +401,7 @@ def test_skip() -> None:
 
 
 def test_rollback() -> None:
-    """Back to the state at the beginning of the epoch, and on behind the bad batch."""
+    """Back to the state at the start of the epoch, and on with the batch after the bad one."""
     model, other = Model(momentum=0.9), Model(momentum=0.9)
     with pytest.warns(RuntimeWarning, match=r"rolled back .*1 of at most 3.*'weight'"):
         model.trainer.fit(spoiled(5, 2), model.loss, epochs=1, nonfinite="rollback")
@@ -456,17 +456,17 @@ def test_a_loader_that_yields_nothing() -> None:
 )
 def test_batches_of_changing_structure(other: Any, told: str) -> None:
     model = Model()
-    with pytest.raises(ValueError, match=f"batch 2 of epoch 0 holds .*{told}.*; the ones before"):
+    with pytest.raises(ValueError, match=f"batch 2 of epoch 0 holds .*{told}.*; earlier ones"):
         model.trainer.fit([*batches(2), other], model.loss, epochs=1)
 
 
-def test_what_is_no_batch() -> None:
+def test_invalid_batches() -> None:
     model = Model()
     with pytest.raises(TypeError, match="tuples or dicts of arrays, or single arrays, not set"):
         model.trainer.fit([{1}], model.loss, epochs=1)
 
 
-def test_no_end() -> None:
+def test_a_missing_end() -> None:
     model = Model()
     with pytest.raises(ValueError, match="give epochs, steps or seconds"):
         model.trainer.fit(batches(1), model.loss)
@@ -480,14 +480,14 @@ def test_a_loader_that_yields_more_than_its_length() -> None:
             return 2
 
     model = Model()
-    with pytest.raises(ValueError, match=r"says len\(\) 2, and yields more"):
+    with pytest.raises(ValueError, match=r"has len\(\) 2 but yields more"):
         model.trainer.fit(Liar(batches(3)), model.loss, epochs=1)
 
 
 @pytest.mark.parametrize("found", [None, {}, [1.0]])
 def test_a_validation_without_numbers(found: Any) -> None:
     model = Model()
-    with pytest.raises(TypeError, match="a validation returns numbers by name"):
+    with pytest.raises(TypeError, match="a validation must return numbers by name"):
         model.trainer.fit(batches(1), model.loss, epochs=1, validate=lambda: found)
 
 

@@ -1,4 +1,4 @@
-"""`Trainer.fit` on each backend: captured steps, losses that are read late, late refusals."""
+"""`Trainer.fit` on each backend: captured steps, losses read later, and late refusals."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_skip(backend: Backend) -> None:
 
 
 class Read(Callback):
-    """So that a device says at once what became of a step."""
+    """Reads the device, so that it reports each step's outcome at once."""
 
     def on_step_end(self, event: StepEnd) -> None:
         event.loss.item()

@@ -1,4 +1,4 @@
-"""Every loader answers every file quickly, with an error that its documentation names."""
+"""Every loader handles every file quickly, with an error that its documentation names."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_files_made_by_hand(tmp_path: Path, suffix: str, content: bytes) -> None
             assert attempt(loader, path, 0).is_documented, loader.name
 
 
-def test_what_is_no_regular_file_is_an_error_and_does_not_block(tmp_path: Path) -> None:
+def test_special_files_are_errors_and_do_not_block(tmp_path: Path) -> None:
     for path in no_regular_files(tmp_path):
         for loader in loaders():
             if "/" in loader.file or loader.name == "write_report":

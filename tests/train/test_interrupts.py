@@ -1,4 +1,4 @@
-"""A signal's handler that raises leaves nothing of a trainer displaced."""
+"""A signal handler that raises leaves nothing of a trainer displaced."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from interrupted_training import DISPLACED, loading, saving
 
 
 @pytest.mark.parametrize("name", DISPLACED)
-def test_what_is_displaced_comes_back(name: str) -> None:
-    """At some lines of the block, and at each of its last ones, where it is put back."""
+def test_displaced_state_is_restored(name: str) -> None:
+    """At some lines of the block, and at each of its last ones, which restore everything."""
     found = list(attempts(DISPLACED[name], 12, name, last=25))
     assert found
     assert not [each for each in found if each.is_torn or each.is_lost]
 
 
 @pytest.mark.parametrize("prepare", [saving, loading])
-def test_a_time_limit_is_no_fault_of_the_disk(prepare: Any, tmp_path: Path) -> None:
-    """TimeoutError is an OSError: a save and a load let it through, and stay whole."""
+def test_a_time_limit_is_not_a_disk_fault(prepare: Any, tmp_path: Path) -> None:
+    """TimeoutError is an OSError: a save and a load propagate it, and stay consistent."""
     found = list(attempts(lambda: prepare(tmp_path), 150, prepare.__name__))
     assert not [each for each in found if each.is_torn or each.is_lost]

@@ -21,7 +21,7 @@ from rumus.train.views import live_view
 
 
 class Clock(Callback):
-    """Each step takes half a second, for the view that comes after it."""
+    """A clock that advances half a second per step, for the view that runs after it."""
 
     order = -1
 
@@ -72,7 +72,7 @@ def test_lines_for_a_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     assert "\x1b" not in stream.getvalue()
 
 
-def test_a_resume_is_said(tmp_path: Path) -> None:
+def test_a_resume_is_reported(tmp_path: Path) -> None:
     fit(epochs=1, checkpoints=tmp_path)
     stream = io.StringIO()
     fit(LiveView(stream), checkpoints=tmp_path, resume=True)

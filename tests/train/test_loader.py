@@ -45,7 +45,7 @@ Bits = list[tuple[tuple[str, tuple[int, ...], bytes], ...]]
 
 @pytest.fixture
 def cases(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module of cases, which worker processes find too."""
+    """The module of cases, importable by worker processes."""
     monkeypatch.syspath_prepend(str(IMPORTABLE))
     return import_module("worker_cases")
 
@@ -97,7 +97,7 @@ def test_writing_into_a_batch_changes_no_dataset(transform: Any) -> None:
     np.testing.assert_array_equal(dataset.arrays[0], before)
 
 
-def test_each_epoch_has_an_order_of_its_own() -> None:
+def test_each_epoch_has_its_own_order() -> None:
     def orders(seed: int) -> list[tuple[int, ...]]:
         loader = DataLoader(arrays(20), 20, shuffle=True, seed=seed)
         return [tuple(batch[1].tolist()) for _ in range(3) for batch in loader]
@@ -127,7 +127,7 @@ def test_random_streams_differ_by_epoch_sample_and_seed() -> None:
     assert first != other
     order = DataLoader(arrays(8), 8, transform=noise, shuffle=True)
     (_, index, drawn), *_ = order
-    assert drawn.tolist() == [first[i] for i in index]  # by sample, not by place
+    assert drawn.tolist() == [first[i] for i in index]  # by sample, not by position
 
 
 @given(
@@ -148,7 +148,7 @@ def test_resume_anywhere(
     after: tuple[int, int],
     data: st.DataObject,
 ) -> None:
-    """Stopped at any batch, and resumed with any workers: the same rest, bit for bit."""
+    """Stopped at any batch, resumed with any number of workers: the rest is the same to the bit."""
 
     def loader(workers: int, prefetch: int) -> DataLoader:
         return DataLoader(
@@ -165,7 +165,7 @@ def test_resume_anywhere(
         seen += bits(islice(stopped, at - len(seen)))
     assert seen == (wanted[0] + wanted[1])[:at]
     state = json.loads(json.dumps(stopped.state_dict()))
-    for resumed in (loader(*after), stopped):  # also by the next loop over the same loader
+    for resumed in (loader(*after), stopped):  # the next loop over the same loader also counts
         resumed.load_state_dict(state) if resumed is not stopped else None
         epoch, batch = resumed.epoch, resumed.batch
         assert epoch * len(straight) + batch == at
@@ -174,7 +174,7 @@ def test_resume_anywhere(
         assert bits(resumed) == wanted[epoch + 1] if epoch < 2 else True
 
 
-def test_the_position_counts_what_was_handed_out() -> None:
+def test_the_position_counts_yielded_batches() -> None:
     loader = DataLoader(arrays(6), 2, workers=2, prefetch=3)
     positions = [(loader.epoch, loader.batch) for _ in loader]
     assert positions == [(0, 1), (0, 2), (0, 3)]
@@ -224,7 +224,7 @@ def test_a_broken_state(change: dict[str, Any], said: str) -> None:
         (4, {"workers": -1}, ValueError, "workers must be at least 0"),
         (4, {"prefetch": -1}, ValueError, "prefetch must be at least 0"),
         (4, {"seed": -1}, ValueError, "seed must be at least 0"),
-        (4, {"batch_size": 5, "drop_last": True}, ValueError, "4 samples make no batch of 5"),
+        (4, {"batch_size": 5, "drop_last": True}, ValueError, "4 samples do not fill a batch of 5"),
         (4, {"processes": True}, ValueError, "needs workers"),
     ],
 )
@@ -292,7 +292,7 @@ def test_a_bad_transform(workers: int, transform: Any, said: str, cause: Any) ->
 
 
 class Lying(ArrayDataset):
-    """Its `batch` fails, or returns other rows than were asked for."""
+    """Its `batch` fails, or returns other rows than requested."""
 
     def batch(self, indices: Any) -> Any:
         if len(self) == 3:
@@ -350,7 +350,7 @@ def test_leaving_a_loop_stops_its_threads() -> None:
     assert rumus_threads() == []
 
 
-def test_no_more_is_made_ahead_than_asked_for() -> None:
+def test_no_more_than_requested_is_made_ahead() -> None:
     made = []
 
     def note(sample: tuple[Any, ...], _: np.random.Generator) -> tuple[Any, ...]:
@@ -364,7 +364,7 @@ def test_no_more_is_made_ahead_than_asked_for() -> None:
     while len(made) < 6 and time.monotonic() < deadline:
         time.sleep(0.001)
     time.sleep(0.02)
-    assert len(made) == 6  # the one that was handed out, one for each worker, three waiting
+    assert len(made) == 6  # the one that was yielded, one for each worker, three waiting
 
 
 def test_ctrl_c_stops_threads_between_samples() -> None:
@@ -399,7 +399,7 @@ def test_tensors(backend: Backend, workers: int) -> None:
 
 
 def test_training_while_batches_are_uploaded(backend: Backend) -> None:
-    """Also while a step is recorded, which uploads on its own thread would spoil."""
+    """Including while a step is recorded, which an upload on its own thread would disturb."""
 
     def trained(workers: int, ahead: Backend | None) -> bytes:
         loader = DataLoader(arrays(40), 2, shuffle=True, workers=workers, backend=ahead)
@@ -450,24 +450,24 @@ def test_processes_live_until_the_loader_goes_away(cases: Any) -> None:
     assert 1 <= len(alive) <= 2
     found.close()
     assert children() == set()
-    assert bits(found) == bits(plain)  # `close` is no end of the loader
+    assert bits(found) == bits(plain)  # `close` does not end the loader
     assert children()
     assert not children() & alive
     del found
     assert children() == set()
 
 
-def test_a_loop_that_is_left_ends_the_processes_that_are_busy(cases: Any) -> None:
+def test_leaving_a_loop_ends_busy_processes(cases: Any) -> None:
     loader = DataLoader(cases.Sleeping(6), 2, workers=1, processes=True, prefetch=1)
     start = time.monotonic()
-    next(iter(loader))  # the process is at the next batch, for a minute
+    next(iter(loader))  # the process is working on the next batch, for a minute
     assert children() == set()
     assert time.monotonic() - start < 50
     assert (loader.epoch, loader.batch) == (0, 1)
 
 
 @pytest.mark.parametrize("change", ["attribute", "array", "dataset"])
-def test_a_dataset_that_has_changed_is_sent_again(cases: Any, change: str) -> None:
+def test_a_changed_dataset_is_sent_again(cases: Any, change: str) -> None:
     dataset = cases.Scaled(4, 1.0)
     loader = DataLoader(dataset, 2, workers=1, processes=True)
     assert [batch["row"][0, 1] for batch in loader] == [1.0, 6001.0]
@@ -484,7 +484,7 @@ def test_a_dataset_that_has_changed_is_sent_again(cases: Any, change: str) -> No
 
 
 def test_large_batches_come_through_shared_memory(cases: Any) -> None:
-    """Batches that grow: each is what it would be without processes, in its own memory."""
+    """Growing batches: each equals the one without processes, in its own memory."""
 
     def loader(**options: Any) -> DataLoader:
         lengths = cases.Scaled(12, 1.5)
@@ -497,7 +497,7 @@ def test_large_batches_come_through_shared_memory(cases: Any) -> None:
     wanted, found = told(loader()), loader(workers=2, processes=True)
     for _ in range(2):
         batches = list(found)
-        batches[0]["row"][...] = 0  # may be written to, and belongs to nobody else
+        batches[0]["row"][...] = 0  # writable, and not shared with anyone
         assert told(batches)[1:] == wanted[1:]
     found.close()
     if descriptors:
@@ -577,7 +577,7 @@ def test_an_error_in_a_process(
     assert caught.value.index == 5
 
 
-def test_what_a_process_cannot_be_sent(cases: Any) -> None:
+def test_unsendable_datasets(cases: Any) -> None:
     local = lambda sample, _: sample
     loader = DataLoader(arrays(4), 2, transform=local, workers=1, processes=True)
     with pytest.raises(TypeError, match=r"cannot be sent to a process.*top level of a module"):
@@ -588,7 +588,7 @@ def test_what_a_process_cannot_be_sent(cases: Any) -> None:
 
 
 def program(code: str, *arguments: str) -> subprocess.Popen[str]:
-    """Start a program in its own group of processes."""
+    """Start a program in its own process group."""
     path = os.pathsep.join([str(IMPORTABLE), *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.Popen(
         [sys.executable, "-c", f"import sys, worker_cases; worker_cases.{code}", *arguments],
@@ -613,7 +613,7 @@ def test_idle_processes_end_with_the_program(tmp_path: Path, number: int, to_gro
 
 
 def test_ctrl_c_ends_processes_too(tmp_path: Path) -> None:
-    """As a terminal sends it, to all of them: one traceback, and nobody is left."""
+    """As a terminal sends it, to the whole group: one traceback, and no process remains."""
     with program("busy(sys.argv[1])", str(tmp_path)) as running:
         while not (tmp_path / "begun").exists() and running.poll() is None:
             time.sleep(0.01)

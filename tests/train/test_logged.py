@@ -1,4 +1,4 @@
-"""A training step that returns a dict: what it logs is averaged like the loss, on any backend."""
+"""Training steps that return dicts: logged values are averaged like the loss, on any backend."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Y = (np.arange(22) % 3).astype(np.int32)
 
 
 class Model:
-    """Its rate is 0, so that what it says of each sample is known."""
+    """Its learning rate is 0, so its output for each sample is known."""
 
     def __init__(self, backend: Backend | None = None, lr: float = 0.0, **options: Any) -> None:
         weight = np.eye(3, dtype=np.float32)
@@ -59,8 +59,8 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
-def test_an_epoch_says_what_the_whole_set_does(backend: Backend, accumulate: int) -> None:
-    """With a last batch that is smaller, and steps that are captured on a GPU."""
+def test_an_epochs_metrics_match_the_whole_set(backend: Backend, accumulate: int) -> None:
+    """With a smaller last batch, and steps that are captured on a GPU."""
     model = Model(backend)
     loader = DataLoader(ArrayDataset(X, Y), 4)
     result = model.trainer.fit(loader, model.step, epochs=4, accumulate=accumulate)
@@ -74,10 +74,10 @@ def test_an_epoch_says_what_the_whole_set_does(backend: Backend, accumulate: int
 @pytest.mark.parametrize(
     ("name", "told"), [("classes", r"targets must be in \[0, 3\)"), ("nan", "some are NaN")]
 )
-def test_a_metric_that_refuses_a_batch_is_no_number(
+def test_a_metric_that_refuses_a_batch_has_no_value(
     backend: Backend, tmp_path: Path, name: str, told: str
 ) -> None:
-    """It is told once, and neither the training nor a checkpoint ends by it."""
+    """It is reported once; neither training nor checkpoints fail."""
     model = Model(backend)
     shift, gap = (9 if name == "classes" else 0), (np.nan if name == "nan" else 0.0)
 
@@ -97,7 +97,7 @@ def test_a_metric_that_refuses_a_batch_is_no_number(
     assert all(np.isnan(entry["accuracy"]) and entry["one"] == 1 for entry in result.history)
 
 
-def test_in_a_loop_of_ones_own() -> None:
+def test_in_a_custom_loop() -> None:
     model = Model()
     for at in (slice(0, 5), slice(5, 22)):
         loss = model.trainer.train_step(model.step, X[at], Y[at], weight=at.stop - at.start)
@@ -122,7 +122,7 @@ def test_steps_that_are_skipped_do_not_count(backend: Backend) -> None:
 
 
 def test_pages_that_are_full(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of counts of many classes few are on a page."""
+    """With counts for many classes, few fit on a page."""
     monkeypatch.setattr(epoch_sum, "ELEMENTS", 30)
     monkeypatch.setattr(epoch_sum, "PAGE", 4)
     monkeypatch.setattr(epoch_sum, "LAG", 2)
@@ -152,7 +152,7 @@ class StopAt(Callback):
 
 
 @pytest.mark.parametrize("stop", [2, 6, 7])
-def test_a_resume_goes_on_with_the_sums(stop: int, tmp_path: Path) -> None:
+def test_a_resume_continues_the_sums(stop: int, tmp_path: Path) -> None:
     def fit(folder: Path, callbacks: list[Callback], resume: Any) -> list[dict[str, Any]]:
         model = Model(lr=0.1)
         loader = DataLoader(ArrayDataset(X, Y), 4, shuffle=True)
@@ -165,7 +165,7 @@ def test_a_resume_goes_on_with_the_sums(stop: int, tmp_path: Path) -> None:
     assert fit(tmp_path / "cut", [], True) == whole
 
 
-def test_the_run_folder_keeps_what_was_logged(backend: Backend, tmp_path: Path) -> None:
+def test_the_run_folder_keeps_logged_values(backend: Backend, tmp_path: Path) -> None:
     model = Model(backend)
     run = RunFolder(tmp_path / "run")
     model.trainer.fit(DataLoader(ArrayDataset(X, Y), 4), model.step, epochs=2, callbacks=[run])
@@ -181,17 +181,17 @@ def test_the_run_folder_keeps_what_was_logged(backend: Backend, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("found", "error", "told"),
     [
-        ({"los": 1.0}, ValueError, "which is the loss.*'los'"),
+        ({"los": 1.0}, ValueError, "must name the loss.*'los'"),
         ({}, ValueError, "not nothing"),
         ({"loss": 1.0}, TypeError, "must return the loss as a tensor, not float"),
         ({"loss": "w", "step": 1.0}, ValueError, "'step'"),
-        ({"loss": "w", 3: 1.0}, ValueError, "names that are texts"),
+        ({"loss": "w", 3: 1.0}, ValueError, "under text names"),
         ({"loss": "w", "x": "text"}, TypeError, "'x' is 'text'"),
         ({"loss": "w", "x": "vector"}, TypeError, r"shape \(3,\)"),
         ({"loss": "w", "x": metrics.auroc([0.5], [1])}, TypeError, "measure auroc in a validation"),
     ],
 )
-def test_what_a_step_cannot_return(found: Any, error: type[Exception], told: str) -> None:
+def test_invalid_results_of_a_step(found: Any, error: type[Exception], told: str) -> None:
     weight = Parameter([1.0, 2.0, 3.0], name="weight")
     trainer = Trainer(SGD([weight], 0.1))
     made = {"w": lambda: weight.sum(), "vector": lambda: weight * 1.0}
@@ -201,7 +201,7 @@ def test_what_a_step_cannot_return(found: Any, error: type[Exception], told: str
     assert weight.tolist() == [1.0, 2.0, 3.0]
 
 
-def test_a_name_stands_for_one_thing() -> None:
+def test_a_name_has_one_meaning() -> None:
     weight = Parameter([1.0], name="weight")
     trainer = Trainer(SGD([weight], 0.1))
     trainer.train_step(lambda: {"loss": weight.sum(), "x": 1.0})

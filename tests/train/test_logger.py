@@ -1,4 +1,4 @@
-"""Loggers: what they are told, and what becomes of one that raises or hangs."""
+"""Loggers: what they are given, and how one that raises or hangs is handled."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def fit(callback: LogTo, backend: Backend | None = None, epochs: int = 2) -> Any
     )
 
 
-def test_what_is_logged(backend: Backend) -> None:
+def test_logged_values(backend: Backend) -> None:
     kept = Kept()
     result = fit(LogTo(kept, seconds=0.0), backend)
     steps = [(step, values) for step, values in kept.entries if "train/loss" in values]
@@ -51,31 +51,33 @@ def test_what_is_logged(backend: Backend) -> None:
     assert (3, {"validation/score": 0.5}) in kept.entries
 
 
-def test_one_that_raises_is_told_once() -> None:
+def test_a_raising_logger_is_reported_once() -> None:
     calls = []
 
     def broken(values: Mapping[str, float], step: int) -> None:
         calls.append(step)
         raise OSError("no network")
 
-    with pytest.warns(LoggerWarning, match="broken is left out.*OSError: no network") as told:
+    with pytest.warns(
+        LoggerWarning, match="broken is not called any more.*OSError: no network"
+    ) as told:
         result = fit(LogTo(broken, seconds=0.0), epochs=20)
     assert result.steps == 60
     assert len(told) == 1
     assert len(calls) == 1
 
 
-def test_one_that_leaves_the_program_is_told() -> None:
+def test_a_logger_that_exits_is_reported() -> None:
     def leaving(values: Mapping[str, float], step: int) -> None:
         raise SystemExit(3)
 
-    with pytest.warns(LoggerWarning, match="leaving is left out.*SystemExit: 3") as told:
+    with pytest.warns(LoggerWarning, match="leaving is not called any more.*SystemExit: 3") as told:
         result = fit(LogTo(leaving, seconds=0.0), epochs=20)
     assert result.steps == 60
     assert len(told) == 1
 
 
-def test_one_that_hangs_does_not_stop_training() -> None:
+def test_a_hanging_logger_does_not_stop_training() -> None:
     go_on = threading.Event()
     with pytest.warns(LoggerWarning, match="takes nothing any more") as told:
         result = fit(LogTo(lambda values, step: go_on.wait(), seconds=0.0, patience=0.2))
@@ -84,7 +86,7 @@ def test_one_that_hangs_does_not_stop_training() -> None:
     assert len(told) == 1
 
 
-def test_what_is_no_logger() -> None:
+def test_invalid_loggers() -> None:
     with pytest.raises(TypeError, match="int is neither"):
         LogTo(3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="must not be negative"):

@@ -1,4 +1,4 @@
-"""Losses that wait to be read: in their order, weighted, on the CPU and on a device."""
+"""Losses that wait to be read: in order, weighted, on the CPU and on a device."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add(found: Losses, backend: Backend, value: float, outcome: Outcome = APPLIE
 
 
 def test_more_than_fit(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages that are full, and more pages than may wait: the oldest are read."""
+    """Full pages, and more pages than may wait: the oldest are read."""
     monkeypatch.setattr(epoch_sum, "PAGE", 4)
     monkeypatch.setattr(epoch_sum, "LAG", 3)
     found = Losses()
@@ -51,7 +51,7 @@ def test_nothing_and_forgetting(backend: Backend) -> None:
     assert found.close() is None
 
 
-def test_steps_of_which_it_is_known_late_that_they_were_refused(backend: Backend) -> None:
+def test_steps_whose_refusal_is_reported_late(backend: Backend) -> None:
     found = Losses()
     add(found, backend, 1.0)
     assert found.close() == 1.0
@@ -67,7 +67,7 @@ def test_steps_of_which_it_is_known_late_that_they_were_refused(backend: Backend
 
 
 def test_a_noted_loss_that_never_counts_is_overwritten(backend: Backend) -> None:
-    """Its step failed, and nobody was given it."""
+    """Its step failed, and its loss was not returned."""
     found = Losses()
     found.note(tensor(7.0, backend=backend))
     add(found, backend, 1.0)

@@ -1,4 +1,4 @@
-"""Metrics over a set cut into batches anyhow are those of the set, as scikit-learn has them."""
+"""Metrics over a set, split into batches in any way, match scikit-learn's for the whole set."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def over(cut: Cut, metric: Callable[..., MetricState], a: Any, b: Any, **options
 
 
 def classified(seed: int, classes: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """With ties among the scores, and at times without some of the classes."""
+    """With ties among the scores, and sometimes without some of the classes."""
     random = np.random.default_rng(seed)
     scores = random.integers(0, 4, (40, classes)).astype(np.float32)
     return scores, random.integers(0, max(1, classes - seed % 2), 40)
@@ -135,11 +135,11 @@ def test_a_validation_is_exact_whatever_its_batches(size: int) -> None:
         (lambda: metrics.r2([0.1, 0.2], [0.1]), "shapes differ"),
         (
             lambda: metrics.f1([[0.1, 0.2]], [0]) + metrics.f1([[0.1, 0.2, 0.3]], [0]),
-            "are not parts of one metric",
+            "are not parts of the same metric",
         ),
     ],
 )
-def test_what_makes_no_metric(make: Callable[[], object], told: str) -> None:
+def test_invalid_metric_input(make: Callable[[], object], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         make()
 
@@ -157,7 +157,7 @@ OF_NUMBERS = ("auroc", "average_precision", "r2", "mean_absolute_error", "root_m
 
 
 @pytest.mark.parametrize("name", metrics.__all__[1:])
-def test_of_no_samples_a_metric_is_no_number(name: str, backend: Backend) -> None:
+def test_a_metric_of_no_samples_has_no_value(name: str, backend: Backend) -> None:
     """And they add nothing to others. scikit-learn raises an error."""
     metric = getattr(metrics, name)
     scores, targets = np.zeros((0, 2), np.float32), np.zeros(0, np.int32)
@@ -173,7 +173,7 @@ def test_of_no_samples_a_metric_is_no_number(name: str, backend: Backend) -> Non
         assert joined == float(metric(*some))
 
 
-def test_r2_of_one_sample_is_no_number() -> None:
+def test_r2_of_one_sample_has_no_value() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert np.isnan(sklearn.r2_score([1.0], [1.0]))
@@ -188,7 +188,7 @@ NAMES = ("accuracy", "precision", "recall", "f1", "confusion_matrix")
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_what_a_device_counts_is_what_the_host_counts(backend: Backend, seed: int) -> None:
+def test_device_counts_match_host_counts(backend: Backend, seed: int) -> None:
     """With ties and an absent class."""
     scores, targets = classified(seed, 4)
     there: Callable[[Any], Tensor] = lambda x: tensor(x, backend=backend)
@@ -215,7 +215,7 @@ def test_what_a_device_counts_is_what_the_host_counts(backend: Backend, seed: in
         assert found == pytest.approx(float(metric(values, positive)))
 
 
-def test_what_is_wrong_on_a_device_is_told_when_it_is_read(backend: Backend) -> None:
+def test_device_errors_are_reported_when_read(backend: Backend) -> None:
     there: Callable[[Any], Tensor] = lambda x: tensor(x, backend=backend)
     for scores, targets, told in (
         ([[0.1, 0.2]], [2], r"targets must be in \[0, 2\)"),
@@ -258,7 +258,7 @@ def test_perplexity_on_a_device(backend: Backend) -> None:
         metrics.perplexity(logits, [0, 1])
 
 
-def test_what_is_no_number_makes_none_or_an_error(backend: Backend) -> None:
+def test_nan_gives_no_value_or_an_error(backend: Backend) -> None:
     """The same on the host and on a device."""
     nan = np.array([1.0, np.nan], np.float32)
     scores = np.array([[0.0, 1.0], [np.nan, 0.0]], np.float32)

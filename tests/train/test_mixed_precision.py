@@ -1,4 +1,4 @@
-"""`Trainer(loss_scale=...)`: float16 storage, captured steps, accumulation, and what is logged."""
+"""`Trainer(loss_scale=...)`: float16 storage, captured steps, accumulation, and logging."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STEPS: Final = 24
 
 
 class Model:
-    """Two float16 layers, whose gradients of the first steps overflow at the first scale."""
+    """Two float16 layers whose first gradients overflow at the initial scale."""
 
     def __init__(
         self, backend: Backend, policy: LossScale | None, *, capture: bool = True, **options: Any
@@ -84,7 +84,7 @@ def test_it_learns_as_in_float32(backend: Backend) -> None:
 
 
 def test_accumulated_gradients_may_be_larger_than_float16(backend: Backend) -> None:
-    """Each is under 65504, but not their sum over 24 samples; nor is anything lost to rounding."""
+    """Each is below 65504, but not their sum over 24 samples; nothing is lost to rounding."""
     policy = LossScale(initial=2.0**13)
     model, joined = Model(backend, policy), Model(backend, policy)
     result = model.trainer.fit(batches(), model.loss, steps=2, accumulate=4)
@@ -115,7 +115,7 @@ def test_norms_are_those_of_the_gradients(backend: Backend) -> None:
     np.testing.assert_allclose(logged[0], logged[1], rtol=2e-3)
 
 
-def test_a_loss_that_no_scale_helps(backend: Backend) -> None:
+def test_a_loss_beyond_any_scale(backend: Backend) -> None:
     model = Model(backend, LossScale(initial=4.0))
     data = batches()
     data[1][0][0, 0] = np.nan

@@ -1,4 +1,4 @@
-"""Each number that is stored belongs to the weights and the step that it was measured on."""
+"""Each stored number belongs to the weights and the step at which it was measured."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BATCH = (np.zeros(1, np.float32),)
 
 
 class Counting:
-    """Its weight is n after step n, so that a metric of the weights can be measured again."""
+    """Its weight is n after step n, so metrics of the weights can be recomputed."""
 
     def __init__(self, metric: Callable[[float], float], name: str = "loss") -> None:
         self.weight = Parameter([0.0], name="weight")
@@ -49,7 +49,7 @@ class Counting:
 
 
 def stored(folder: Path, name: str = "checkpoints") -> dict[int, float | None]:
-    """The metrics of the checkpoints, of which each must hold the weights of its step."""
+    """The metrics of the checkpoints; each must hold the weights of its step."""
     checkpoints = Checkpoints(folder / name)
     for saved in checkpoints.list():
         state = checkpoints.load(saved.step).state
@@ -75,7 +75,7 @@ def test_stored_numbers_can_be_measured_again(
     mode: Any,
     keep_last: int,
 ) -> None:
-    """However often it is validated and saved: metrics, best and history are of their steps."""
+    """However often it is validated and saved: metrics, best and history match their steps."""
     folder = tmp_path_factory.mktemp("run")
     model = Counting(lambda at: float(values[int(at)]), "score")
     result = model.fit(
@@ -111,7 +111,7 @@ def test_a_metric_may_have_any_name() -> None:
 
 
 def test_weights_that_were_rolled_back_have_no_metric(tmp_path: Path) -> None:
-    """Validated after step 4, then back to the weights of step 2: those of 4 are gone."""
+    """Validated after step 4, then rolled back to the weights of step 2: those of 4 are gone."""
     model = Counting(lambda at: -at)
     bad = iter([False] * 4 + [True] + [False] * 9)
     loss = lambda z: (z - model.weight).sum() * (np.nan if next(bad) else 1.0)
@@ -132,11 +132,11 @@ def test_weights_that_were_rolled_back_have_no_metric(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["folder", "checkpoints"])
-def test_a_misspelt_metric_is_refused_and_nothing_lost(tmp_path: Path, how: str) -> None:
+def test_a_misspelled_metric_is_refused_and_nothing_lost(tmp_path: Path, how: str) -> None:
     folder = tmp_path / "checkpoints"
     store = folder if how == "folder" else Checkpoints(folder, keep_best="max")
     model = Counting(lambda at: at, "accuracy")
-    with pytest.raises(ValueError, match=r"monitor = 'acuracy', .*; it has 'accuracy'"):
+    with pytest.raises(ValueError, match=r"monitor = 'acuracy', .*; it returns 'accuracy'"):
         model.fit(9, per_epoch=3, monitor="acuracy", mode="max", checkpoints=store)
     assert stored(tmp_path) == {3: None}
     again = Counting(lambda at: at, "accuracy")
@@ -149,7 +149,7 @@ def test_a_misspelt_metric_is_refused_and_nothing_lost(tmp_path: Path, how: str)
 
 def test_the_default_metric_is_not_there(tmp_path: Path) -> None:
     model = Counting(lambda at: at, "accuracy")
-    with pytest.raises(ValueError, match=r"monitor = 'loss', which the validation has not"):
+    with pytest.raises(ValueError, match=r"monitor = 'loss', which the validation does not return"):
         model.fit(3, per_epoch=1, checkpoints=tmp_path)
     assert model.fit(3, per_epoch=1).best is None  # nothing depends on it
 
@@ -157,26 +157,29 @@ def test_the_default_metric_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"monitor": "accuracy"}, r"mode must say whether less .* of 'accuracy' is better"),
+        ({"monitor": "accuracy"}, r"mode must say whether a lower .* 'accuracy' is better"),
         ({"mode": "more"}, 'mode must be "min" or "max"'),
         ({"mode": "max"}, "monitor is missing"),
         ({"restore_best": True}, "restore_best=True needs checkpoints="),
-        ({"save_every": Every(steps=2)}, r"save_every=.* is of no use without checkpoints="),
-        ({"rollbacks": 5}, r"rollbacks=5 is of no use without nonfinite="),
-        ({"validate_every": Every()}, r"validate_every=Every\(\) is never"),
-        ({"validate": None, "validate_every": Every(steps=1)}, "validate_every=.* no use without"),
-        ({"validate": None, "monitor": "loss"}, "monitor='loss' is of no use without validate="),
-        ({"validate": None, "mode": "min"}, "mode='min' is of no use without validate="),
+        ({"save_every": Every(steps=2)}, r"save_every=.* has no effect without checkpoints="),
+        ({"rollbacks": 5}, r"rollbacks=5 has no effect without nonfinite="),
+        ({"validate_every": Every()}, r"validate_every=Every\(\) never validates"),
+        (
+            {"validate": None, "validate_every": Every(steps=1)},
+            "validate_every=.* no effect without",
+        ),
+        ({"validate": None, "monitor": "loss"}, "monitor='loss' has no effect without validate="),
+        ({"validate": None, "mode": "min"}, "mode='min' has no effect without validate="),
         ({"validate": None, "restore_best": True}, "restore_best=True needs validate="),
         ({"validate": None, "callbacks": [EarlyStopping()]}, "EarlyStopping needs 'loss'"),
         ({"validate": None, "callbacks": [FeedPlateau(Plateau(1.0))]}, "FeedPlateau needs 'loss'"),
         (
             {"monitor": "f1", "mode": "max", "callbacks": [EarlyStopping("f1", mode="min")]},
-            "EarlyStopping takes 'min' for the better 'f1', and fit mode='max'",
+            "EarlyStopping takes 'min' as better for 'f1', but fit has mode='max'",
         ),
     ],
 )
-def test_what_does_not_fit_is_refused_at_the_start(options: dict[str, Any], told: str) -> None:
+def test_misfits_are_refused_at_the_start(options: dict[str, Any], told: str) -> None:
     model = Counting(lambda at: at)
     with pytest.raises(ValueError, match=told):
         model.fit(3, per_epoch=1, **options)
@@ -187,7 +190,7 @@ def test_what_does_not_fit_is_refused_at_the_start(options: dict[str, Any], told
     ("options", "told"),
     [
         ({"mode": "max", "monitor": "f1"}, "mode='max' contradicts .* keep_best='min'"),
-        ({"monitor": None, "validate": None}, "keep_best='min' is of no use without validate="),
+        ({"monitor": None, "validate": None}, "keep_best='min' has no effect without validate="),
     ],
 )
 def test_an_order_that_contradicts_that_of_the_checkpoints(
@@ -219,7 +222,7 @@ def test_modes_that_only_the_caller_knows() -> None:
         ({"steps": 9, "validate": lambda: {"loss": "1.0"}}, "returns numbers, and '.*' is '1.0'"),
     ],
 )
-def test_what_is_of_another_type_is_refused(options: dict[str, Any], told: str) -> None:
+def test_other_types_are_refused(options: dict[str, Any], told: str) -> None:
     model = Counting(lambda at: at)
     with pytest.raises((TypeError, ValueError), match=told):
         model.fit(**{"per_epoch": 1, **options})
@@ -227,7 +230,7 @@ def test_what_is_of_another_type_is_refused(options: dict[str, Any], told: str) 
 
 @pytest.mark.parametrize("how", ["folder", "checkpoints"])
 def test_a_resume_that_does_not_validate_keeps_the_best(tmp_path: Path, how: str) -> None:
-    """Nothing says which is better now, and the best so far still counts."""
+    """Nothing new says which is better, so the best so far still counts."""
     values = [5.0, 1.0, 4.0, 6.0]
     model = Counting(lambda at: values[int(at)] if at < 4 else 9.0)
     model.fit(3, per_epoch=1, checkpoints=tmp_path)
@@ -252,8 +255,8 @@ def test_the_end_of_an_epoch_says_which_step_its_metrics_are_of() -> None:
 
 
 @pytest.mark.parametrize("name", ["f1", "val_AUC", "R2", "perplexity"])
-def test_a_metric_that_is_no_mean_is_said(name: str) -> None:
-    """That of a set is not the mean of those of its batches."""
+def test_a_metric_that_is_not_a_mean_is_reported(name: str) -> None:
+    """The metric of a set is not the mean of its batches' metrics."""
     model = Counting(lambda at: 0.0)
     data = [(np.ones(2, np.float32),), (np.ones(3, np.float32),)]
     with pytest.warns(
@@ -266,10 +269,10 @@ def test_a_metric_that_is_no_mean_is_said(name: str) -> None:
         model.fit(6, 2, validate=(data, lambda x: {"accuracy": 0.5}))
 
 
-def test_the_best_of_another_metric_is_not_gone_on_with(tmp_path: Path) -> None:
+def test_the_best_of_another_metric_is_not_continued(tmp_path: Path) -> None:
     Counting(lambda at: at).fit(2, per_epoch=1, checkpoints=tmp_path)
     model = Counting(lambda at: at, "accuracy")
-    with pytest.raises(ValueError, match=r"is of monitor='loss', mode='min', and here .*accuracy"):
+    with pytest.raises(ValueError, match=r"is for monitor='loss', mode='min', but here .*accuracy"):
         model.fit(4, per_epoch=1, checkpoints=tmp_path, resume=True, monitor="accuracy", mode="max")
     assert model.weight.item() == 0
 
@@ -296,7 +299,7 @@ def test_the_best_weights_come_back(tmp_path: Path, validated: int, asynchronous
 
 def test_restoring_without_a_best(tmp_path: Path) -> None:
     model = Counting(lambda at: np.nan)
-    with pytest.raises(ValueError, match="no validation has found a 'loss' that is a number"):
+    with pytest.raises(ValueError, match="no validation returned a numeric 'loss'"):
         model.fit(2, per_epoch=1, checkpoints=tmp_path, restore_best=True)
     assert model.weight.item() == 2
 
@@ -306,7 +309,7 @@ def test_the_best_checkpoint_is_found(tmp_path: Path) -> None:
     for step, metric in enumerate([None, 0.5, 0.9, np.nan, 0.9]):
         checkpoints.save(step, {"model": {}}, metric=metric)
     assert (checkpoints.load_best("max").step, checkpoints.load_best("min").step) == (2, 1)
-    with pytest.raises(ValueError, match='mode must be "min" or "max" where keep_best is None'):
+    with pytest.raises(ValueError, match='mode must be "min" or "max" if keep_best is None'):
         checkpoints.load_best()
     with pytest.raises(ValueError, match="keep_best is None"):
         _ = checkpoints.best
@@ -315,7 +318,7 @@ def test_the_best_checkpoint_is_found(tmp_path: Path) -> None:
 def test_a_step_logs_nothing_under_the_name_of_a_metric() -> None:
     run = Counting(lambda weight: weight)
     loss = lambda z: {"loss": (z - run.weight).sum(), "val_acc": 1.0}
-    with pytest.raises(ValueError, match=r"logs 'val_acc', .* calls 'acc' of a validation"):
+    with pytest.raises(ValueError, match=r"logs 'val_acc', .* uses for 'acc' of a validation"):
         run.trainer.fit([BATCH], loss, epochs=1, validate=lambda: {"acc": 0.5})
     assert run.weight.item() == 0
 
@@ -333,10 +336,10 @@ def raises() -> Any:
     [(returns_nothing, r"numbers by name, .* not None; does it return"), (raises, "is gone")],
     ids=lambda f: getattr(f, "__name__", ""),
 )
-def test_what_was_trained_is_not_lost_to_a_validation(
+def test_training_is_not_lost_to_a_failing_validation(
     validate: Any, told: str, tmp_path: Path
 ) -> None:
-    """It is saved, and the validation is due when the run goes on."""
+    """It is saved, and the validation is due when the run continues."""
     with pytest.raises((TypeError, RuntimeError), match=told):
         Counting(float).fit(3, 3, validate=validate, checkpoints=Checkpoints(tmp_path))
     assert stored(tmp_path, "") == {3: None}
@@ -346,12 +349,12 @@ def test_what_was_trained_is_not_lost_to_a_validation(
     assert result.metrics_step == 3
 
 
-def test_a_metric_alone_is_called_what_it_is(tmp_path: Path) -> None:
+def test_a_single_metric_keeps_its_name(tmp_path: Path) -> None:
     scores, targets = np.array([[0.1, 0.9], [0.2, 0.8]]), np.array([1, 0])
     run = Counting(float)
     result = run.fit(1, 1, validate=lambda: metrics.accuracy(scores, targets))
     assert result.metrics == {"accuracy": 0.5}
-    with pytest.raises(ValueError, match="monitor = 'loss', which the validation has not"):
+    with pytest.raises(ValueError, match="monitor = 'loss', which the validation does not return"):
         run.fit(1, 1, validate=lambda: metrics.f1(scores, targets), checkpoints=tmp_path / "f1")
 
 
@@ -382,8 +385,8 @@ def cross_entropy_loss() -> float:
     return 0.75
 
 
-def test_a_plateau_that_nobody_tells_of_a_metric_is_warned_of() -> None:
-    """After an epoch; one that is fed less often is not."""
+def test_a_plateau_without_reports_is_warned_about() -> None:
+    """After an epoch; a plateau that is fed less often is fine."""
     for lr, callbacks in ((Plateau(0.1), []), (told := Plateau(0.1), [FeedPlateau(told, "loss")])):
         weight = Parameter([1.0], name="weight")
         with warnings.catch_warnings(record=True) as found:
@@ -401,9 +404,9 @@ def test_a_plateau_that_nobody_tells_of_a_metric_is_warned_of() -> None:
         assert all(text.startswith("lr is a Plateau") for text in said)
 
 
-def test_a_metric_that_is_no_number_is_named() -> None:
+def test_a_metric_without_a_value_is_named() -> None:
     weight = Parameter([1.0], name="weight")
-    with pytest.raises(ValueError, match="'hits' is none: item"):
+    with pytest.raises(ValueError, match="'hits' is not one: item"):
         Trainer(SGD([weight], 0.1)).evaluate(
             [(np.ones(2, np.float32),)], lambda x: {"hits": x * weight}
         )

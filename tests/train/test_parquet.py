@@ -1,4 +1,4 @@
-"""Parquet and Arrow: what their columns mean, and what is refused."""
+"""Parquet and Arrow: how columns are read, and what is refused."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def test_means_need_a_floating_dtype(options: dict[str, Any]) -> None:
         ParquetDataset(TABLE, columns=["count"], dtype=np.int32, **options)
 
 
-def test_an_infinity_and_no_number_are_what_they_are() -> None:
+def test_infinity_and_nan_are_kept() -> None:
     dataset = ParquetDataset(pyarrow.table({"a": [float("inf"), float("nan")]}))
     np.testing.assert_array_equal(dataset.batch(np.array([0, 1]))[0][:, 0], [np.inf, np.nan])
 
 
-def test_a_broken_footer_is_no_parquet(tmp_path: Path) -> None:
+def test_a_broken_footer_is_not_parquet(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     path.write_bytes(b"PAR1" + bytes(20) + b"PAR1")
     with pytest.raises(ValueError, match="is not a Parquet or Arrow file"):
@@ -106,27 +106,27 @@ def test_means() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"columns": ["list"]}, "column 'list' holds list<.*a feature is one number"),
+        ({"columns": ["list"]}, "column 'list' holds list<.*a feature is a single number"),
         ({"columns": ["count"], "target": "list"}, "column 'list' holds list<"),
         ({"columns": ["lenght"]}, "no column 'lenght'; did you mean 'length'"),
         ({"columns": ["length"]}, r"column 'length' has 1 missing values; missing=0\.0"),
         ({"columns": ["text"]}, r"column 'text' holds string; categories=\['text'\]"),
-        ({"columns": ["day"]}, r"column 'day' holds date32.*dates=\['day'\] takes it"),
+        ({"columns": ["day"]}, r"column 'day' holds date32.*dates=\['day'\] reads it"),
         ({"columns": ["colour"], "categories": ["colour"]}, "column 'colour' has 1 missing"),
         ({"columns": ["text"], "categories": {"text": ["a", "b"]}}, "row 2: column 'text': 'c'"),
-        ({"columns": ["count"], "categories": ["text"]}, "are none of the features"),
+        ({"columns": ["count"], "categories": ["text"]}, "are not among the features"),
         ({"columns": ["count"], "target": "kind", "classes": ["rose"]}, "'iris' is not in classes"),
         ({"columns": ["count"], "target_dtype": str}, "give target="),
-        ({"columns": ["count"], "target": "length"}, "'length' is missing in 1 rows: leave"),
-        ({"columns": ["count"], "target": "day"}, "'day' holds date32.*make numbers of it"),
+        ({"columns": ["count"], "target": "length"}, "'length' is missing in 1 rows: remove"),
+        ({"columns": ["count"], "target": "day"}, "'day' holds date32.*convert it to numbers"),
     ],
 )
-def test_what_is_refused(options: dict[str, Any], said: str) -> None:
+def test_refused_input(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         ParquetDataset(TABLE, **options)
 
 
-def test_a_time_of_day_and_a_duration_are_no_dates() -> None:
+def test_a_time_of_day_and_a_duration_are_not_dates() -> None:
     from datetime import time, timedelta
 
     for value in (time(1), timedelta(1)):
@@ -138,12 +138,12 @@ def test_a_time_of_day_and_a_duration_are_no_dates() -> None:
 def test_two_columns_of_one_name() -> None:
     columns = [pyarrow.array([value]) for value in (1.0, 2.0, 3.0)]
     table = pyarrow.Table.from_arrays(columns, names=["a", "a", "b"])
-    with pytest.raises(ValueError, match="the table has 2 columns that are called 'a'"):
+    with pytest.raises(ValueError, match="the table has 2 columns called 'a'"):
         ParquetDataset(table)
     assert ParquetDataset(table, columns=["b"])[0][0].tolist() == [3.0]
 
 
-def test_what_is_no_table(tmp_path: Path) -> None:
+def test_invalid_tables(tmp_path: Path) -> None:
     path = tmp_path / "data.parquet"
     path.write_bytes(b"PAR1 and nothing else")
     with pytest.raises(ValueError, match="is not a Parquet or Arrow file"):
@@ -154,12 +154,12 @@ def test_what_is_no_table(tmp_path: Path) -> None:
         ParquetDataset(tmp_path / "none.parquet")
 
 
-def test_the_index_of_pandas_is_no_feature() -> None:
+def test_the_pandas_index_is_not_a_feature() -> None:
     table = pyarrow.table({"Unnamed: 0": [0, 1], "a": [1.5, 2], "__index_level_0__": [7, 9]})
     with pytest.warns(UserWarning, match="'Unnamed: 0', '__index_level_0__', are left out") as said:
         assert ParquetDataset(table).columns == ["a"]
     assert said[0].filename == __file__
-    with pytest.warns(UserWarning, match="'user_id' holds another number in each row"):
+    with pytest.warns(UserWarning, match="'user_id' has a different number in each row"):
         ParquetDataset(pyarrow.table({"user_id": [5, 3], "a": [1.5, 2]}))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

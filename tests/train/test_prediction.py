@@ -1,4 +1,4 @@
-"""`predict` and `evaluate`: what they say of a loader, and what they leave as it was."""
+"""`predict` and `evaluate`: their results for a loader, and what they leave unchanged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Y = np.arange(10) % 3
 
 
 class Scores:
-    """A module as a trainer's `state` knows one."""
+    """A module of the kind that a trainer's `state` may hold."""
 
     def __init__(self) -> None:
         self.weight = Parameter(np.array([[1.0, 0.0, -1.0], [0.5, -0.5, 0.0]], np.float32))
@@ -117,7 +117,7 @@ def test_bad_input() -> None:
     refused(ValueError, "yields nothing", lambda: predict(model, []))
     refused(ValueError, "yields nothing", lambda: evaluate(model, [], [metrics.f1]))
     refused(ValueError, "names no module", lambda: plain.predict([(X,)]))
-    refused(ValueError, "first axis must be that of the samples",
+    refused(ValueError, "first axis must be the samples",
             lambda: predict(lambda x: x.mean(), [(X,)]))  # fmt: skip
     refused(TypeError, "not list", lambda: predict(lambda x: [x], [(X,)]))
     widths = iter((2, 1))

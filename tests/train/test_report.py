@@ -1,4 +1,4 @@
-"""`write_report`: a page that is whole, says what happened, and loads nothing."""
+"""`write_report`: a complete page that tells what happened and loads nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ VOID = {"meta", "link", "br"}
 
 
 class Page(HTMLParser):
-    """Refuses elements that are not closed in their order; keeps texts and attributes."""
+    """A parser that refuses elements closed out of order; keeps texts and attributes."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ def test_a_run_of_any_length_makes_a_page_of_bounded_size(tmp_path: Path) -> Non
     assert write(6_000) < 1.25 * write(1_200)
 
 
-def test_what_is_missing_is_left_out(tmp_path: Path) -> None:
+def test_missing_parts_are_omitted(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="not a run folder"):
         write_report(tmp_path)
     (tmp_path / "metrics.jsonl").write_text("")
@@ -126,7 +126,7 @@ class Named(ArrayDataset):
 
 
 def confused(path: Path, steps: int, resume: bool = False) -> list[dict[str, Any]]:
-    """A training whose weight grows by 1 a step; what is above -weight is said to be a rose."""
+    """A training whose weight grows by 1 per step; samples above -weight are called roses."""
     x, y = np.array([-2.5, -1.5, -0.5, 0.5], np.float32), np.array([0, 0, 1, 1], np.int32)
     weight = Parameter([0.0], name="weight")
 
@@ -161,7 +161,7 @@ def test_the_confusion_matrices_of_the_best_and_the_last_validation(
 
 
 def test_a_matrix_of_many_classes() -> None:
-    """The page of 100 has a path for each shade, and no numbers; that of more is not kept."""
+    """The page for 100 classes has a path per shade and no numbers; larger ones are dropped."""
     counts = np.random.default_rng(0).integers(0, 90, (100, 100))
     text = confusion_figure("all", counts.tolist(), [])
     figure = Page(text)

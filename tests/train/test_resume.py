@@ -1,4 +1,4 @@
-"""A run that is stopped anywhere and goes on is the run that was never stopped, bit for bit."""
+"""A run that is stopped anywhere and resumed equals one that never stopped, bit for bit."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Batch = tuple[NDArray[Any], NDArray[Any]]
 
 
 class Shuffled:
-    """A loader with its own place: 41 samples in batches of up to 4, again in each epoch."""
+    """A loader that saves its position: 41 samples in batches of up to 4, reshuffled each epoch."""
 
     def __init__(self) -> None:
         self.epoch = self.batch = 0
@@ -72,7 +72,7 @@ class Shuffled:
 
 
 class Epochs:
-    """A loader without a place: its batches are counted. `set_epoch` says which order."""
+    """A loader without a saved position: its batches are counted. `set_epoch` selects the order."""
 
     def __init__(self) -> None:
         self.source = Shuffled()
@@ -86,7 +86,7 @@ class Epochs:
 
 
 class Unsynced(LocalFileSystem):
-    """Without the waiting for the disk, which has tests of its own."""
+    """Does not wait for the disk, which other tests cover."""
 
     def fsync(self, descriptor: int) -> None: ...
 
@@ -112,7 +112,7 @@ class Losses(Callback):
 
 @dataclass
 class Made:
-    """What is made again for each process: an optimizer, what it is trained with, and how."""
+    """The objects that each process makes anew: an optimizer, its data and its loss."""
 
     optimizer: Optimizer[Any]
     loss: Callable[..., Tensor]
@@ -148,12 +148,12 @@ def scheduled() -> Made:
 
 
 def clipped() -> Made:
-    """A schedule, and gradients limited by their norm in the update."""
+    """A schedule, and gradients clipped by norm in the update."""
     return made(lambda p: AdamW(p, warmup(10).then(cosine(0.05, 50)), clip=ClipNorm(0.5)))
 
 
 def averaged() -> Made:
-    """Validated at an exponential moving average."""
+    """Validated with an exponential moving average."""
     found = made(lambda p: AdamW(p, 0.01, average=EMA(0.9)))
     output = found.parameters[1]
     found.options = {
@@ -164,7 +164,7 @@ def averaged() -> Made:
 
 
 def mixed() -> Made:
-    """float16 parameters and activations, and a loss scale that is lowered and raised."""
+    """float16 parameters and activations, and a loss scale that falls and rises."""
     random = np.random.default_rng(0)
     hidden = Parameter(random.normal(size=(3, 5)), dtype=float16, name="hidden")
     output = Parameter(random.normal(size=(5, 1)), dtype=float16, name="output")
@@ -179,7 +179,7 @@ def mixed() -> Made:
 
 
 def dropout() -> Made:
-    """Masks from a generator that is given by name."""
+    """Masks from a named generator."""
     found = made(lambda p: AdamW(p, 0.01))
     random, loss = Generator(5), found.loss
 
@@ -192,7 +192,7 @@ def dropout() -> Made:
 
 
 def validated() -> Made:
-    """A schedule that is fed, the best metric, and early stopping that does not stop yet."""
+    """A plateau schedule, the best metric, and early stopping that does not stop yet."""
     lr = Plateau(0.05, factor=0.5, patience=1, mode="min")
     found = made(lambda p: SGD(p, lr))
     output = found.parameters[1]
@@ -220,7 +220,7 @@ def skipping() -> Made:
 
 
 def accumulating() -> Made:
-    """Of the 11 batches of an epoch the last step has 2, and the last batch 1 sample of 4."""
+    """An epoch has 11 batches; its last step has 2, and the last batch 1 sample instead of 4."""
     return made(lambda p: AdamW(p, 0.01), accumulate=3)
 
 
@@ -230,7 +230,7 @@ def augment(sample: tuple[Any, ...], random: np.random.Generator) -> tuple[Any, 
 
 
 def augmented(workers: int = 0) -> Made:
-    """Shuffled by a `DataLoader`, and changed at random in each epoch."""
+    """Shuffled by a `DataLoader`, and augmented at random in each epoch."""
     x = np.sin(np.arange(41 * 3, dtype=np.float32)).reshape(41, 3)
     data = ArrayDataset(x, x.sum(axis=1, keepdims=True))
     loader = DataLoader(data, 4, shuffle=True, transform=augment, workers=workers)
@@ -238,7 +238,7 @@ def augmented(workers: int = 0) -> Made:
 
 
 def workers() -> Made:
-    """They make batches ahead, which are made once more on resume."""
+    """They make batches ahead, which are made again after a resume."""
     return augmented(2)
 
 
@@ -261,7 +261,7 @@ class Done:
 
 
 def train(variant: str, folder: Path | None, stop_at: int | None = None, **options: Any) -> Done:
-    """Run its own variant with objects, from the newest checkpoint if there is one."""
+    """Run a variant with its objects, from the newest checkpoint if there is one."""
     found = VARIANTS[variant]()
     losses = Losses(stop_at)
     checkpoints = None if folder is None else Checkpoints(folder, file_system=Unsynced())
@@ -290,7 +290,7 @@ def train(variant: str, folder: Path | None, stop_at: int | None = None, **optio
 
 
 def steps_to_stop_at(variant: str, request: pytest.FixtureRequest) -> list[int]:
-    """All of them for some variants, or if asked to; the last of an epoch for all."""
+    """All steps for some variants, or if requested; the last of an epoch for all."""
     if variant in EVERY_STEP or request.config.getoption("--every-step"):
         return list(range(1, STEPS + 1))
     return [*range(7, STEPS, 7), 11, STEPS]
@@ -365,7 +365,7 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
 def test_a_fresh_start_among_old_checkpoints(tmp_path: Path) -> None:
     train("plain", tmp_path)
     found = plain()
-    with pytest.raises(CheckpointError, match="of another run are here, up to step 60"):
+    with pytest.raises(CheckpointError, match="of another run, up to step 60"):
         Trainer(found.optimizer).fit(found.loader, found.loss, steps=1, checkpoints=tmp_path)
 
 
@@ -393,18 +393,18 @@ def test_a_checkpoint_of_another_model(tmp_path: Path) -> None:
         trainer.fit([(1.0,)], lambda x: (weight * x).sum(), steps=70, resume=tmp_path)
     for told in (
         "'extra' is here, not saved",
-        "'output' was saved, is not here",
-        "'hidden': shape (3, 5) was saved, here it is (2,)",
+        "'output' was saved, but is not here",
+        "'hidden': shape (3, 5) was saved, but here it is (2,)",
         "kind: saved AdamW, here SGD",
         "random: saved ['dropout', 'unused'], here ['noise']",
-        "the loader's place was saved by its state_dict, here it is found by counting",
+        "the loader's position was saved by its state_dict, but here it is found by counting",
     ):
         assert told in str(error.value)
     assert (weight.tolist(), extra.tolist()) == before
     assert trainer.optimizer.steps == 0
 
 
-def test_a_part_that_fits_is_put_back(tmp_path: Path) -> None:
+def test_a_fitting_part_is_restored(tmp_path: Path) -> None:
     train("plain", tmp_path)
     found = plain()
     trainer = Trainer(found.optimizer, state={"counter": Shuffled()})
@@ -419,7 +419,7 @@ def test_a_shorter_loader(tmp_path: Path) -> None:
     train("counted", tmp_path, stop_at=9)
     found = counted()
     batches = list(Shuffled())[:3]
-    with pytest.raises(ValueError, match=r"had handed out 9 batches .*has fewer now"):
+    with pytest.raises(ValueError, match=r"had yielded 9 batches .*has fewer now"):
         Trainer(found.optimizer).fit(batches, found.loss, steps=70, resume=tmp_path)
 
 
@@ -429,7 +429,7 @@ def test_names_of_state(name: str) -> None:
         Trainer(plain().optimizer, state={name: Shuffled()})
 
 
-def test_what_cannot_be_saved(tmp_path: Path) -> None:
+def test_unsaveable_state(tmp_path: Path) -> None:
     found = plain()
     trainer = Trainer(found.optimizer, state={"model": object()})
     with pytest.raises(TypeError, match=r"state\['model'\] is object, which has no state_dict"):
@@ -457,8 +457,8 @@ def test_a_failed_save_does_not_end_the_training(tmp_path: Path) -> None:
     assert paths == [tmp_path / "step-00000001", None, tmp_path / "step-00000003"]
 
 
-def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
-    """Known before the first step, not after the first epoch."""
+def test_an_impossible_folder(tmp_path: Path) -> None:
+    """Reported before the first step, not after the first epoch."""
     (tmp_path / "file").write_text("")
     found = plain()
     for resume in (False, "auto"):
@@ -470,7 +470,7 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
 
 
 class Reshuffled:
-    """A loader without a state, which shuffles again each time that it is iterated over."""
+    """A loader without a state, which reshuffles every time it is iterated over."""
 
     def __init__(self, seed: int) -> None:
         self.random = np.random.default_rng(seed)
@@ -488,10 +488,10 @@ class Seeded(Reshuffled):
         self.random = np.random.default_rng(epoch)
 
 
-@pytest.mark.filterwarnings("ignore:.random., a generator of NumPy has drawn:UserWarning")
+@pytest.mark.filterwarnings("ignore:.random., a NumPy generator has drawn:UserWarning")
 @pytest.mark.parametrize("stopped", [1, 2, 3, 5, 6])
 def test_a_loader_that_shuffles_anew_is_refused(tmp_path: Path, stopped: int) -> None:
-    """What was trained on before would come again, and some samples never."""
+    """Some samples would come again, and others never."""
 
     def fit(loader: Any, steps: int, folder: str, **options: Any) -> list[float]:
         weight, seen = Parameter([0.0], name="weight"), list[float]()
@@ -505,7 +505,7 @@ def test_a_loader_that_shuffles_anew_is_refused(tmp_path: Path, stopped: int) ->
         return seen
 
     fit(Reshuffled(0), stopped, "shuffled")
-    with pytest.raises(ValueError, match=r"begins it with others than .*set_epoch\(epoch\)"):
+    with pytest.raises(ValueError, match=r"starts it with other batches than .*set_epoch\(epoch\)"):
         fit(Reshuffled(1), 8, "shuffled", resume=True)
     seen = fit(Seeded(0), stopped, "seeded") + fit(Seeded(1), 8, "seeded", resume=True)
     assert sorted(seen[:16]) == sorted(seen[16:]) == [*range(16)]
@@ -522,7 +522,7 @@ def test_a_loader_that_shuffles_anew_is_refused(tmp_path: Path, stopped: int) ->
 def test_a_resume_on_another_machine_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: dict[str, Any], told: str
 ) -> None:
-    """What it computes is as good, but its last bits may be others."""
+    """The results are as good, but the last bits may differ."""
     run: Any = rumus.train.loop.run
     weight, data = Parameter([4.0], name="weight"), [(np.ones(2, np.float32),)]
     trainer = Trainer(SGD([weight], 0.25))
@@ -531,7 +531,7 @@ def test_a_resume_on_another_machine_says_so(
     monkeypatch.setattr(run, "machine", lambda backend: {**real(backend), **there})
     trainer.fit(data, loss, epochs=1, checkpoints=tmp_path)
     monkeypatch.setattr(run, "machine", real)
-    with pytest.warns(UserWarning, match=rf"may differ in last bits.*{told}"):
+    with pytest.warns(UserWarning, match=rf"may differ in the last bits.*{told}"):
         trainer.fit(data, loss, epochs=2, checkpoints=tmp_path, resume=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,4 +1,4 @@
-"""`RunFolder`: what is kept of a training, over resumes, full disks and other runs."""
+"""`RunFolder`: what it keeps of a training, over resumes, full disks and other runs."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def steps(folder: RunFolder, split: str = "train") -> list[int]:
     return [line["step"] for line in lines(folder, split)]
 
 
-def test_what_is_kept(tmp_path: Path) -> None:
+def test_the_kept_files(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run", config={"optim": {"lr": 0.05}}, seed=7)
 
     class Watch(Callback):
@@ -99,7 +99,7 @@ def test_a_resume_writes_no_step_twice(tmp_path: Path) -> None:
     for stop in (1, 3, 5, 6):
         folder = RunFolder(tmp_path / f"run{stop}")
         Model().fit(folder, steps=stop, checkpoints=folder.checkpoints, save_every=Every(steps=2))
-        with folder.metrics.open("ab") as file:  # of steps whose checkpoint was lost, and torn
+        with folder.metrics.open("ab") as file:  # for steps whose checkpoint was lost, and torn
             file.write(b'{"split":"train","epoch":0,"step":%d,"loss":1.0}\n' % (stop + 1))
             file.write(b'{"split":"train","epoch":0,"st')
         again = RunFolder(folder.path)
@@ -158,8 +158,8 @@ def test_other_runs_are_refused(tmp_path: Path) -> None:
     refused(first.path, "complete run")
     (first.path / "DONE").unlink()
     refused(first.path, "another configuration .of lr.", config={"lr": 2})
-    refused(second.path, "another run", checkpoints=first.checkpoints, resume=True)
-    # One that was killed before its first checkpoint starts again.
+    refused(second.path, "a different run", checkpoints=first.checkpoints, resume=True)
+    # A run that was killed before its first checkpoint starts over.
     again = RunFolder(first.path, config={"lr": 1})
     Model().fit(again, steps=1)
     assert steps(again) == [1]
@@ -183,12 +183,12 @@ def test_an_unwritable_folder(tmp_path: Path) -> None:
     assert model.weight.tolist() == [0.0] * 3
 
 
-def test_a_full_disk_is_said_once_and_training_goes_on(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_once_and_training_continues(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, tensorboard=False, report=False)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     class Fill(Callback):
-        """A file may not grow during the second of three epochs."""
+        """Makes a file unable to grow during the second of three epochs."""
 
         order = -1
 
@@ -250,7 +250,7 @@ def test_a_device_is_read_when_it_is_due_only(backend: Backend, tmp_path: Path) 
 
         def on_step_end(self, event: StepEnd) -> None:
             if event.step == 1:
-                folder._flushed += 1e6  # what is due by the clock is not, in this test
+                folder._flushed += 1e6  # in this test nothing is due by the clock
             stats = getattr(backend, "stats", None)
             read.append(0 if stats is None else stats.bytes_down)
 
@@ -272,7 +272,7 @@ def test_a_gradient_that_is_not_finite(backend: Backend, tmp_path: Path) -> None
     assert lines(folder, "end")[0]["reason"] == "error"
 
 
-def test_numbers_that_json_has_not(tmp_path: Path) -> None:
+def test_numbers_that_json_lacks(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     Model().fit(folder, epochs=1, validate=lambda: {"a": np.inf, "b": float("nan")})
     (found,) = lines(folder, "validation")
@@ -329,7 +329,7 @@ def test_the_records_of_an_event_file_carry_their_checksums(tmp_path: Path) -> N
     ],
 )
 def test_an_odd_line_ends_no_training(tmp_path: Path, odd: str) -> None:
-    """Neither when it is resumed, nor at its end, when the report is written."""
+    """Neither on resume, nor at the end, when the report is written."""
     model = Model()
     model.fit(RunFolder(tmp_path), epochs=1, checkpoints=tmp_path / "checkpoints")
     with (tmp_path / "metrics.jsonl").open("a") as file:

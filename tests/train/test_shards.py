@@ -1,4 +1,4 @@
-"""The loader that deals each batch to several ranks: by shards, whoever computes them."""
+"""A loader that distributes each batch to several ranks by shards, whoever computes them."""
 
 from __future__ import annotations
 
@@ -69,16 +69,16 @@ def test_the_position_fits_any_number_of_ranks() -> None:
         loader(0, 1, shards=2).load_state_dict(source.state_dict())
 
 
-def test_there_are_as_many_shards_as_ranks_if_nothing_is_said() -> None:
+def test_there_are_as_many_shards_as_ranks_by_default() -> None:
     assert loader(1, 2, shards=None).shards == 2
 
 
 @pytest.mark.parametrize(
     ("size", "shards", "message"),
     [
-        (2, 3, "shards=3 cannot be dealt to 2 ranks"),
-        (2, 6, "shards=6 cannot be dealt to 2 ranks"),
-        (1, 0, "shards=0 cannot be dealt to 1 ranks"),
+        (2, 3, "shards=3 cannot be distributed to 2 ranks"),
+        (2, 6, "shards=6 cannot be distributed to 2 ranks"),
+        (1, 0, "shards=0 cannot be distributed to 1 ranks"),
         (1, 16, "batch_size=8 is smaller than shards=16"),
     ],
 )

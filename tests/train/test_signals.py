@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C, sent to real processes at awkward moments; what must be left of them."""
+"""SIGTERM and Ctrl-C, sent to real processes at awkward moments, and what must remain."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from rumus.train import (
 )
 from rumus.train.loop.stop_signals import AGAIN
 
-# It says "ready" where the signal is to meet it, and waits there.
+# It prints "ready" where the signal should arrive, and waits there.
 PROGRAM: Final = """
 import random, sys, time
 import numpy as np
@@ -86,12 +86,12 @@ print(weight.item().hex())
 
 
 def run(moment: str, folder: Path, *signals: int) -> tuple[int, str]:
-    """Start the program, send the signals when it is ready, and return its code and output."""
+    """Start the program, send the signals when it is ready, and return its exit code and output."""
     command = [sys.executable, "-c", PROGRAM, moment, str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as it:
         assert it.stdout is not None
         assert it.stderr is not None
-        for position, number in enumerate(signals):  # a second one when the first has been heard
+        for position, number in enumerate(signals):  # a second one after the first has been handled
             assert it.stdout.readline() == "ready\n", it.stderr.read()
             time.sleep(position * 1.1 * AGAIN)
             it.send_signal(number)
@@ -112,7 +112,7 @@ def run(moment: str, folder: Path, *signals: int) -> tuple[int, str]:
     ],
 )
 def test_a_signal(moment: str, number: int, code: int, step: int, tmp_path: Path) -> None:
-    """It is saved once, whole, and its step is done; no traceback is printed."""
+    """It is saved once, completely, and its step is finished; no traceback is printed."""
     found, _ = run(moment, tmp_path, number)
     assert found == code
     (saved,) = Checkpoints(tmp_path).list()
@@ -120,7 +120,7 @@ def test_a_signal(moment: str, number: int, code: int, step: int, tmp_path: Path
     assert Checkpoints(tmp_path).load().step == step
 
 
-def test_what_was_stopped_in_a_validation_goes_on_with_it(tmp_path: Path) -> None:
+def test_a_run_stopped_in_a_validation_resumes_with_it(tmp_path: Path) -> None:
     assert run("validation", tmp_path / "a", signal.SIGTERM) == (143, "")
     assert Checkpoints(tmp_path / "a").load().state["position"]["validation_due"]
     assert run("none", tmp_path / "a") == run("none", tmp_path / "b")
@@ -131,7 +131,7 @@ def test_what_was_stopped_in_a_validation_goes_on_with_it(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_leaves_at_once(number: int, tmp_path: Path) -> None:
-    """Without a checkpoint: it had said how long it takes to come to one."""
+    """Without a checkpoint; the first signal's message said how long one may take."""
     assert run("twice", tmp_path, number, number) == (128 + number, "")
     assert Checkpoints(tmp_path).latest is None
 

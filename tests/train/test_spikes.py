@@ -1,4 +1,4 @@
-"""A loss that jumps: its batch is named, and left out, or the run goes back to what was good."""
+"""A loss spike: the batch is named and skipped, or the run rolls back."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Epochs:
 
 
 class Regression:
-    """A linear model with noise of its own on the way, and what is left of a training."""
+    """A linear model with its own noise, and the results of a training."""
 
     def __init__(self, backend: Backend | None = None, **options: Any) -> None:
         self.w = Parameter(np.zeros(3), name="w", backend=backend)
@@ -82,9 +82,7 @@ class Regression:
 
 @pytest.mark.parametrize("capture", [True, False])
 @pytest.mark.parametrize("scaled", [True, False])
-def test_a_batch_that_is_left_out_might_never_have_been_there(
-    backend: Backend, capture: bool, scaled: bool
-) -> None:
+def test_a_skipped_batch_leaves_no_trace(backend: Backend, capture: bool, scaled: bool) -> None:
     options: dict[str, Any] = {"capture": capture, "loss_scale": LossScale() if scaled else None}
     good = batches(30)
     spiked, plain = (Regression(backend, **options) for _ in range(2))
@@ -104,13 +102,13 @@ def test_a_batch_that_is_left_out_might_never_have_been_there(
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("workers", [0, 1])
-def test_the_samples_to_blame_are_named(accumulate: int, workers: int) -> None:
+def test_the_offending_samples_are_named(accumulate: int, workers: int) -> None:
     whole = [np.concatenate(part) for part in zip(*batches(50), strict=True)]
     whole[1][[123, 321]] += 1000
     loader = DataLoader(ArrayDataset(*whole), 8, shuffle=True, seed=3, workers=workers)
-    next(iter(loader))  # the loop goes on where this one was left
+    next(iter(loader))  # the loop continues where this one stopped
     regression, spikes = Regression(), Spikes(window=10)
-    with pytest.warns(RuntimeWarning, match=r"left out: the loss of step \d+ is .* \(samples "):
+    with pytest.warns(RuntimeWarning, match=r"skipped: the loss of step \d+ is .* \(samples "):
         result = regression.trainer.fit(
             loader, regression.loss, epochs=2, accumulate=accumulate, spikes=spikes, signals=False
         )
@@ -122,7 +120,7 @@ def test_the_samples_to_blame_are_named(accumulate: int, workers: int) -> None:
     assert all(len(spike.samples or ()) == 8 * accumulate for spike in late)
 
 
-def test_a_rollback_is_what_the_epoch_began_with(backend: Backend) -> None:
+def test_a_rollback_restores_the_start_of_the_epoch(backend: Backend) -> None:
     first, second = batches(30), batches(12, 1)
     rolled, plain = Regression(backend), Regression(backend)
     loader = Epochs(first, [*second[:8], bad(), *second[8:]])
@@ -133,19 +131,19 @@ def test_a_rollback_is_what_the_epoch_began_with(backend: Backend) -> None:
     assert [(s.epoch, s.step, s.batches, s.samples) for s in result.spikes] == [(1, 39, (8,), None)]
 
 
-def test_a_rollback_looks_at_32_losses_at_once_and_goes_on(backend: Backend) -> None:
+def test_a_rollback_checks_32_losses_at_once_and_continues(backend: Backend) -> None:
     first, second = batches(30), batches(50, 1)
     rolled, plain = Regression(backend), Regression(backend)
     spikes = Spikes("rollback", window=20)
-    # 30 losses were looked at when the epoch ended, 32 more are with the 33rd batch of the second
+    # 30 losses were checked when the epoch ended, 32 more with the 33rd batch of the second
     rolled.fit(Epochs(first, [*second[:8], bad(), *second[8:]]), epochs=2, spikes=spikes)
     rest = [*second[:8], bad(), *second[8:]][32:]
     plain.fit(Epochs(first, rest), epochs=2)
     assert rolled.w.numpy().tobytes() == plain.w.numpy().tobytes()
 
 
-def test_a_rollback_compares_with_losses_of_the_weights_that_it_goes_back_to() -> None:
-    """Those of the steps that were taken back were far lower."""
+def test_a_rollback_compares_with_losses_of_the_restored_weights() -> None:
+    """The losses of the steps that were rolled back were far lower."""
     draw = np.random.default_rng(0)
     exact = [(x, x @ TRUE) for x in draw.normal(size=(200, 8, 3)).astype(np.float32)]
     regression = Regression()
@@ -166,7 +164,7 @@ def test_rollbacks_have_a_limit() -> None:
 def test_patience_ends_a_run_whose_weights_are_to_blame() -> None:
     regression = Regression()
     epoch = [*batches(20), *(bad(seed) for seed in range(4)), *batches(5, 1)]
-    with pytest.raises(LossSpikeError, match="3 steps before it were left out"):
+    with pytest.raises(LossSpikeError, match="3 steps before it were skipped"):
         regression.fit(epoch, spikes=Spikes(window=15, patience=3))
     assert regression.optimizer.steps == 20
     again = Regression()
@@ -186,7 +184,7 @@ def test_a_resume_knows_the_losses_before(stop: int, tmp_path: Path) -> None:
     assert len(result.spikes) == 3
 
 
-def test_a_loss_that_is_not_finite_is_another_matter() -> None:
+def test_a_non_finite_loss_is_handled_separately() -> None:
     epoch = batches(30)
     epoch[20] = (epoch[20][0], epoch[20][1] * np.nan)
     regression = Regression()
@@ -194,7 +192,7 @@ def test_a_loss_that_is_not_finite_is_another_matter() -> None:
     assert (result.spikes, regression.optimizer.skipped) == ([], 1)
 
 
-def test_what_is_refused() -> None:
+def test_refused_input() -> None:
     regression = Regression()
 
     def fit(**options: Any) -> None:
@@ -202,7 +200,7 @@ def test_what_is_refused() -> None:
 
     with pytest.raises(TypeError, match=re.escape("spikes must be Spikes(...) or None")):
         fit(spikes="skip")
-    with pytest.raises(ValueError, match="rollbacks=5 is of no use"):
+    with pytest.raises(ValueError, match="rollbacks=5 has no effect"):
         fit(spikes=Spikes(), rollbacks=5)
     w = Parameter([1.0], name="w", backend=NumpyBackend())
     trainer = Trainer(LBFGS([w]))

@@ -1,4 +1,4 @@
-"""Streams: batches of samples without numbers, ends or lengths, and where a run goes on."""
+"""Streams: batches of samples without indices, ends or lengths, and resuming."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def endless(epoch: int) -> Iterator[tuple[NDArray[Any]]]:
 
 
 class Counter:
-    """A stream with a state, which says how much was read again."""
+    """A stream with a state, which counts what was read again."""
 
     def __init__(self, end: int | None = None) -> None:
         self.end, self.at, self.reads = end, 0, 0
@@ -47,7 +47,7 @@ class Counter:
 
 
 def fields(loader: StreamLoader) -> Iterator[NDArray[Any]]:
-    """The one field of each batch."""
+    """The only field of each batch."""
     for batch in loader:
         assert isinstance(batch, tuple)
         yield batch[0]
@@ -68,8 +68,8 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_an_endless_stream_goes_on_at_each_position(name: str) -> None:
-    """The batches after each of 60 positions are those of the loop that never stopped."""
+def test_an_endless_stream_resumes_at_each_position(name: str) -> None:
+    """The batches after each of 60 positions equal those of an uninterrupted loop."""
     make, options = KINDS[name]
     loader = StreamLoader(make(), 3, transform=noisy, seed=5, **options)
     whole = [*islice(fields(loader), POSITIONS + 4)]
@@ -111,7 +111,7 @@ def test_epochs_of_a_stream_that_ends(shuffle: int, prefetch: int) -> None:
     assert [len(batch) for batch in fields(whole)] == [3, 3, 3]
 
 
-def test_a_loop_that_is_left_is_gone_on_with() -> None:
+def test_an_abandoned_loop_is_resumed() -> None:
     for prefetch in (0, 3):
         loader = StreamLoader(Counter(20), 3, prefetch=prefetch)
         first = [batch[0, 0] for batch in islice(fields(loader), 2)]
@@ -173,11 +173,11 @@ def test_bad_input() -> None:
     for change, told in (
         ({"batch_size": 3}, "batch_size is 3 in the state, 2 here"),
         ({"extra": 3}, "extra is unknown"),
-        ({"state": {}}, "the stream had a state_dict then"),
+        ({"state": {}}, "the stream had a state_dict when it was saved"),
     ):
         with pytest.raises(StateMismatchError, match=told):
             loader.load_state_dict({**loader.state_dict(), **change})
     shorter = StreamLoader(lambda epoch: iter([(1.0,)]), 2)
     shorter.load_state_dict(loader.state_dict())
-    with pytest.raises(ValueError, match="had handed out 2 samples when it was saved"):
+    with pytest.raises(ValueError, match="had yielded 2 samples when it was saved"):
         next(iter(shorter))

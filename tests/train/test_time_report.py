@@ -1,4 +1,4 @@
-"""Where the time of an epoch went."""
+"""How the time of an epoch was spent."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def train(optimizer: Optimizer[Any], loss: Any, *callbacks: Callback, **options:
 
 
 def test_each_part_is_where_it_was_spent() -> None:
-    """Slow in one place, that is where the time is found; also within accumulation."""
+    """With one slow part, the time is attributed to it; also within accumulation."""
     weight = Parameter([1.0], name="weight")
 
     class Slow:
@@ -84,7 +84,7 @@ def test_an_optimizer_that_computes_losses_itself() -> None:
 
 
 def test_on_any_backend(backend: Backend) -> None:
-    """Where steps are recorded they are still repeated, and the kernels can be timed."""
+    """Recorded steps are still repeated, and kernels can be timed."""
     weight = Parameter(tensor([1.0, 2.0], backend=backend), name="weight")
     trainer = Trainer(SGD([weight], 0.1))
     lines: list[str] = []
@@ -124,7 +124,7 @@ def test_no_object_is_changed_to_be_measured() -> None:
     assert names[1] == names[0]
 
 
-def test_the_clock_is_gone_after_the_training_even_one_that_fails() -> None:
+def test_the_clock_is_removed_after_the_training_even_if_it_fails() -> None:
     weight = Parameter([1.0], name="weight")
     trainer = Trainer(SGD([weight], 0.1))
     seen = Seen()
@@ -144,9 +144,9 @@ def test_the_clock_is_gone_after_the_training_even_one_that_fails() -> None:
     assert spans == measured
 
 
-def test_it_insists_on_measured_steps() -> None:
+def test_it_requires_measured_steps() -> None:
     weight = Parameter([1.0], name="weight")
-    with pytest.raises(Exception, match="TimeReport needs the times of steps"):
+    with pytest.raises(Exception, match="TimeReport needs step times"):
         Trainer(SGD([weight], 0.1)).fit(
             DATA, lambda x: (weight * x).mean(), epochs=1, callbacks=[TimeReport()]
         )

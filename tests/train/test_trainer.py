@@ -1,4 +1,4 @@
-"""`Trainer`: one call a step, and the mean loss of an epoch."""
+"""`Trainer`: one call per step, and the mean loss of an epoch."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Line:
         return ((self.weight - target) ** 2).mean()
 
     def constant_loss(self, value: float) -> Tensor:
-        """A loss of the given value, of which the weight does not change."""
+        """A loss with a given value that does not change the weight."""
         return (self.weight * 0.0).sum() + value
 
     def bits(self) -> tuple[object, ...]:
@@ -92,7 +92,7 @@ def test_the_loss_comes_without_its_graph(line: Line) -> None:
         loss.backward()
 
 
-def test_an_epoch_is_closed_by_asking(line: Line) -> None:
+def test_asking_ends_an_epoch(line: Line) -> None:
     trainer = line.trainer
     for value in (1.0, 3.0):
         trainer.train_step(line.constant_loss, value)
@@ -131,7 +131,7 @@ def test_weights(backend: Backend, epochs: list[list[tuple[float, int]]]) -> Non
 
 
 def test_the_mean_is_taken_in_float64(line: Line) -> None:
-    """In float32 the small losses would vanish beside the large one."""
+    """In float32 the small losses would vanish next to the large one."""
     values = [2.0**24] + [1.0] * 200
     for value in values:
         line.trainer.train_step(line.constant_loss, value)
@@ -156,7 +156,7 @@ FAILURES: Final[dict[str, tuple[Callable[[Line], Any], type[Exception], str]]] =
     "tuple": (lambda line: (line.loss(1.0), 1), TypeError, "tuple"),
     "not a scalar": (lambda line: line.weight * tensor([1.0, 2.0], backend=line.backend),
                      GraphError, r"\(2,\)"),
-    "no graph": (lambda line: tensor(1.0, backend=line.backend), GraphError, "no parameter"),
+    "no graph": (lambda line: tensor(1.0, backend=line.backend), GraphError, "on any parameter"),
     "detached": (lambda line: line.loss(1.0).detach(), GraphError, "detached"),
     "integer": (lambda line: tensor(1, backend=line.backend), GraphError, "int32"),
     "missing": (lambda line: line.other.sum(), MissingGradientError, "'weight'"),
@@ -172,12 +172,12 @@ def test_a_step_that_fails_changes_nothing(name: str, line: Line) -> None:
     line.trainer.train_step(line.loss, 2.0)
     before = line.bits()
     with pytest.raises(error, match=message):
-        line.trainer.train_step(lambda: act(line)).item()  # a GPU says so when the loss is read
+        line.trainer.train_step(lambda: act(line)).item()  # a GPU reports it when the loss is read
     assert line.bits() == before
     assert line.trainer.epoch_avg_loss() == 4.0
     with pytest.raises(error, match=message):
         line.trainer.train_step(lambda: act(line)).item()
-    assert line.trainer.epoch_avg_loss() == 4.0  # nor does it open the next epoch
+    assert line.trainer.epoch_avg_loss() == 4.0  # nor does it start the next epoch
     line.trainer.train_step(line.loss, 2.0)
     assert line.trainer.epoch_avg_loss() == 1.0
 
@@ -205,7 +205,7 @@ def test_a_skipped_step_was_never_seen(backend: Backend) -> None:
     assert line.trainer.epoch_avg_loss() == 1.0
 
 
-def test_optional_parameters_and_what_is_unclaimed(backend: Backend) -> None:
+def test_optional_and_unclaimed_parameters(backend: Backend) -> None:
     a, b, c = (Parameter([2.0], name=n, backend=backend) for n in "abc")
     optimizer = Adam([ParameterGroup([a]), ParameterGroup([b], optional=True)], 0.1)
     trainer = Trainer(optimizer)
@@ -218,7 +218,7 @@ def test_optional_parameters_and_what_is_unclaimed(backend: Backend) -> None:
     assert b.tolist() != before[1]
 
 
-def test_what_another_optimizer_owns_is_frozen_for_the_step(backend: Backend) -> None:
+def test_parameters_of_other_optimizers_are_frozen_for_the_step(backend: Backend) -> None:
     line = Line(backend)
     second = SGD([line.other], 0.1)
     with pytest.raises(UnclaimedGradientError, match="other"):
@@ -229,8 +229,8 @@ def test_what_another_optimizer_owns_is_frozen_for_the_step(backend: Backend) ->
     assert (line.weight.tolist(), second.steps) == ([-0.25], 0)
 
 
-def test_an_optimizer_of_ones_own(backend: Backend) -> None:
-    """Any `Optimizer` will do; it need not be a rule."""
+def test_a_custom_optimizer(backend: Backend) -> None:
+    """Any `Optimizer` works; it need not be rule-based."""
 
     class Halving(Optimizer[Any]):
         def step(self, grads: GradientStore) -> None:
@@ -255,7 +255,7 @@ def test_a_capture_trusts_the_libraries_of_both_engines(library: str) -> None:
 
 
 def test_several_optimizers_as_one(backend: Backend) -> None:
-    """A list makes one of them, whose steps are those of a loop that steps each."""
+    """A list makes one optimizer, whose steps equal those of a loop that steps each."""
     draw = np.random.default_rng(3)
     x, y = draw.normal(size=(4, 8, 3)), draw.normal(size=(4, 8, 2))
 
@@ -283,5 +283,5 @@ def test_several_optimizers_as_one(backend: Backend) -> None:
     for p, q in ((w, v), (b, c)):
         assert p.numpy().tobytes() == q.numpy().tobytes()
     assert trainer.optimizer.kind == "Muon+SGD"  # type: ignore[attr-defined]
-    with pytest.raises(TypeError, match="takes optimizers by rules"):
+    with pytest.raises(TypeError, match="takes rule-based optimizers"):
         Trainer([SGD([Parameter(1.0)]), "SGD"])  # type: ignore[list-item]

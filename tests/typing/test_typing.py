@@ -1,4 +1,4 @@
-"""Programs that mypy must accept, and programs that it must refuse with the message they state.
+"""Programs that mypy must accept, and programs that it must refuse with the stated message.
 
 A refused program has, above each line that mypy must refuse, a comment `# error: message  [code]`.
 """
@@ -23,7 +23,7 @@ Errors = dict[int, list[str]]
 
 
 def expected(program: str) -> Errors:
-    """Return the messages that a program states, by the line they stand above."""
+    """Return a program's expected messages by the line that they are stated above."""
     found: Errors = {}
     stated: list[str] = []
     for number, line in enumerate(program.splitlines(), start=1):
@@ -37,11 +37,11 @@ def expected(program: str) -> Errors:
 
 @lru_cache(maxsize=1)
 def reported() -> dict[Path, Errors]:
-    """Return what mypy says about all programs, in one run with the project's settings."""
+    """Return mypy's messages for all programs, in one run with the project's settings."""
     options = ["--no-error-summary", "--no-pretty", "--show-error-codes"]
     command = [sys.executable, "-m", "mypy", *options, *map(str, ACCEPTED + REFUSED)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert run.returncode == 1, run.stdout + run.stderr  # 0: nothing refused; 2: mypy failed
+    assert run.returncode == 1, run.stdout + run.stderr  # 0: no errors; 2: mypy failed
     found: dict[Path, Errors] = {}
     for report in REPORT.finditer(run.stdout):
         lines = found.setdefault((ROOT / report["path"]).resolve(), {})
@@ -49,7 +49,7 @@ def reported() -> dict[Path, Errors]:
     return found
 
 
-def test_errors_lie_in_programs() -> None:
+def test_every_error_is_in_a_program() -> None:
     assert set(reported()) <= set(ACCEPTED + REFUSED)
 
 

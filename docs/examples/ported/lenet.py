@@ -17,7 +17,7 @@ from rumus.train import Trainer
 
 
 class LeNet(nn.Module):
-    """Pictures of 28 x 28 to scores of ten digits."""
+    """Maps 28 x 28 pictures to scores of ten digits."""
 
     def __init__(self) -> None:
         self.features = nn.Sequential(
@@ -57,5 +57,5 @@ def train(model: LeNet, steps: int) -> list[float]:
 
 
 if __name__ == "__main__":
-    seed(0)  # of the first weights
+    seed(0)  # of the initial weights
     main(LeNet(), train)

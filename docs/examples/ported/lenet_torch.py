@@ -13,7 +13,7 @@ from torch.optim import Adam
 
 
 class LeNet(nn.Module):
-    """Pictures of 28 x 28 to scores of ten digits."""
+    """Maps 28 x 28 pictures to scores of ten digits."""
 
     def __init__(self) -> None:
         super().__init__()

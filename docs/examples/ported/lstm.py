@@ -17,7 +17,7 @@ from rumus.train import Trainer
 
 
 class Letters(nn.Module):
-    """Letters to scores of the one that follows each."""
+    """Maps letters to scores for the next one at each position."""
 
     def __init__(self, size: int = 128, layers: int = 1) -> None:
         self.letters = nn.Embedding(128, size)
@@ -45,5 +45,5 @@ def train(model: Letters, steps: int) -> list[float]:
 
 
 if __name__ == "__main__":
-    seed(0)  # of the first weights
+    seed(0)  # of the initial weights
     main(Letters(), train)

@@ -13,7 +13,7 @@ from torch.optim import Adam
 
 
 class Letters(nn.Module):
-    """Letters to scores of the one that follows each."""
+    """Maps letters to scores for the next one at each position."""
 
     def __init__(self, size: int = 128, layers: int = 1) -> None:
         super().__init__()

@@ -17,7 +17,7 @@ from rumus.train import Trainer
 
 
 class MaskedWords(nn.Module):
-    """Numbers of words to scores of the word at each position."""
+    """Maps word indices to scores of the word at each position."""
 
     def __init__(
         self, words: int = 40, length: int = 16, size: int = 64, heads: int = 4, layers: int = 2
@@ -39,7 +39,7 @@ class MaskedWords(nn.Module):
         return self.scores(self.norm(x))
 
 
-# What PyTorch calls the parts of its TransformerEncoderLayer.
+# PyTorch's names for the parts of its TransformerEncoderLayer.
 PARTS = {
     "self_attn.in_proj_": "attention.query_key_value.",
     "self_attn.out_proj.": "attention.output.",
@@ -51,7 +51,7 @@ PARTS = {
 
 
 def from_torch(name: str) -> str:
-    """Return the name here of a weight there, for `model.load_file(path, rename=from_torch)`."""
+    """Return the rumus name of a PyTorch weight, for `model.load_file(path, rename=from_torch)`."""
     for theirs, ours in PARTS.items():
         name = name.replace(theirs, ours)
     return name
@@ -72,5 +72,5 @@ def train(model: MaskedWords, steps: int) -> list[float]:
 
 
 if __name__ == "__main__":
-    seed(0)  # of the first weights
+    seed(0)  # of the initial weights
     main(MaskedWords(), train)

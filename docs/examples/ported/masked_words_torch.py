@@ -13,7 +13,7 @@ from torch.optim import AdamW
 
 
 class MaskedWords(nn.Module):
-    """Numbers of words to scores of the word at each position."""
+    """Maps word indices to scores of the word at each position."""
 
     def __init__(
         self, words: int = 40, length: int = 16, size: int = 64, heads: int = 4, layers: int = 2

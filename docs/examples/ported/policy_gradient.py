@@ -17,7 +17,7 @@ from rumus.train import Trainer
 
 
 class Policy(nn.Module):
-    """States to logits of the two actions."""
+    """Maps states to logits of the two actions."""
 
     def __init__(self, places: int = 8, hidden: int = 32) -> None:
         self.hidden = nn.Linear(places, hidden)
@@ -29,7 +29,7 @@ class Policy(nn.Module):
 
 
 def play(model: Policy, corridor: Corridor, length: int) -> tuple[Floats, Ints, Floats]:
-    """Return states, actions and rewards of each step and walker."""
+    """Return the states, actions and rewards of each step and walker."""
     states, actions, rewards = [], [], []
     state = corridor.reset()
     for _ in range(length):
@@ -45,7 +45,7 @@ def play(model: Policy, corridor: Corridor, length: int) -> tuple[Floats, Ints, 
 
 
 def train(model: Policy, steps: int) -> list[float]:
-    """Return the negative reward of each step, for each walker and move."""
+    """Return the negative mean reward of each step, per walker and move."""
     optimizer = Adam(model.parameters(), lr=0.02)
     trainer = Trainer(optimizer)
     corridor = Corridor()
@@ -63,5 +63,5 @@ def train(model: Policy, steps: int) -> list[float]:
 
 
 if __name__ == "__main__":
-    seed(0)  # of the first weights
+    seed(0)  # of the initial weights
     main(Policy(), train)

@@ -11,10 +11,10 @@ M = TypeVar("M")
 
 
 def main(model: M, train: Callable[[M, int], list[float]], steps: int = 100) -> None:
-    """Train as `--steps` and `--gpu` say, and print the loss and the time of a step."""
+    """Train according to `--steps` and `--gpu`, and print losses and the time per step."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=steps)
-    parser.add_argument("--gpu", action="store_true", help="of whatever kind (rumus only)")
+    parser.add_argument("--gpu", action="store_true", help="any kind will do (rumus only)")
     chosen = parser.parse_args()
     if chosen.gpu:
         model.to_gpu()  # type: ignore[attr-defined]
@@ -23,4 +23,4 @@ def main(model: M, train: Callable[[M, int], list[float]], steps: int = 100) -> 
     seconds = (time.perf_counter() - start) / len(losses)
     for step in sorted({0, len(losses) // 2, len(losses) - 1}):
         print(f"step {step + 1:4}   loss {losses[step]:.4f}")
-    print(f"{seconds * 1000:.1f} ms a step")
+    print(f"{seconds * 1000:.1f} ms per step")

@@ -19,7 +19,7 @@ from rumus.train import Trainer
 
 
 class BasicBlock(nn.Module):
-    """Two convolutions, added to what came in."""
+    """Two convolutions, added to their input."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
@@ -41,7 +41,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Pictures to scores of classes. small_pictures: a first layer that keeps their size."""
+    """Maps pictures to class scores. small_pictures: the first layer keeps their size."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(8 * width, classes)
 
     def stage(self, inputs: int, outputs: int, count: int, stride: int) -> nn.Sequential:
-        """Return blocks, of which the first changes the size."""
+        """Return blocks; the first one changes the size."""
         blocks = [BasicBlock(inputs, outputs, stride)]
         blocks += [BasicBlock(outputs, outputs) for _ in range(count - 1)]
         return nn.Sequential(*blocks)
@@ -96,5 +96,5 @@ def train(model: ResNet, steps: int) -> list[float]:
 
 
 if __name__ == "__main__":
-    seed(0)  # of the first weights
+    seed(0)  # of the initial weights
     main(ResNet(width=16), train)

@@ -14,7 +14,7 @@ from torch.optim import SGD
 
 
 class BasicBlock(nn.Module):
-    """Two convolutions, added to what came in."""
+    """Two convolutions, added to their input."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Pictures to scores of classes. small_pictures: a first layer that keeps their size."""
+    """Maps pictures to class scores. small_pictures: the first layer keeps their size."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(8 * width, classes)
 
     def stage(self, inputs: int, outputs: int, count: int, stride: int) -> nn.Sequential:
-        """Return blocks, of which the first changes the size."""
+        """Return blocks; the first one changes the size."""
         blocks = [BasicBlock(inputs, outputs, stride)]
         blocks += [BasicBlock(outputs, outputs) for _ in range(count - 1)]
         return nn.Sequential(*blocks)

@@ -25,7 +25,7 @@ def double(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class UNet(nn.Module):
-    """Pictures to a logit for each pixel: down in two halvings, and up with what was seen there."""
+    """Maps pictures to a logit per pixel: halved twice, then upsampled with skip connections."""
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class UNet(nn.Module):
         self.pool = nn.MaxPool2d(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, 1, height, width), multiples of 4, to the same."""
+        """Map (batch, 1, height, width), multiples of 4, to the same shape."""
         first = self.first(x)
         second = self.second(self.pool(first))
         bottom = self.bottom(self.pool(second))

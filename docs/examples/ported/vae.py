@@ -18,7 +18,7 @@ from rumus.train import Trainer
 
 
 class VAE(nn.Module):
-    """Pictures to a few numbers with their uncertainty, and back."""
+    """Maps pictures to a few numbers with their uncertainty, and back."""
 
     def __init__(self, hidden: int = 256, latent: int = 8) -> None:
         self.encoder = nn.Linear(784, hidden)
@@ -39,7 +39,7 @@ class VAE(nn.Module):
 
 
 def train(model: VAE, steps: int) -> list[float]:
-    """Return the loss of each step, in nats a picture."""
+    """Return the loss of each step, in nats per picture."""
     optimizer = Adam(model.parameters(), lr=1e-3)
     trainer = Trainer(optimizer)
     random = np.random.default_rng(1)
@@ -59,5 +59,5 @@ def train(model: VAE, steps: int) -> list[float]:
 
 
 if __name__ == "__main__":
-    seed(0)  # of the first weights
+    seed(0)  # of the initial weights
     main(VAE(), train)

@@ -14,7 +14,7 @@ from torch.optim import Adam
 
 
 class VAE(nn.Module):
-    """Pictures to a few numbers with their uncertainty, and back."""
+    """Maps pictures to a few numbers with their uncertainty, and back."""
 
     def __init__(self, hidden: int = 256, latent: int = 8) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class VAE(nn.Module):
 
 
 def train(model: VAE, steps: int) -> list[float]:
-    """Return the loss of each step, in nats a picture."""
+    """Return the loss of each step, in nats per picture."""
     optimizer = Adam(model.parameters(), lr=1e-3)
     random = np.random.default_rng(1)
 

@@ -1,8 +1,8 @@
-"""Small trainings, each of which says in one line the hashes of all that comes of it.
+"""Small trainings, each of which prints the hashes of all its results in one line.
 
-Options of several trainings are separated by "+". Dropout, batch norm, clipping, an EMA, shuffled
-data with a ragged last batch, accumulation, a loss scale and validation are among them, and so are
-faults of the last rank.
+Options of several trainings are separated by "+". They include dropout, batch norm, clipping, an
+EMA, shuffled data with a ragged last batch, accumulation, a loss scale and validation, and faults
+of the last rank.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 class Training:
-    """One training, and what goes wrong in it on the last rank."""
+    """One training, and the fault of its last rank."""
 
     def __init__(self, given: argparse.Namespace) -> None:
         self.given, self.team = given, ranks(deadline=given.deadline)
@@ -111,7 +111,7 @@ class Training:
         return {"loss": loss, "largest": scores.max(), "accuracy": metrics.accuracy(scores, y)}
 
     def _factor(self) -> float:
-        """Do what goes wrong, once; return what the loss is multiplied by."""
+        """Trigger the fault, once; return the factor of the loss."""
         self.calls += 1
         if self.calls != 7:
             return 1.0
@@ -126,7 +126,7 @@ class Training:
                 os.kill(os.getpid(), signal.SIGKILL)
             case "term":
                 os.kill(os.getpid(), signal.SIGTERM)
-            case "cut":  # the link of this namespace to the other rank
+            case "cut":  # the link from this namespace to the other rank
                 subprocess.run(["ip", "link", "set", "rumus1", "down"], check=True)
             case "nan":
                 return float("nan")
@@ -218,7 +218,7 @@ def digest(data: bytes) -> str:
 
 
 def said(found: dict[str, Any], team: Ranks, state_bytes: int) -> None:
-    """Print what came of a training, which must be the same on all ranks."""
+    """Print the results of a training, which must be the same on all ranks."""
     largest = max(team.gather(state_bytes))
     every = team.gather(found)
     assert all(each == found for each in every), every

@@ -1,4 +1,4 @@
-"""Datasets and transforms that a worker process can import."""
+"""Datasets and transforms that worker processes can import."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def where(sample: Sample, generator: np.random.Generator) -> Sample:
 
 
 class Sleeping:
-    """Samples of which the third takes a minute."""
+    """Samples, the third of which takes a minute."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -81,7 +81,7 @@ class Sleeping:
 
 
 class Scaled:
-    """Samples of some kilobytes that a program may change between two epochs."""
+    """Samples of a few kilobytes that a program may change between two epochs."""
 
     def __init__(self, count: int, factor: float) -> None:
         self.factor = factor
@@ -100,7 +100,7 @@ class Scaled:
 
 
 class Refusing:
-    """A transform that no other process than this one can make."""
+    """A transform that can be made only in this process."""
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
         return sample
@@ -113,7 +113,7 @@ class Refusing:
 
 
 def busy(folder: str) -> None:
-    """Begin a loop with worker processes, and be long at it; a file says when."""
+    """Start a loop with worker processes that stay busy; write a file when it has started."""
     from rumus.train import DataLoader
 
     for _ in DataLoader(Numbers(8), 2, workers=2, processes=True):
@@ -122,7 +122,7 @@ def busy(folder: str) -> None:
 
 
 def idle(folder: str) -> None:
-    """Have worker processes that wait for the next epoch; a file says when, and who they are."""
+    """Have worker processes wait for the next epoch; write a file with the time and their ids."""
     from rumus.train import DataLoader
 
     loader = DataLoader(Numbers(8), 2, workers=2, processes=True, transform=where)

@@ -1,4 +1,4 @@
-"""An optimizer of one's own: a class with `step`, generic in whose parameters it owns."""
+"""Your own optimizer: a class with `step`, generic in the module whose parameters it owns."""
 
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ class Perceptron:
 
 
 class Halving(Optimizer[M_co]):
-    """Halves what it owns, whatever the gradient says."""
+    """Halves what it owns, whatever the gradient is."""
 
     def step(self, grads: GradientStore) -> None:
         grads.drain(self.parameters, by=str(self))

@@ -1,4 +1,4 @@
-"""What did not fit is a value with types, and adapters are parameters like others."""
+"""Load reports are typed values, and adapters are ordinary parameters."""
 
 from tempfile import TemporaryDirectory
 from typing import assert_type

@@ -1,4 +1,4 @@
-"""Frozen matrices are kept in ways that there are."""
+"""Frozen matrices have only the listed storage formats."""
 
 from rumus import nn
 

@@ -1,4 +1,4 @@
-"""What trains one module is not given the optimizer of another."""
+"""A function that trains one module does not accept another module's optimizer."""
 
 from rumus import nn
 from rumus.optim import AdamW

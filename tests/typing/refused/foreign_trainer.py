@@ -1,4 +1,4 @@
-"""The trainer of one module does not take the optimizer of another, nor stand in for its trainer."""
+"""A module's trainer does not accept another module's optimizer, nor replace its trainer."""
 
 from rumus import nn
 from rumus.optim import AdamW

@@ -1,4 +1,4 @@
-"""A store holds the gradients of parameters, and no others."""
+"""A store holds only gradients of parameters."""
 
 from rumus.tensor import GradientStore, tensor
 

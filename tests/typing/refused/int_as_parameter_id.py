@@ -1,4 +1,4 @@
-"""Nor by a number that somebody counted."""
+"""Nor by an arbitrary number."""
 
 from rumus.tensor import ParamId
 

@@ -1,4 +1,4 @@
-"""A loss function returns the tensor that has a graph to go back through, not a number."""
+"""A loss function returns the tensor with its graph, not a number."""
 
 from rumus.optim import SGD
 from rumus.tensor import Parameter

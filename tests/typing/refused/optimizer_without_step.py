@@ -1,4 +1,4 @@
-"""An optimizer says what a step does."""
+"""An optimizer must define its step."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Nor has a parameter; so there is nothing to set to zero."""
+"""Nor has a parameter; so there is nothing to zero."""
 
 from rumus.tensor import Parameter
 

@@ -1,4 +1,4 @@
-"""How many ranks there are is the launcher's business, not a number in the program."""
+"""The launcher decides how many ranks there are, not a number in the program."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""A tensor is not trained: an optimizer owns parameters."""
+"""A tensor cannot be trained: an optimizer owns parameters."""
 
 from rumus.optim import SGD
 from rumus.tensor import tensor

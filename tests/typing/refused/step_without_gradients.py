@@ -1,4 +1,4 @@
-"""A step is given the gradients it drains, and nothing else."""
+"""A step takes the gradients to drain, and nothing else."""
 
 from rumus.optim import SGD
 from rumus.tensor import Parameter

@@ -1,4 +1,4 @@
-"""A parameter is not told by its name, which two may share."""
+"""A parameter is not identified by its name, which two may share."""
 
 from rumus.tensor import GradientStore, ParamId
 

@@ -1,4 +1,4 @@
-"""A preset of a library that is not known, an option that no preset has, and a value of none."""
+"""A preset for an unknown library, an option that no preset has, and an unknown value."""
 
 from rumus.optim import AdamW, Muon
 from rumus.tensor import Parameter

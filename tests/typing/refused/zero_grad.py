@@ -1,4 +1,4 @@
-"""There is nothing to set to zero."""
+"""There is nothing to zero."""
 
 from rumus.optim import SGD
 from rumus.tensor import Parameter

@@ -30,7 +30,7 @@ def check_alike(link: Link, run: Run) -> None:
     ]
     wrong += _shared_gpus(link.gather(_gpu(run.trainer)))
     if wrong:
-        raise RankError("the ranks do not train alike:\n  " + "\n  ".join(wrong))
+        raise RankError("the ranks do not train the same way:\n  " + "\n  ".join(wrong))
 
 
 def described(run: Run) -> dict[str, object]:
@@ -108,8 +108,8 @@ def _shared_gpus(cards: list[tuple[str, str] | None]) -> list[str]:
     for rank, card in enumerate(cards):
         if card is not None and first.setdefault(card, rank) != rank:
             wrong.append(
-                f"ranks {first[card]} and {rank} both use the GPU {card[1]} of {card[0]}: "
-                "model.to(ranks.gpu()) gives each its own"
+                f"ranks {first[card]} and {rank} both use the GPU {card[1]} of {card[0]}: give "
+                "each its own with model.to(ranks.gpu())"
             )
     return wrong
 

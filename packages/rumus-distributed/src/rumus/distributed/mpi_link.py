@@ -71,7 +71,7 @@ class MpiLink(Link):
     def meet(self, place: str, number: int = 0, signal: int = 0) -> Call:
         """See `Link.meet`."""
         if self._is_broken:
-            raise RankError("an earlier error has ended what the ranks did together")
+            raise RankError("an earlier error has ended the ranks' joint work")
         own = Call(place, number, signal=signal, clock=time.perf_counter())
         calls = self._exchange(own)
         if any(call.failed for call in calls):
@@ -81,7 +81,7 @@ class MpiLink(Link):
             raise RankError("training ends because another rank has failed: " + "; ".join(told))
         if (where := elsewhere(calls)) is not None:
             self._is_broken = True
-            raise RankError(f"{where}: all ranks have to do the same steps, in the same order")
+            raise RankError(f"{where}: all ranks must do the same steps, in the same order")
         if number:  # a place to look up in the code
             self._last = own
         return Call(place, number, False, max(c.signal for c in calls), calls[0].clock)
@@ -142,10 +142,10 @@ class MpiLink(Link):
             request.Test()
         self._is_broken = True
         silent = [name for r, name in enumerate(self.names) if r not in waiting]
-        who = ", ".join(silent) or "nobody: a message does not arrive, as over a link that is cut"
+        who = ", ".join(silent) or "no rank in particular: a message is lost, as over a broken link"
         error = RankError(
-            f"after {time.perf_counter() - start:.0f} s at {at} (deadline {self.deadline:g} s) "
-            f"there is no answer from {who}; the last that all have done is {self._last}"
+            f"after {time.perf_counter() - start:.0f} s at {at} (deadline {self.deadline:g} s) no "
+            f"answer from {who}; the last operation that all completed is {self._last}"
         )
         error.is_silent = True
         raise error

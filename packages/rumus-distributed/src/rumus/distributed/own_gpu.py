@@ -30,8 +30,8 @@ def own_gpu(link: Link) -> Backend:
     if link.local_size > len(cards):
         there = "; ".join(map(str, cards))
         raise RankError(
-            f"{link.local_size} ranks run on {socket.gethostname()}, which has {len(cards)} GPUs, "
-            f"and two ranks on one only wait for each other: start fewer. There is {there}"
+            f"{link.local_size} ranks run on {socket.gethostname()}, which has {len(cards)} GPUs; "
+            f"two ranks on one GPU only wait for each other, so start fewer. Available: {there}"
         )
     card = cards[link.local_rank]
     own: Backend = gpu.GpuBackend(gpu.Gpu(card.uuid or card.index))

@@ -105,9 +105,9 @@ def ranks(deadline: float = 600.0) -> Ranks:
     link = mpi_link()
     if link.size == 1:
         raise RankError(
-            f"a launcher has started several processes, and {link.library} sees this one alone: "
-            "it belongs to another MPI. Under Slurm, srun --mpi=pmix suits Open MPI, and "
-            "--mpi=pmi2 MPICH"
+            f"a launcher has started several processes, but {link.library} sees only this one: "
+            "the launcher belongs to another MPI. Under Slurm, use srun --mpi=pmix for Open MPI "
+            "and --mpi=pmi2 for MPICH"
         )
     link.deadline = deadline
     return Ranks(link)

@@ -37,7 +37,7 @@ def divided(optimizer: Optimizer[Any], link: Link) -> tuple[FusedOptimizer[Any],
     """Let each rank keep its part of the state. Raises TypeError if that is impossible."""
     if not isinstance(optimizer, FusedOptimizer):
         raise TypeError(
-            f"zero=True: {optimizer} cannot be cut into parts; an optimizer by a rule can, as AdamW"
+            f"zero=True: {optimizer} cannot be divided; use a rule-based optimizer such as AdamW"
         )
     division = RankDivision(link)
     try:

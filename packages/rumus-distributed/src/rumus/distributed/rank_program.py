@@ -28,7 +28,7 @@ class Ended:
 
     def __str__(self) -> str:
         if self.code == UNFINISHED:
-            end = "was killed, or has left, without a word"
+            end = "was killed, or exited without a report"
         elif self.code:
             end = f"exit code {self.code}" + (f": {self.words}" if self.words else "")
         else:

@@ -70,13 +70,13 @@ class ShardStreams:
         for random in draws.generators:
             if id(random) not in known:
                 raise ValueError(
-                    f"{random} draws in the loss function, and the trainer does not know it: its "
-                    "numbers would depend on the rank. Give it, or its module, to "
+                    f"{random} draws in the loss function, but the trainer does not know it, so "
+                    "its numbers would depend on the rank: give it, or its module, to "
                     "Trainer(optimizer, state={'model': model})"
                 )
         for name, foreign in self._foreign.items():
             if place_of(foreign) != self._before[name]:
                 raise ValueError(
-                    f"state[{name!r}] is {kind_of(foreign)} that draws in the loss function: its "
-                    "numbers would depend on the rank. Use rumus.tensor.Generator"
+                    f"state[{name!r}] is {kind_of(foreign)} that draws in the loss function, so "
+                    "its numbers would depend on the rank: use rumus.tensor.Generator"
                 )

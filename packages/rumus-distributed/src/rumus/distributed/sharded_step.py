@@ -191,7 +191,7 @@ class _Branch:
         self.logs.shards = [shard for *_, rank in found for shard in rank]
         weight = math.fsum(w for _, w in losses)
         if not weight > 0:
-            raise ValueError("all batches of a step have weight 0: leave them out of the loader")
+            raise ValueError("all batches of a step have weight 0: remove them from the loader")
         self.buffers.changed = [any(each) for each in zip(*(c for _, c, *_ in found), strict=True)]
         if any(there != arrays for *_, there, _ in found):
             used = {n for *_, there, _ in found for each in there for n in each}

@@ -25,8 +25,8 @@ def measured_parts(
     loader, metric_fn = validate
     if getattr(loader, "ranks", None) is not None:
         raise ValueError(
-            "the loader for validation deals the rows of its batches to ranks: leave ranks= out "
-            "there, since whole batches are dealt"
+            "the validation loader distributes rows of its batches to ranks: leave ranks= out, "
+            "since validation distributes whole batches"
         )
     measuring = Measuring(metric_fn, backend, weight_of)
     return {

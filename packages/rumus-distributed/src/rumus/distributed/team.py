@@ -32,8 +32,8 @@ class ShardedTeam(Team):
     def __init__(self, trainer: Trainer[Any], link: Link, *, zero: bool) -> None:
         if link.size > 1 and isinstance(trainer.optimizer, ClosureOptimizer):
             raise TypeError(
-                f"{trainer.optimizer} evaluates the loss several times a step, each of which would "
-                "have to be added up over the ranks: it trains on one"
+                f"{trainer.optimizer} evaluates the loss several times per step, and each would "
+                "have to be summed over the ranks: it can train only on one"
             )
         self.trainer, self.link = trainer, link
         self.is_zero = zero
@@ -50,7 +50,7 @@ class ShardedTeam(Team):
         loader = run.batches.loader
         if self.size > 1 and getattr(loader, "ranks", None) is None:
             raise TypeError(
-                "a training on several ranks needs a loader that deals its batches to them: "
+                "training on several ranks needs a loader that distributes its batches to them: "
                 "DataLoader(dataset, batch_size, ranks=ranks, shards=8)"
             )
         self._meet("the start of a training")

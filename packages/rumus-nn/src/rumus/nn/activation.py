@@ -356,7 +356,5 @@ class PReLU(Module):
             return prelu(x, self.weight)
         axis = min(1, x.ndim - 1)
         if x.ndim == 0 or x.shape[axis] != self.count:
-            raise ValueError(
-                f"PReLU: {self.count} channels on axis {axis} are needed, not {x.shape}"
-            )
+            raise ValueError(f"PReLU: expected {self.count} channels on axis {axis}, got {x.shape}")
         return prelu(x, self.weight.reshape(-1, *[1] * (x.ndim - axis - 1)))

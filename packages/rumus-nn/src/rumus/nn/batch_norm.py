@@ -117,7 +117,7 @@ class _BatchNorm(Module):
         name = type(self).__name__
         if x.ndim not in self.allowed or x.shape[1] != self.channels:
             wanted = self.needed.format(self.channels)
-            raise ValueError(f"{name}: an input of {wanted} is needed, not {x.shape}")
+            raise ValueError(f"{name}: expected an input of {wanted}, got {x.shape}")
         if x.dtype == float16:
             return self.forward(x.astype(float32)).astype(float16)
         if self.training or self.running_mean is None or self.running_var is None:

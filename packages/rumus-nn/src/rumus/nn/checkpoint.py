@@ -171,12 +171,12 @@ class _Call:
         sink = _Sink(given)
         node = result._node
         if node is None or result.shape != gradient.shape:
-            raise GraphError("checkpoint: the function computed something else the second time")
+            raise GraphError("checkpoint: the function did a different computation the second time")
         if _mark_of(result) != self.wanted:
             raise GraphError(
-                "checkpoint: the function computed other numbers the second time: what it depends "
-                "on has changed, or it draws from a generator of NumPy or Python, which is not "
-                "set back; draw from a rumus.tensor.Generator"
+                "checkpoint: the function computed different numbers the second time: its inputs "
+                "have changed, or it draws from a NumPy or Python generator, which is not "
+                "rewound; draw from a rumus.tensor.Generator"
             )
         del result  # its elements are no longer needed
         backward(node, gradient, sink)

@@ -28,7 +28,7 @@ def class_weights(loss: str, logits: Tensor, weight: TensorLike, classes: int) -
         raise TypeError(f"{loss}: class weights must be numbers, not of dtype {host.dtype}")
     if host.shape != (classes,):
         raise ValueError(
-            f"{loss}: {classes} class weights are needed, one for each class, not {host.shape}"
+            f"{loss}: expected {classes} class weights, one for each class, got {host.shape}"
         )
     if isinstance(host, Tensor):
         if is_readable(host):

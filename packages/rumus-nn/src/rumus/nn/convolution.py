@@ -91,7 +91,7 @@ class _Convolution(Module):
                 return (0,) * self.axes, None
             if max(self.stride) > 1:
                 raise ValueError(
-                    f"{type(self).__name__}: padding 'same' goes with stride 1, not {self.stride}"
+                    f"{type(self).__name__}: padding 'same' requires stride 1, not {self.stride}"
                 )
             spans = zip(self.kernel, self.dilation, strict=True)
             totals = [(kernel - 1) * dilation for kernel, dilation in spans]
@@ -115,8 +115,8 @@ class _Convolution(Module):
         if x.ndim not in (self.axes + 1, self.axes + 2) or x.shape[-self.axes - 1] != self.inputs:
             lengths = ", length" if self.axes == 1 else ", height, width"
             raise ValueError(
-                f"{type(self).__name__}: an input of (batch, {self.inputs}{lengths}) is needed, "
-                f"or one without a batch, not {x.shape}"
+                f"{type(self).__name__}: expected an input of (batch, {self.inputs}{lengths}), or "
+                f"one without a batch, got {x.shape}"
             )
 
     def forward(self, x: Tensor) -> Tensor:

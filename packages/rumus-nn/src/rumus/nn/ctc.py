@@ -68,15 +68,15 @@ def ctc_loss(
     check_floating(NAME, "the log probabilities", log_probabilities)
     x = widened(log_probabilities)
     if x.ndim != 3 or 0 in x.shape[1:]:
-        raise ValueError(f"{NAME}: (batch, length, classes) is needed, not {x.shape}")
+        raise ValueError(f"{NAME}: expected (batch, length, classes), got {x.shape}")
     if reduction == "mean" and not len(x):
-        raise ValueError(f"{NAME}: the mean of no samples, shape {x.shape}")
+        raise ValueError(f"{NAME}: no samples to take the mean of, shape {x.shape}")
     if not 0 <= blank < x.shape[2]:
         raise ValueError(f"{NAME}: blank {blank} is outside of [0, {x.shape[2]})")
     labels = _integers(x, targets, "targets")
     if labels.ndim != 2 or len(labels) != len(x):
         raise ValueError(
-            f"{NAME}: targets of shape ({len(x)}, most labels) are needed, not {labels.shape}"
+            f"{NAME}: expected targets of shape ({len(x)}, most labels), got {labels.shape}"
         )
     steps = _lengths(x, input_lengths, x.shape[1], "input_lengths", 1)
     counts = _lengths(x, target_lengths, labels.shape[1], "target_lengths", 0)
@@ -106,7 +106,7 @@ def _lengths(
 ) -> Tensor | NDArray[Any]:
     found = _integers(x, np.full(len(x), most, np.int32) if given is None else given, what)
     if found.shape != (len(x),):
-        raise ValueError(f"{NAME}: {len(x)} {what} are needed, one a sample, not {found.shape}")
+        raise ValueError(f"{NAME}: expected {len(x)} {what}, one per sample, got {found.shape}")
     host = _known(found)
     if host is not None:
         check_lengths(NAME, what, host, least, most)
@@ -147,6 +147,6 @@ def _check_labels(
         at = long[0]
         raise ValueError(
             f"{NAME}: target {at} is longer than its input: {counts[at]} labels, {repeats[at]} of "
-            f"them repeated, need {counts[at] + repeats[at]} steps, and there are {steps[at]}. "
-            "Leave it out, or give zero_infinity=True, so that it costs nothing"
+            f"them repeated, need {counts[at] + repeats[at]} steps, but it has {steps[at]}. Leave "
+            "it out, or set zero_infinity=True to give it a loss of 0"
         )

@@ -87,7 +87,7 @@ class Dropout2d(Dropout):
         x: the input, (batch, channels, ...).
         """
         if x.ndim < 2:
-            raise ValueError(f"Dropout2d: (batch, channels, ...) is needed, not {x.shape}")
+            raise ValueError(f"Dropout2d: expected (batch, channels, ...), got {x.shape}")
         return (*x.shape[:2], *[1] * (x.ndim - 2))
 
 
@@ -112,5 +112,5 @@ class DropPath(Dropout):
         x: the input, with the batch as its first axis.
         """
         if x.ndim < 1:
-            raise ValueError("DropPath: (batch, ...) is needed, not a number")
+            raise ValueError("DropPath: expected (batch, ...), got a number")
         return (len(x), *[1] * (x.ndim - 1))

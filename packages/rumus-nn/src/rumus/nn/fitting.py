@@ -59,7 +59,7 @@ class LoadReport:
             [
                 *_some([f"{name}: missing" for name in self.missing]),
                 *_some([f"{name}: unexpected" for name in self.unexpected]),
-                *_some([f"{w.name}: shape {w.found} is in the file, {w.needed} is needed"
+                *_some([f"{w.name}: shape {w.found} in the file, expected {w.needed}"
                         for w in self.wrong_shapes]),
             ]
         )  # fmt: skip
@@ -111,7 +111,7 @@ def fit(
     lines = str(report).splitlines()
     if not report.loaded and report.missing and report.unexpected:
         lines.append(
-            f"no name fits: rename= leads from names such as {report.unexpected[0]!r} to those "
+            f"no name matches: use rename= to map names such as {report.unexpected[0]!r} to names "
             f"such as {report.missing[0]!r}; rumus.nn.names has tables"
         )
     raise _refusal(own, lines)
@@ -177,13 +177,13 @@ class _Fitting:
         whole = next(iter(parts.values()))[0][1].of
         if sorted(parts) != list(range(whole)):
             names = ", ".join(source for found in parts.values() for source, _ in found)
-            raise ValueError(f"is made of {whole} tensors; the file has only {names}")
+            raise ValueError(f"needs {whole} tensors; the file has only {names}")
         pieces = [self._one(parts[part]) for part in range(whole)]
         if whole == 1:
             return pieces[0]
         if len({piece.shape[1:] for piece in pieces}) > 1 or pieces[0].ndim == 0:
             shapes = ", ".join(str(piece.shape) for piece in pieces)
-            raise ValueError(f"is made of tensors that cannot be joined: {shapes}")
+            raise ValueError(f"needs tensors that cannot be joined: {shapes}")
         return np.concatenate(pieces)
 
     def _one(self, sources: list[tuple[str, Place]]) -> NDArray[Any]:
@@ -211,12 +211,12 @@ def _converted(array: NDArray[Any], dtype: DType) -> NDArray[Any]:
         with np.errstate(over="ignore"):
             found = array.astype(dtype)
         if np.isinf(found).any() and not np.array_equal(np.isinf(found), np.isinf(array)):
-            raise ValueError(f"numbers up to {np.abs(array[np.isfinite(array)]).max():.3g} do not "
-                             f"fit into {dtype}")  # fmt: skip
+            largest = np.abs(array[np.isfinite(array)]).max()
+            raise ValueError(f"numbers up to {largest:.3g} do not fit {dtype}")
         return found
     if dtype.kind == "i" and array.dtype.kind in "iu":
         found = array.astype(dtype)
         if np.array_equal(found, array):
             return found
-        raise ValueError(f"{array.dtype} numbers in the file do not fit into {dtype}")
-    raise ValueError(f"{array.dtype} is in the file, {dtype} is needed")
+        raise ValueError(f"{array.dtype} numbers in the file do not fit {dtype}")
+    raise ValueError(f"{array.dtype} in the file, expected {dtype}")

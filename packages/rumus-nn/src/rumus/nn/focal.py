@@ -176,7 +176,7 @@ def dice_loss(
     p, t = check_pair(name, probabilities, target, reduction)
     lead = 2 if per_class else 1
     if p.ndim <= lead:
-        raise ValueError(f"{name}: more than {lead} axes are needed, not {p.shape}")
+        raise ValueError(f"{name}: expected more than {lead} axes, got {p.shape}")
     if not 0 <= smooth < float("inf"):
         raise ValueError(f"{name}: smooth must be at least 0 and finite, not {smooth}")
     axes = tuple(range(lead, p.ndim))

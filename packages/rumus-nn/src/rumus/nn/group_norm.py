@@ -81,7 +81,7 @@ class GroupNorm(Module):
         """
         if x.ndim < 2 or x.shape[1] != self.channels:
             raise ValueError(
-                f"GroupNorm: an input of (batch, {self.channels}, ...) is needed, not {x.shape}"
+                f"GroupNorm: expected an input of (batch, {self.channels}, ...), got {x.shape}"
             )
         each = math.prod(x.shape[1:]) // self.groups  # -1 is ambiguous for an empty batch
         rows = x.reshape(x.shape[0], self.groups, each)

@@ -35,7 +35,7 @@ class _InstanceNorm(GroupNorm):
         name = type(self).__name__
         if x.ndim in (self.axes + 1, self.axes + 2):
             if x.shape[-self.axes - 1] != self.channels:
-                raise ValueError(f"{name}: {self.channels} channels are needed, not {x.shape}")
+                raise ValueError(f"{name}: expected {self.channels} channels, got {x.shape}")
             if x.size and math.prod(x.shape[-self.axes :]) == 1:
                 raise ValueError(f"{name}: one value in each channel is nothing to normalize by")
         return of_batch(name, x, self.axes, super().forward)

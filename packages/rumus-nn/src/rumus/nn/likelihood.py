@@ -120,8 +120,8 @@ def nll_loss(
     others = (*x.shape[:at], *x.shape[at + 1 :])
     if given.dtype.kind not in "iu" or given.shape != others:
         raise ValueError(
-            f"{name}: class numbers of shape {others} are needed for {x.shape} with classes on "
-            f"axis {axis}, not {given.dtype} of shape {given.shape}"
+            f"{name}: expected class numbers of shape {others} for {x.shape} with classes on axis "
+            f"{axis}, got {given.dtype} of shape {given.shape}"
         )
     count = count_classes(name, x, given, x.shape[at], ignore_index)
     index = as_integers(x, given)
@@ -180,9 +180,11 @@ def kl_div(
     name = "kl_div"
     if reduction == "batchmean":
         if sample_weight is not None:
-            raise ValueError(f'{name}: sample_weight goes with reduction "mean", not "batchmean"')
+            raise ValueError(f'{name}: sample_weight works with reduction "mean", not "batchmean"')
         if not log_prediction.ndim or not len(log_prediction):
-            raise ValueError(f"{name}: the mean over no batch, shape {log_prediction.shape}")
+            raise ValueError(
+                f"{name}: no batch to take the mean over, shape {log_prediction.shape}"
+            )
         total = kl_div(log_prediction, target, log_target=log_target, reduction="sum")
         return total / len(log_prediction)
     x, beside = check_pair(name, log_prediction, target, reduction)

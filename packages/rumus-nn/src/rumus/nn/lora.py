@@ -131,7 +131,7 @@ class Lora:
         already merged.
         """
         if self.is_merged:
-            raise ValueError("the adapters are merged already; unmerge() takes them out again")
+            raise ValueError("the adapters are already merged; call unmerge() first")
         merged: list[tuple[FrozenLinear, Linear]] = []
         with no_grad():
             for module in self.model.modules():
@@ -214,11 +214,11 @@ def check_model(model: Module) -> dict[str, Linear]:
         raise ValueError("lora: the model is itself a Linear; put it into a Sequential")
     modules = dict(model.named_modules())
     if any(isinstance(module, FrozenLinear) for module in modules.values()):
-        raise ValueError("lora: the model has adapters, or frozen layers, already")
+        raise ValueError("lora: the model already has adapters or frozen layers")
     for name, parameter in model.named_parameters():
         if parameter.owner is not None:
             raise OwnershipError(
-                f"lora: {name} is owned by {parameter.owner}, which would go on training it; make "
+                f"lora: {name} is owned by {parameter.owner}, which would keep training it; make "
                 "the optimizer afterwards"
             )
     return {path: module for path, module in modules.items() if isinstance(module, Linear)}
@@ -263,7 +263,7 @@ def _targets(linears: Mapping[str, Linear], targets: str | Iterable[str] | None)
             near = get_close_matches(pattern, linears, _SHOWN, 0.3) or list(linears)[:_SHOWN]
             there = ", ".join(near) or "none at all"
             raise ValueError(
-                f"lora: no linear layer fits the target {pattern!r}; there are {there}"
+                f"lora: no linear layer matches the target {pattern!r}; there are {there}"
             )
         found.update(dict.fromkeys(fitting))
     if not found:

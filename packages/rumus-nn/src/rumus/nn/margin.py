@@ -232,7 +232,7 @@ def multi_margin_loss(
     given = targets if isinstance(targets, Tensor) else np.asarray(targets)
     if x.ndim != 2 or not x.shape[1] or given.shape != x.shape[:1] or given.dtype.kind not in "iu":
         raise ValueError(
-            f"{name}: logits (batch, classes) and class numbers (batch,) are needed, not {x.shape} "
+            f"{name}: expected logits (batch, classes) and class numbers (batch,), got {x.shape} "
             f"and {given.dtype} of shape {given.shape}"
         )
     if reduction == "mean" and not len(x):

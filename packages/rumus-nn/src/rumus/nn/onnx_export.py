@@ -84,7 +84,7 @@ def _names(given: Sequence[str] | None, count: int) -> list[str]:
         raise ValueError("export_onnx: give an example of each input")
     names = list(given or ([f"input_{i}" for i in range(count)] if count > 1 else ["input"]))
     if len(names) != count or len(set(names)) != count:
-        raise ValueError(f"export_onnx: {count} different names are needed, not {names}")
+        raise ValueError(f"export_onnx: expected {count} different names, got {names}")
     return names
 
 

@@ -296,7 +296,7 @@ class _GlobalPool(Module):
         """Pool (batch, channels, *lengths) to (batch, channels)."""
         if x.ndim < 3 or not all(x.shape[2:]):
             raise ValueError(
-                f"{type(self).__name__}: (batch, channels, *lengths) is needed, not {x.shape}"
+                f"{type(self).__name__}: expected (batch, channels, *lengths), got {x.shape}"
             )
         return type(self).take(x, tuple(range(2, x.ndim)), self.keepdims)
 

@@ -98,7 +98,7 @@ class _Recurrent(Module, Generic[S]):
         name = type(self).__name__
         if x.ndim not in (2, 3) or x.shape[-1] != self.inputs:
             raise ValueError(
-                f"{name}: (batch, length, {self.inputs}) or (length, {self.inputs}) is needed, not "
+                f"{name}: expected (batch, length, {self.inputs}) or (length, {self.inputs}), got "
                 f"{x.shape}"
             )
         if x.shape[-2] == 0:

@@ -55,8 +55,8 @@ class RotaryEmbedding(Module):
         """
         if x.ndim < 2 or x.shape[-1] != self.size:
             raise ValueError(
-                f"RotaryEmbedding of size {self.size}: (..., positions, {self.size}) is needed, "
-                f"not {x.shape}"
+                f"RotaryEmbedding of size {self.size}: expected (..., positions, {self.size}), "
+                f"got {x.shape}"
             )
         cos, sin = self._cos_sin(x, start)
         half = self.size // 2

@@ -67,7 +67,9 @@ class OwnState:
         for name, array in given.items():
             first = self.aliases.get(name, name)
             if first in arrays and not same_bits(arrays[first], array):
-                differences.append(f"{name}: is tied to another name here, and differs from it")
+                differences.append(
+                    f"{name}: is tied to another name here, but saved with other values"
+                )
             arrays.setdefault(first, array)
         return arrays, differences
 
@@ -76,7 +78,7 @@ def _differences(name: str, array: NDArray[Any], own: Tensor) -> Iterable[str]:
     pairs = (("shape", array.shape, own.shape), ("dtype", array.dtype, own.dtype))
     for what, found, wanted in pairs:
         if found != wanted:
-            yield f"{name}: {what} {found} was saved, {wanted} is needed"
+            yield f"{name}: saved {what} {found}, expected {wanted}"
 
 
 def same_bits(a: NDArray[Any], b: NDArray[Any]) -> bool:

@@ -18,7 +18,7 @@ def of_batch(layer: str, x: Tensor, axes: int, function: Callable[[Tensor], Tens
         return function(x.unsqueeze(0)).squeeze(0)
     if x.ndim != axes + 2:
         raise ValueError(
-            f"{layer}: (batch, channels, {_NAMES[axes]}) is needed, or one example without the "
-            f"batch, not {x.shape}"
+            f"{layer}: expected (batch, channels, {_NAMES[axes]}), or one example without the "
+            f"batch, got {x.shape}"
         )
     return function(x)

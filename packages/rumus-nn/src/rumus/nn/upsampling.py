@@ -70,9 +70,7 @@ class PixelShuffle(Module):
         """
         r = self.factor
         if x.ndim < 3 or x.shape[-3] % (r * r):
-            raise ValueError(
-                f"PixelShuffle: channels that {r * r} divides are needed, not {x.shape}"
-            )
+            raise ValueError(f"PixelShuffle: expected channels that {r * r} divides, got {x.shape}")
         *lead, channels, height, width = x.shape
         apart = x.reshape(*lead, channels // (r * r), r, r, height, width)
         at = len(lead)
@@ -101,7 +99,7 @@ class PixelUnshuffle(Module):
         """
         r = self.factor
         if x.ndim < 3 or x.shape[-1] % r or x.shape[-2] % r:
-            raise ValueError(f"PixelUnshuffle: sizes that {r} divides are needed, not {x.shape}")
+            raise ValueError(f"PixelUnshuffle: expected sizes that {r} divides, got {x.shape}")
         *lead, channels, height, width = x.shape
         apart = x.reshape(*lead, channels, height // r, r, width // r, r)
         at = len(lead)

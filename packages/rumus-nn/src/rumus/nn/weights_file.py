@@ -158,7 +158,7 @@ def _sharded(index: Path) -> dict[str, _Entry]:
     for shard in shards:
         if not (index.parent / shard).is_file():
             count = sum(file == shard for file in places.values())
-            raise WeightsFileError(f"{index} names {shard} for {count} tensors; it is not there")
+            raise WeightsFileError(f"{index} names {shard} for {count} tensors, but does not exist")
         for name, entry in _entries(index.parent / shard).items():
             if name in found:
                 raise WeightsFileError(f"{name!r} is in {found[name].path.name} and in {shard}")
@@ -229,7 +229,7 @@ def _of_another_kind(path: Path) -> str:
         if not file.read(4).startswith((b"PK", b"\x80")):
             return ""
     return (
-        ". It looks like a pickle, which runs code when it is read; where it comes from, write "
+        ". It looks like a pickle, and loading one runs code; where it was made, save it with "
         "safetensors.torch.save_file(model.state_dict(), path)"
     )
 
@@ -250,5 +250,5 @@ def _parse(text: bytes) -> Any:
 def _regular(path: Path) -> Path:
     """Return `path` if it is a file; reading a pipe would block. OSError otherwise."""
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(errno.EINVAL, "no regular file", str(path))
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     return path

@@ -83,7 +83,7 @@ class Crop:
         if rows < 0 or columns < 0:
             raise ValueError(
                 f"an image of {image.shape[:2]}, padded by {self.padding}, is smaller than the "
-                f"part of {(height, width)} that is cut from it"
+                f"crop of {(height, width)}"
             )
         if self.centre:
             top, left = rows // 2, columns // 2

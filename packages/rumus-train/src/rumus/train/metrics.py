@@ -230,7 +230,7 @@ def _check_same(found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
 def _scored(scores: Given, targets: Given) -> tuple[Floats, Floats]:
     values, truth = _paired(scores, targets)
     if values.ndim != 1 or not np.isin(truth, (0, 1)).all():
-        raise ValueError(f"scores must be (samples,), targets 0 or 1; scores are {values.shape}")
+        raise ValueError(f"scores must be (samples,) and targets 0 or 1; scores are {values.shape}")
     return values, truth
 
 
@@ -243,7 +243,7 @@ def _doubles(predictions: Given, targets: Given) -> tuple[Floats, Floats]:
 def _paired(predictions: Given, targets: Given) -> tuple[Floats, Floats]:
     found, wanted = _doubles(predictions, targets)
     if np.isnan(found).any() or np.isnan(wanted).any():
-        raise ValueError("predictions and targets must be numbers, and some are NaN")
+        raise ValueError("predictions and targets must be numbers, but some are NaN")
     return found, wanted
 
 

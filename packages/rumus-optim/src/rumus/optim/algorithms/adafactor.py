@@ -32,12 +32,12 @@ _FACTORED: Final = UpdateRule(
     Signature.of(rules.adafactor_factored, _AVERAGES).scalars,
     _AVERAGES,
 )
-_SMALL: Final = (*_AVERAGES, "total")  # scratch of a size that does not grow with the elements
+_SMALL: Final = (*_AVERAGES, "total")  # scratch that is smaller than the tensor
 _NO_STATE: Final = RuleState((), frozenset(), frozenset())  # R and C, with their own shapes
 
 
 class Adafactor(FusedOptimizer[M_co]):
-    """Adam's scaling from means of rows and columns only: the state is far smaller than parameters.
+    """Adam's scaling from row and column means only; the state is far smaller than the parameters.
 
     r = r + w (mean of g^2 in each row - r);  c likewise in each column;  w = t^beta2_decay;
     v = r c / max(mean(r), eps1);  u = g / sqrt(max(v, eps1^2));
@@ -120,7 +120,7 @@ class Adafactor(FusedOptimizer[M_co]):
         Of the state it counts, only averages of rows and columns, or of the elements of one-axis
         tensors, are kept between steps.
 
-        parameters: to own; see `Optimizer`.
+        parameters: as for the constructor.
         options: see `FusedOptimizer`.
         """
         probes = [Parameter([[0.0]], name="matrix"), Parameter([0.0], name="vector")]
@@ -206,7 +206,7 @@ class Adafactor(FusedOptimizer[M_co]):
     def _compute_given(self, gradients: Mapping[int, Array]) -> None:
         """Sum the squares of gradients over rows and columns.
 
-        Computations that depend on the step number come later, when it is known.
+        Whatever depends on the step number is computed later, when it is known.
         """
         for number in gradients.keys() & self._squares.keys():
             section, square = self._squares[number]
@@ -265,7 +265,7 @@ def _as_blocks(parameter: Parameter) -> tuple[int, int, int]:
 
 
 def _parts(group: ParameterGroup) -> list[ParameterGroup]:
-    """The factored tensors one by one, and the rest together, in order of their first ones."""
+    """Each factored tensor as its own group, and the rest as one, in order of first appearance."""
     parts: dict[ParamId | None, list[tuple[str, Parameter]]] = {}
     for name, p in group.named:
         parts.setdefault(p.id if _is_factored(p) else None, []).append((name, p))
@@ -286,9 +286,9 @@ def _arenas(parameters: Claimable[Any]) -> Iterator[tuple[DType, list[Parameter]
 
 
 def _beside(first: Parameter, elements: int, probe: Segment, others: Collection[str]) -> int:
-    """The elements of averages and of what is written before each step, for an arena of so many.
+    """The elements of averages and scratch of an arena with `elements` elements.
 
-    probe: a segment of the same kind. others: what does not count of what is written.
+    probe: a segment of the same kind. others: scratch that does not count here.
     """
     small = {*_SMALL, *others}
     axes = [len(array.shape) for name, array in probe.scratch.items() if name not in small]

@@ -58,14 +58,14 @@ class AdamW(FusedOptimizer[M_co]):
     lr: as in `Adam`.
     betas: as in `Adam`.
     eps: as in `Adam`.
-    weight_decay: at least 0, each step first multiplies p by 1 - lr weight_decay. The rest is as in
-        `Adam`.
+    weight_decay: at least 0; each step first multiplies p by 1 - lr weight_decay.
     decay: "all", as in PyTorch, or "matrices": only parameters with 2 or more axes decay, in
-        separate groups; a group with its own weight_decay keeps it. The formula is in
-        `rumus.optim.rules.adamw`. Loshchilov, Hutter: arXiv:1711.05101; the default decay is
-        PyTorch's.
+        separate groups; a group with its own weight_decay keeps it.
     amsgrad: as in `Adam`.
     options: see `FusedOptimizer`.
+
+    The formula is in `rumus.optim.rules.adamw`. Loshchilov, Hutter: arXiv:1711.05101; the default
+    decay is PyTorch's.
 
     >>> from rumus.optim import AdamW
     >>> from rumus.tensor import Parameter

@@ -89,7 +89,7 @@ def _rising(alpha: Hyper, steps: int) -> Callable[[int], float]:
 def _slowing(first: float, last: float, steps: int) -> Callable[[int], float]:
     """From beta1 to beta3 with a linearly rising half-life: the paper, section 3."""
     if not 0 < first <= last < 1:
-        raise ValueError(f"t_beta3: 0 < beta1 <= beta3 < 1 is needed, not {first} and {last}")
+        raise ValueError(f"t_beta3 needs 0 < beta1 <= beta3 < 1, not {first} and {last}")
     start, end = 1 / math.log(first), 1 / math.log(last)
 
     def beta3(t: int) -> float:

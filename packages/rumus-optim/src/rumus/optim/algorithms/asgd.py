@@ -22,7 +22,7 @@ class ASGD(AveragingOptimizer[M_co]):
 
     parameters: to own; see `Optimizer`.
     lr: at least 0.
-    lambd: at least 0, an extra decay, also of lr.
+    lambd: at least 0, an extra decay of p and of lr.
     alpha: at least 0, how fast lr falls.
     t0: at least 0.
     weight_decay: at least 0, weight_decay p is added to the gradient.

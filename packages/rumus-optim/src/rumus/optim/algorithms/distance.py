@@ -16,7 +16,7 @@ _UNLIMITED: Final = 1e30  # d never grows by more
 
 
 class DistanceOptimizer(FusedOptimizer[M_co]):
-    """A `FusedOptimizer` whose learning rate is multiplied by an estimate `d` of its rule."""
+    """A `FusedOptimizer` whose rule multiplies the learning rate by its own estimate `d`."""
 
     packs_state = True
 
@@ -33,7 +33,7 @@ class DistanceOptimizer(FusedOptimizer[M_co]):
     ) -> None:
         if options.get("cautious_weight_decay"):
             raise TypeError(
-                f"{type(self).__name__}: cautious_weight_decay decays by lr weight_decay, and the "
+                f"{type(self).__name__}: cautious_weight_decay decays by lr weight_decay, but the "
                 "learning rate is d lr here; leave it out"
             )
         if not 0 < d0 < math.inf:

@@ -1,7 +1,7 @@
-"""Bases in which symmetric matrices are nearly diagonal, kept so by matrix products.
+"""Bases in which symmetric matrices are nearly diagonal, refreshed by matrix products.
 
-Matrices of one shape are one array, [count, n, n]; the number of kernels does not depend on how
-many there are.
+Matrices of one shape are one array, [count, n, n], so the number of kernels does not depend on
+their count.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _OWN, _OTHER, _I, _J = (Expr.array(name) for name in ("own", "other", "i", "j"))
 _DIVIDE = Kernel("scale", {"out": _X / where(_LARGEST <= 0, 1.0, _LARGEST)}, ("x", "largest"))
 _MULTIPLY = Kernel("multiply", {"out": _X * _Y}, ("x", "y"))
 _ADD = Kernel("add", {"out": _X + _Y}, ("x", "y"))
-# A reflection leaves alone what comes before element `at`, and turns the rest to that element.
+# A reflection leaves the elements before `at` unchanged, and rotates the rest onto element `at`.
 _AT, _TOTAL, _HEAD = Expr.scalar("at"), Expr.array("total"), Expr.array("head")
 _SQUARES = Kernel("squares", {"out": where(_J < _AT, 0.0, _X * _X)}, ("x", "j"))
 
@@ -28,17 +28,17 @@ def _vector() -> Kernel:
     norm = sqrt(_TOTAL)
     head = where(_HEAD < 0, _HEAD - norm, _HEAD + norm)
     u = where(_J < _AT, 0.0, where(_AT < _J, _X, head))
-    size = sqrt(norm * (norm + abs(_HEAD)))  # that of u, over the root of 2
+    size = sqrt(norm * (norm + abs(_HEAD)))  # the norm of u, divided by sqrt(2)
     return Kernel(
         "reflection", {"out": where(size <= 0, 0.0, u / size)}, ("x", "j", "total", "head")
     )
 
 
 _VECTOR: Final = _vector()
-_REST = Kernel(  # the identity and x
+_REST = Kernel(  # the identity plus x
     "rest", {"out": where(_I < _J, 0.0, where(_J < _I, 0.0, 1.0)) + _X}, ("x", "i", "j")
 )
-# Whether `other` comes before `own`: larger, or as large and earlier.
+# Whether `other` sorts before `own`: it is larger, or equal and earlier.
 _BEFORE = Kernel(
     "before",
     {"out": where(_OWN < _OTHER, 1.0, where(_OTHER < _OWN, 0.0, where(_J < _I, 1.0, 0.0)))},
@@ -50,8 +50,8 @@ _EQUAL = Kernel("equal", {"out": where(_OWN < _J, 0.0, where(_J < _OWN, 0.0, 1.0
 def eigenvectors(backend: Backend, matrices: Array, out: Array) -> None:
     """Write the eigenvectors of symmetric matrices as columns, those of the largest values first.
 
-    matrices: [count, n, n]. out: of the same shape. LAPACK on the host does it, in float64, so a
-    device is waited for. What is not finite has no eigenvectors; axes stand for them.
+    matrices: [count, n, n]. out: of the same shape. LAPACK computes them on the host, in float64,
+    which waits for the device. A non-finite matrix gets the identity.
     """
     host = backend.download(matrices).astype(np.float64)
     found = np.empty(host.shape, out.dtype)
@@ -64,11 +64,11 @@ def eigenvectors(backend: Backend, matrices: Array, out: Array) -> None:
 
 
 def turn(backend: Backend, matrices: Array, basis: Array, out: Array) -> None:
-    """Write an orthonormal basis nearer to the eigenvectors: one power iteration, and QR.
+    """Write an orthonormal basis closer to the eigenvectors: one power iteration, then QR.
 
-    matrices: [count, n, n], symmetric, with no eigenvalue below 0. basis: of their shape, its
-    columns near to the eigenvectors. out: of their shape; column j belongs to column j of `basis`,
-    but columns are made orthogonal in the order of their eigenvalues as they seem, the largest
+    matrices: [count, n, n], symmetric, without negative eigenvalues. basis: of the same shape, with
+    columns close to the eigenvectors. out: of the same shape; column j corresponds to column j of
+    `basis`, but columns are orthogonalized in the order of their estimated eigenvalues, the largest
     first.
 
     Vyas et al.: arXiv:2409.11321, algorithm 4, with the order from the authors' code.
@@ -76,10 +76,10 @@ def turn(backend: Backend, matrices: Array, basis: Array, out: Array) -> None:
     count, n, _ = matrices.shape
     dtype = np.dtype(matrices.dtype)
     largest = backend.allocate((count,), dtype)
-    backend.reduce("max", matrices, (1, 2), largest)  # on the diagonal, as no value is below 0
+    backend.reduce("max", matrices, (1, 2), largest)  # a diagonal element, as none is negative
     scaled = _elementwise(backend, _DIVIDE, (matrices, largest.reshape((count, 1, 1))), matrices)
     vectors = _contiguous(backend, basis.transpose((0, 2, 1)))
-    images = _product(backend, vectors, scaled)  # a row for each vector
+    images = _product(backend, vectors, scaled)  # one row per vector
     products = _elementwise(backend, _MULTIPLY, (images, vectors), images)
     values = backend.allocate((count, n), dtype)
     backend.reduce("sum", products, (2,), values)
@@ -92,9 +92,9 @@ def turn(backend: Backend, matrices: Array, basis: Array, out: Array) -> None:
 
 
 def _order(backend: Backend, values: Array) -> Array:
-    """The permutation that brings values into falling order, as matrices: [i, r] is 1 for i at r.
+    """The matrices of the permutations that sort values, largest first: [i, r] is 1 if i goes to r.
 
-    A product with it is exact.
+    A product with one is exact.
     """
     count, n = values.shape
     dtype = np.dtype(values.dtype)
@@ -113,16 +113,16 @@ def _order(backend: Backend, values: Array) -> Array:
 
 
 def reflected_rows(backend: Backend, rows: Array, out: Array) -> None:
-    """Write orthonormal rows of which the first r span what the first r of `rows` do, for each r.
+    """Write orthonormal rows: for each r, the first r span the same space as the first r of `rows`.
 
-    rows: [count, n, n], contiguous, float32 or float64; written over. out: of the same shape: the
-    transposed Q of a QR decomposition of the transposed matrices, but for signs. Householder's
-    reflections in halves: each half is turned by the reflections of the one before it in three
-    products, so that most of the work is products, and there are some twenty small kernels a row.
-    What is written is orthonormal whatever `rows` is.
+    rows: [count, n, n], contiguous, float32 or float64; overwritten. out: of the same shape: the
+    transposed Q of a QR decomposition of the transposed matrices, up to signs. Householder
+    reflections, computed recursively in halves: the reflections of the first half are applied to
+    the second in three products, so that most of the work is matrix products, with some twenty
+    small kernels per row. The result is orthonormal whatever `rows` is.
 
-    The form I + V^T S V of many reflections, with a triangle S, is that of Schreiber, Van Loan
-    (1989), and the halves are those of Elmroth, Gustavson (2000).
+    The form I + V^T S V of many reflections, with a triangular S, is from Schreiber, Van Loan
+    (1989), and the recursion from Elmroth, Gustavson (2000).
     """
     n = rows.shape[1]
     dtype = np.dtype(rows.dtype)
@@ -140,9 +140,9 @@ def reflected_rows(backend: Backend, rows: Array, out: Array) -> None:
 def _reflections(
     backend: Backend, rows: Array, vectors: Array, index: Array, one: Array, start: int, stop: int
 ) -> Array:
-    """Write the vectors of the reflections for some rows, and return their triangle S.
+    """Write the vectors of the reflections for some rows, and return their triangular S.
 
-    one: that of one reflection.
+    one: the S of a single reflection.
     """
     if stop - start == 1:
         _reflect(backend, rows, vectors, index, start)
@@ -166,7 +166,7 @@ def _reflections(
 
 
 def _reflect(backend: Backend, rows: Array, vectors: Array, index: Array, at: int) -> None:
-    """Write the vector v whose I - v v^T turns what a row has from `at` on to element `at`."""
+    """Write the v for which I - v v^T maps a row's elements from `at` on to element `at`."""
     count, dtype = rows.shape[0], np.dtype(rows.dtype)
     row = rows[:, at : at + 1]
     squares = backend.allocate(row.shape, dtype)

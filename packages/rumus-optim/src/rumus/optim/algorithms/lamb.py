@@ -22,14 +22,13 @@ class LAMB(FusedOptimizer[M_co]):
     betas: each in [0, 1).
     eps: at least 0.
     weight_decay: at least 0.
-    adapt: 0 sets r = 1, as is usual for biases and norms:
+    adapt: 1, or 0 for r = 1, as is usual for biases and norms: pass
+        [ParameterGroup(matrices), ParameterGroup(others, adapt=0, weight_decay=0)].
     options: see `FusedOptimizer`.
 
     The defaults are the paper's. ValueError for a value out of range. A step is the same few
     kernels for any number of tensors. In addition to the state it keeps one array as large as the
     largest group, for the measurement.
-
-        [ParameterGroup(matrices), ParameterGroup(others, adapt=0, weight_decay=0)]
 
     `rumus.optim.rules.lamb`. You et al.: arXiv:1904.00962.
 

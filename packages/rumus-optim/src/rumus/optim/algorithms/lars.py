@@ -22,13 +22,13 @@ class LARS(FusedOptimizer[M_co]):
     momentum: at least 0.
     weight_decay: at least 0.
     trust_coefficient: at least 0, a tensor's step relative to its norm, divided by lr.
-    adapt: 0 sets r = 1, as is usual for biases and norms, with their own lr:
-    options: see `FusedOptimizer`. trust_coefficient, momentum and weight_decay are those of the
-        paper's experiments; its lr depends on the batch, and 1 is rumus's.
+    adapt: 1, or 0 for r = 1, as is usual for biases and norms, with their own lr: pass
+        [ParameterGroup(matrices), ParameterGroup(others, adapt=0, weight_decay=0, lr=0.1)].
+    options: see `FusedOptimizer`.
 
-    ValueError for a value out of range. A step is the same few kernels for any number of tensors.
-
-        [ParameterGroup(matrices), ParameterGroup(others, adapt=0, weight_decay=0, lr=0.1)]
+    The defaults of trust_coefficient, momentum and weight_decay are those of the paper's
+    experiments; its lr depends on the batch, and 1 is rumus's. ValueError for a value out of range.
+    A step is the same few kernels for any number of tensors.
 
     `rumus.optim.rules.lars`. You, Gitman, Ginsburg: arXiv:1708.03888.
 

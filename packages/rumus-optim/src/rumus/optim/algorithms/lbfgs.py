@@ -104,12 +104,11 @@ class LBFGS(ClosureOptimizer[M_co]):
         "skip"; see `FusedOptimizer`. Later in the search, such a point only means that the step was
         too long.
 
-    The defaults and the iterates are those of PyTorch with `strong_wolfe`. ValueError for a value
-    out of range, TypeError for options of groups or several dtypes.
+    The defaults and the iterates are those of PyTorch with `strong_wolfe`.
 
     All parameters have one dtype and are on one backend; groups have no options of their own. The
-    host decides, so on a GPU each evaluation is read once, and each direction twice.
-    ValueError for a value out of range, TypeError for options of groups or several dtypes.
+    host decides, so on a GPU each evaluation is read once, and each direction twice. ValueError for
+    a value out of range, TypeError for options of groups or several dtypes.
 
     Nocedal, Wright: Numerical Optimization (2006), algorithms 7.4, 3.5 and 3.6.
     """
@@ -155,7 +154,9 @@ class LBFGS(ClosureOptimizer[M_co]):
     def _check_groups(self) -> None:
         for group in self.groups:
             if group.hyper or group.optional or group.lr_scale != 1:
-                raise TypeError(f"LBFGS steps all parameters as one vector: {group} has options")
+                raise TypeError(
+                    f"LBFGS steps all parameters as one vector, but {group} has its own options"
+                )
         if len(dtypes := {str(p.dtype) for p in self.parameters}) > 1:
             raise TypeError(f"LBFGS takes parameters of one dtype, not {', '.join(sorted(dtypes))}")
 
@@ -172,13 +173,10 @@ class LBFGS(ClosureOptimizer[M_co]):
     def step_with(self, evaluate: Evaluate) -> Tensor:
         """Do up to `max_iter` iterations; see `ClosureOptimizer`.
 
-        NonFiniteGradientError, with the names, for a loss or gradient that is not finite where the
-        step begins; BackendMismatchError if only a part of the parameters was moved.
+        evaluate: returns the loss at the current parameters, and a store, which is drained.
 
-        evaluate: returns the loss where the parameters are now, and a store that is drained.
-
-        NonFiniteGradientError, with the names, for a loss or gradient that is not finite where the
-        step begins; BackendMismatchError if only a part of the parameters was moved.
+        NonFiniteGradientError, with the names, for a non-finite loss or gradient at the start of
+        the step; BackendMismatchError if only some of the parameters were moved.
         """
         v = self._ready()
         lr = at_step("lr", self.hyper["lr"], self.steps + 1)
@@ -304,8 +302,8 @@ class LBFGS(ClosureOptimizer[M_co]):
         if self.nonfinite == "raise":
             what = f"the gradients of {', '.join(map(repr, names))}" if names else "the loss"
             raise NonFiniteGradientError(
-                f"{what} hold{'' if names else 's'} NaN or infinity where the step begins, and "
-                'nothing was updated; nonfinite="skip" would leave such a step out'
+                f"{what} hold{'' if names else 's'} NaN or infinity at the start of the step, and "
+                'nothing was updated; nonfinite="skip" would skip such a step'
             )
         with Uninterrupted():
             self.skipped += 1
@@ -349,8 +347,8 @@ class LBFGS(ClosureOptimizer[M_co]):
     def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
         """Move parameters and their stored steps to another backend.
 
-        parameters: to own; see `Optimizer`.
-        backend: where they are, or are to be.
+        parameters: those to move.
+        backend: their new backend.
         """
         before = host_state(self.segments)
         places = {p.id: backend for p in parameters}
@@ -382,11 +380,9 @@ class LBFGS(ClosureOptimizer[M_co]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state; see `FusedOptimizer.load_state_dict`.
 
-        BackendMismatchError if only a part of the parameters was moved.
-
         state: what `state_dict()` returned.
 
-        BackendMismatchError if only a part of the parameters was moved.
+        BackendMismatchError if only some of the parameters were moved.
         """
         v = self._ready()
         check_unique(self.named_parameters())

@@ -12,7 +12,7 @@ from rumus.optim.options.options import Options
 
 
 class MARS(FusedOptimizer[M_co]):
-    """AdamW with gradients whose variance is reduced with the previous ones.
+    """AdamW with gradients whose variance is reduced by means of the previous ones.
 
     c = g + gamma beta1 / (1 - beta1) (g - g_before), scaled to norm 1 in each tensor if above;
     then AdamW with c in place of g
@@ -23,11 +23,11 @@ class MARS(FusedOptimizer[M_co]):
     gamma: the weight of the difference.
     eps: at least 0.
     weight_decay: at least 0, decoupled.
-    options: see `FusedOptimizer`. All parameters are stepped like this; to use AdamW for vectors,
-        as the authors do, add another optimizer.
+    options: see `FusedOptimizer`.
 
-    The defaults are those of the authors' code for AdamW. A step measures all tensors at once, with
-    an array that `memory()` counts as state. ValueError for a value out of range.
+    All parameters are stepped like this; to use AdamW for vectors, as the authors do, add another
+    optimizer. The defaults are those of the authors' code for AdamW. A step measures all tensors at
+    once, with an array that `memory()` counts as state. ValueError for a value out of range.
 
     `rumus.optim.rules.mars`. Yuan et al.: arXiv:2411.10438.
     """

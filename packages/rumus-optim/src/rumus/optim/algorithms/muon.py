@@ -37,7 +37,7 @@ _ADAMW_STATE: Final = RuleState.of(UpdateRule(rules.adamw, _ADAMW.state, _ADAMW.
 class _Stack:
     """Consecutive tensors of one shape and one factor in an arena.
 
-    start: in elements. parts: the matrices that each consists of, of this shape.
+    start: in elements. parts: the number of matrices in each tensor; shape: of one matrix.
     """
 
     start: int
@@ -183,8 +183,8 @@ class Muon(FusedOptimizer[M_co]):
         for name in ("momentum", "weight_decay") if self._variant.couples_decay else ("momentum",):
             if callable(names.get(name)):
                 raise TypeError(
-                    f"Muon: {name} must be a number: a GPU decides by itself whether a step "
-                    "counts, and the directions are computed before"
+                    f"Muon: {name} must be a number, not a schedule: a GPU decides on its own "
+                    "whether a step counts, and the directions are computed before that"
                 )
 
     def torch_options(self, values: Mapping[str, float]) -> Mapping[str, Any]:
@@ -220,7 +220,7 @@ class Muon(FusedOptimizer[M_co]):
         Muon keeps b and o between steps; AdamW keeps two averages. Temporary memory of the
         orthogonalization is not counted.
 
-        parameters: to own; see `Optimizer`.
+        parameters: as for the constructor.
         options: see `FusedOptimizer`.
         """
         probes = [Parameter([[0.0]], name="matrix"), Parameter(0.0, name="other")]
@@ -337,8 +337,8 @@ def _numbers_of_parts(parameters: Claimable[Any], parts: Mapping[str, int]) -> d
                 continue
             if p.ndim < 2 or number < 1 or p.shape[0] % number:
                 raise ValueError(
-                    f"parts: parameter {name!r} of shape {p.shape} cannot consist of {number} "
-                    "matrices, one below the other"
+                    f"parts: parameter {name!r} of shape {p.shape} cannot be split into {number} "
+                    "matrices along its first axis"
                 )
             found[p.id] = number
     return found

@@ -10,12 +10,12 @@ from rumus.optim.engine.porting import Coefficients
 from rumus.tensor import Backend, Expr, Kernel, sqrt
 from rumus.tensor.memory.backend import Array, Epilogue
 
-# Of the quintic iteration by Jordan et al.: steep at 0, so that small singular values grow fast.
+# The quintic iteration of Jordan et al., steep at 0, so that small singular values grow fast.
 COEFFICIENTS: Final = (3.4445, -4.7750, 2.0315)
 
-# Of Amsel et al., arXiv:2505.16932, listing 2: the best odd polynomials of degree 5 one after the
-# other, for singular values from 1e-3 to 1. All but the last are of x / 1.01, so that rounding
-# leads to no value above those that they are made for. From the 8th on they stay the same.
+# Amsel et al., arXiv:2505.16932, listing 2: the best sequence of odd polynomials of degree 5 for
+# singular values from 1e-3 to 1. All but the last are used as functions of x / 1.01, so that
+# rounding cannot push a value out of the range that they are made for. The 8th is repeated.
 _POLAR_EXPRESS: Final = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
     (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
@@ -36,7 +36,7 @@ _NORMALIZE = Kernel(
 _NORMALIZE_BESIDE = Kernel(
     "normalize", {"x": _X / (sqrt(_TOTAL) + Expr.scalar("eps"))}, ("x", "total")
 )
-# Done to a product before it is written.
+# Epilogues: applied to a product before it is written.
 _POLYNOMIAL = Kernel(
     "polynomial",
     {"square": Expr.scalar("b") * Expr.array("gram") + Expr.scalar("c") * _SQUARE},
@@ -67,13 +67,13 @@ def triples(coefficients: Coefficients, iterations: int) -> list[tuple[float, fl
         numbers = list(map(float, one)) if is_row else []
         if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
             raise ValueError(
-                f"coefficients: three finite numbers, or three for each iteration, not {one!r}"
+                f"coefficients must be three finite numbers, or three per iteration, not {one!r}"
             )
         found.append((numbers[0], numbers[1], numbers[2]))
     if len(found) != iterations:
         raise ValueError(
             f"coefficients: {len(found)} triples for {iterations} iterations; give one triple, or "
-            "iterations as many as there are"
+            f"iterations={len(found)}"
         )
     return found
 
@@ -81,8 +81,8 @@ def triples(coefficients: Coefficients, iterations: int) -> list[tuple[float, fl
 def _named(name: str, iterations: int) -> list[tuple[float, float, float]]:
     if name != "polar_express":
         raise ValueError(
-            'coefficients: three finite numbers, three for each iteration, or "polar_express", not '
-            f"{name!r}"
+            'coefficients must be three finite numbers, three per iteration, or "polar_express", '
+            f"not {name!r}"
         )
     found = []
     for a, b, c in _POLAR_EXPRESS[:-1]:
@@ -100,7 +100,7 @@ def orthogonalize(
     eps_beside: bool = False,
     factor: float = 1.0,
 ) -> Array:
-    """Return matrices like those in `x`, with singular values near 1.
+    """Return matrices with the singular vectors of those in `x`, and singular values near 1.
 
     x: (count, rows, columns), contiguous, float32 or float64; it is overwritten. Each matrix is
     divided by the larger of its Frobenius norm and eps, or by their sum with eps_beside; then,
@@ -109,9 +109,9 @@ def orthogonalize(
     and 1.2, which is close enough for Muon.
     factor: multiplies the result, folded into the last iteration.
 
-    All is computed and returned in the dtype of `x`, or in float16 where the backend rounds to that
-    what it multiplies: no entry of a matrix of norm 1 leaves its range. The paper has bfloat16. The
-    number of kernels does not depend on `count`.
+    Everything is computed and returned in the dtype of `x`, or in float16 if the backend rounds the
+    inputs of products to it: the entries of a matrix of norm 1 are within its range. The paper uses
+    bfloat16. The number of kernels does not depend on `count`.
     """
     each = triples(coefficients, iterations)
     count, rows, columns = x.shape

@@ -48,7 +48,7 @@ class SGD(FusedOptimizer[M_co]):
         nesterov: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        checked({"momentum": momentum, "dampening": dampening})  # including those that no rule sees
+        checked({"momentum": momentum, "dampening": dampening})  # the rule may not take either
         if nesterov and (momentum == 0 or dampening != 0):
             raise ValueError(
                 f"nesterov needs momentum > 0 and dampening 0, not {momentum} and {dampening}"

@@ -1,4 +1,4 @@
-"""SOAP, with AdamW for what is not a matrix."""
+"""SOAP, with AdamW for everything that is not a matrix."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from rumus.tensor.memory.updater import Section
 _ADAMW: Final = Signature.of(rules.adamw)
 _ADAMW_STATE: Final = RuleState.of(UpdateRule(rules.adamw, _ADAMW.state, _ADAMW.scalars))
 _GIVEN: Final = ("turned", "o")
-_BESIDE: Final = 4  # arrays as large as a factor: itself, its basis, and both of the next step
+_BESIDE: Final = 4  # arrays as large as a factor: it, its basis, and both for the next step
 
 Named: TypeAlias = tuple[str, Parameter]
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Matrices of one shape, one after the other in flat memory. start: in elements."""
+    """Consecutive matrices of one shape in flat memory. start: in elements."""
 
     start: int
     count: int
@@ -58,13 +58,13 @@ class _Run:
         return x
 
     def put(self, backend: Backend, x: Array, flat: Array) -> None:
-        """Write what `copied` returned to where it belongs."""
+        """Write matrices in the form of `copied` to their places."""
         backend.copy(x.reshape((self.count, self.rows * self.columns)), self.lies(flat))
 
 
 @dataclass(frozen=True, slots=True)
 class _Stack:
-    """Tensors of one shape: where they lie, and where their factors do, by the side."""
+    """The places of tensors of one shape, and of their factors, by side."""
 
     lies: _Run
     factors: Mapping[str, _Run]
@@ -72,10 +72,11 @@ class _Stack:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What is computed of a segment before each step.
+    """The computation for a segment before each step.
 
-    seen: kernel from the gradient to what is turned. scaled: from what is turned to its direction.
-    factors: for each side that has one, the kernel of its average with this step.
+    seen: the kernel that writes the gradient and its average, to be rotated into the basis. scaled:
+    the kernel that computes the direction from them. factors: by side, the kernels that update the
+    factors with this step's products.
     """
 
     section: Section
@@ -86,7 +87,7 @@ class _Plan:
 
 
 class SOAP(FusedOptimizer[M_co]):
-    """Adam in the eigenbasis of Shampoo's factors: along the directions in which gradients vary.
+    """Adam in the eigenbasis of Shampoo's factors, where gradient directions are separated.
 
     L = beta L + (1 - beta) g g^T;  R = beta R + (1 - beta) g^T g;  every precondition_frequency
     steps, one power iteration: Q_L = QR(L Q_L), Q_R = QR(R Q_R);
@@ -96,29 +97,29 @@ class SOAP(FusedOptimizer[M_co]):
     p = p (1 - lr weight_decay) - lr sqrt(1 - beta2^(t-1)) / (1 - beta1^(t-1))
     Q_L ((Q_L^T m Q_R) / (sqrt(v) + eps)) Q_R^T
 
-    That is for parameters with 2 axes or more, as (first, all other axes); what has fewer is
-    stepped by AdamW, in the same optimizer; `describe()` says who goes where. The first step only
-    finds the eigenvectors of g g^T and g^T g, and moves no matrix.
+    This applies to parameters with 2 or more axes, as (first, all other axes). All others are
+    stepped by AdamW, in the same optimizer; `describe()` shows the assignment. The first step only
+    computes the eigenvectors of g g^T and g^T g, and moves no matrix.
 
-    parameters: what it owns, see `Optimizer`.
+    parameters: to own; see `Optimizer`.
     lr: at least 0.
-    betas: how slowly the averages of g and g'^2 forget, each in [0, 1), numbers and no schedules.
-    shampoo_beta: how slowly L and R do, in [0, 1); None for that of g'^2.
-    eps: at least 0, outside of the root and not corrected as v is; a number.
+    betas: the decay rates of the averages of g and g'^2, each in [0, 1), numbers, not schedules.
+    shampoo_beta: the decay rate of L and R, in [0, 1); None for that of g'^2.
+    eps: at least 0, outside the root and not bias-corrected; a number, not a schedule.
     weight_decay: at least 0, decoupled.
-    precondition_frequency: after how many steps the basis is refreshed, 1 or more.
-    max_precondition_dim: how long a side may be that has a factor; where it is longer its Q is the
-        identity, and where both are, AdamW takes the matrix.
-    matrices: a pattern for the name, or a function of name and parameter, that chooses otherwise
-        what is not left to AdamW.
-    options: see `FusedOptimizer`; they are for matrices and all others alike. The averages are not
-        rounded to a smaller dtype: what that leaves lies along all directions, also those in which
-        gradients hardly vary, and is divided by how much they do.
+    precondition_frequency: the number of steps between refreshes of the basis, at least 1.
+    max_precondition_dim: the longest side that gets a factor. For a longer side, Q is the identity;
+        a matrix with two such sides is left to AdamW.
+    matrices: a pattern for the name, or a function of name and parameter, to choose differently;
+        the others are left to AdamW.
+    options: see `FusedOptimizer`; they apply to matrices and all others alike. A smaller state
+        dtype is refused: its rounding errors would lie along all directions, including those in
+        which gradients hardly vary, where SOAP divides by a small number.
 
     The defaults are those of the authors' code. On a GPU the first step waits for eigenvectors from
-    the host's LAPACK; later ones read nothing. Where steps may be left out, with nonfinite="skip"
-    or a loss scale, the host waits at each refresh to know how many were. All matrices of one
-    shape are multiplied together: the number of kernels grows with the number of shapes.
+    the host's LAPACK; later ones read nothing. If steps may be skipped, with nonfinite="skip" or a
+    loss scale, the host waits at each refresh to learn how many were. All matrices of one shape are
+    multiplied together: the number of kernels grows with the number of shapes.
 
     ValueError for a value out of range, and for chosen parameters with fewer than 2 axes; TypeError
     for a schedule of betas or eps, and for a state_dtype of fewer bits than float32.
@@ -154,8 +155,8 @@ class SOAP(FusedOptimizer[M_co]):
     ) -> None:
         if (state_dtype := options.get("state_dtype")) not in (None, "float32"):
             raise TypeError(
-                f"SOAP: state_dtype={state_dtype!r} leaves rounding in directions in which "
-                "gradients hardly vary, and SOAP divides by how much they do: leave it out"
+                f"SOAP: state_dtype={state_dtype!r} leaves rounding errors in directions in which "
+                "gradients hardly vary, where SOAP divides by a small number: leave it out"
             )
         self._every = _at_least_1("precondition_frequency", precondition_frequency)
         self._longest = _at_least_1("max_precondition_dim", max_precondition_dim)
@@ -179,12 +180,12 @@ class SOAP(FusedOptimizer[M_co]):
         for name in ("beta1", "beta2", "eps"):
             if callable(names.get(name)):
                 raise TypeError(
-                    f"SOAP: {name} must be a number: a GPU decides by itself whether a step "
-                    "counts, and the directions are computed before"
+                    f"SOAP: {name} must be a number, not a schedule: a GPU decides on its own "
+                    "whether a step counts, and the directions are computed before that"
                 )
 
     def describe(self) -> str:
-        """Return a table: which groups are stepped by SOAP and which by AdamW, and with what."""
+        """Return a table of the groups stepped by SOAP and by AdamW, with their hyperparameters."""
 
         def used(group: ParameterGroup) -> tuple[str, frozenset[str]]:
             return ("SOAP" if self._is_matrices(group) else "AdamW"), _ADAMW.scalars
@@ -195,11 +196,10 @@ class SOAP(FusedOptimizer[M_co]):
     def planned_memory(cls, parameters: Claimable[Any], *args: Any, **options: Any) -> Memory:
         """Return what `memory()` would be; see `FusedOptimizer.planned_memory`.
 
-        SOAP keeps two averages, the factors and their bases, and from one step to the next as much
-        as these bases, factors and averages again; AdamW keeps two averages. What the products need
-        while they run is not counted.
+        SOAP keeps two averages, the factors and their bases, and scratch of the same size again;
+        AdamW keeps two averages. Temporary memory of the products is not counted.
 
-        parameters: what it owns, see `Optimizer`.
+        parameters: as for the constructor.
         options: see `FusedOptimizer`.
         """
         probes = [Parameter([[0.0]], name="matrix"), Parameter(0.0, name="other")]
@@ -253,7 +253,7 @@ class SOAP(FusedOptimizer[M_co]):
         return found
 
     def _add_factors(self, segment: Segment, sides: str) -> None:
-        """Keep the factors of these sides and their bases, and what a step computes of them."""
+        """Add the factors of these sides and their bases to the state, and scratch for the next."""
         arena, backend = segment.arena, segment.arena.backend
         dtype = computed_in(arena.dtype)
         for name in _GIVEN:
@@ -272,7 +272,7 @@ class SOAP(FusedOptimizer[M_co]):
         return beta * factor + (1 - beta) * outer
 
     def _keep(self, side: str) -> Kernel:
-        """What becomes of a factor and its basis if the step is applied."""
+        """The kernel that updates a factor and its basis if the step is applied."""
         is_due = (Expr.scalar("t") - 1) % Expr.scalar("precondition_frequency") <= 0
         q, new = Expr.array(f"Q_{side}"), Expr.array(f"next_Q_{side}")
         outputs = {side: self._averaged(side), f"Q_{side}": where(is_due, new, q)}
@@ -317,7 +317,7 @@ class SOAP(FusedOptimizer[M_co]):
             before = self._applied_before(segment, self._is_due)
             hyper: dict[str, Any] = {**segment.group.over(self.hyper), **self._own_scalars(segment)}
             for stage in self.stages:
-                hyper |= stage.scalars(number, 1)  # the same at every step, if a gradient needs it
+                hyper |= stage.scalars(number, 1)  # constant over steps, if the gradient needs it
             gradient = gradients[number]
             plan.section.run(plan.seen, gradient, plan.seen.bind(hyper))
             backend, scratch = plan.section.backend, segment.scratch
@@ -336,13 +336,13 @@ class SOAP(FusedOptimizer[M_co]):
                 self._refresh(segment, plan, hyper, is_first=before == 0)
 
     def _is_due(self, before: int) -> bool:
-        """Whether the basis is refreshed by the step after so many."""
+        """Whether the step after `before` applied ones refreshes the basis."""
         return before % self._every == 0
 
     def _refresh(
         self, segment: Segment, plan: _Plan, hyper: Mapping[str, Any], *, is_first: bool
     ) -> None:
-        """Compute the bases that hold after this step: of all matrices of one size together."""
+        """Compute the bases for the next steps, for all matrices of one size together."""
         backend, state = plan.section.backend, segment.state
         averages = {}
         for side, kernel in plan.factors.items():
@@ -435,13 +435,13 @@ def _sides(parameter: Parameter, longest: int) -> str:
 
 
 def _bytes(parameter: Parameter, sides: str) -> int:
-    """What the factors of a parameter take."""
+    """The bytes of a parameter's factors."""
     elements = sum(slot_size(_length(parameter, side) ** 2) for side in sides)
     return elements * computed_in(parameter.dtype).itemsize
 
 
 def _by_sides(group: ParameterGroup, longest: int) -> Iterator[tuple[str, list[Named]]]:
-    """The matrices of a group by which sides have factors, those of one shape together."""
+    """The matrices of a group by the sides that have factors, sorted by shape."""
     found: dict[str, list[Named]] = {}
     for name, p in sorted(group.named, key=lambda pair: _shape(pair[1])):
         found.setdefault(_sides(p, longest), []).append((name, p))
@@ -451,7 +451,7 @@ def _by_sides(group: ParameterGroup, longest: int) -> Iterator[tuple[str, list[N
 def _fitting(
     named: Iterable[Named], sides: str, places: Mapping[ParamId, Backend]
 ) -> Iterator[list[Named]]:
-    """Cut matrices into runs whose factors of one side fit into one array."""
+    """Split matrices into runs whose factors of a side fit into one array."""
     part: list[Named] = []
     size = 0
     for name, p in named:
@@ -467,7 +467,7 @@ def _fitting(
 def _divided(
     parameters: Claimable[Any], what: Criterion | None, longest: int
 ) -> tuple[frozenset[ParamId], list[ParameterGroup]]:
-    """The matrices that SOAP steps, and each group as up to two: these, and others."""
+    """The matrices for SOAP, and each group split in up to two: matrices, and others."""
     groups = as_groups(parameters)
     chosen = _chosen([pair for group in groups for pair in group.named], what, longest)
     found = []

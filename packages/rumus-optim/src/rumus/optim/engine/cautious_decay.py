@@ -12,9 +12,9 @@ from rumus.tensor import Expr, where
 
 
 class CautiousDecay(Stage):
-    """p = p - lr (u + weight_decay p where u p >= 0, else u), the rule's own step being lr u.
+    """p = p - lr (u + weight_decay p where u p >= 0, else u), with the rule's own step lr u.
 
-    The rule's own weight decay is then 0, and this replaces it. An element whose update moves it
+    It replaces the rule's own weight decay, which is set to 0. An element whose update moves it
     away from 0 does not decay. Signs are compared rather than products, which may underflow. Chen
     et al.: Cautious Weight Decay, arXiv:2510.12402, algorithm 1.
     """
@@ -22,11 +22,11 @@ class CautiousDecay(Stage):
     replaces: ClassVar[Mapping[str, float]] = {"weight_decay": 0.0}
 
     def attach(self, optimizer: EvaluatedOptimizer[Any]) -> None:
-        """Refuse an optimizer whose average would miss the decay."""
+        """Raise TypeError for an optimizer whose average would miss the decay."""
         if optimizer.has_average:
             raise TypeError(
-                f"{type(optimizer).__name__}: cautious_weight_decay would move its parameters "
-                "without the average that it keeps of them; leave it out"
+                f"{type(optimizer).__name__}: cautious_weight_decay would move the parameters but "
+                "not the average that this optimizer keeps of them; leave it out"
             )
 
     def result(self, p: Expr, g: Expr, new: Mapping[str, Expr], rule: str) -> Mapping[str, Expr]:

@@ -12,10 +12,10 @@ from rumus.tensor import Expr, where
 
 
 class CautiousUpdate(Stage):
-    """p = p - lr u c / max(mean(c), 0.001), c being 1 where u g > 0 and else 0; lr u: the rule's.
+    """p = p - lr u c / max(mean(c), 0.001), with the rule's step lr u; c = 1 where u g > 0, else 0.
 
     The mean is over the tensor, as in the authors' code and timm's, so that a tensor moves about as
-    far as usual. The rule's own weight decay is 0, and an unmasked decoupled one replaces it.
+    far as usual. The rule's own weight decay is set to 0; an unmasked decoupled one replaces it.
     decays: whether it is added here. Signs are compared rather than products, which may underflow.
     Liang et al.: Cautious Optimizers, arXiv:2411.16085, algorithm 1.
     """
@@ -26,18 +26,18 @@ class CautiousUpdate(Stage):
         self.decays = decays
 
     def attach(self, optimizer: EvaluatedOptimizer[Any]) -> None:
-        """Refuse an optimizer whose average would miss the masking."""
+        """Raise TypeError for an optimizer whose average would miss the masking."""
         if optimizer.has_average:
             raise TypeError(
-                f"{type(optimizer).__name__}: cautious would hold its parameters back "
-                "without the average that it keeps of them; leave it out"
+                f"{type(optimizer).__name__}: cautious would hold the parameters back but not the "
+                "average that this optimizer keeps of them; leave it out"
             )
 
     def result(self, p: Expr, g: Expr, new: Mapping[str, Expr], rule: str) -> Mapping[str, Expr]:
         """Return the masked step. TypeError for a rule whose update cannot be derived."""
         step = known_increment("cautious", rule, new["p"], p)
         agrees = where(step.sign() * g.sign() < 0, 1.0, 0.0)  # the step is -lr u
-        share = (agrees * agrees).tensor_mean()  # a sum of squares is measured directly
+        share = (agrees * agrees).tensor_mean()  # a square is measured without an extra kernel
         moved = p + step * (agrees / share.maximum(1e-3))
         rate = Expr.scalar("lr") * Expr.scalar("weight_decay")
         return {**new, "p": moved - rate * p if self.decays else moved}

@@ -37,7 +37,7 @@ from rumus.tensor.memory.slot_table import ALIGNMENT
 from rumus.tensor.memory.updater import NonFinite
 
 Norms: TypeAlias = ClipNorm | AGC | ZClip | AdaGC  # a `clip` that needs norms
-FACTOR: Final = "clip_factor"  # of the gradients, among the arrays or scalars of an update
+FACTOR: Final = "clip_factor"  # the gradients' factor: an array or a scalar of the update kernel
 
 _TOTAL = Expr.array("total")
 _FACTOR = Kernel("clip_factor", {"squares": _TOTAL, "factor": factor_of(_TOTAL)}, ("total",))
@@ -64,7 +64,7 @@ _UNIT = _unit_kernel()
 
 
 def _large_unit_kernel() -> Kernel:
-    """The same if the sum of the gradient's squares may have overflowed."""
+    """AGC's factor if the sum of the gradient's squares may have overflowed."""
     limit = Expr.scalar("clipping") * maximum(sqrt(Expr.array("weights")), Expr.scalar("eps"))
     beyond = limit / sqrt(Expr.array("shrunk")) * Expr.scalar("shrink")
     within = _UNIT.outputs["factor"]
@@ -121,11 +121,11 @@ class ClipFactors(Stage):
     arrays: ClassVar[Sequence[str]] = (FACTOR,)
 
     factor: ClassVar[Kernel] = _FACTOR
-    large: ClassVar[Kernel] = _LARGE_FACTOR  # the same where the sum of squares may have overflowed
+    large: ClassVar[Kernel] = _LARGE_FACTOR  # `factor` if the sum of squares may have overflowed
 
     def __init__(self, clip: Norms, nonfinite: NonFinite) -> None:
         self.clip: Norms = clip
-        # Otherwise a step whose sum of squares is not finite is refused, and needs no factor.
+        # Otherwise a step with a non-finite sum of squares is refused and needs no factor.
         self._takes_all = nonfinite == "propagate"
         self.is_measured = False  # whether a norm was measured
         self._per = _scope_of(clip)
@@ -140,7 +140,7 @@ class ClipFactors(Stage):
     def place(self, segments: Sequence[Segment], scaling: Scaling | None) -> None:
         """Give segments memory for sums of squares and, if they are in an array, for factors.
 
-        scaling: of the loss, if any; the factors do not divide by it.
+        scaling: the loss scale, if any; the factors do not include it.
         """
         self._start(segments, scaling)
         self.is_measured = False
@@ -215,7 +215,7 @@ class ClipFactors(Stage):
         backend.elementwise(kernel, (*sums, *self._known(place)), scalars, found)
 
     def _known(self, place: Place) -> Sequence[Array]:
-        """What the kernels of factors read besides sums: numbers of the state."""
+        """The state numbers that the factor kernels read in addition to sums."""
         return ()
 
     def _measure_large(
@@ -268,7 +268,7 @@ class ClipFactors(Stage):
         return total
 
     def _unscaled(self, backend: Backend, squares: Array) -> Array:
-        """The same array, with sums of squares as without a loss scale."""
+        """`squares`, divided in place by the square of the loss scale."""
         if self.scaling is not None:
             self.scaling.unscale_squares(backend, squares)
         return squares
@@ -312,7 +312,7 @@ def joint_norm(stages: Iterable[Stage], optimizer: object) -> Tensor:
             "ClipNorm(math.inf) only measures"
         )
     if not found[0].is_measured:
-        raise ValueError(f"{optimizer} has done no step yet that it could tell the norm of")
+        raise ValueError(f"{optimizer} has not done a step yet, so there is no norm")
     return found[0].norm()
 
 
@@ -342,8 +342,8 @@ def _sum(tensors: Iterable[Tensor]) -> Tensor:
 def _of_units(clip: AGC, parameter: Parameter, squares: Sequence[Array]) -> Array:
     """AGC's factor of each unit, [units, 1].
 
-    squares: the sums of squares of its gradient, and of the gradient times `shrink` if the first
-        may have overflowed.
+    squares: the sums of squares of its gradient, and of the gradient times `shrink` if those of the
+        gradient may have overflowed.
     """
     backend = parameter._backend
     sums = [_unit_squares(backend, parameter._array), *squares]

@@ -39,12 +39,12 @@ _MAX_NORM, _EPS = Expr.scalar("max_norm"), Expr.scalar("eps")
 def factor_of(total: Expr, limit: Expr = _MAX_NORM) -> Expr:
     """Return the factor of gradients whose squares sum to `total`.
 
-    limit: of their norm.
+    limit: the largest norm.
 
-    A device goes on with a sum that is not finite, and must leave gradients that its optimizer
-    refuses. Where one of them is NaN they stay as they are. Where the sum has overflowed, an
-    element is infinite or at least 1e14, as there are fewer than 1e10 of them: a factor of 1e25
-    makes the large ones infinite, and lets the others be finite.
+    A device continues after a sum that is not finite, so the clipped gradients must be ones that
+    its optimizer refuses. If one of them is NaN, they stay as they are. If the sum overflowed, some
+    element is infinite or at least 1e14, since there are fewer than 1e10 of them: a factor of 1e25
+    makes the large ones infinite and leaves the others finite.
     """
     divisor = sqrt(total) + _EPS
     within = where(limit < divisor, limit / divisor, 1.0)
@@ -63,14 +63,7 @@ def clip_grad_norm(
 
     All are multiplied by max_norm / (norm + eps) if that is below 1. Gradients of other optimizers
     neither count nor change. Returns the norm before clipping, a scalar tensor that stays on the
-    GPU until `float` reads it. Infinity only measures. Pascanu, Mikolov, Bengio: arXiv:1211.5063,
-    section 3.2.
-
-    ValueError for a max_norm that is not positive or an eps below 0,
-    MissingGradientError for a gradient that is not there, GradientMismatchError for one that does
-    not fit, NonFiniteGradientError, with the names, for a norm that is not finite. Nothing has
-    changed then. On a GPU a norm that is not finite raises nothing here: the optimizer's step
-    refuses the gradients, as its `nonfinite` says.
+    GPU until `float` reads it. Pascanu, Mikolov, Bengio: arXiv:1211.5063, section 3.2.
 
     grads: what `backward` returned.
     optimizer: whose parameters count.
@@ -78,10 +71,9 @@ def clip_grad_norm(
     eps: at least 0, added to the norm.
 
     ValueError for a max_norm that is not positive or an eps below 0, MissingGradientError for a
-    gradient that is not there, GradientMismatchError for one that does not fit,
-    NonFiniteGradientError, with the names, for a norm that is not finite. Nothing has changed then.
-    On a GPU a norm that is not finite raises nothing here: the optimizer's step refuses the
-    gradients, as its `nonfinite` says.
+    missing gradient, GradientMismatchError for one that does not fit, NonFiniteGradientError, with
+    the names, for a norm that is not finite. Nothing has changed then. On a GPU a non-finite norm
+    raises nothing here: the optimizer's step handles it according to `nonfinite`.
     """
     if max_norm != math.inf:
         check_limit("max_norm", max_norm)
@@ -160,16 +152,14 @@ def _check_finite(
 def clip_grad_value(grads: GradientStore, optimizer: Optimizer[Any], max_value: float) -> None:
     """Limit each element of an optimizer's gradients to [-max_value, max_value].
 
-    NaN stays NaN. ValueError for a limit that is not finite and positive, GradientMismatchError for
-    a gradient that does not fit, MissingGradientError for one that is not there; nothing has
-    changed then.
+    NaN stays NaN.
 
     grads: what `backward` returned.
     optimizer: whose parameters count.
     max_value: finite and positive.
 
     ValueError for a limit that is not finite and positive, GradientMismatchError for a gradient
-    that does not fit, MissingGradientError for one that is not there; nothing has changed then.
+    that does not fit, MissingGradientError for a missing one; nothing has changed then.
     """
     check_limit("max_value", max_value)
     scalars = _LIMIT_EACH.bind({"limit": max_value})

@@ -1,7 +1,7 @@
-"""Clipping by what norms were before: `ZClip` of all gradients, `AdaGC` of each parameter's.
+"""Clipping by earlier norms: `ZClip` by those of all gradients, `AdaGC` by each parameter's.
 
-What is remembered of norms is state. It lies where the gradients are, and changes beside the step
-if the step is applied: a device goes on without the host, and a refused step leaves no trace.
+Statistics of norms are state. They are on the gradients' device and change with the step if it is
+applied: a device continues without the host, and a refused step leaves no trace.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from rumus.optim.options.clip import AdaGC, ZClip
 from rumus.tensor import Backend, Expr, Kernel, float32, minimum, sqrt, where
 from rumus.tensor.memory.backend import Array
 
-_COUNT: Final = "clip_steps"  # that were applied with this clipping
+_COUNT: Final = "clip_steps"  # applied with this clipping
 _MEAN, _VARIANCE = "clip_mean", "clip_variance"
 _SQUARES: Final = "clip_squares"  # of all gradients, added up
-_RUNNING: Final = "clip_norm"  # of each parameter: gamma
-_CLIPPED, _DONE = "clipped_norm", "clip_steps_done"  # what AdaGC's averages are made of
+_RUNNING: Final = "clip_norm"  # the average for each parameter, gamma in the paper
+_CLIPPED, _DONE = "clipped_norm", "clip_steps_done"  # the inputs of AdaGC's averages
 
 _TOTAL, _SHRUNK = Expr.array("total"), Expr.array("shrunk")
 
 
 def _outlier(norm: Expr, otherwise: Expr | float) -> Expr:
-    """What a norm becomes that is far above the mean, and what it is else."""
+    """The reduced norm if the norm is far above the mean, else `otherwise`."""
     mean, variance = Expr.array(_MEAN), Expr.array(_VARIANCE)
     threshold, deviation = Expr.scalar("clip_z_thresh"), sqrt(variance)
     z = (norm - mean) / (deviation + Expr.scalar("clip_eps"))
@@ -40,7 +40,7 @@ def _outlier(norm: Expr, otherwise: Expr | float) -> Expr:
 
 
 def _factor_kernels() -> tuple[Kernel, Kernel]:
-    """The factor of all gradients; for sums of squares that may have overflowed as well."""
+    """The factor of all gradients, and its variant for sums that may have overflowed."""
     known = (_MEAN, _VARIANCE, _COUNT)
     plain, large = (
         minimum(_outlier(norm, math.inf), Expr.scalar("max_norm"))
@@ -55,7 +55,7 @@ def _factor_kernels() -> tuple[Kernel, Kernel]:
 
 
 def _statistics_kernel() -> Kernel:
-    """Mean and variance after a step: of the norms of the warmup, later averages that forget."""
+    """Mean and variance after a step: exact during the warmup, then exponential averages."""
     mean, variance, count = map(Expr.array, (_MEAN, _VARIANCE, _COUNT))
     alpha, norm = Expr.scalar("clip_alpha"), sqrt(Expr.array(_SQUARES))
     first = mean + (norm - mean) / (count + 1)
@@ -84,11 +84,11 @@ class ZClipFactors(ClipFactors):
     factor, large = _factor_kernels()
 
     def attach(self, optimizer: EvaluatedOptimizer[Any]) -> None:
-        """Refuse parameters whose norm is not always that of the same ones, or in one place."""
+        """Raise ValueError for optional parameters, BackendMismatchError for several backends."""
         if any(group.optional for group in optimizer.groups):
             raise ValueError(
-                f"clip={self.clip} follows the norm of all gradients, which needs each of them: "
-                "leave optional=True out, or take AdaGC, which follows that of each parameter"
+                f"clip={self.clip} follows the norm of all gradients, so none may be missing: "
+                "leave optional=True out, or use AdaGC, which follows each parameter's norm"
             )
         check_together([(p, p.backend) for p in optimizer.parameters], self._why)
 
@@ -97,18 +97,18 @@ class ZClipFactors(ClipFactors):
         return f"clip={self.clip} follows the norm of all gradients in one place"
 
     def place(self, segments: Sequence[Segment], scaling: Scaling | None) -> None:
-        """Give segments what the statistics are made of besides."""
+        """Also give segments the sum of squares that the statistics need."""
         super().place(segments, scaling)
         for segment in segments:
             segment.scratch[_SQUARES] = segment.squares
             segment.joint = self._why
 
     def beside(self) -> Sequence[Kernel]:
-        """Return that of the statistics."""
+        """Return the kernel that updates the statistics."""
         return (_STATISTICS,)
 
     def scalars(self, number: int, t: int) -> Mapping[str, float]:
-        """Return the factor, where the host knows it, and what the statistics need."""
+        """Return the factor, if the host knows it, and the settings that the statistics need."""
         return {**super().scalars(number, t), **self._own}
 
     @property
@@ -130,9 +130,9 @@ class ZClipFactors(ClipFactors):
 
 
 def _row_kernels() -> tuple[Kernel, Kernel]:
-    """For each row of a tensor its factor and the norm after it; for large norms as well.
+    """For each row its tensor's factor and clipped norm, and the variant for large norms.
 
-    row, total: sums of squares of the tensor and of all gradients.
+    row, total: the sums of squares of the tensor and of all gradients.
     """
     row, row_shrunk, running = map(Expr.array, ("row", "row_shrunk", _RUNNING))
     is_first = Expr.array(_DONE) + 1 < Expr.scalar("clip_warmup_steps")
@@ -160,7 +160,7 @@ def _row_kernels() -> tuple[Kernel, Kernel]:
 
 
 def _average_kernel() -> Kernel:
-    """The average of norms after a step: the smallest in the warmup. 0 says that there is none."""
+    """The average of norms after a step: the smallest during the warmup. 0 means none yet."""
     running, clipped = Expr.array(_RUNNING), Expr.array(_CLIPPED)
     beta = Expr.scalar("clip_beta")
     is_first = Expr.array(_DONE) + 1 < Expr.scalar("clip_warmup_steps")
@@ -184,11 +184,11 @@ class AdaGCFactors(ClipFactors):
     measured: ClassVar[Sequence[str]] = (_CLIPPED,)
 
     def beside(self) -> Sequence[Kernel]:
-        """Return those of the averages and of the steps that they know."""
+        """Return the kernels that update the averages and their step count."""
         return _AVERAGE, _COUNTED
 
     def scalars(self, number: int, t: int) -> Mapping[str, float]:
-        """Return what the averages need."""
+        """Return the factor, if the host knows it, and the settings that the averages need."""
         return {**super().scalars(number, t), **self._own}
 
     @property
@@ -210,7 +210,7 @@ class AdaGCFactors(ClipFactors):
         segment.scratch[_DONE] = segment.state[_COUNT][:1].reshape(())
 
     def prepare(self, gradients: Mapping[int, Array]) -> None:
-        """Work out the factors of each parameter, once the norm of all is known."""
+        """Compute the factor of each parameter, after the norm of all is known."""
         super().prepare(gradients)
         (places,) = self._scopes.values()
         for number in gradients:

@@ -36,12 +36,8 @@ class ClosureOptimizer(Optimizer[M_co]):
             same at each call.
 
         TypeError if it returns no tensor, UnclaimedGradientError if the loss depends on parameters
-        of others, and the errors of `Optimizer.step`. After any error, also one that `closure`
-        raises, parameters and state are bit for bit what they were.
-
-        TypeError if it returns no tensor, UnclaimedGradientError if the loss depends on parameters
-        of others, and the errors of `Optimizer.step`. After any error, also one that `closure`
-        raises, parameters and state are bit for bit what they were.
+        that this does not own, and the errors of `Optimizer.step`. After any error, including one
+        from `closure`, parameters and state are bit for bit unchanged.
         """
         return self.step_with(repeated(lambda: forward_backward(closure, ())))
 
@@ -59,7 +55,7 @@ class ClosureOptimizer(Optimizer[M_co]):
         """
         name = type(self).__name__
         raise ClosureNeededError(
-            f"{self}: a step of {name} needs the loss at several points, not gradients at one: "
+            f"{self}: {name} needs the loss at several points per step, not gradients at one: "
             f"call minimize_step(closure) with a function that returns the loss, or "
             "Trainer.train_step; nothing was drained"
         )
@@ -92,6 +88,6 @@ def forward_backward(
     if not isinstance(loss, Tensor):
         raise TypeError(
             f"the loss function must return the loss as a tensor, not {type(loss).__name__}: "
-            "a number has no graph to go back through"
+            "a number has no graph to run backward through"
         )
     return loss.detach(), loss.backward(scale=scale)

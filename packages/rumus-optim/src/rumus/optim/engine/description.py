@@ -14,7 +14,7 @@ from rumus.tensor.expression.printable import printable_lines
 HALF_UNIT: Final = 2.0**-24  # half of the distance from 1 to the next float32
 
 
-# From a group to the name of its stepper, and the hyperparameters that apply.
+# Maps a group to the name of its stepper and the hyperparameters that apply.
 Uses: TypeAlias = Callable[[ParameterGroup], tuple[str, frozenset[str]]]
 
 

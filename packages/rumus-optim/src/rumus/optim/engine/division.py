@@ -30,7 +30,7 @@ class Division(Protocol):
 
 
 def indivisible(segments: Iterable[Segment]) -> str | None:
-    """Return why the state cannot be split anywhere, None if it can.
+    """Return why the state cannot be split at arbitrary elements; None if it can.
 
     It can if the update is elementwise, with factors that are the same for all elements.
     """

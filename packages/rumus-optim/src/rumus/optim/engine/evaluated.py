@@ -1,4 +1,4 @@
-"""`EvaluatedOptimizer`: an optimizer that may evaluate at another point than it steps."""
+"""`EvaluatedOptimizer`: an optimizer that may be evaluated at a point other than its parameters."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ class EvaluatedOptimizer(FollowedOptimizer[M_co]):
     def evaluate_at(self, point: Kernel, has_begun: Callable[[int], bool]) -> None:
         """Make `eval_params` swap in `point`.
 
-        has_begun: whether it exists after a number of steps. ValueError if there is another.
+        has_begun: whether the average exists after this many steps. ValueError if there is already
+            another average.
         """
         if self._point is not None:
             raise ValueError(f"{self} has an average of its own: leave `average` out")
@@ -45,10 +46,10 @@ class EvaluatedOptimizer(FollowedOptimizer[M_co]):
     def eval_params(self) -> Iterator[None]:
         """Swap the average in for the parameters, which are restored afterwards, bit for bit.
 
-        In the block nothing may be stepped, saved, loaded, moved or released: OwnershipError.
-        Assignments to parameters there are lost. Until there is an average, nothing changes; nor do
-        parameters of a `MultiOptimizer`'s optimizer that keeps none. ValueError if none is kept at
-        all.
+        Inside the block, stepping, saving, loading, moving or releasing raises OwnershipError, and
+        assignments to parameters are lost. Parameters without an average do not change: before the
+        average has begun, or in a part of a `MultiOptimizer` that keeps none. ValueError if no
+        average is kept at all.
         """
         if not self.has_average:
             raise ValueError(f"{self} keeps no average: make it with average=EMA(...) or SWA(...)")
@@ -59,7 +60,7 @@ class EvaluatedOptimizer(FollowedOptimizer[M_co]):
         try:
             try:
                 for each in averaging:
-                    each._evaluating = True  # in here, since a signal may come right after it
+                    each._evaluating = True  # inside the try: a signal may arrive right after it
                 for each in averaging:
                     for segment in filter(each._has, each.segments):
                         each._put(segment)
@@ -67,7 +68,7 @@ class EvaluatedOptimizer(FollowedOptimizer[M_co]):
             finally:
                 _put_back(kept, averaging)
         except BaseException:
-            _put_back(kept, averaging)  # a signal may have come before the other started
+            _put_back(kept, averaging)  # a signal may have arrived before the `finally` ran
             raise
 
     @property
@@ -102,8 +103,8 @@ class EvaluatedOptimizer(FollowedOptimizer[M_co]):
     def _check_training(self, what: str) -> None:
         if self._evaluating:
             raise OwnershipError(
-                f"{self}: {what} inside of eval_params(): the parameters are the average there, "
-                "not what is trained; leave the block first"
+                f"{self}: {what} inside eval_params(), where the parameters hold the average "
+                "instead of the trained values; leave the block first"
             )
 
 

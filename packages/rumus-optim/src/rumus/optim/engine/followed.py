@@ -36,7 +36,7 @@ class FollowedOptimizer(Optimizer[M_co]):
         self.nonfinite = nonfinite
         self.segments: list[Segment] = []
         self.scaling: Scaling | None = None
-        self.norm_is_taken = False  # by a wrapper, for all gradients
+        self.norm_is_taken = False  # whether a wrapper computes the norm of all gradients
         self._steps = self._skipped = 0
         self._blamed: tuple[str, ...] = ()
         self._updater: Updater | None = None
@@ -90,10 +90,9 @@ class FollowedOptimizer(Optimizer[M_co]):
         self._blamed = value
 
     def answer_nonfinite(self, nonfinite: NonFinite) -> None:
-        """Change the handling of non-finite gradients from the next step on; waits for earlier
-        ones.
+        """Change the handling of non-finite gradients; waits for the outcome of earlier steps.
 
-        nonfinite: see `FusedOptimizer`. ValueError for another word, and what `poll` raises.
+        nonfinite: see `FusedOptimizer`. ValueError for another word, and the errors of `poll`.
         """
         require_nonfinite(nonfinite)
         self._settle()
@@ -113,10 +112,10 @@ class FollowedOptimizer(Optimizer[M_co]):
                     self._learn()
 
     def _applied_before(self, segment: Segment, matters: Callable[[int], bool]) -> int:
-        """How many steps a segment will have had when the next one is applied, if that is.
+        """How many steps a segment will have had before the next one.
 
-        A device that leaves out steps by itself is waited for where numbers that it may be at
-        matter.
+        A device that skips steps on its own may be at any of several counts. If one of those
+        `matters`, this waits for the device.
         """
         whole = self._within or self
         updater = whole._updater
@@ -151,7 +150,7 @@ class FollowedOptimizer(Optimizer[M_co]):
         self._steps, self._skipped = steps, skipped
 
     def _is_told(self) -> bool:
-        """Whether it is known of a step what became of it that is not counted yet."""
+        """Whether the outcome of the oldest uncounted step is known."""
         try:
             return self._pending[0].applied is not None
         except IndexError:  # there is none, perhaps because another thread has counted it
@@ -210,11 +209,11 @@ class FollowedOptimizer(Optimizer[M_co]):
                         self.scaling.settled()
 
     def _check_alone(self, what: str) -> None:
-        """Refuse to do alone what it does together with others. OwnershipError."""
+        """Raise OwnershipError if it is part of another optimizer, which must do this for all."""
         if self._within is not None:
             raise OwnershipError(
-                f"{self} is part of {self._within}, which steps, moves and owns for all of them: "
-                f"call {what} of that"
+                f"{self} is part of {self._within}, which steps, moves and owns for all its parts: "
+                f"call {what} there instead"
             )
 
     def _names(self, outcome: Outcome) -> tuple[str, ...]:
@@ -226,25 +225,24 @@ class FollowedOptimizer(Optimizer[M_co]):
         names = ", ".join(map(repr, self._names(outcome)))
         if self.scaling is not None:
             return NonFiniteGradientError(
-                f"the gradients of {names or 'a parameter'} {self._fault()} though the loss "
-                f"scale is {self.scaling.scale}, its minimum, and that step was left out; "
-                'nonfinite="skip" would go on'
+                f"the gradients of {names or 'a parameter'} {self._fault()} although the loss "
+                f"scale is {self.scaling.scale}, its minimum; that step was skipped, and "
+                'nonfinite="skip" would continue'
             )
         return NonFiniteGradientError(
             f"the gradients of {names} {self._fault()}, "
-            'and nothing was updated from that step on; nonfinite="skip" would leave such a batch '
-            "out"
+            'and nothing was updated from that step on; nonfinite="skip" would skip such a batch'
         )
 
     def _fault(self) -> str:
         """What is wrong with the gradients of a refused step."""
         if self.norm_is_taken:
-            return "hold NaN or infinity or numbers whose squares, for the norm, are out of range"
+            return "hold NaN, infinity or numbers whose squares, for the norm, are out of range"
         limit = min((segment.too_large for segment in self.segments), default=math.inf)
         if limit < math.inf:
             return f"hold NaN, infinity or a number of {limit:.3g} or more, which cannot be squared"
         if any(segment.squares is not None for segment in self.segments):
-            return "hold NaN or infinity or numbers whose squares, for the norm, are beyond float32"
+            return "hold NaN, infinity or numbers whose squares, for the norm, overflow float32"
         return "hold NaN or infinity"
 
 

@@ -53,9 +53,9 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Small:
-    """What stages keep in float32: numbers for each arena and for each parameter.
+    """The float32 numbers that stages keep for each arena and for each parameter.
 
-    scratch: what they write before each step, of which there is a number for each parameter.
+    scratch: the arrays with a number per parameter that they write before each step.
     """
 
     numbers: int = 0
@@ -64,14 +64,14 @@ class Small:
 
     @classmethod
     def of(cls, stages: Iterable[Stage]) -> Small:
-        """Return that of stages."""
+        """Return the numbers of these stages."""
         found = tuple(stages)
         measured = [name for stage in found for name in stage.measured]
         by_tensor = sum(len(stage.by_tensor) for stage in found) + len(measured)
         return cls(sum(len(stage.numbers) for stage in found), by_tensor, frozenset(measured))
 
     def bytes(self, elements: int) -> int:
-        """Return how many there are in an arena of so many elements."""
+        """Return their bytes for an arena of this many elements."""
         rows = whole_vectors(elements // ALIGNMENT)
         return float32.itemsize * (self.numbers * ALIGNMENT + self.by_tensor * rows)
 

@@ -51,33 +51,33 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         `rumus.optim.rules`). The state starts at 0.
     lr, hyper: the rule's scalars: numbers, or functions of the step. They may be changed with
         `set`, and a group may have its own. lr and weight_decay are at least 0 and betas in [0, 1);
-        a rule of your own may call others what it likes, and they may be any finite numbers. A
-        weight_decay that the rule has no scalar for: g + weight_decay p takes g's place.
+        other scalars of your own rule may have any names and any finite values. If the rule has no
+        scalar weight_decay, one that is given replaces g by g + weight_decay p.
     maximize: replace g by -g.
     nonfinite: how a NaN, an infinity, or a number too large to square among the gradients is
         handled. "raise": NonFiniteGradientError, with the names, and nothing is changed. "skip":
         the gradients are drained and nothing else happens; `skipped` counts it and `blamed` has the
         names. "propagate": no check.
-    master_weights: whether float16 parameters are taken. Each gets a float32 copy among the state,
-        which is what is updated; the parameter is its rounding. If others change the parameter, the
-        copy follows at the next step, but for elements that are the rounding of the copy as it is.
+    master_weights: accept float16 parameters. Each gets a float32 copy in the state; the copy is
+        updated, and the parameter is its rounded value. If others change the parameter, the copy
+        follows at the next step, except for elements that still round to the parameter's.
     state_dtype: "float16", "float32" or "8bit", the storage of the state; arithmetic is in the
         parameters' dtype, at least float32. Under "float16", state computed from squares of
         gradients is not converted, since a gradient below 2e-4 would square to 0, and one above 256
         to infinity. "8bit": the state of parameters with 4096 or more elements is stored in one
         byte per element and a float32 for every 256. TypeError for rules where the effect is
         unknown; your own rules, and those listed in docs/optimizers.md, support it.
-    state_device: "host" keeps the state in the memory of the host: master weights and averages too,
-        and codes of 8 bits. The same kernel updates it over the bus, with the same bits. On a CPU
-        it is there anyway. TypeError for a GPU whose kernels cannot use such memory.
-    compensated: keep the rounding error of an update in an extra array, and add it to the next: for
-        updates below half a unit in the last place of p. TypeError for a rule whose new p is not p,
-        possibly times scalars, plus or minus something.
+    state_device: "host" keeps the state in host memory, including master weights, averages and
+        8-bit codes. The same kernel updates it over the bus, with the same bits. On a CPU it is
+        there anyway. TypeError for a GPU whose kernels cannot use such memory.
+    compensated: keep the rounding error of an update in an extra array, and add it to the next
+        update, so that updates below half a unit in the last place of p are not lost. TypeError for
+        a rule whose new p is not p, possibly times scalars, plus or minus something.
     cautious: elements move only if their update opposes the gradient, and further the fewer they
         are in the tensor; weight_decay is then decoupled. (Liang et al.: arXiv:2411.16085.)
         TypeError for a rule that measures whole tensors, as LAMB and Adafactor do, for one whose
         new p is not p plus or minus something, and for optimizers with an average of their own.
-    cautious_weight_decay: weight_decay is decoupled, whatever the rule does with it otherwise, and
+    cautious_weight_decay: weight_decay is decoupled, however the rule itself applies it, and acts
         only where the update moves an element towards 0: p - lr weight_decay p there. (Chen et al.:
         arXiv:2510.12402.) TypeError for a rule whose new p is not p, possibly times scalars, plus
         or minus something, and for optimizers with their own average.
@@ -90,8 +90,8 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
     A GPU decides on its own, and the host learns of it later: from `poll`, or when anything is read
     from that GPU, such as a loss. With "raise" no step is applied from the bad one on, and the
     error is raised by whatever learns of it first. `steps`, `skipped`, `blamed`, `state_dict`,
-    `move` and `release` wait until all outcomes are known. There schedules are also evaluated for
-    later steps, in advance, and again when those steps come.
+    `move` and `release` wait until all outcomes are known. On a GPU, schedules are evaluated for
+    later steps in advance, and again when those steps come.
 
     >>> from rumus.optim import FusedOptimizer
     >>> from rumus.tensor import Expr, Parameter
@@ -106,12 +106,12 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
     """
 
     packs_state: ClassVar[bool] = False  # whether a subclass is known to work well with "8bit"
-    float16_remedy = "Pass master_weights=True to keep a float32 copy of it beside, or: "
-    given_names: ClassVar[tuple[str, ...]] = ()  # what `_compute_given` writes and a rule reads
-    other_scalars: ClassVar[frozenset[str]] = frozenset()  # of kernels for some segments
-    own_scalars: ClassVar[frozenset[str]] = frozenset()  # what `_own_scalars` returns
+    float16_remedy = "Pass master_weights=True to also keep a float32 copy of it, or: "
+    given_names: ClassVar[tuple[str, ...]] = ()  # arrays that `_compute_given` writes for the rule
+    other_scalars: ClassVar[frozenset[str]] = frozenset()  # scalars of some segments' kernels only
+    own_scalars: ClassVar[frozenset[str]] = frozenset()  # the scalars that `_own_scalars` returns
     ranges: ClassVar[Ranges] = RANGES  # of hyperparameters, if the rule is rumus's
-    is_ported: bool = False  # whether `like` gave it another rule than that of its class
+    is_ported: bool = False  # whether `like` replaced the rule of its class
 
     def __init__(
         self,
@@ -151,8 +151,8 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         self._is_decoupled = cautious or cautious_weight_decay
         if state_dtype == "8bit" and not (self.packs_state or type(self) is FusedOptimizer):
             raise TypeError(
-                f"{type(self).__name__}: what 8 bits do to its state is not known; "
-                'leave state_dtype="8bit" out, or take another, such as AdamW, Lion, SGD or Muon'
+                f"{type(self).__name__}: the effect of 8-bit state on it is unknown; "
+                'leave state_dtype="8bit" out, or use another, such as AdamW, Lion, SGD or Muon'
             )
         self.running = running or Running()
         is_own = not rule.__module__.startswith(_RULES)
@@ -194,25 +194,22 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
     def extend(self, stage: Stage) -> None:
         """Add a stage to every step's kernel, after the existing ones.
 
-        OwnershipError if this was released, TypeError if `stage` wraps it and another does, or if
-        it cannot work with what there is.
+        stage: the stage to add; see `rumus.optim.engine.stage`.
 
-        stage: what is done, see `rumus.optim.engine.stage`.
-
-        OwnershipError if this was released, TypeError if `stage` wraps it and another does, or if
-        it cannot work with what there is.
+        OwnershipError if this was released, TypeError if `stage` is a second wrapper or cannot work
+        with the rule and stages that are there.
         """
         if not self.segments:
             raise OwnershipError(f"{self} was released and owns nothing")
         self._check_alone("extend")
         if stage.wraps and (names := [s.wraps for s in self.stages if s.wraps]):
-            raise TypeError(f"{self} is wrapped by {names[0]} already")
+            raise TypeError(f"{self} is already wrapped by {names[0]}")
         if any(segment.division is not None for segment in self.segments):
-            raise TypeError(f"the state of {self} is divided: wrap the optimizer before that")
+            raise TypeError(f"the state of {self} is divided: wrap the optimizer first")
         check_parts(self.rule.__name__, self.state_names, [stage])
         self._settle()
         stages = [*self.stages, stage]
-        for segment in self.segments:  # which may raise
+        for segment in self.segments:  # trace every kernel first, since this may raise
             there = {*segment.state, *segment.scratch, *stage.arrays}
             (segment.rule or self._kernels.rule).kernel(stages, there)
         states = [self._part(stage, segment) for segment in self.segments]
@@ -250,7 +247,7 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         >>> optimizer.kind, optimizer.hyper["weight_decay"], optimizer.hyper["eps"]
         ('adam_outer_eps_decoupled', 0.004, 1e-07)
         """
-        from rumus.optim.engine.porting import chosen, taken_decay  # few programs need the presets
+        from rumus.optim.engine.porting import chosen, taken_decay  # late: few programs use presets
 
         rule, rate, given = chosen(cls.__name__, library, lr, options)
         if rule is None:
@@ -265,13 +262,10 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
     def set(self, **hyper: Hyper | tuple[float, ...]) -> None:
         """Change hyperparameters from the next step on, except where a group has its own.
 
-        TypeError for one that the rule does not have, ValueError for a value out of range; none is
-        changed then.
-
         hyper: new values by name, numbers or functions of the step.
 
-        TypeError for one that the rule does not have, ValueError for a value out of range; none is
-        changed then.
+        TypeError for one that the rule does not have, ValueError for a value out of range; nothing
+        is changed then.
         """
         values = checked(hyper, self._ranges)
         self._check_known(values)
@@ -291,7 +285,7 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
             if name not in self.scalar_names and name != "weight_decay":
                 known = {*self.scalar_names, "weight_decay"}
                 raise TypeError(
-                    f"{self.kind} has no hyper-parameter {name!r}{unknown_name(name, known)}"
+                    f"{self.kind} has no hyperparameter {name!r}{unknown_name(name, known)}"
                 )
 
     def _check_names(self) -> None:
@@ -310,8 +304,8 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
             if others := [value for value in values if value != values[0]]:
                 raise ValueError(
                     f"{self.kind}: {name} is {values[0]} in one group and {others[0]} in another, "
-                    f"but {', '.join(self._state.numbers)} of all parameters together follow from "
-                    "it: give all groups the same"
+                    f"but {', '.join(self._state.numbers)}, shared by all parameters, depends on "
+                    "it: give all groups the same value"
                 )
 
     def _check_joint(self) -> None:
@@ -320,9 +314,9 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         found = [p for group in self.groups for _, p in group.named]
         check_together([(p, p.backend) for p in found], what)
         if len({computed_in(p.dtype) for p in found}) > 1:
-            raise TypeError(f"{what}, and its parameters are float32 and float64: take one dtype")
+            raise TypeError(f"{what}, but its parameters are float32 and float64: use one dtype")
         if any(group.optional for group in self.groups):
-            raise ValueError(f"{what}, which needs every gradient: leave optional=True out")
+            raise ValueError(f"{what}, which needs all gradients: leave optional=True out")
 
     def _decays(self, hyper: Mapping[str, Hyper]) -> bool:
         """Whether weight_decay p is added to the gradient, because the rule has no weight decay."""
@@ -331,7 +325,7 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         return some and not self._is_decoupled and "weight_decay" not in self.scalar_names
 
     def _trace(self, hyper: Mapping[str, Hyper]) -> None:
-        """Make the rule, and its kernel with all scalars as scalars."""
+        """Build the rule with the current stages, and its usual kernel."""
         others = [stage for stage in self.stages if not isinstance(stage, CoupledDecay)]
         self.stages = [*others, *([CoupledDecay()] if self._decays(hyper) else [])]
         known = self.scalar_names | set(self.running.names) | self.own_scalars
@@ -375,8 +369,8 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
             raise OwnershipError(f"{self} was released and owns nothing")
         if self.nonfinite == "propagate":
             raise ValueError(
-                f'{self}: a loss scale is found by looking at gradients, and nonfinite="propagate" '
-                'says that nobody looks; make it with "skip" or "raise"'
+                f"{self}: a loss scale is adapted by checking gradients, but "
+                'nonfinite="propagate" turns the check off; make it with "skip" or "raise"'
             )
 
     @property

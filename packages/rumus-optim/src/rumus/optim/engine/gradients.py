@@ -75,7 +75,7 @@ def _of_segment(segment: Segment, grads: GradientStore) -> Array | None:
 def _check_backends(segments: Sequence[Segment]) -> None:
     """Refuse a group that was only partly moved to another backend."""
     if len(segments) == 1:
-        return  # whose memory is in one place
+        return  # one arena is on one backend
     for first, second in pairwise(segments):
         if first.group is second.group and first.arena.backend is not second.arena.backend:
             check_one_backend(first.group)
@@ -95,8 +95,8 @@ def check_together(placed: Sequence[tuple[Parameter, Backend]], why: str) -> Non
         if backend is not home:
             raise BackendMismatchError(
                 f"{why}, but parameter {first.name!r} is on {home} "
-                f"and {parameter.name!r} on {backend}: move all of them, or give each backend an "
-                "optimizer of its own"
+                f"and {parameter.name!r} on {backend}: move all of them, or give each backend its "
+                "own optimizer"
             )
 
 

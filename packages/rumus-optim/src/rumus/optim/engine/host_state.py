@@ -1,4 +1,4 @@
-"""`HostState`: an optimizer's state in the memory of the host, where its device reaches it."""
+"""`HostState`: keeps an optimizer's state in host memory that the device can access."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from rumus.tensor import DType
 
 
 class HostState(Stage):
-    """Arrays as large as the parameters, those of other stages too, are kept in host memory.
+    """Keeps arrays as large as the parameters in host memory, including those of other stages.
 
-    The same kernel updates them, over the bus: reads of one part, arithmetic of another and writes
-    of a third are under way at the same time. ValueError for a place that there is not.
+    The same kernel updates them over the bus, so reads, arithmetic and writes of different parts
+    overlap. ValueError for an unknown device.
     """
 
     on_host: ClassVar[bool] = True
@@ -24,5 +24,5 @@ class HostState(Stage):
             raise ValueError(f'state_device must be "host" or None, not {device!r}')
 
     def notes(self, layout: Mapping[str, DType]) -> Sequence[str]:
-        """Say where the state is."""
+        """Note that the state is in host memory."""
         return ["state in the host's memory"]

@@ -1,11 +1,11 @@
-"""Updates too small for their parameter: their rounding error is kept for the next one.
+"""The update that a rule adds to p, derived from its expression, and its compensated sum with p.
 
 A rule returns the new value of p. Subtracting the old one would include the rounding error, so the
-difference is read from the rule's expression, as in
+difference is derived from the rule's expression, as in
 
     p (1 - s) - u   is   p + (p (-s) - u),
 
-and -s is a scalar that the host computes in float64.
+where -s is a scalar that the host computes in float64.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def known_increment(option: str, rule: str, new: Expr, p: Expr) -> Expr:
     if found is None:
         raise TypeError(
             f"{option}: the rule {rule} must return p plus or minus something (p may be multiplied "
-            "by scalars), so that the update can be told from p"
+            "by scalars), so that the update can be separated from p"
         )
     return found
 

@@ -93,7 +93,7 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
     def _part(
         self, stage: Stage, segment: Segment, there: Collection[str] = ()
     ) -> dict[str, Array]:
-        """The arrays that a stage keeps for a segment, but for those that are there."""
+        """New arrays for a stage in a segment, except for those that are there already."""
         dtypes = stage.state(segment.arena.dtype)
         return {name: segment.zeros(dtypes[name]) for name in dtypes if name not in there}
 
@@ -103,7 +103,7 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
 
     @property
     def bytes_on_host(self) -> int:
-        """How much of the state lies in the host's memory and not in that of its device."""
+        """The bytes of state in host memory, if its device has its own memory."""
         there = [s for s in self.segments if s.on_host and s.arena.backend.runs_ahead]
         return sum(segment.bytes_on_host for segment in there)
 
@@ -134,7 +134,7 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
         """
         why = indivisible(self.segments)
         if any(segment.division is not None for segment in self.segments):
-            why = "it is divided already"
+            why = "it is already divided"
         if why is not None:
             raise TypeError(f"the state of {self} cannot be divided: {why}")
         self._settle()
@@ -195,7 +195,7 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
         """Return a copy of the state by parameter name: what `load_state_dict` needs to continue.
 
         Hyperparameters are not part of it: they belong to the program. ValueError if two parameters
-        have one name: pass `Parameters({"generator.weight": ..., ...})`.
+        have the same name: pass `Parameters({"generator.weight": ..., ...})`.
         """
         self._check_training("state_dict()")
         check_unique(self.named_parameters())
@@ -237,5 +237,5 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
         return found or self._uneven(state["parameters"])
 
     def _uneven(self, saved: Mapping[str, Any]) -> list[str]:
-        """What is wrong with a saved state if parameters that share numbers have several."""
+        """The differences between saved values that parameters share here."""
         return uneven(saved, dict(self.named_parameters()), self.segments)

@@ -1,8 +1,8 @@
 """Norms whose sum of squares overflows: computed from gradients times a power of two.
 
-With nonfinite="propagate" a step is applied whatever its gradients, so a factor must be right even
-if the plain sum of squares is infinite. The power of two is small enough that no square of a finite
-gradient overflows, and large enough that the squares that matter stay normal numbers.
+With nonfinite="propagate" a step is applied whatever its gradients are, so a factor must be right
+even if the plain sum of squares is infinite. The power of two is small enough that no square of a
+finite gradient overflows, and large enough that the squares that matter stay normal numbers.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def shrunk(backend: Backend, gradient: Array) -> Array:
 def large_factor(total: Expr, shrunk: Expr, limit: Expr = _MAX_NORM) -> Expr:
     """Return the factor of gradients: 1 if the norm is NaN, 0 if it is infinite.
 
-    total: the sum of their squares. shrunk: that of the gradients times `shrink`. limit: of their
-    norm.
+    total: the sum of their squares. shrunk: that of the gradients times `shrink`. limit: the
+    largest norm.
     """
     divisor = sqrt(total) + Expr.scalar("eps")
     within = where(limit < divisor, limit / divisor, 1.0)

@@ -51,16 +51,16 @@ class LossScale:
             value = getattr(self, name)
             if not _is_power_of_two(value):
                 raise ValueError(
-                    f"{name} of a loss scale must be a power of two, at most 2**60 and at least "
-                    f"2**-60, so that no rounding comes of it, not {value!r}"
+                    f"{name} of a loss scale must be a power of two from 2**-60 to 2**60, so that "
+                    f"scaling does not round, not {value!r}"
                 )
         if not (self.growth > 1 > self.backoff):
             raise ValueError(
-                "the growth of a loss scale must be above 1 and its backoff below, not "
+                "the growth of a loss scale must be above 1 and its backoff below 1, not "
                 f"{self.growth} and {self.backoff}"
             )
         if self.every != int(self.every) or not 1 <= self.every < 2**24:
-            raise ValueError(f"every: a number of steps in [1, 2**24) is needed, not {self.every}")
+            raise ValueError(f"every must be a number of steps in [1, 2**24), not {self.every}")
         if not self.minimum <= self.initial <= self.maximum:
             raise ValueError(
                 f"the initial loss scale {self.initial} must lie within "
@@ -166,14 +166,14 @@ class Scaling:
     def on(self, backend: Backend) -> Tensor:
         """Return the scale as a scalar tensor whose memory is always up to date.
 
-        backend: of the tensors.
+        backend: the backend of the loss.
         """
         return Tensor(self._on(backend).scale, backend)
 
     def inverse_on(self, backend: Backend) -> Array:
         """Return the factor of gradients in the next step.
 
-        backend: of the tensors.
+        backend: the backend of the gradients.
         """
         return self._on(backend).inverse
 
@@ -187,7 +187,7 @@ class Scaling:
     def unscale_squares(self, backend: Backend, squares: Array) -> None:
         """Convert sums of squares of scaled gradients to those of the gradients, in place.
 
-        backend: of the tensors.
+        backend: the backend of `squares`.
         squares: sums of squares, changed in place.
         """
         arrays = squares, self.inverse_on(backend)
@@ -203,7 +203,7 @@ class Scaling:
     def decided(self, backend: Backend, applied: Array) -> None:
         """Make a device adapt its scale to its decision about the last step.
 
-        backend: of the tensors.
+        backend: of the device that decides.
         applied: one number on the device, 1 if the step was applied.
         """
         place = self._on(backend)
@@ -250,8 +250,8 @@ class Scaling:
         """
         scale, good = state.get("scale"), state.get("good")
         if not _is_power_of_two(scale):
-            raise ValueError(f"a loss scale of {scale!r} was saved, which is not a power of two")
+            raise ValueError(f"the saved loss scale {scale!r} is not a power of two")
         if not isinstance(good, int) or isinstance(good, bool) or not 0 <= good < 2**24:
-            raise ValueError(f"{good!r} good steps were saved, which counts nothing")
+            raise ValueError(f"the saved number of good steps is {good!r}, which is not a count")
         assert isinstance(scale, (int, float))
         self._set(float(scale), good)

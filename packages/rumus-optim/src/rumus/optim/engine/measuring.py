@@ -19,8 +19,8 @@ def measure(rule: str, found: Sequence[tuple[Segment, Reductions]]) -> None:
     """Arrange for the sums in rules to be measured before each step of segments.
 
     Existing arrays are measured in place; one kernel first writes everything else to memory that
-    all segments on a backend share in turn. Sums over all segments are in one place and one dtype,
-    as are all segments during a step.
+    all segments on a backend share in turn. A sum over all segments needs them on one backend and
+    in one dtype, which the optimizer checks before each step.
     """
     written, of_all = [], dict[tuple[str, int], Array]()
     for segment, reductions in found:

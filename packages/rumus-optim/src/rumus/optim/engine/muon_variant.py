@@ -1,4 +1,4 @@
-"""How the Muon of other libraries differs from PyTorch's.
+"""How other libraries' Muon differs from PyTorch's.
 
 Newton-Schulz divides by the norm first, so factors in the momentum do not matter: b = momentum b +
 g, an average, and that average divided by 1 - momentum^t differ only in the scale of eps.
@@ -25,8 +25,8 @@ class MuonVariant:
     """The mathematics of one library's Muon.
 
     rule: for Muon's parameters; others: for the rest. couples_decay: weight_decay p is added
-    to the gradient, before the momentum. eps_beside: the norm plus eps, instead of the larger of
-    them. sums: eps is meant for b = momentum b + g. takes_convolutions: weights with 3 or more axes
+    to the gradient, before the momentum. eps_beside: divide by norm + eps, not max(norm, eps).
+    sums: eps is meant for b = momentum b + g. takes_convolutions: weights with 3 or more axes
     go to Muon as matrices, (first, all others). takes_all: all shapes go to Muon: 3 or more axes as
     (first, all others), fewer than 2 with plain momentum. takes_embeddings: embeddings do too.
     flips: the factor has rows and columns swapped. The weight of a linear layer is (outputs,
@@ -54,8 +54,8 @@ class MuonVariant:
     def factor(self, adjust: Adjust, parameter: Parameter, parts: int = 1) -> float:
         """The factor of the orthogonal matrix, for its shape.
 
-        If everything goes to Muon, it is that of the last two axes. parts: the number of stacked
-        matrices in the parameter.
+        Without `takes_convolutions`, the shape is that of the last two axes. parts: the number of
+        matrices stacked in the parameter.
         """
         rows, columns = parameter.shape[-2:]
         if self.takes_convolutions:
@@ -97,6 +97,6 @@ _VARIANTS: Final[Mapping[str, MuonVariant]] = MappingProxyType(
 def variant(library: str, *, nesterov: bool) -> MuonVariant:
     """Return the variant of a library with a preset."""
     found = _VARIANTS[library]
-    if library == "optax" and not nesterov:  # one bias correction for all: the same direction
+    if library == "optax" and not nesterov:  # a common bias correction does not change direction
         return replace(found, rule=rules.muon, others=rules.adamw)
     return found

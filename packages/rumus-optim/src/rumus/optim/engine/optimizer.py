@@ -45,7 +45,7 @@ class Optimizer(ABC, Generic[M_co]):
     TypeError for anything but parameters; ValueError if nothing is left to own.
     """
 
-    float16_remedy: ClassVar[str] = ""  # besides keeping parameters in float32
+    float16_remedy: ClassVar[str] = ""  # advice that precedes keeping parameters in float32
 
     def __init__(self, parameters: Claimable[M_co]) -> None:
         self.steps = 0  # the number of applied steps
@@ -94,24 +94,19 @@ class Optimizer(ABC, Generic[M_co]):
     def step(self, grads: GradientStore) -> None:
         """Drain the gradients of this optimizer's parameters and update the parameters, or raise.
 
-        Raises an AutogradError, and has changed nothing then: neither parameters nor state nor
-        counters nor the store.
-
         grads: what `backward` returned.
 
-        Raises an AutogradError, and has changed nothing then: neither parameters nor state nor
-        counters nor the store.
+        Raises an AutogradError, with parameters, state, counters and the store unchanged.
         """
 
     def gradients(self, grads: GradientStore) -> list[tuple[Backend, Array, list[Parameter]]]:
         """Return the owned gradients in `grads` as arrays that cover them, without copies.
 
         One array per parameter here; a subclass may have several parameters in one array.
-        MissingGradientError for one that is not there, unless its group is optional.
 
         grads: what `backward` returned.
 
-        MissingGradientError for one that is not there, unless its group is optional.
+        MissingGradientError for a missing one, unless its group is optional.
         """
         return [
             (parameter.backend, grads.array(parameter), [parameter])
@@ -146,8 +141,8 @@ class Optimizer(ABC, Generic[M_co]):
     def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
         """Move owned parameters to another backend; `module.to(...)` calls this.
 
-        parameters: to own; see `Optimizer`.
-        backend: where they are, or are to be.
+        parameters: those to move.
+        backend: their new backend.
         """
         uploaded = [backend.upload(parameter.numpy()) for parameter in parameters]
         with Uninterrupted():
@@ -168,8 +163,8 @@ class Optimizer(ABC, Generic[M_co]):
             if parameter.owner is not None:
                 raise OwnershipError(
                     f"{_called(name)} is already owned by {parameter.owner}; the {self} cannot own "
-                    "it too: release() the first (parameters.release() does, where no name reaches "
-                    "it), or give each its own parameters"
+                    "it too: release() the first (or call parameters.release(), if you no longer "
+                    "have it), or give each its own parameters"
                 )
             self._check_precision(name, parameter)
         if not seen:

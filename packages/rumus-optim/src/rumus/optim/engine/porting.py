@@ -17,7 +17,7 @@ from rumus.tensor.graph.selection import Criterion
 Library: TypeAlias = Literal["torch", "keras", "optax", "mlx", "burn", "tinygrad"]
 
 
-# Of Newton-Schulz: (a, b, c) for all iterations, or for each, or a name.
+# Newton-Schulz coefficients: one (a, b, c) for all iterations, one for each, or a name.
 Triple: TypeAlias = tuple[float, float, float]
 Coefficients: TypeAlias = "Triple | Sequence[Triple] | Literal['polar_express']"
 
@@ -54,8 +54,8 @@ class PresetOptions(Options, total=False):
 class Preset:
     """A library's optimizer: its learning rate, its other defaults, its rule.
 
-    lr: None where the library has no default. rule: what takes the switches out of the options and
-    returns the rule that they choose; None if that is the one of the class.
+    lr: None if the library has no default. rule: pops the switches from the options and returns the
+    rule that they select, or None for the class's own.
     """
 
     lr: float | None
@@ -64,21 +64,21 @@ class Preset:
 
 
 def preset(kind: str, library: str) -> Preset:
-    """Return a preset; ValueError lists those that there are."""
+    """Return a preset. ValueError for a library without one; it lists those that have one."""
     known = PRESETS.get(kind, {})
     if library not in known:
-        listed = ", ".join(map(repr, known)) or "none: it has no presets"
-        raise ValueError(f"{kind}.like({library!r}): the libraries known for it are {listed}")
+        listed = ", ".join(map(repr, known)) or "no library"
+        raise ValueError(f"{kind}.like({library!r}): {kind} has presets for {listed}")
     return known[library]
 
 
 def chosen(
     kind: str, library: str, lr: Hyper | None, options: Mapping[str, Any]
 ) -> tuple[Rule | None, Hyper, dict[str, Any]]:
-    """Return the rule of a preset, its learning rate and its other options.
+    """Return a preset's rule, learning rate and other options.
 
-    The rule is None if it is that of the class. lr, options: what is given in place of the
-    preset's own. ValueError without a learning rate, TypeError for an option of Muon alone.
+    The rule is None if it is the class's own. lr, options: override the preset's. ValueError if
+    there is no learning rate, TypeError for an option that only Muon has.
     """
     found = preset(kind, library)
     rate = found.lr if lr is None else lr
@@ -94,17 +94,17 @@ _MUON_S_OWN: Final = ("adjust", "iterations", "coefficients", "matrices")
 
 
 def _refuse_options_of_muon(kind: str, options: Mapping[str, object]) -> None:
-    """Raise TypeError for what `PresetOptions` has for Muon alone, given to another optimizer."""
+    """Raise TypeError if another optimizer is given one of Muon's options in `PresetOptions`."""
     for name in options:
         if name in _MUON_S_OWN or name.startswith("adamw_"):
-            raise TypeError(f"{kind} has no option {name!r}: it is one of Muon")
+            raise TypeError(f"{kind} has no option {name!r}: only Muon has it")
 
 
 def taken_decay(options: dict[str, Any]) -> str:
-    """Take out what no rule knows: `decay`, and switches that are off; TypeError for one on."""
+    """Pop the options that no rule takes: `decay`, and unset switches; TypeError for a set one."""
     for name in ("amsgrad", "centered", "nesterov", "decoupled_weight_decay"):
         if options.pop(name, False):
-            raise TypeError(f"{name} is not for this optimizer, or not of this library")
+            raise TypeError(f"{name} is not available for this optimizer in this library")
     decay = str(options.pop("decay", "all"))
     if decay not in ("all", "matrices"):
         raise ValueError(f'decay must be "all" or "matrices", not {decay!r}')
@@ -227,7 +227,7 @@ PRESETS: Final[Mapping[str, Mapping[str, Preset]]] = {
         "torch": Preset(1e-3),
         "optax": Preset(None, _ADAM, _always(other.radam_corrected_eps)),
     },
-    "Muon": {  # the mathematics is in rumus.optim.engine.muon_variant
+    "Muon": {  # rumus.optim.engine.muon_variant holds the mathematics
         "torch": Preset(1e-3),
         "keras": Preset(
             1e-3,

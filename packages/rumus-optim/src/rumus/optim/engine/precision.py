@@ -1,4 +1,4 @@
-"""In what an optimizer computes."""
+"""The dtype that an optimizer computes in."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Reductions in a rule: numbers of a whole tensor, or of all, measured before the step.
+"""Reductions in a rule: numbers for a whole tensor, or for all of them, measured before the step.
 
-What is measured is sums, by the segmented reduction that clipping uses: all tensors of an arena at
-once. A sum of a product of something with itself is measured as a sum of squares, of what may lie
-in an array already.
+Each is measured as a sum, by the segmented reduction that clipping uses, for all tensors of an
+arena at once. The sum of x * x is measured as a sum of squares of x, so x need not be written first
+if it is an array already.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from rumus.tensor import Expr, sqrt
 from rumus.tensor.expression.expr import REDUCTION, postorder
 from rumus.tensor.memory.updater import Sum
 
-SIZE: Final = "tensor_size"  # of the elements of the tensor that a row belongs to
+SIZE: Final = "tensor_size"  # the number of elements of the tensor that a row belongs to
 
 
 @dataclass(slots=True)
 class Reductions:
-    """What a rule returns without its reductions, and what is to be measured for it.
+    """A rule's results with its reductions replaced, and the sums to measure for them.
 
-    new: with sums in their place. numbers: the new values of parts of the state that are one number
-    for all parameters, as they are made of scalars and global sums alone; they are not in `new`.
-    measured: by the name of an array what is written there, to be added up. of_tensors, of_all: by
-    the name of an array what is added up in it, for each tensor or for all of them.
+    new: the results, reading sums where the rule had reductions. numbers: the new values of state
+    parts that are one number for all parameters, because they depend only on scalars and global
+    sums; they are not in `new`. measured: the expressions to write to arrays and then add up, by
+    array name. of_tensors, of_all: the sums for each tensor and for all of them, by the name of the
+    array that holds the sum.
     """
 
     new: dict[str, Expr]
@@ -37,7 +38,7 @@ class Reductions:
 
     @classmethod
     def of(cls, new: Mapping[str, Expr], rule: str) -> Reductions:
-        """Take the reductions out of a rule. TypeError for one of a reduction, or of scalars."""
+        """Replace a rule's reductions. TypeError for one of another reduction, or of scalars."""
         found = cls({})
         nodes: dict[Expr, Expr] = {}
         for node in postorder(new.values()):
@@ -56,18 +57,18 @@ class Reductions:
 
     @property
     def arrays(self) -> tuple[str, ...]:
-        """What the update reads besides: one value for each tensor, or for all."""
+        """The arrays that the update also reads: one value for each tensor, or for all."""
         return (*self.of_tensors, *((SIZE,) if self.has_sizes else ()), *self.of_all)
 
     def _reduced(self, kind: str, what: Expr, rule: str) -> Expr:
         leaves = [node for node in postorder([what]) if node.operation == "array"]
         if any(leaf.name in self.arrays for leaf in leaves):
             raise TypeError(
-                f"the rule {rule}: {kind}() of what depends on another reduction; one pass "
-                "measures all of them"
+                f"the rule {rule}: the argument of {kind}() depends on another reduction, but "
+                "one pass measures all of them"
             )
         if not leaves:
-            raise TypeError(f"the rule {rule}: {kind}() of scalars alone, which have no tensor")
+            raise TypeError(f"the rule {rule}: {kind}() needs an array, not only scalars")
         is_square = what.operation == "mul" and what.operands[0] is what.operands[1]
         if kind == "global_sum":
             return self._sum(what.operands[0] if is_square else what, is_square, self.of_all)
@@ -89,7 +90,7 @@ class Reductions:
         return Expr.array(total)
 
     def _set_numbers_apart(self) -> None:
-        """Find the largest set of parts that are made of scalars, global sums and one another."""
+        """Move the largest set of parts that depend only on scalars, global sums and each other."""
         if not self.of_all:
             return
         parts = {name for name in self.new if name != "p"}

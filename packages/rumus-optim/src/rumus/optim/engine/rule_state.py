@@ -1,4 +1,4 @@
-"""`RuleState`: the state that a rule keeps, and how it is stored."""
+"""`RuleState`: the parts of a rule's state, and how they are stored."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from rumus.tensor import DType
 class RuleState:
     """The parts of a rule's state.
 
-    names: those with an element for each of a parameter's. squares: those of them that are made of
-    squares of gradients. copies: those that hold parameters as they were. numbers: the parts that
-    are one number for all parameters.
+    names: the parts with one element per parameter element. squares: those of them computed from
+    squares of gradients. copies: those that hold earlier values of the parameters. numbers: the
+    parts that are one number for all parameters.
     """
 
     names: tuple[str, ...]
@@ -30,14 +30,14 @@ class RuleState:
 
     @classmethod
     def of(cls, rule: UpdateRule) -> Self:
-        """Return that of a rule."""
+        """Return the parts of a rule's state."""
         kernel = rule.kernel()
         numbers = tuple(name for name in rule.state if name not in kernel.outputs)
         names = tuple(name for name in rule.state if name in kernel.outputs)
         return cls(names, squares(kernel), copies(kernel), numbers)
 
     def layout(self, stages: Sequence[Stage]) -> StateLayout:
-        """Return the dtypes in which stages have it stored, with what they keep themselves."""
+        """Return the dtypes in which stages store it, and those of the stages' own arrays."""
 
         def dtypes(dtype: DType) -> dict[str, DType]:
             found: Mapping[str, DType] = dict.fromkeys(self.names, computed_in(dtype))
@@ -48,7 +48,7 @@ class RuleState:
         return dtypes
 
     def codes(self, stages: Sequence[Stage]) -> Codes:
-        """Return the codes of what large parameters have packed."""
+        """Return the codes of the parts that large parameters keep packed."""
         names = [name for name in self.names if name not in self.copies]
         found = [stage.codes(names, self.squares) for stage in stages]
         return {name: code for codes in found for name, code in codes.items()}

@@ -1,4 +1,4 @@
-"""The state of an optimizer as it is saved by parameter name, and what fits one that loads it."""
+"""An optimizer's state as saved, by parameter name, and the checks before it is loaded."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def check_unique(named: Iterable[tuple[str, Parameter]]) -> None:
     counted = Counter(name for name, _ in named)
     if repeated := [name for name, count in counted.items() if count > 1]:
         raise ValueError(
-            f"{repeated[0]!r} is the name of several parameters, and a state is saved by name: "
-            "take parts of a model by model.parameters().where('body.*'), which keeps their paths, "
+            f"several parameters are named {repeated[0]!r}, but a state is saved by name: select "
+            "parts of a model with model.parameters().where('body.*'), which keeps their paths, "
             "or pass Parameters({name: parameter, ...}) with different names"
         )
 
@@ -29,7 +29,7 @@ def check_unique(named: Iterable[tuple[str, Parameter]]) -> None:
 def entries(
     named: Iterable[tuple[str, Parameter]], segments: Sequence[Segment]
 ) -> dict[str, dict[str, Any]]:
-    """Return what is saved for each parameter, by its name: copies."""
+    """Return a copy of each parameter's state, by its name, in the form in which it is saved."""
     state = host_state(segments)
     counts = {p.id: segment.steps for segment in segments for p in segment.arena.parameters}
     return {
@@ -46,9 +46,10 @@ def entries(
 def prepared(
     segments: Sequence[Segment], saved: Mapping[ParamId, Mapping[str, Any]]
 ) -> Callable[[], None]:
-    """Return what writes entries that fit into the segments; all that can fail is done before.
+    """Return a function that writes fitting entries to the segments and cannot fail.
 
-    What lies in the memory of the host passes through the device in small pieces, then.
+    Everything that can fail, such as an upload, is done here. State in host memory is the
+    exception: `write` sends it through the device in small pieces.
     """
     states = [
         {
@@ -58,7 +59,7 @@ def prepared(
         for s in segments
     ]
     views = state_views(segments, states)
-    copies = [  # on the device before anything is written: an upload may fail
+    copies = [
         (segment, segment.uploaded(np.asarray(state[name])), view)
         for segment in segments
         for p in segment.arena.parameters
@@ -93,19 +94,19 @@ def differences(
 ) -> list[str]:
     """Return every way in which a saved state differs from what an optimizer would save.
 
-    kind: what `kind` must say. parameters: the optimizer's, by name. layouts: the dtype of
-    each part of the state of each of them, by its name. shapes: those of parts that have another
-    shape than their parameter.
+    kind: the optimizer's. parameters: the optimizer's, by name. layouts: the dtype of each part of
+    each parameter's state, by name. shapes: the shapes of parts whose shape is not their
+    parameter's.
     """
     if missing := {"format", "kind", "steps", "skipped", "parameters"} - set(state):
-        return [f"it lacks {', '.join(sorted(missing))}: is it an optimizer's state?"]
+        return [f"{', '.join(sorted(missing))} missing: is this an optimizer's state?"]
     found = [
         f"{what}: saved {state[what]}, here {mine}"
         for what, mine in (("format", FORMAT), ("kind", kind))
         if state[what] != mine
     ]
     found += [
-        f"{what}: saved {state[what]!r}, which counts nothing"
+        f"{what}: saved {state[what]!r}, which is not a count"
         for what in ("steps", "skipped")
         if not _is_count(state[what])
     ]
@@ -125,9 +126,10 @@ def differences(
 def uneven(
     saved: Mapping[str, Any], parameters: Mapping[str, Parameter], segments: Sequence[Segment]
 ) -> list[str]:
-    """Return what is wrong if parameters that share numbers were saved with several.
+    """Return the differences between saved values that the parameters share here.
 
-    Those of a segment share the count of their steps. All of them share what is one number.
+    The parameters of a segment share a step count. All parameters share each part of the state that
+    is one number.
 
     segments: of one optimizer.
     """
@@ -170,7 +172,7 @@ def _of_entry(
     if entry["dtype"] != str(parameter.dtype):
         found.append(f"{name!r}: saved dtype {entry['dtype']}, here {parameter.dtype}")
     if not _is_count(entry["steps"]):
-        found.append(f"{name!r}: saved steps {entry['steps']!r}, which counts nothing")
+        found.append(f"{name!r}: saved steps {entry['steps']!r}, which is not a count")
     return found + _of_parts(name, entry["state"], parameter, layout, shapes)
 
 

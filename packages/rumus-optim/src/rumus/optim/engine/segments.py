@@ -1,4 +1,4 @@
-"""`Segment`: an arena with the state of its parameters, and how groups are laid out in several."""
+"""`Segment`: an arena with its parameters' state, and how groups are laid out in segments."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from rumus.tensor.memory.packing import Packing
 from rumus.tensor.memory.slot_table import ALIGNMENT, SlotTable, slot_size
 from rumus.tensor.memory.updater import Factors, Numbers, Preparation, Section, after
 
-# The state of parameters in NumPy: by the parameter's id, then by name.
+# The state of parameters as NumPy arrays, by parameter id, then by name.
 HostState: TypeAlias = dict[ParamId, dict[str, NDArray[Any]]]
-# Of a part of the state: where that of a parameter begins in flat memory, and its shape.
+# Where a parameter's share of a state part starts in flat memory, and its shape.
 Place: TypeAlias = tuple[int, tuple[int, ...]]
 
 
@@ -45,24 +45,23 @@ Place: TypeAlias = tuple[int, tuple[int, ...]]
 class Segment:
     """An arena with the state of its parameters, stepped by one kernel.
 
-    scratch: arrays, flat or with one element for all or for each slot, that the kernel reads and
-    that are written before each step. rule: its own, if it is not the optimizer's. kernel: what
-    its rule and the stages become there. seen: how often others had changed each parameter when
-    what stages keep beside it was last known to fit; empty if it may not. preparation: what the
-    updater computes before. squares, factors, too_large, numbers, beside: see `Section`. shared:
-    scratch in memory that other segments use as well. shapes: those of the parts of the state that
-    have another shape than their parameters, which share them then. by_tensor: those that are one
-    number for each parameter, which lies there once for each row of its slot. places: of parts in
-    which each parameter has another shape, where its own begins, and that shape. packing: the part
-    of the state that is kept as codes. joint: who sums over it and all other segments of its
-    optimizer. division: how processes have divided the state; it is this one's part then.
-    on_host: whether what is flat of the state lies in the memory of the host.
+    scratch: arrays, flat or with one element in all or per slot, that are written before each step
+    for the kernel to read. rule: its own rule, if not the optimizer's. kernel: its rule and the
+    stages as one kernel. seen: each parameter's count of outside changes when the stages' arrays
+    last matched it; empty if they may not match. preparation: what the updater computes before the
+    step. squares, factors, too_large, numbers, beside: see `Section`. shared: scratch in memory
+    that other segments also use. shapes: the shapes of state parts that all parameters share.
+    by_tensor: the parts that are one number per parameter, repeated for each row of its slot.
+    places: for parts in which each parameter has its own shape, where its share starts, and that
+    shape. packing: the state that is kept as codes. joint: names the reduction that sums over all
+    segments of its optimizer. division: how processes divide the state; `state` is this process's
+    part then. on_host: whether flat state is in host memory.
     """
 
     arena: Arena
     state: dict[str, Array]  # flat, by name
     group: ParameterGroup
-    steps: int  # how many were applied to it before its updater was made
+    steps: int  # the number applied before its updater was made
     scratch: dict[str, Array] = field(default_factory=dict)
     rule: UpdateRule | None = None
     kernel: Kernel | None = None
@@ -84,21 +83,21 @@ class Segment:
 
     @property
     def part(self) -> slice | None:
-        """Where what is stepped here lies in the arena, if that is not all of it."""
+        """The range of the arena that is stepped here; None for all of it."""
         return None if self.division is None else self.division.part(self.arena.size)
 
     @property
     def values(self) -> Array:
-        """The values of the parameters that are stepped here, flat."""
+        """The parameter values that are stepped here, flat."""
         return self.arena.values if self.part is None else self.arena.values[self.part]
 
     def add_numbers(self, names: Iterable[str], dtype: DType | None = None) -> None:
-        """Keep one number, 0 at first, for all of its parameters under each name."""
+        """Add state: one number for all parameters under each name, starting at 0."""
         for name in names:
             self._add_number(name, ALIGNMENT, dtype or computed_in(self.arena.dtype))
 
     def add_numbers_by_tensor(self, names: Iterable[str]) -> None:
-        """Keep one float32, 0 at first, for each of its parameters under each name."""
+        """Add state: one float32 for each parameter under each name, starting at 0."""
         for name in names:
             self._add_number(name, whole_vectors(self.arena.table.rows), float32)
             self.by_tensor.add(name)
@@ -109,7 +108,7 @@ class Segment:
         self.state[name], self.shapes[name] = number, ()
 
     def add_part(self, name: str, shapes: Sequence[tuple[int, ...]]) -> None:
-        """Keep something of each parameter, 0 at first, in a shape of its own under this name."""
+        """Add state: an array for each parameter, in its shape of `shapes`, starting at 0."""
         table, backend = SlotTable([math.prod(shape) for shape in shapes]), self.arena.backend
         flat = backend.allocate((table.size,), computed_in(self.arena.dtype))
         backend.fill(0, flat)
@@ -117,12 +116,12 @@ class Segment:
         self.places[name] = tuple(zip(table.starts, shapes, strict=True))
 
     def divide(self, division: Division) -> None:
-        """Keep the state of a part of the arena alone."""
+        """Keep only the state of this process's part of the arena."""
         self.division = division
         self.keep(self.state)
 
     def keep(self, whole: Mapping[str, Array]) -> None:
-        """Take from the whole state what belongs here."""
+        """If the state is divided, keep this process's part of the whole state."""
         if self.part is not None:
             self.state = {
                 name: self._copied(flat[self.part]) if self._is_like_arena(name) else flat
@@ -135,27 +134,27 @@ class Segment:
         return copy
 
     def zeros(self, dtype: DType) -> Array:
-        """Return a new flat part of the state, all 0."""
+        """Return a new flat array for state, all 0."""
         return _zeros(self.arena, dtype, self.on_host)
 
     def _is_like_arena(self, name: str) -> bool:
-        """Whether a part of the state has an element for each of the parameters'."""
+        """Whether a part of the state has one element per parameter element."""
         return name not in self.shapes and name not in self.places
 
     @property
     def bytes_on_host(self) -> int:
-        """The bytes of what lies in the memory of the host, if that is where the state is."""
+        """The bytes in host memory if the state is there."""
         flat = [array for name, array in self.state.items() if self._is_like_arena(name)]
         parts = self.packing.parts.values() if self.packing is not None else ()
         flat += [array for part in parts for array in (part.codes, part.scales)]
         return sum(int(array.size) * np.dtype(array.dtype).itemsize for array in flat)
 
     def uploaded(self, host: NDArray[Any]) -> Array | NDArray[Any]:
-        """Return what `write` takes: on the device already, if that has room for it."""
+        """Return a source for `write`: uploaded, unless the state is in host memory."""
         return host if self.on_host else self.arena.backend.upload(host)
 
     def write(self, source: Array | NDArray[Any], place: Array) -> None:
-        """Write what `uploaded` has returned to a part of the state."""
+        """Write a source from `uploaded` to a part of the state."""
         backend = self.arena.backend
         if not self.on_host:
             backend.copy(source, place)
@@ -168,7 +167,7 @@ class Segment:
                 backend.copy(backend.upload(flat[piece]), target[piece])
 
     def whole(self, name: str) -> Array:
-        """Return a flat part of the state, put together if processes have divided it."""
+        """Return a flat part of the state, gathered if processes divide it."""
         own = self.state[name]
         if self.division is None or self.part is None or name in self.shapes:
             return own
@@ -178,21 +177,21 @@ class Segment:
         return flat
 
     def fits(self) -> None:
-        """Note that what is kept beside the parameters fits them as they are."""
+        """Note that the stages' arrays match the parameters as they are now."""
         self.seen = self._changes()
 
     def follow(self, stages: Sequence[Stage]) -> None:
-        """Have what stages keep beside the parameters follow what others did to them."""
+        """Update the stages' arrays if others have changed the parameters."""
         if stages and self.seen != self._changes():
             for stage in stages:
                 stage.follow(self)
             self.fits()
 
     def _changes(self) -> list[int]:
-        return [p._version.count for p in self.arena.parameters]  # those by a step are not in it
+        return [p._version.count for p in self.arena.parameters]  # steps are not counted
 
     def bind(self, kernel: Kernel, scalars: Mapping[str, float]) -> tuple[float, ...]:
-        """Return what its preparation, `kernel` and all others take of the scalars."""
+        """Return the scalars that its preparation, `kernel` and its other kernels take."""
         bound = kernel.bind(scalars)
         before = self.preparation.kernels if self.preparation is not None else ()
         others = (*after(self.factors, self.numbers), *self.beside)
@@ -203,7 +202,7 @@ class Segment:
         return (*first, *bound, *last)
 
     def section(self) -> Section:
-        """Return what an updater has to know of it."""
+        """Return what an updater needs to know about it."""
         arena = self.arena
         starts = tuple(slot.start for slot in arena.slots)
         arrays = {"p": self.values, **self.state, **self.scratch, **self.shared}
@@ -221,7 +220,7 @@ class Segment:
         )
 
     def fill(self, state: HostState) -> None:
-        """Replace its state by that of its parameters in `state`."""
+        """Replace its state with its parameters' entries in `state`."""
         arena = self.arena
         for name, flat in self.state.items():
             host = np.zeros(flat.shape, flat.dtype)
@@ -234,7 +233,7 @@ class Segment:
                     self.write(self.uploaded(saved), place)
 
     def forms(self, parameter: Parameter) -> dict[str, tuple[DType, tuple[int, ...]]]:
-        """Return the dtype and the shape of each part of the state of one of its parameters."""
+        """Return the dtype and shape of each part of a parameter's state."""
         shapes = {name: self.shapes.get(name, parameter.shape) for name in self.state}
         number = [p.id for p in self.arena.parameters].index(parameter.id)
         shapes |= {name: places[number][1] for name, places in self.places.items()}
@@ -244,9 +243,9 @@ class Segment:
         return found | forms(self.packing.parts, parameter.shape, parameter.size)
 
     def views(self, name: str, flat: Array) -> list[Array]:
-        """Return what of a flat part of the state belongs to each parameter, in its shape there.
+        """Return views of each parameter's share of a flat state part, in that share's shape.
 
-        A number for each parameter is all of its rows.
+        For a part with one number per parameter, the view is all of its rows.
         """
         if (places := self.places.get(name)) is not None:
             return [flat[at : at + math.prod(shape)].reshape(shape) for at, shape in places]
@@ -263,9 +262,9 @@ class Segment:
         return [slice(first, first + count) for first, count in slots]
 
     def host_views(self, name: str) -> list[NDArray[Any]]:
-        """Return a copy in NumPy of what belongs to each parameter, in its shape there.
+        """Return each parameter's share as a NumPy copy, in that share's shape.
 
-        By one read, or late within `copying_late`.
+        All are read at once, or later within `copying_late`.
         """
         backend, whole = self.arena.backend, self.whole(name)
         if is_copying_late(backend) and name not in self.by_tensor:
@@ -277,23 +276,23 @@ class Segment:
 
 
 def whole_vectors(size: int) -> int:
-    """Return how many elements a small kernel runs over, which takes four at a time."""
+    """Round up to a multiple of four, since small kernels process four elements at a time."""
     return -(-size // 4) * 4
 
 
-# From the dtype of parameters to that of each part of their state, by its name.
+# Maps the parameters' dtype to the dtype of each part of their state, by name.
 StateLayout: TypeAlias = Callable[[DType], Mapping[str, DType]]
 
 
 def in_their_dtype(names: Iterable[str]) -> StateLayout:
-    """Return the layout of state that has the dtype of its parameters."""
+    """Return the layout of state in its parameters' dtype."""
     parts = tuple(names)
     return lambda dtype: dict.fromkeys(parts, dtype)
 
 
 @dataclass(frozen=True, slots=True)
 class ArenaPlan:
-    """Parameters that will lie in one arena. dtypes: of each part of their state but the packed."""
+    """Parameters that share an arena. dtypes: of each part of their state that is not packed."""
 
     group: ParameterGroup
     parameters: list[Parameter]
@@ -308,7 +307,7 @@ def runs(
     layout: StateLayout,
     codes: Codes,
 ) -> Iterator[ArenaPlan]:
-    """Yield who lies with whom; see `lay_out`. codes: what large parameters have packed."""
+    """Yield the arenas of `lay_out`. codes: the parts that large parameters keep packed."""
     for group in groups:
         found: dict[tuple[DType, int, int, bool], list[Parameter]] = {}
         backends: dict[int, Backend] = {}
@@ -333,12 +332,12 @@ def lay_out(
     *,
     on_host: bool = False,
 ) -> list[Segment]:
-    """Return new arenas for the parameters of `groups`, with a state of 0 as `layout` says.
+    """Return new arenas for the parameters of `groups`, with zeroed state as in `layout`.
 
-    places: the backend of each parameter that is to change it. The parameters are not touched:
-    their elements are copied. One that is optional gets a segment of its own. codes: the parts of
-    the state that large parameters have packed, in segments of their own. on_host: whether the
-    state lies in the memory of the host.
+    places: the new backends of parameters that change theirs. The parameters are not touched: their
+    elements are copied. Each optional one gets its own segment. codes: the parts of the state that
+    large parameters keep packed, in separate segments. on_host: whether the state is in host
+    memory.
     """
     segments, packed = [], []
     for run in runs(groups, places, layout, codes):
@@ -354,7 +353,7 @@ def lay_out(
 
 
 def in_one_piece(segments: Iterable[Segment]) -> None:
-    """Have these unpack their packed state as a whole: their kernels read a value for each slot."""
+    """Make segments unpack all of their state at once: their kernels read one value per slot."""
     packed = [(s, s.packing) for s in segments if s.packing is not None]
     whole = unpacked_whole([(segment.arena.backend, packing) for segment, packing in packed])
     for (segment, _), packing in zip(packed, whole, strict=True):
@@ -370,7 +369,7 @@ def _zeros(arena: Arena, dtype: DType, on_host: bool) -> Array:
 def state_views(
     segments: Sequence[Segment], states: Sequence[Mapping[str, Array]]
 ) -> dict[ParamId, dict[str, Array]]:
-    """Return the state of each parameter, by its id: views in its shape.
+    """Return views of each parameter's state in its shape, by parameter id.
 
     states: the whole state of each segment, flat.
     """
@@ -383,7 +382,7 @@ def state_views(
 
 
 def host_state(segments: Iterable[Segment]) -> HostState:
-    """Return a copy of the state of each parameter in NumPy."""
+    """Return a NumPy copy of each parameter's state."""
     found: HostState = {p.id: {} for segment in segments for p in segment.arena.parameters}
     for segment in segments:
         arena = segment.arena

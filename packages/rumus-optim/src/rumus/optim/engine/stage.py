@@ -1,8 +1,8 @@
-"""`Stage`: one thing that every step of an optimizer does besides its rule, in the same kernel.
+"""`Stage`: an addition to an optimizer's rule that runs in the same kernel.
 
 An optimizer is a rule and a list of stages, in the order in which they act. Some change the
-gradient before the rule sees it, others what comes of the step. A stage knows the arrays that it
-keeps, the scalars that it uses, its part of the kernel and what must be computed before a step.
+gradient before the rule sees it, others the result of the step. A stage knows the arrays it keeps,
+the scalars it uses, its part of the kernel and what must be computed before a step.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 
 class Stage:
-    """A step's part besides the rule. Every method here does nothing: a subclass says what it does.
+    """An addition to the rule. The methods here do nothing; subclasses override what they need.
 
-    arrays: what its expressions read besides `p` and `g`; a segment need not have all of them.
-    numbers, by_tensor: the parts of the state that are one float32 for all parameters, or for each.
-    measured: scratch with one float32 for each parameter.
-    holds: the array of those that holds the true values of the parameters, if p only rounds them.
-    replaces: scalars of the rule that the rule gets as constants, since the stage uses them.
-    follows: whether `follow` does something. wraps: what a saved state calls an optimizer with it.
-    on_host: whether it has all state kept in the memory of the host.
+    arrays: the arrays that its expressions read in addition to `p` and `g`; a segment need not have
+    all of them. numbers, by_tensor: its state parts that are one float32 for all parameters, or for
+    each. measured: its scratch with one float32 per parameter.
+    holds: which array has the parameters' true values, if p only rounds them.
+    replaces: scalars that the rule gets as constants, because the stage applies them instead.
+    follows: whether `follow` does something. wraps: its name in the kind of a saved state.
+    on_host: whether it keeps all state in host memory.
     """
 
     arrays: ClassVar[Collection[str]] = ()
@@ -43,30 +43,30 @@ class Stage:
     wraps: ClassVar[str] = ""
     on_host: ClassVar[bool] = False
 
-    # Whose it is
+    # Its optimizer
 
     def attach(self, optimizer: EvaluatedOptimizer[Any]) -> None:
-        """Serve an optimizer from now on, or raise what speaks against it."""
+        """Attach to an optimizer, or raise if the two do not work together."""
 
     def detach(self, optimizer: EvaluatedOptimizer[Any]) -> None:
-        """Serve it no more: it gave up its parameters."""
+        """Detach from an optimizer that gave up its parameters."""
 
     # Its arrays
 
     def state(self, dtype: DType) -> Mapping[str, DType]:
-        """Return the arrays that it keeps for parameters of `dtype`, with their dtypes."""
+        """Return the dtypes of the arrays that it keeps for parameters of `dtype`, by name."""
         return {}
 
     def start(self, segment: Segment) -> None:
-        """Give its arrays in a new segment's state the values that they start with, if not 0."""
+        """Initialize its arrays in a new segment's state, if not to 0."""
 
     def follow(self, segment: Segment) -> None:
-        """Have its arrays follow parameters that somebody else has changed."""
+        """Update its arrays after others have changed the parameters."""
 
     def stored(self, layout: Mapping[str, DType], wide: Collection[str]) -> Mapping[str, DType]:
-        """Return the dtypes in which the state of the rule is stored, from those it computes in.
+        """Return the dtypes in which the rule's state is stored, given those it computes in.
 
-        wide: the parts that are made of squares of gradients, or hold parameters as they were.
+        wide: the parts computed from squares of gradients, or holding earlier parameter values.
         """
         return layout
 
@@ -75,49 +75,49 @@ class Stage:
         return {}
 
     def place(self, segments: Sequence[Segment], scaling: Scaling | None) -> None:
-        """Give segments the scratch that its expressions read there.
+        """Allocate the scratch in segments that its expressions read.
 
-        scaling: by what the gradients are scaled, if by anything.
+        scaling: the loss scale, if there is one.
         """
 
     # Its part of the kernel
 
     def gradient(self, g: Expr, p: Expr, there: Collection[str]) -> Expr:
-        """Return what takes the gradient's place.
+        """Return the expression that replaces the gradient.
 
-        p: the parameter. there: the arrays that a segment has; what is not in it is a scalar.
+        p: the parameter. there: the arrays that a segment has; the others are scalars.
         """
         return g
 
     def result(self, p: Expr, g: Expr, new: Mapping[str, Expr], rule: str) -> Mapping[str, Expr]:
         """Return what the step writes: `new`, and its own arrays.
 
-        p: the parameter before the step. g: the gradient as the rule sees it. new: what is written
-        so far, by the names of the arrays. rule: what the rule is called. TypeError for one with
-        which it cannot work.
+        p: the parameter before the step. g: the gradient as the rule sees it. new: the values
+        written so far, by array name. rule: its name. TypeError for a rule that it cannot work
+        with.
         """
         return new
 
     def bounds(self) -> float:
-        """Return the magnitude that no element of the gradient has after it, infinity if any."""
+        """Return an upper bound for the magnitude of its gradient's elements, or infinity."""
         return math.inf
 
     def beside(self) -> Sequence[Kernel]:
-        """Return the kernels of the numbers that it keeps beside the step; see `Section.beside`."""
+        """Return the kernels that update its numbers; see `Section.beside`."""
         return ()
 
     # Before each step
 
     def scalars(self, number: int, t: int) -> Mapping[str, float]:
-        """Return the scalars that it uses at step `t` of a segment, given by its number."""
+        """Return the scalars that it uses at step `t` of segment `number`."""
         return {}
 
     def prepare(self, gradients: Mapping[int, Array]) -> None:
-        """Compute what the step reads. Nothing that lasts is written: it may be refused.
+        """Compute what the step reads. Only scratch is written, since the step may be refused.
 
-        gradients: flat, by the number of the segment.
+        gradients: flat, by segment number.
         """
 
     def notes(self, layout: Mapping[str, DType]) -> Sequence[str]:
-        """Return lines for a description of an optimizer whose state is laid out so."""
+        """Return lines for the description of an optimizer with this state layout."""
         return ()

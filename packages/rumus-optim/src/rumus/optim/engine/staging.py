@@ -1,4 +1,4 @@
-"""Which stages the options of an optimizer stand for, in the order in which they act."""
+"""The stages that implement an optimizer's options, in the order in which they act."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def staged(
     compensated: bool,
     average: Average | None,
 ) -> list[Stage]:
-    """Return the stages of options that are what `FusedOptimizer` says; ValueError as there."""
+    """Return the stages for options of `FusedOptimizer`; raises the same ValueErrors."""
     found = (
         MasterWeights() if master_weights else None,
         None if state_dtype is None else StoredState(state_dtype),

@@ -13,12 +13,12 @@ from rumus.optim.options.hyperparameter import Hyper, Ranges, at_step
 from rumus.optim.options.running import Running
 from rumus.optim.options.schedule import Schedule
 
-_KEPT: Final = 128  # steps whose scalars are kept, of each segment
+_KEPT: Final = 128  # steps per segment whose scalars are kept
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """The scalars of one step, and what they follow from."""
+    """The kernel's scalars at one step, and the values that they were computed from."""
 
     given: dict[str, float]
     bound: tuple[float, ...]
@@ -26,9 +26,9 @@ class _Row:
 
 @dataclass(slots=True)
 class _Known:
-    """The scalars of a segment under some hyperparameters, by the number of the step.
+    """A segment's scalars under fixed hyperparameters, by step number.
 
-    is_fixed: whether nothing else can change them, so that nobody has to be asked again.
+    is_fixed: whether nothing else affects them, so they need not be computed again.
     """
 
     hyper: dict[str, Any]
@@ -37,10 +37,10 @@ class _Known:
 
 
 def _is_pure(value: object) -> bool:
-    """Whether a hyperparameter is the same at a step whenever it is asked for.
+    """Whether a hyperparameter always has the same value at a given step.
 
-    Schedules that rumus makes are, unless they are made of what is not: any other function, as
-    `Plateau`, may have changed its mind.
+    A schedule from rumus does, if everything that it combines does. Any other function may return
+    something else the next time, as `Plateau` does after a report.
     """
     if not isinstance(value, Schedule):
         return not callable(value)
@@ -51,11 +51,11 @@ def _is_pure(value: object) -> bool:
 
 @dataclass(slots=True, eq=False)
 class StepScalars:
-    """What the kernels of segments take as scalars, by the number of the segment and the step.
+    """The scalars of segments' kernels, by segment number and step.
 
-    kind: what errors call the optimizer. hyper: its hyperparameters, where a group has none of its
-    own; they may be replaced at any time. ranges: within which schedules must stay. own: scalars
-    of each segment that are not hyperparameters and the same at every step.
+    kind: the optimizer's name in errors. hyper: its hyperparameters, for groups without their own;
+    they may be replaced at any time. ranges: the ranges that schedules must stay in. own: each
+    segment's scalars that are not hyperparameters and are the same at every step.
     """
 
     kind: str
@@ -73,8 +73,8 @@ class StepScalars:
     def at(self, number: int, steps: Iterable[int]) -> Iterator[tuple[float, ...]]:
         """Yield the scalars of a segment at these steps.
 
-        Where they follow from numbers and schedules alone, those of a step are computed once: a
-        device is given many in advance, and asks again when it is their turn.
+        If they depend only on numbers and schedules, each step's scalars are computed once: a
+        device gets many steps in advance, and they are requested again when those steps come.
         """
         hyper = {"weight_decay": 0.0, **self.segments[number].group.over(self.hyper)}
         known = self._known.get(number)
@@ -89,10 +89,7 @@ class StepScalars:
             yield row.bound
 
     def _row(self, number: int, t: int, hyper: Mapping[str, Any], before: _Row | None) -> _Row:
-        """The scalars at step `t`; what follows from the same numbers as before is not made again.
-
-        Most of what they are computed from is the same at every step.
-        """
+        """The scalars at step `t`: `before` if the values they depend on have not changed."""
         given = {
             name: at_step(name, value, t, self.ranges) if callable(value) else value
             for name, value in hyper.items()
@@ -105,7 +102,7 @@ class StepScalars:
         return _Row(given, self._bind(number, t, given))
 
     def _bind(self, number: int, t: int, given: Mapping[str, float]) -> tuple[float, ...]:
-        """The kernel's scalars at step `t`, from all that they depend on besides."""
+        """The kernel's scalars at step `t`, computed from hyperparameters and stage scalars."""
         segment = self.segments[number]
         assert segment.kernel is not None
         bound = segment.bind(segment.kernel, {**given, "t": t, **self.own[number]})

@@ -1,4 +1,4 @@
-"""`SteppedOptimizer`: a step of segments, all of them or none, by one updater."""
+"""`SteppedOptimizer`: one updater steps all segments, or none."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from rumus.tensor.memory.updater import ImmediateUpdater, Outcome, Updater
 
 
 class SteppedOptimizer(LaidOutOptimizer[M_co]):
-    """An optimizer whose step is the kernels of its segments.
+    """An optimizer whose step runs its segments' kernels.
 
-    kernel: that of segments that have none of their own.
+    kernel: for segments without their own.
     """
 
     kernel: Kernel
 
     @abstractmethod
     def _check_scalable(self) -> None:
-        """Refuse a loss scale where something would not know of it."""
+        """Refuse a loss scale where it would not be taken into account."""
 
     @abstractmethod
     def _scale_by(self, scaling: Scaling) -> None:
@@ -33,9 +33,9 @@ class SteppedOptimizer(LaidOutOptimizer[M_co]):
 
     @abstractmethod
     def _prepare(self, gradients: Mapping[int, Array]) -> None:
-        """Compute what a step reads. Nothing that lasts is written.
+        """Compute what a step reads. Only scratch is written.
 
-        gradients: flat, by the number of the segment.
+        gradients: flat, by segment number.
         """
 
     @abstractmethod
@@ -44,7 +44,7 @@ class SteppedOptimizer(LaidOutOptimizer[M_co]):
 
     @abstractmethod
     def _follow(self, number: int) -> None:
-        """Have what is kept beside a segment's parameters follow what others did to them."""
+        """Update the stages' arrays of a segment if others have changed its parameters."""
 
     def scale_losses(self, policy: LossScale) -> Scaling:
         """Expect gradients of losses that are multiplied by a scale; the update divides by it.
@@ -86,9 +86,8 @@ class SteppedOptimizer(LaidOutOptimizer[M_co]):
         """Drain what this optimizer owns and apply the rule to it, one kernel for each group.
 
         Raises MissingGradientError (DrainedGradientError if a step already used this store),
-        GradientMismatchError, NonFiniteGradientError, BackendMismatchError for a group of which
-        only a part was moved, ValueError if a schedule's value is out of range. Nothing has changed
-        then.
+        GradientMismatchError, NonFiniteGradientError, BackendMismatchError for a partly moved
+        group, ValueError if a schedule's value is out of range. Nothing has changed then.
         """
         gradients = self.collected(grads)
         self._prepare(gradients)
@@ -112,16 +111,16 @@ class SteppedOptimizer(LaidOutOptimizer[M_co]):
             self._count(outcome)
 
     def _write_updates(self, grads: GradientStore, outcome: Outcome, updater: Updater) -> None:
-        """Have the forward pass change its buffers if the step is applied."""
+        """Apply the forward pass's buffer updates if the step is applied."""
         if outcome.applied is False:
             grads.take_updates()
         else:
             grads.write_updates(updater.applied, self.segments[0].arena.backend)
 
     def collected(self, grads: GradientStore) -> dict[int, Array]:
-        """Return the owned gradients, flat, by the number of their segment; optional ones if there.
+        """Return the owned gradients, flat, by segment number, without missing optional ones.
 
-        Raises what `step` does of gradients that do not fit. They stay in the store.
+        Raises the errors of `step` for gradients that do not fit. They stay in the store.
         """
         if not self.segments:
             raise OwnershipError(f"{self} was released and owns nothing")
@@ -131,12 +130,12 @@ class SteppedOptimizer(LaidOutOptimizer[M_co]):
         return collected(self.segments, grads)
 
     def _make_updater(self) -> Updater:
-        """What applies the steps: the backend's own, or the host's if there are several."""
+        """The updater: the backend's own, or the host's if there are several backends."""
         sections = [segment.section() for segment in self.segments]
         counts = [segment.steps for segment in self.segments]
         backends = {id(section.backend): section.backend for section in sections}
         make = next(iter(backends.values())).updater if len(backends) == 1 else ImmediateUpdater
-        # Where a smaller scale may help, a refused step must not close the device to others.
+        # A smaller scale may help, so a refused step must not make the device refuse later ones.
         nonfinite = self.nonfinite if self.scaling is None else "skip"
         updater = make(self.kernel, sections, counts, nonfinite)
         self._hear_from(updater)

@@ -1,4 +1,4 @@
-"""`StoredState`: the state of the rule in another dtype than the arithmetic, or in 8-bit codes."""
+"""`StoredState`: stores a rule's state in a dtype other than the arithmetic's, or in 8 bits."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rumus.tensor.memory.quantization import BLOCK, SIGNED, SQUARES, Code
 
 
 class StoredState(Stage):
-    """What the state of a rule is stored in; see `FusedOptimizer`.
+    """The storage of a rule's state; see `FusedOptimizer`.
 
-    ValueError for a state dtype that there is not.
+    ValueError for an unknown state dtype.
     """
 
     def __init__(self, dtype: StateDType) -> None:
@@ -29,20 +29,20 @@ class StoredState(Stage):
     def stored(self, layout: Mapping[str, DType], wide: Collection[str]) -> Mapping[str, DType]:
         """Return one dtype for all, except for squares and copies, which float16 cannot hold.
 
-        With "8bit" it is that of parameters whose state is not packed.
+        With "8bit" it applies to parameters too small to have packed state.
         """
         if self.dtype != "float16":
             return dict.fromkeys(layout, float32)
         return {n: own if n in wide else float16 for n, own in layout.items()}
 
     def codes(self, names: Collection[str], squares: Collection[str]) -> Mapping[str, Code]:
-        """Return codes for all of it with "8bit"."""
+        """Return codes for all parts with "8bit", otherwise none."""
         if self.dtype != "8bit":
             return {}
         return {name: SQUARES if name in squares else SIGNED for name in names}
 
     def notes(self, layout: Mapping[str, DType]) -> Sequence[str]:
-        """Say what is stored in what."""
+        """Return how the state is stored."""
         if self.dtype == "8bit":
             return [
                 f"state in 8 bits, a scale for each {BLOCK} elements; float32 for parameters of "

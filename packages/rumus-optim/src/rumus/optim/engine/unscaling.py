@@ -1,4 +1,4 @@
-"""`Unscaling`: gradients of a scaled loss, divided by its scale first of all."""
+"""`Unscaling`: divides the gradients of a scaled loss by its scale, before all other stages."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rumus.optim.engine.segments import Segment
 from rumus.optim.engine.stage import Stage
 from rumus.tensor import Expr
 
-UNSCALE: Final = "unscale"  # what the gradients are multiplied by
+UNSCALE: Final = "unscale"  # the inverse scale
 
 
 class Unscaling(Stage):
-    """g / scale takes the place of g; on a device that decides by itself the scale lies there."""
+    """Replaces g by g / scale; a device that decides about steps has the scale in its memory."""
 
     arrays: ClassVar[Sequence[str]] = (UNSCALE,)
 
@@ -23,7 +23,7 @@ class Unscaling(Stage):
         self._on_host: list[bool] = []
 
     def place(self, segments: Sequence[Segment], scaling: Scaling | None) -> None:
-        """Lend devices that decide by themselves their inverse scale."""
+        """Bind the inverse scale on devices that decide about steps."""
         self._on_host = [not segment.arena.backend.runs_ahead for segment in segments]
         for segment in segments:
             if segment.arena.backend.runs_ahead:
@@ -34,5 +34,5 @@ class Unscaling(Stage):
         return g * (Expr.array(UNSCALE) if UNSCALE in there else Expr.scalar(UNSCALE))
 
     def scalars(self, number: int, t: int) -> Mapping[str, float]:
-        """Return the inverse scale, where the host knows it."""
+        """Return the inverse scale if the host knows it."""
         return {UNSCALE: 1 / self.scaling.scale} if self._on_host[number] else {}

@@ -1,4 +1,4 @@
-"""`UpdateRule`: a rule, and the kernel that it becomes with the stages of an optimizer."""
+"""`UpdateRule`: a rule, and the kernel that it forms with an optimizer's stages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What the parameters of a rule say: its state, its scalars but `t`, and their defaults."""
+    """A rule's state, its scalars except `t`, and their defaults, read from its parameters."""
 
     state: tuple[str, ...]
     scalars: frozenset[str]
@@ -28,9 +28,10 @@ class Signature:
 
     @classmethod
     def of(cls, rule: Rule, given: tuple[str, ...] = (), ranges: Ranges = COMMON) -> Signature:
-        """Return that of a rule. TypeError if it does not begin with p and g.
+        """Return a rule's signature. TypeError if its first parameters are not p and g.
 
-        given: arrays that it takes and that are no state. ranges: what its defaults may be.
+        given: arrays that it takes but that are not state. ranges: the allowed ranges of its
+        defaults.
         """
         parameters = list(inspect.signature(rule).parameters.values())
         positional = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
@@ -48,8 +49,8 @@ class Signature:
 class UpdateRule:
     """A rule, and the names of what it takes.
 
-    state: its parts. known: the scalars that there will be. given: arrays that the rule takes after
-    its state, and only reads.
+    state: the parts of its state. known: the scalars that every step provides. given: read-only
+    arrays that the rule takes after its state.
     """
 
     rule: Rule
@@ -59,13 +60,13 @@ class UpdateRule:
 
     @property
     def name(self) -> str:
-        """What the rule is called."""
+        """The rule's name."""
         return self.rule.__name__
 
     def numbers(self, found: Reductions) -> Numbers | None:
-        """Return the parts of the state that are one number for all, and what makes the new ones.
+        """Return the state parts that are one number for all, and the kernel that updates them.
 
-        found: what `reduced` returns. They follow from numbers and sums over all parameters.
+        found: the result of `reduced`.
         """
         if not found.numbers:
             return None
@@ -73,10 +74,10 @@ class UpdateRule:
         return Numbers(frozenset(found.numbers), kernel)
 
     def kernel(self, stages: Sequence[Stage] = (), there: Collection[str] = ()) -> Kernel:
-        """Return the kernel that updates `p`, the state and what stages keep beside it in place.
+        """Return the kernel that updates `p`, the state and the stages' arrays in place.
 
-        there: the arrays of stages that a segment has. TypeError for a rule that does not return
-        exactly the new values of what it takes, or that a stage cannot do anything with.
+        there: the stage arrays that a segment has. TypeError for a rule that does not return
+        exactly the new values of what it takes, or that a stage cannot work with.
         """
         found = self.reduced(stages, there)
         own = [name for stage in stages for name in stage.arrays if name in there]
@@ -85,7 +86,7 @@ class UpdateRule:
         return Kernel(wrapping + self.name, found.new, arrays)
 
     def reduced(self, stages: Sequence[Stage], there: Collection[str]) -> Reductions:
-        """Return what a step writes, and what is measured before; see `kernel`."""
+        """Return what a step writes, and what must be measured first; see `kernel`."""
         value, (p, g) = _values(stages, there), seen(stages, there)
         new: Mapping[str, Expr] = self._traced(p, g, stages)
         for stage in stages:
@@ -93,7 +94,7 @@ class UpdateRule:
         return Reductions.of(new if value == "p" else {**new, value: new["p"]}, self.name)
 
     def _traced(self, p: Expr, g: Expr, stages: Sequence[Stage]) -> dict[str, Expr]:
-        """What the rule returns, checked."""
+        """The rule's result, checked."""
         rule, state = self.rule, self.state
         replaced = {name: value for stage in stages for name, value in stage.replaces.items()}
         there = {*self.known, "t"}
@@ -106,16 +107,16 @@ class UpdateRule:
         if not isinstance(new, Mapping) or "p" not in new:
             raise TypeError(f"the rule {rule.__name__} must return {{'p': ..., ...}}")
         if unknown := set(new) - {"p", *state}:
-            raise TypeError(f"the rule {rule.__name__} returns {unknown}, which it has not")
+            raise TypeError(f"the rule {rule.__name__} returns {unknown}, which it does not take")
         if kept := set(state) - set(new):
             raise TypeError(f"the rule {rule.__name__} takes {kept} but returns no new value")
         return {name: Expr.of(value) for name, value in new.items()}
 
 
 def seen(stages: Sequence[Stage], there: Collection[str]) -> tuple[Expr, Expr]:
-    """Return the parameter and the gradient as a rule gets them from stages.
+    """Return the parameter and the gradient as the stages pass them to a rule.
 
-    there: the arrays of stages that a segment has.
+    there: the stage arrays that a segment has.
     """
     p, g = Expr.array(_values(stages, there)), Expr.array("g")
     for stage in stages:
@@ -124,18 +125,18 @@ def seen(stages: Sequence[Stage], there: Collection[str]) -> tuple[Expr, Expr]:
 
 
 def _values(stages: Sequence[Stage], there: Collection[str]) -> str:
-    """The array in which the true values of the parameters are."""
+    """The name of the array with the parameters' true values."""
     return next((s.holds for s in stages if s.holds is not None and s.holds in there), "p")
 
 
 def check_parts(rule: str, state: Sequence[str], stages: Sequence[Stage]) -> None:
-    """Refuse a part of a rule's state that has the name of what a stage adds. TypeError."""
+    """Raise TypeError for a part of a rule's state that has the name of a stage's array."""
     for stage in stages:
         own = (*stage.arrays, *stage.numbers, *stage.by_tensor)
         if taken := [name for name in state if name in own]:
             raise TypeError(
-                f"the rule {rule} has a state called {taken[0]!r}, which is the "
-                "name of what this option adds: call it otherwise"
+                f"the rule {rule} has a state called {taken[0]!r}, which is also the name of an "
+                "array that this option adds: rename it"
             )
 
 
@@ -143,11 +144,10 @@ _SIZELESS: Final = ("sign", "lt", "le", "eq")
 
 
 def squares(kernel: Kernel) -> frozenset[str]:
-    """Return the parts of a rule's state that are made of squares of gradients.
+    """Return the parts of a rule's state that are computed from squares of gradients.
 
-    They are those whose new value has a product of two factors that depend on g, in a sum or a
-    numerator: not under a root, where the size is that of g again. Signs and comparisons have no
-    size of g.
+    Their new value has a product of two factors that depend on g, in a sum or a numerator. Under a
+    root the magnitude is that of g again, and signs and comparisons do not depend on it.
     """
     depends: set[Expr] = set()
     for node in postorder(kernel.outputs.values()):
@@ -159,7 +159,7 @@ def squares(kernel: Kernel) -> frozenset[str]:
 
 
 def copies(kernel: Kernel) -> frozenset[str]:
-    """Return the parts of a rule's state that may become what p was: no rounding may touch them."""
+    """Return the parts of a rule's state that may be set to p, and so must not be rounded."""
     return frozenset(name for name, new in kernel.outputs.items() if name != "p" and _may_be_p(new))
 
 

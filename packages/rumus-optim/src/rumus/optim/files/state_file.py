@@ -1,4 +1,4 @@
-"""A state as a file: its arrays as safetensors, the rest as JSON in the header of the same file."""
+"""State files: the arrays as safetensors, the rest as JSON in the header of the same file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rumus.tensor import StateMismatchError
 
 _FORMAT: Final = "state 2"
-_BEFORE: Final = "state 1"  # with a slash in front of each path
+_BEFORE: Final = "state 1"  # an older format, with a slash before each path
 
 
 class StateFileError(StateMismatchError):
@@ -78,8 +78,8 @@ def load_state(stateful: HasState, path: str | os.PathLike[str]) -> None:
     damaged or is not a saved state, StateMismatchError, listing every difference, for the state of
     another optimizer, OSError if it cannot be read.
 
-    stateful: the optimizer, of the same kind and parameters.
-    path: of the file.
+    stateful: an optimizer of the same kind with the same parameters, or a `Plateau`.
+    path: the file.
     """
     stateful.load_state_dict(_read(Path(path)))
 
@@ -113,13 +113,13 @@ def _put_together(arrays: Mapping[str, NDArray[Any]], tree: dict[str, Any]) -> d
         for key in keys[:-1]:
             part = part.get(key) if isinstance(part, dict) else None
         if not isinstance(part, dict) or keys[-1] in part:
-            raise ValueError(f"the array {path!r} has no place")
+            raise ValueError(f"the array {path!r} does not belong to the state")
         part[keys[-1]] = array
     return tree
 
 
 def _digest(arrays: Mapping[str, NDArray[Any]], text: str) -> str:
-    """Return the SHA-256 of a state: safetensors checks sizes, but not that bits are the same."""
+    """Return the SHA-256 of a state: safetensors checks sizes, but not the contents."""
     import hashlib
 
     found = hashlib.sha256(text.encode())
@@ -143,7 +143,7 @@ def _write(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    if os.name == "posix":  # the renaming must reach the disk, too
+    if os.name == "posix":  # the rename must reach the disk, too
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -156,7 +156,7 @@ def _read(path: Path) -> dict[str, Any]:
 
     kind = os.stat(path).st_mode
     if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # a pipe would block
-        raise OSError(errno.EINVAL, "no regular file", str(path))
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     with path.open("rb"):
         pass  # OSError if it cannot be read
     try:
@@ -164,13 +164,13 @@ def _read(path: Path) -> dict[str, Any]:
             metadata = file.metadata() or {}
             if metadata.get("rumus") not in (_FORMAT, _BEFORE):
                 raise ValueError(
-                    "it is a safetensors file, but no state that save_state wrote; the weights of "
-                    "a model are loaded by model.load_file(path)"
+                    "it is a safetensors file, but save_state did not write it; load the weights "
+                    "of a model with model.load_file(path)"
                 )
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         text = metadata["state"]
         if _digest(arrays, text) != metadata["sha256"]:
-            raise ValueError("its contents are not those that were saved")
+            raise ValueError("its contents have changed since it was saved")
         tree = json.loads(text)
         if not isinstance(tree, dict):
             raise ValueError("its state is not a dictionary")
@@ -178,4 +178,4 @@ def _read(path: Path) -> dict[str, Any]:
             arrays = {name.removeprefix("/"): array for name, array in arrays.items()}
         return _put_together(arrays, tree)
     except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise StateFileError(f"{path} is damaged, or no saved state: {error}") from error
+        raise StateFileError(f"{path} is damaged, or not a saved state: {error}") from error

@@ -37,8 +37,8 @@ _PARTS: Final[Mapping[str, Mapping[str, str]]] = {
     "Adafactor": {"R": "row_var", "C": "col_var", "v": "variance"},
     "Muon": {"b": "momentum_buffer"},
 }
-_ONE: Final = {"row_var": -1, "col_var": -2}  # an axis of length 1 that they have in PyTorch
-_UNCOUNTED: Final = ("SGD", "Muon")  # their state does not hold the number of steps
+_ONE: Final = {"row_var": -1, "col_var": -2}  # the axis of length 1 that PyTorch adds
+_UNCOUNTED: Final = ("SGD", "Muon")  # whose state does not hold the number of steps
 # kind -> the hyperparameters of PyTorch's groups
 _HYPER: Final[Mapping[str, tuple[str, ...]]] = {
     "SGD": ("lr", "momentum", "dampening", "weight_decay", "nesterov"),
@@ -82,11 +82,6 @@ def load_torch_state(
     hyper: "same" raises for a hyperparameter that differs (a schedule is evaluated at the next
         step); "ours" keeps the optimizer's, whatever the state holds.
 
-    Raises TypeError for an optimizer that PyTorch lacks, and for a Muon that steps more than
-    matrices. The parameters are not part of the state: copy them separately. Up to release 2.14,
-    PyTorch's Muon spoils the momentum of bfloat16 parameters with nesterov=False; bfloat16 is
-    rejected here.
-
     Everything is copied, or StateMismatchError lists every difference and nothing has changed.
     Raises TypeError for an optimizer that PyTorch lacks, and for a Muon that steps more than
     matrices. The parameters are not part of the state: copy them separately. Up to release 2.14,
@@ -108,8 +103,8 @@ def load_torch_state(
     """
     _check_kind(optimizer)
     if (steps is None) == (optimizer.kind in _UNCOUNTED):
-        named = "'s and ".join(_UNCOUNTED)
-        raise TypeError(f"steps: {named}'s state does not say how many were done, all others' do")
+        named = " and ".join(_UNCOUNTED)
+        raise TypeError(f"steps: give it only for {named}, whose state does not count them")
     reading = _Reading(optimizer, state, names, steps)
     found = reading.found
     if not found:
@@ -133,8 +128,9 @@ def torch_state(
     optimizer: an optimizer that PyTorch has, too.
     names: the parameters, in the order passed to PyTorch's optimizer, group by group; PyTorch's
         optimizer must have the same groups.
-    tensor: makes a tensor of an array: `torch.from_numpy`. The hyperparameters are those of the
-        next step.
+    tensor: makes a tensor from an array: `torch.from_numpy`.
+
+    The hyperparameters in it are those of the next step.
 
     Raises ValueError for names that are not the optimizer's, TypeError for an optimizer that
     PyTorch lacks.
@@ -206,7 +202,7 @@ class _Reading:
         target = self.state["parameters"][name]
         count = _count(self.steps if self.steps is not None else entry.get("step", 0))
         if count is None:
-            self.found.append(f"{name!r}: step {entry.get('step')!r} counts nothing")
+            self.found.append(f"{name!r}: step {entry.get('step')!r} is not a count")
             return
         buffers = {key: value for key, value in entry.items() if value is not None}
         if self.optimizer.kind == "SGD" and self.optimizer.state_names and not buffers:
@@ -217,7 +213,7 @@ class _Reading:
         known = {*wanted, "step", "mu_product", "eta", "mu"}
         self.found += [f"{name!r}: saved {key!r}, not here" for key in buffers if key not in known]
         for key, part in wanted.items():
-            if count == 0:  # PyTorch may start at another value, which the rule adds itself
+            if count == 0:  # the rule itself adds PyTorch's initial value, if not 0
                 target["state"][part] = np.zeros_like(target["state"][part])
             elif key not in buffers:
                 self.found.append(f"{name!r}: {key!r} here, not saved")
@@ -246,17 +242,17 @@ class _Reading:
             saved = {**self.groups[name], **{key: self.entries[name].get(key) for key in kept}}
             for key, value in {**ours, **kept}.items():
                 if key not in saved and key not in _LATER:
-                    found.append(f"{name!r}: the state has no {key!r}: is it one of another kind?")
+                    found.append(f"{name!r}: the state has no {key!r}: is it of another kind?")
                 elif key in saved and not _close(saved[key], value, 1e-6 if key in ours else 1e-2):
                     found.append(f"{name!r}: {key} saved {saved[key]}, here {value}")
         return found
 
 
 def _positions(groups: Sequence[int]) -> list[list[int]]:
-    """The place of each group in a list of the groups of all parameters."""
+    """The positions of each group's parameters, given the group number of every parameter."""
     runs = [(number, [at for at, _ in run]) for number, run in groupby(enumerate(groups), _second)]
     if len(runs) > len(set(groups)):
-        raise ValueError("names: those of a group must stand one after the other")
+        raise ValueError("names: list the parameters of each group next to each other")
     return [positions for _, positions in runs]
 
 
@@ -269,12 +265,12 @@ def _check_kind(optimizer: FusedOptimizer[Any]) -> None:
         raise TypeError(f"PyTorch has no {optimizer.kind}; it has {', '.join(_PARTS)}")
     if any(segment.rule is not None and not segment.shapes for segment in optimizer.segments):
         raise TypeError(
-            f"PyTorch's {optimizer.kind} has matrices alone, and {optimizer} steps others by AdamW "
-            "as well: give it the matrices, and the others to an AdamW of their own"
+            f"PyTorch's {optimizer.kind} takes only matrices, but {optimizer} also steps others "
+            "with AdamW: give it only the matrices, and the others to a separate AdamW"
         )
     if optimizer.packs:
         raise TypeError(
-            f"PyTorch's {optimizer.kind} has no state in 8 bits: make one without state_dtype"
+            f"PyTorch's {optimizer.kind} has no 8-bit state: make one without state_dtype"
         )
 
 

@@ -63,7 +63,7 @@ class Average(ABC):
         before = None if self._optimizer is None else self._optimizer()
         if before is not None and before is not optimizer:
             raise OwnershipError(
-                f"this {type(self).__name__} is kept by {before} already; make another one"
+                f"this {type(self).__name__} is already kept by {before}; make another one"
             )
         self._optimizer = weakref.ref(optimizer)
 
@@ -111,7 +111,7 @@ class EMA(Average):
         if not 0 <= decay < 1:
             raise ValueError(f"decay must be in [0, 1), not {decay}")
         if warmup and unbiased:
-            raise ValueError("either warmup or unbiased: each cures what the other does")
+            raise ValueError("give warmup or unbiased, not both: each corrects the first steps")
         self.warmup, self.unbiased = warmup, unbiased
 
     def weight(self, t: int) -> float:
@@ -126,7 +126,7 @@ class EMA(Average):
         return (1 - self.decay) / (1 - self.decay**t if self.unbiased else 1)
 
     def has_begun(self, t: int) -> bool:
-        """From the first step on.
+        """Return whether a step has been done.
 
         t: the number of a step, from 1.
         """
@@ -150,7 +150,7 @@ class SWA(Average):
         super().__init__()
         for name, value in (("start", start), ("every", every)):
             if check(name, value) < 1 or value != int(value):
-                raise ValueError(f"{name} must be a whole number from 1 on, not {value!r}")
+                raise ValueError(f"{name} must be a whole number, 1 or more, not {value!r}")
         self.start, self.every = start, every
 
     def weight(self, t: int) -> float:
@@ -162,7 +162,7 @@ class SWA(Average):
         return 0.0 if since < 0 or since % self.every else 1 / (since // self.every + 1)
 
     def has_begun(self, t: int) -> bool:
-        """From `start` on.
+        """Return whether step `t` is `start` or later.
 
         t: the number of a step, from 1.
         """

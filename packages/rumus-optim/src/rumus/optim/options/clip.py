@@ -54,11 +54,9 @@ class ClipNorm:
 class ClipValue:
     """Limit each element of the gradients to [-max_value, max_value]; NaN stays NaN.
 
-    Raises ValueError for a limit that is not finite and positive.
-
     max_value: the limit, finite and positive.
 
-    ValueError for a limit that is not finite and positive.
+    Raises ValueError for another limit.
     """
 
     max_value: float
@@ -79,7 +77,7 @@ class AGC:
     clipping: above 0.
     eps: above 0; smaller norms of weights count as eps.
 
-    Raises ValueError for others.
+    Raises ValueError for a value out of range.
     """
 
     clipping: float = 0.01

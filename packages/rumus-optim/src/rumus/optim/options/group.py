@@ -51,7 +51,7 @@ class ParameterGroup:
         self.named = named(parameters)
         self.optional = optional
         self.lr_scale = check("lr_scale", lr_scale)
-        self.hyper = checked(hyper, COMMON)  # the optimizer knows what else its names allow
+        self.hyper = checked(hyper, COMMON)  # the optimizer checks its other ranges
 
     if not TYPE_CHECKING:
 
@@ -131,7 +131,7 @@ def named(parameters: Iterable[Parameter]) -> list[tuple[str, Parameter]]:
     for position, parameter in enumerate(parameters):
         if not isinstance(parameter, Parameter):
             raise TypeError(
-                f"an optimizer owns parameters; number {position} is {type(parameter).__name__}: "
+                f"an optimizer takes parameters; item {position} is {type(parameter).__name__}: "
                 "wrap it as Parameter(...), or pass model.parameters()"
             )
         found.append((parameter.name or f"parameter {position}", parameter))
@@ -141,10 +141,10 @@ def named(parameters: Iterable[Parameter]) -> list[tuple[str, Parameter]]:
 def as_groups(parameters: Claimable[Any] | Iterable[Any]) -> list[ParameterGroup]:
     """Return an optimizer's parameters as groups; TypeError for a mixture, ValueError for none."""
     if isinstance(parameters, (str, bytes, Parameter)):
-        raise TypeError(f"a sequence of parameters is needed, not {type(parameters).__name__}")
+        raise TypeError(f"pass a sequence of parameters, not {type(parameters).__name__}")
     given = parameters if isinstance(parameters, Parameters) else list(parameters)
     if len(given) == 0:
-        raise ValueError("no parameters: the module has none, or a generator was used up before")
+        raise ValueError("no parameters: the module has none, or a generator is already used up")
     kinds = {isinstance(item, ParameterGroup) for item in given}
     if kinds == {True}:
         groups = [group for group in given if isinstance(group, ParameterGroup)]
@@ -153,5 +153,5 @@ def as_groups(parameters: Claimable[Any] | Iterable[Any]) -> list[ParameterGroup
                 raise ValueError(f"group {position} has no parameters")
         return groups
     if kinds == {True, False}:
-        raise TypeError("either parameters or groups of parameters are needed, not a mixture")
+        raise TypeError("pass either parameters or groups of parameters, not a mixture")
     return [ParameterGroup(given)]

@@ -105,12 +105,12 @@ def checked(given: Mapping[str, Any], ranges: Ranges = RANGES) -> dict[str, Hype
             if not isinstance(value, (tuple, list)) or len(value) not in (2, len(names)):
                 raise TypeError(f"{name} must be two numbers, not {value!r}")
             if twice := [part for part in names if part in given]:
-                raise TypeError(f"{twice[0]} is part of {name}: give one of the two")
+                raise TypeError(f"{twice[0]} is part of {name}: give only one of them")
             hyper.update(checked(dict(zip(names, value, strict=False)), ranges))
         else:
             if isinstance(value, Schedule) and value.is_factor:
                 raise ValueError(
-                    f"{name}: {value} only gives shares of what comes then: "
+                    f"{name}: {value} only scales the schedule that follows it: "
                     "write warmup(...).then(...), or multiply it by a number"
                 )
             hyper[name] = (

@@ -6,7 +6,7 @@ from typing import Final
 
 from rumus.tensor.expression.other_names import OtherNames
 
-_GRADIENTS: Final = "grads = loss.backward(); optimizer.step(grads): nothing has to be set to zero"
+_GRADIENTS: Final = "grads = loss.backward(); optimizer.step(grads): there is nothing to zero"
 _SET: Final = "optimizer.set(lr=...), or lr=..., a schedule, when it is made"
 _SAVE: Final = "save_state(optimizer, path) of rumus.optim"
 _LOAD: Final = "load_state(optimizer, path) of rumus.optim"

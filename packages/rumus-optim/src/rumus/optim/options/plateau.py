@@ -14,23 +14,19 @@ _KEPT: Final = ("reductions", "best", "waited", "rested")
 class Plateau:
     """A schedule that is multiplied by `factor` whenever a metric has stopped getting better.
 
-    It looks at nothing by itself: `report(metric)` tells it, say once an epoch. So it has a state,
-    which `state_dict` returns; every other schedule is a function of the step alone.
+    Call `report(metric)`, for example once per epoch. Unlike other schedules, which depend only on
+    the step, it has a state; `state_dict` returns it.
 
     start: a number or a schedule.
     factor: in (0, 1).
-    patience: how many reports in a row may be no better.
-    threshold: a metric is better than the best one only by more than this share of the best one's
-        size.
-    cooldown: reports after a reduction in which nothing is counted.
-    lowest: the value stops there.
-    mode: "min" if less is better, which is the default, "max" if more.
+    patience: the number of consecutive reports without an improvement to tolerate.
+    threshold: the smallest improvement that counts, relative to the magnitude of the best metric.
+    cooldown: the number of reports to ignore after a reduction.
+    lowest: the value does not fall below this.
+    mode: "min" (the default) if lower is better, "max" if higher is.
 
-    ValueError or TypeError for arguments out of range.
-
-    It is PyTorch's ReduceLROnPlateau with min_lr = lowest, eps = 0 and the relative threshold,
-    except for a best metric below 0, where PyTorch counts equal and slightly worse values as
-    better.
+    PyTorch's ReduceLROnPlateau with min_lr = lowest, eps = 0 and the relative threshold, except for
+    a best metric below 0, where PyTorch counts equal and slightly worse values as better.
 
     ValueError or TypeError for arguments out of range.
 
@@ -60,7 +56,7 @@ class Plateau:
         counts: dict[str, object] = {"patience": patience, "cooldown": cooldown}
         for name, count in counts.items():
             if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-                raise ValueError(f"{name} must be a whole number of at least 0, not {count!r}")
+                raise ValueError(f"{name} must be a whole number, 0 or more, not {count!r}")
         for name, value in (("threshold", threshold), ("lowest", lowest)):
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be finite and >= 0, not {value}")
@@ -71,8 +67,8 @@ class Plateau:
         self.mode: Literal["min", "max"] = mode or "min"
         self.reductions = 0
         self.best: float | None = None
-        self.waited = 0  # reports in a row that were no better
-        self.rested = 0  # reports of the cooldown that are left
+        self.waited = 0  # consecutive reports without an improvement
+        self.rested = 0  # reports left in the cooldown
 
     def __call__(self, step: int) -> float:
         """Return the value at an applied step, with the reductions so far."""
@@ -80,9 +76,9 @@ class Plateau:
         return max(value * self.factor**self.reductions, min(value, self.lowest))
 
     def report(self, metric: float) -> None:
-        """Hear of a new value of the metric. ValueError if it is NaN, and nothing has changed.
+        """Report a new value of the metric. ValueError, with nothing changed, if it is NaN.
 
-        metric: a number, larger or smaller being better as `mode` says.
+        metric: a number.
         """
         if math.isnan(metric):
             raise ValueError("the metric is NaN, which is neither better nor worse")
@@ -100,7 +96,7 @@ class Plateau:
     def _is_better(self, metric: float) -> bool:
         if self.best is None:
             return True
-        share = math.copysign(self.threshold, self.best)  # of its size: a best below 0 is not less
+        share = math.copysign(self.threshold, self.best)  # so that a negative best needs more, too
         if self.mode == "min":
             return metric < self.best * (1 - share)
         return metric > self.best * (1 + share)
@@ -110,7 +106,7 @@ class Plateau:
         return {name: getattr(self, name) for name in _KEPT}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved state; ValueError, and nothing has changed, if it is none.
+        """Continue from a saved state. ValueError, with nothing changed, for an invalid one.
 
         state: what `state_dict()` returned.
         """
@@ -118,7 +114,7 @@ class Plateau:
             raise ValueError(f"a Plateau's state has {', '.join(_KEPT)}, not {', '.join(state)}")
         for name in ("reductions", "waited", "rested"):
             if not isinstance(state[name], int) or state[name] < 0:
-                raise ValueError(f"{name}: saved {state[name]!r}, which counts nothing")
+                raise ValueError(f"{name}: saved {state[name]!r}, which is not a count")
         if state["best"] is not None and not isinstance(state["best"], (int, float)):
             raise ValueError(f"best: saved {state['best']!r}, which is not a metric")
         for name in _KEPT:

@@ -14,15 +14,15 @@ _KEPT: Final = 256  # more steps than a device may repeat
 
 
 class Running:
-    """Scalars that a rule needs beside its hyperparameters, kept on the host in float64.
+    """Scalars that a rule needs in addition to its hyperparameters, in float64 on the host.
 
     carried: by name, the value before the first step, and a function from one step's value to the
         next. The function takes its other inputs as keywords: `t`, hyperparameters, and the current
         values of earlier entries of `carried`.
 
-    They are functions of t and of the current hyperparameters. So they are not saved: a resumed run
-    computes the same numbers, and a device may have those of future steps. After a change, they are
-    as if the hyperparameters had always been so.
+    They are functions of t and of the current hyperparameters, so they need not be saved: a resumed
+    run computes the same numbers, and a device can get those of future steps. After a change of
+    hyperparameters, they are computed as if the new values had always applied.
 
     >>> from rumus.optim import Running
     >>> running = Running(total=(0.0, lambda before, *, lr: before + lr))

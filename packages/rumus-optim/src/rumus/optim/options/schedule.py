@@ -77,11 +77,11 @@ class Schedule:
         """
         following = _as_schedule(following)
         if self.length is None:
-            raise ValueError(f"{self} never ends, so nothing comes after it: give it `steps`")
+            raise ValueError(f"{self} never ends, so nothing can follow it: give it `steps`")
         first, second = _parts(self), _parts(following)
         if self.is_factor:
             if second[0].formula is _warmup:
-                raise ValueError(f"{self} needs a value to rise to, and {following} has none")
+                raise ValueError(f"{self} needs a value to rise to, but {following} has none")
             first = (*first[:-1], first[-1] * following(1))
         length = None if following.length is None else self.length + following.length
         text = f"({self})" if self.formula is _product else f"{self}"
@@ -101,10 +101,10 @@ class Schedule:
     __rmul__ = __mul__
 
     def plot(self, path: str | Path | None = None, *, steps: int | None = None) -> Figure:
-        """Return a picture of the values, and write it to `path` if there is one.
+        """Return a plot of the values, and write it to `path` if that is given.
 
-        path: the picture to write, or None.
-        steps: how many to show; by default all, or 1000 of an endless schedule.
+        path: the image file to write, or None.
+        steps: the number of steps to show; by default all, or 1000 of an endless schedule.
 
         Raises ImportError without matplotlib.
         """
@@ -251,14 +251,13 @@ def multi_step(
     """Return a schedule that is multiplied by `factor` > 0 after each step number in `after`.
 
     PyTorch's MultiStepLR with milestones = after and gamma = factor.
-    Raises ValueError if `after` is empty or does not rise.
 
     start: the value at the first step.
     after: increasing step numbers.
     factor: positive.
     steps: the number of steps until the value stays constant; None for an endless schedule.
 
-    Raises ValueError if `after` is empty or does not rise.
+    Raises ValueError if `after` is empty or not increasing.
 
     >>> from rumus.optim import multi_step
     >>> [multi_step(1.0, [2, 3], 0.5)(step) for step in range(1, 6)]
@@ -266,7 +265,7 @@ def multi_step(
     """
     milestones = tuple(_count("after", each) for each in after)
     if not milestones or list(milestones) != sorted(set(milestones)):
-        raise ValueError(f"after must be numbers of steps that rise, not {list(after)}")
+        raise ValueError(f"after must be increasing step numbers, not {list(after)}")
     values = _finite("start", start), milestones, _positive("factor", factor)
     return _made(_multi_step, values, steps, "multi_step", start, list(milestones), factor)
 
@@ -299,9 +298,8 @@ def one_cycle(
     """Return a half cosine wave up to `peak` and one down, far below the start.
 
     It starts at peak / divide, ends at peak / divide / final_divide, and is highest at step
-    rise steps, which need not be whole. PyTorch's OneCycleLR with max_lr = peak, total_steps =
-    steps and pct_start = rise, without its cycle of the momentum. Smith, Topin: arXiv:1708.07120.
-    Raises ValueError unless 1 < rise steps < steps.
+    rise * steps, which need not be whole. PyTorch's OneCycleLR with max_lr = peak, total_steps =
+    steps and pct_start = rise, without its momentum cycle. Smith, Topin: arXiv:1708.07120.
 
     peak: the largest value.
     steps: their number, at least 1.
@@ -309,7 +307,7 @@ def one_cycle(
     divide: the ratio of the peak to the start, positive.
     final_divide: the ratio of the start to the end, positive.
 
-    Raises ValueError unless 1 < rise steps < steps.
+    Raises ValueError unless 1 < rise * steps < steps.
 
     >>> from rumus.optim import one_cycle
     >>> [round(one_cycle(1.0, 10)(step), 3) for step in (1, 2, 3, 6, 10)]
@@ -317,7 +315,7 @@ def one_cycle(
     """
     top = _positive("rise", rise) * _count("steps", steps)
     if not 1 < top < steps:
-        raise ValueError(f"rise steps must lie between 1 and {steps}, not at {top}")
+        raise ValueError(f"rise * steps must lie between 1 and {steps}, not at {top}")
     low = _finite("peak", peak) / _positive("divide", divide)
     values = low, peak, low / _positive("final_divide", final_divide), top, steps
     options = f"rise={rise}", f"divide={divide}", f"final_divide={final_divide}"
@@ -333,9 +331,10 @@ def cyclic(
     high: the highest value of the first tooth.
     up: the number of rising steps, at least 1.
     down: the number of falling steps; by default `up`.
-    shrink: the factor of the height from one tooth to the next, above 0. PyTorch's CyclicLR
-        with step_size_up = up and step_size_down = down; its "triangular2" is shrink = 0.5. Smith:
-        arXiv:1506.01186.
+    shrink: the factor of the height from one tooth to the next, above 0.
+
+    PyTorch's CyclicLR with step_size_up = up and step_size_down = down; its "triangular2" is
+    shrink = 0.5. Smith: arXiv:1506.01186.
 
     >>> from rumus.optim import cyclic
     >>> [cyclic(0.0, 1.0, 2, shrink=0.5)(step) for step in range(1, 8)]
@@ -487,7 +486,9 @@ def _parts(schedule: Schedule) -> tuple[Schedule, ...]:
 def _as_schedule(value: object) -> Schedule:
     if isinstance(value, Schedule):
         return value
-    return constant(_finite("a schedule or a number", value))
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"expected a schedule or a number, not {value!r}")
+    return constant(value)
 
 
 def _unless(value: float, default: float) -> tuple[float, ...]:
@@ -496,7 +497,7 @@ def _unless(value: float, default: float) -> tuple[float, ...]:
 
 def _finite(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} is needed as a number, not {value!r}")
+        raise TypeError(f"{name} must be a number, not {value!r}")
     if not math.isfinite(value):
         raise ValueError(f"{name} must be finite, not {value}")
     return float(value)

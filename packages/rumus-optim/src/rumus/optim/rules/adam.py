@@ -139,7 +139,7 @@ def nadam(
 
 
 def mu_product(before: float, *, t: float, beta1: float, momentum_decay: float) -> float:
-    """Return the product of NAdam's mu up to step t: `before` is that up to step t - 1."""
+    """Return the product of NAdam's mu up to step t; `before` is the product up to step t - 1."""
     return before * _mu(t, beta1, momentum_decay)
 
 
@@ -179,7 +179,7 @@ def radam(
     rho = rho_inf - 2 t beta2^t / (1 - beta2^t): about the number of gradients in v.
     If rho > 5: p = p - lr r m_hat sqrt(1 - beta2^t) / (sqrt(v) + eps), with
         r = sqrt((rho - 4) (rho - 2) rho_inf / ((rho_inf - 4) (rho_inf - 2) rho));
-    else v says nothing yet: p = p - lr m_hat.
+    else v is not reliable yet: p = p - lr m_hat.
 
     Liu et al.: arXiv:1908.03265, algorithm 2; where the paper has rho > 4, its authors' code and
     PyTorch have 5.
@@ -190,8 +190,8 @@ def radam(
     rho = rho_inf - 2 * t * beta2**t / (1 - beta2**t)
     r = sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
     adaptive = where(rho > 5, r * sqrt(1 - beta2**t), 0.0)
-    plain = where(rho > 5, 0.0, 1.0)  # the branches differ in scalars alone: no array is compared
-    share = adaptive / (sqrt(v) + (eps + plain)) + plain  # 1 beside eps: it may be 0, as v
+    plain = where(rho > 5, 0.0, 1.0)  # the branches differ only in scalars: no array is compared
+    share = adaptive / (sqrt(v) + (eps + plain)) + plain  # eps + 1, since eps and v may be 0
     return {"p": p - lr / (1 - beta1**t) * m * share, "m": m, "v": v}
 
 

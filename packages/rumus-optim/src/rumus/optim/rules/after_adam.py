@@ -48,8 +48,8 @@ def yogi(
     """Adam with v = v - (1 - beta2) sign(v - g^2) g^2, from initial_accumulator_value on.
 
     Zaheer et al.: "Adaptive methods for nonconvex optimization", NeurIPS 2018, algorithm 2, with
-    Adam's bias corrections, which the paper leaves out and TensorFlow Addons and optax have;
-    optax lets m start at initial_accumulator_value, too.
+    Adam's bias corrections, which the paper omits and TensorFlow Addons and optax include; optax
+    also starts m at initial_accumulator_value.
     """
     v = v + where(t <= 1, initial_accumulator_value, 0.0)
     m = beta1 * m + (1 - beta1) * g
@@ -91,7 +91,7 @@ def adan(
     step = lr * root / (1 - beta1**t) * m + lr * root * beta2 / (1 - beta2**t) * d
     p = p - step / (sqrt(n) + eps * root)
     decay = lr * weight_decay
-    p = p - decay / (1 + decay) * p  # p / (1 + decay), with a factor that float32 knows better
+    p = p - decay / (1 + decay) * p  # p / (1 + decay), but a tiny decay survives float32
     return {"p": p, "m": m, "d": d, "n": n, "g_before": g}
 
 
@@ -101,7 +101,7 @@ def adopt(
     """c = (t - 1)^(1/4);  m = beta1 m + (1 - beta1) clip(g / max(sqrt(v), eps), -c, c);
 
     p = p - lr m;  v = beta2 v + (1 - beta2) g^2, at the first step v = g^2.
-    The v that divides is that of the step before; the first step changes v alone, as c is 0 there.
+    The divisor is the previous step's v; the first step changes only v, since c is 0 there.
 
     Taniguchi et al.: arXiv:2411.02853, algorithm 2, which counts from 0.
     """

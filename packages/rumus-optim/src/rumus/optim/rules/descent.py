@@ -72,7 +72,7 @@ def rprop(
     kept in [step_min, step_max], lr at first;  g = 0 where s = -1;  p = p - sign(g) step.
 
     Riedmiller, Braun: "A direct adaptive method for faster backpropagation learning: the RPROP
-    algorithm", ICNN 1993, without its backtracking, which is iRprop- of Igel, Huesken, 2000.
+    algorithm", ICNN 1993, without its backtracking: the iRprop- of Igel, Huesken, 2000.
     """
     s = sign(g) * sign(g_before)
     step = step + where(t <= 1, lr, 0.0)

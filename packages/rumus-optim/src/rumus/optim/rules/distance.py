@@ -1,6 +1,6 @@
-"""Rules that find their step size: d grows to the distance between the start and the solution.
+"""Rules that estimate their step size: d grows towards the distance from start to solution.
 
-d and the numbers behind it are shared by all parameters. d is d0 at first.
+All parameters share d and the numbers that it is computed from. d starts at d0.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def prodigy(
 
     m = beta1 m + d (1 - beta1) g;  v = beta2 v + d^2 (1 - beta2) g^2;
     s = beta3 s + (d / d0) r g;  d_hat = d_coef numerator / norm1(s);
-    d_max = max(d_max, d_hat);  d = min(d_max, d growth_rate), where d0 is d_hat first if larger;
+    d_max = max(d_max, d_hat);  while d = d0, d = max(d, d_hat);  d = min(d_max, d growth_rate);
     p = p - r (m / (sqrt(v) + d eps) + weight_decay p), with r before and d after this step.
 
-    p0: where p began. <,> and norm1 go over all parameters. bias_correction: 1 multiplies lr by
+    p0: the initial p. <,> and norm1 are over all parameters. bias_correction: 1 multiplies lr by
     sqrt(1 - beta2^t) / (1 - beta1^t), 0 does not. safeguard_warmup: 1 leaves lr out of s.
 
     Mishchenko, Defazio: arXiv:2306.06101, algorithm 4, as in the authors' code.
@@ -53,7 +53,7 @@ def prodigy(
     v = beta2 * v + d * d * (1 - beta2) * g * g
     s = beta3 * s + relative * d * where(safeguard_warmup > 0, 1.0, lr) * g
     norm = s.abs().global_sum()
-    d_hat = where(norm <= 0, d, d_coef * numerator / norm)  # NaN goes on to d
+    d_hat = where(norm <= 0, d, d_coef * numerator / norm)  # NaN propagates to d
     d_max = d_max.maximum(d_hat)
     d = minimum(d_max, where(d <= d0, d.maximum(d_hat), d) * growth_rate)
     p = p - rate * (m / (sqrt(v) + d * eps) + weight_decay * p)
@@ -86,7 +86,7 @@ def dadapt_adam(
     d_hat = numerator / ((1 - b) norm1(s));  d = max(d, min(d_hat, d growth_rate));
     p = p - m / (sqrt(v) + eps).
 
-    <,> and norm1 go over all parameters. bias_correction: see `prodigy`.
+    <,> and norm1 are over all parameters. bias_correction: see `prodigy`.
 
     Defazio, Mishchenko: arXiv:2301.07733, algorithm 5, as in the authors' code.
     """
@@ -99,7 +99,7 @@ def dadapt_adam(
     v = beta2 * v + (1 - beta2) * g * g
     s = b * s + (1 - b) * rate * g
     norm = s.abs().global_sum()
-    d_hat = where(norm <= 0, d, numerator / ((1 - b) * norm))  # NaN goes on to d
+    d_hat = where(norm <= 0, d, numerator / ((1 - b) * norm))  # NaN propagates to d
     d = d.maximum(minimum(d_hat, d * growth_rate))
     p = p - m / (sqrt(v) + eps)
     return {"p": p, "m": m, "v": v, "s": s, "d": d, "numerator": numerator}

@@ -46,9 +46,9 @@ def adafactor_factored(
     d: Expr,
     weight_decay: Expr,
 ) -> Update:
-    """As `adafactor` with v = r c / max(mean, eps1), for what has two axes or more.
+    """`adafactor` with v = r c / max(mean, eps1), for tensors with two or more axes.
 
-    r, c: averages of g^2 over each row and each column, this step's among them; mean: that of r.
+    r, c: averages of g^2 over each row and each column, including this step's; mean: that of r.
     """
     u = scaled(g, outer(r, c, mean, eps1=eps1), eps1=eps1)
     options = {"t": t, "lr": lr, "eps2": eps2, "d": d, "weight_decay": weight_decay}
@@ -56,9 +56,9 @@ def adafactor_factored(
 
 
 def averaged(average: Expr, value: Expr, *, t: Expr, beta2_decay: Expr) -> Expr:
-    """average + w (value - average), w = t^beta2_decay: with a negative one the first value is all.
+    """average + w (value - average), w = t^beta2_decay, which is 1 at the first step.
 
-    The average has no bias that would have to be corrected.
+    So the average has no bias to correct.
     """
     return average + t**beta2_decay * (value - average)
 
@@ -69,7 +69,7 @@ def outer(r: Expr, c: Expr, mean: Expr, *, eps1: Expr) -> Expr:
 
 
 def scaled(g: Expr, v: Expr, *, eps1: Expr) -> Expr:
-    """g / sqrt(max(v, eps1^2)), without the square: that of 1e-20 is 0 where 1e-38 is."""
+    """g / sqrt(max(v, eps1^2)), without squaring eps1, since a small square may be flushed to 0."""
     return g / sqrt(v).maximum(eps1)
 
 

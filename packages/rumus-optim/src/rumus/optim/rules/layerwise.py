@@ -1,4 +1,4 @@
-"""Rules whose step for each tensor is scaled by its norm."""
+"""Rules that scale each tensor's step by the tensor's norm."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def lamb(
     u = m_hat / (sqrt(v_hat) + eps) + weight_decay p,  with m_hat and v_hat as in `adam`;
     p = p - lr r u;  r = norm(p) / norm(u), 1 if one of them is 0.
 
-    You et al.: arXiv:1904.00962, algorithm 2 with phi(x) = x. adapt: 1; 0 has r = 1.
+    You et al.: arXiv:1904.00962, algorithm 2 with phi(x) = x. adapt: 1, or 0 for r = 1.
     """
     m = beta1 * m + (1 - beta1) * g
     v = beta2 * v + (1 - beta2) * g * g
@@ -50,7 +50,7 @@ def lars(
 
     r = trust_coefficient norm(p) / (norm(g) + weight_decay norm(p)), 1 if one of the norms is 0.
 
-    You, Gitman, Ginsburg: arXiv:1708.03888, algorithm 1. adapt: 1; 0 has r = 1.
+    You, Gitman, Ginsburg: arXiv:1708.03888, algorithm 1. adapt: 1, or 0 for r = 1.
     """
     ratio = _ratio(p.tensor_norm(), g.tensor_norm(), trust_coefficient, weight_decay)
     b = momentum * b + lr * (adapt * ratio + (1 - adapt)) * (g + weight_decay * p)

@@ -1,4 +1,4 @@
-"""Rules with reductions over whole tensors: each is a few lines."""
+"""Rules with reductions over whole tensors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def stable_adamw(
     eps: Expr,
     weight_decay: Expr,
 ) -> Update:
-    """b = beta (1 - beta^(t - 1)) / (1 - beta^t) of each beta: averages without a bias;
+    """b = beta (1 - beta^(t - 1)) / (1 - beta^t) for each beta, so that averages have no bias;
 
     m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;
     rms = root of the mean of g^2 / max(v, eps^2) over the tensor;  r = lr / max(1, rms);

@@ -15,8 +15,8 @@ def muon(
     or to momentum b + (1 - momentum) g with Nesterov's momentum, times a factor for its shape.
 
     Jordan et al. (2024), "Muon: an optimizer for hidden layers in neural networks", with weight
-    decay as in Liu et al.: arXiv:2502.16982. An average b has the direction of their sum
-    momentum b + g, and Newton-Schulz iterations look at nothing else.
+    decay as in Liu et al.: arXiv:2502.16982. The average b has the same direction as their sum
+    b = momentum b + g, and Newton-Schulz iterations depend only on the direction.
     """
     b = momentum * b + (1 - momentum) * g
     return {"p": p * (1 - lr * weight_decay) - lr * o, "b": b}

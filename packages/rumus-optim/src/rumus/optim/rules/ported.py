@@ -36,8 +36,8 @@ def adam_outer_eps(
 
     p = p - lr sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + eps).
 
-    Keras: the second form of Kingma, Ba: arXiv:1412.6980, section 2, with "epsilon hat". Against
-    `adam` it is an eps of eps / sqrt(1 - beta2^t), thirty times as large at the first step.
+    Keras: the second form of Kingma, Ba: arXiv:1412.6980, section 2, with "epsilon hat". It equals
+    `adam` with eps / sqrt(1 - beta2^t), thirty times as large at the first step.
     """
     m = beta1 * m + (1 - beta1) * g
     v = beta2 * v + (1 - beta2) * g * g
@@ -74,7 +74,7 @@ def adam_uncorrected(
 ) -> Update:
     """m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;  p = p - lr m / (sqrt(v) + eps).
 
-    MLX, unless it is told bias_correction=True: the first step is 3.16 times that of `adam`.
+    MLX, unless bias_correction=True: the first step is 3.16 times that of `adam`.
     """
     m = beta1 * m + (1 - beta1) * g
     v = beta2 * v + (1 - beta2) * g * g
@@ -114,7 +114,7 @@ def rmsprop_inner_eps_momentum(
 ) -> Update:
     """v as in `rmsprop_inner_eps`;  b = momentum b + lr g / sqrt(v + eps);  p = p - b.
 
-    Keras, optax: unlike in `rmsprop_momentum`, a new lr leaves the steps before as they were.
+    Keras, optax: unlike in `rmsprop_momentum`, a new lr does not rescale earlier steps.
     """
     v = alpha * v + (1 - alpha) * g * g
     b = momentum * b + lr * (g / sqrt(v + eps))
@@ -156,7 +156,7 @@ def rmsprop_inner_eps_centered_momentum(
 
 
 def _deviation(v: Expr, m: Expr, eps: Expr) -> Expr:
-    """sqrt(v - m^2 + eps): a variance, which rounding may take below 0."""
+    """sqrt(v - m^2 + eps): a variance, which rounding may push below 0."""
     return sqrt(maximum(v - m * m, 0.0) + eps)
 
 
@@ -195,7 +195,7 @@ def radam_corrected_eps(
 
     rho >= 5: p = p - lr r m_hat / (sqrt(v_hat) + eps);  before: p = p - lr m_hat.
 
-    optax: eps after the bias correction, and 5 itself is enough.
+    optax: eps is added after the bias correction, and rho = 5 is enough.
     """
     m = beta1 * m + (1 - beta1) * g
     v = beta2 * v + (1 - beta2) * g * g
@@ -212,7 +212,7 @@ def radam_corrected_eps(
 def sgd_velocity(p: Expr, g: Expr, b: Expr, *, lr: Expr, momentum: Expr) -> Update:
     """b = momentum b - lr g;  p = p + b.
 
-    Keras: unlike in `sgd_momentum`, a new lr leaves the velocity as it was.
+    Keras: unlike in `sgd_momentum`, a new lr does not rescale the velocity.
     """
     b = momentum * b - lr * g
     return {"p": p + b, "b": b}
@@ -229,7 +229,7 @@ def sgd_nesterov_dampened(
 ) -> Update:
     """b = momentum b + (1 - dampening) g, at the first step b = g;  p = p - lr (g + momentum b).
 
-    burn, which does not refuse both together.
+    burn, which allows both together.
     """
     b = momentum * b + where(t <= 1, 1.0, 1 - dampening) * g
     return {"p": p - lr * (g + momentum * b), "b": b}
@@ -250,13 +250,13 @@ def muon_corrected(
 
     o: of momentum a / (1 - momentum^(t + 1)) + (1 - momentum) g / (1 - momentum^t).
 
-    optax, with Nesterov's momentum: a and g have different bias corrections, so that the direction
-    is another one in the first steps. Kept is b = w a, with
+    optax, with Nesterov's momentum: a and g have different bias corrections, so the direction
+    differs in the first steps. The state is b = w a, with
 
     w(t) = (1 + momentum) / (momentum + (1 - momentum^(t + 1)) / (1 - momentum^t)) of the next step,
 
-    from which the plain momentum (momentum b + (1 - momentum) g) + (1 - momentum) g has that
-    direction: what is computed before a step need not know which one it is.
+    for which Nesterov's momentum of b without correction has the corrected direction, so that the
+    computation before a step need not know the step number.
     """
     a = momentum * (1 / _share(t, momentum)) * b + (1 - momentum) * g
     return {"p": p * (1 - lr * weight_decay) - lr * o, "b": _share(t + 1, momentum) * a}

@@ -1,8 +1,8 @@
 """Schedule-free rules: an average of the points replaces a schedule.
 
 There are three points: z, which takes the steps; x, the average of all z and the result; and y in
-between, where the gradient is taken. The parameter is y, and the state d = z - x, which starts at
-0; both other points follow: x = y - (1 - beta1) d, z = y + beta1 d.
+between, where the gradient is taken. The parameter is y, and the state is d = z - x, which starts
+at 0; the other points follow from them: x = y - (1 - beta1) d, z = y + beta1 d.
 
 Defazio et al.: "The road less scheduled", arXiv:2405.15682.
 """

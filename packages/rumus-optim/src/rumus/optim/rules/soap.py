@@ -24,12 +24,12 @@ def soap(
 
     p = p (1 - lr weight_decay) - lr sqrt(1 - beta2^(t-1)) / (1 - beta1^(t-1)) o.
 
-    turned: the gradient in the eigenbasis, Q_L^T g Q_R; o: the direction, turned back. Both are
-    what `rumus.optim.SOAP` computes before. The first step only finds the eigenbasis: there both
-    are 0, and p and m stay what they are.
+    turned: the gradient in the eigenbasis, Q_L^T g Q_R; o: the direction in the original basis.
+    `rumus.optim.SOAP` computes both beforehand. The first step only finds the eigenbasis: both are
+    0 then, and p and m do not change.
 
-    Vyas et al.: arXiv:2409.11321, algorithm 3, with the bias correction of its authors' code, where
-    eps stands beside the root before that.
+    Vyas et al.: arXiv:2409.11321, algorithm 3, with the bias correction of its authors' code, which
+    is applied after eps is added to the root.
     """
     begun, after = where(t <= 1, 0.0, 1.0), (t - 1).maximum(1)
     m = m + begun * (1 - beta1) * (g - m)

@@ -71,10 +71,10 @@ class Accumulation:
 
     def __init__(self) -> None:
         self._sums: dict[ParamId, _Sum] = {}
-        self._whole: dict[tuple[ParamId, ...], Array] = {}  # the arrays of those side by side
-        self._updates: list[BufferUpdate] = []  # of buffers, in the order of the passes
-        self.weight = 0.0  # of gradients since the last `gradients()`, which divides by it
-        self.count = 0  # of gradients added with a weight above 0
+        self._whole: dict[tuple[ParamId, ...], Array] = {}  # arrays of adjacent parameters
+        self._updates: list[BufferUpdate] = []  # in the order of the passes
+        self.weight = 0.0  # the total since the last `gradients()`, which divides by it
+        self.count = 0  # calls of `add` with a weight above 0
 
     def add(self, grads: GradientStore, weight: float = 1.0, *, summed: bool = False) -> None:
         """Drain `grads` and add its gradients.
@@ -86,16 +86,13 @@ class Accumulation:
 
         Raises ValueError for another weight, MissingGradientError for an empty store,
         GradientMismatchError for a gradient that does not fit. Nothing has changed then.
-
-        Raises ValueError for another weight, MissingGradientError for an empty store,
-        GradientMismatchError for a gradient that does not fit. Nothing has changed then.
         """
         if not (math.isfinite(weight) and weight >= 0):
             raise ValueError(f"weight must be finite and >= 0, not {weight}")
         if not len(grads):
             raise MissingGradientError(
                 "this store has no gradients: a step or an accumulation has taken them, or the "
-                "loss depends on nothing that is trained"
+                "loss does not depend on any trainable parameter"
             )
         for parameter in grads:
             grads.check(parameter)
@@ -209,7 +206,7 @@ class Accumulation:
         """
         if not self.count:
             raise MissingGradientError(
-                "nothing was accumulated, or only with a weight of 0: leave this step out"
+                "nothing was accumulated, or only with a weight of 0: skip this step"
             )
         found = GradientStore()
         collector = Collector(found)

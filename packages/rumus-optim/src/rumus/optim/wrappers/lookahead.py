@@ -39,7 +39,7 @@ class Lookahead(Wrapper[M_co]):
     >>> from rumus.tensor import Parameter
     >>> w = Parameter([4.0], name="w")
     >>> optimizer = Lookahead(SGD([w], 0.25), k=2, alpha=0.5)
-    >>> for _ in range(2):  # the fast weights would be 2, then 1; slow goes from 4 half the way
+    >>> for _ in range(2):  # the fast weights would be 2, then 1; slow goes halfway from 4
     ...     optimizer.step((w * w).sum().backward())
     >>> w.tolist()
     [2.5]
@@ -51,7 +51,9 @@ class Lookahead(Wrapper[M_co]):
         if not 0 < alpha <= 1:
             raise ValueError(f"alpha must be in (0, 1], not {alpha!r}")
         if isinstance(base, Wrapper):
-            raise TypeError(f"Lookahead goes inside, as SAM(Lookahead(optimizer)): not over {base}")
+            raise TypeError(
+                f"Lookahead cannot wrap {base}: put it inside, as SAM(Lookahead(optimizer))"
+            )
         super().__init__(base)
         self.k, self.alpha = k, float(alpha)
         self.fused.extend(_SlowWeights(k, self.alpha))
@@ -78,8 +80,8 @@ class _SlowWeights(Stage):
         beside = sorted({MASTER, COMPENSATION, AVERAGE} & {p.name, *new})
         if beside:
             raise TypeError(
-                f"Lookahead cannot wrap {rule}: it keeps {beside} beside p; use it without master "
-                "weights, compensation and average"
+                f"Lookahead cannot wrap {rule}: it keeps {beside} in addition to p; use it without "
+                "master weights, compensation and average"
             )
         is_due, slow, fast = Expr.scalar("lookahead_due") > 0.5, Expr.array(_SLOW), new["p"]
         moved = slow + Expr.scalar("lookahead_alpha") * (fast - slow)

@@ -31,11 +31,7 @@ class MultiOptimizer(SteppedOptimizer[M_co]):
 
     Raises TypeError for other optimizers, such as wrappers or those that need a closure;
     OwnershipError for one that was released or is part of another; ValueError for fewer than two,
-    different `nonfinite`, a loss scale that one of them has already, or a divided state.
-
-    Raises TypeError for other optimizers, such as wrappers or those that need a closure;
-    OwnershipError for one that was released or is part of another; ValueError for fewer than two,
-    different `nonfinite`, a loss scale that one of them has already, or a divided state.
+    different `nonfinite`, or one that already has a loss scale or a divided state.
 
     >>> from rumus.optim import SGD, AdamW, MultiOptimizer
     >>> from rumus.tensor import Parameter
@@ -199,24 +195,24 @@ def _check(optimizers: Sequence[FusedOptimizer[Any]]) -> None:
     for each in given:
         if not isinstance(each, FusedOptimizer):
             raise TypeError(
-                f"MultiOptimizer takes optimizers by rules, as AdamW and Muon, not {each}"
+                f"MultiOptimizer takes rule-based optimizers such as AdamW and Muon, not {each}"
             )
     if len(optimizers) < 2:
-        raise ValueError(f"MultiOptimizer takes two optimizers or more, not {len(optimizers)}")
+        raise ValueError(f"MultiOptimizer takes two or more optimizers, not {len(optimizers)}")
     for each in optimizers:
         if not each.segments:
             raise OwnershipError(f"{each} was released and owns nothing")
         within: FollowedOptimizer[Any] | None = each._within
         if within is not None:
-            raise OwnershipError(f"{each} is part of {within} already")
+            raise OwnershipError(f"{each} is already part of {within}")
         if each.scaling is not None:
-            raise ValueError(f"{each} has a loss scale of its own: give one to all of them")
+            raise ValueError(f"{each} already has a loss scale: scale the MultiOptimizer instead")
         if any(segment.division is not None for segment in each.segments):
             raise ValueError(f"the state of {each} is divided: it cannot be stepped with others")
     if len(kinds := {each.nonfinite for each in optimizers}) > 1:
         raise ValueError(
-            f"nonfinite: {', '.join(sorted(kinds))}: a step is applied by all of them or by none, "
-            "so give them the same"
+            f"nonfinite: {', '.join(sorted(kinds))}: either all of them apply a step or none, so "
+            "give them the same"
         )
     if len(set(map(id, optimizers))) < len(optimizers):
         raise OwnershipError(f"{optimizers[0]} is given twice")

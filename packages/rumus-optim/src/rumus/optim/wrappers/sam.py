@@ -86,8 +86,6 @@ class SAM(Wrapper[M_co], ClosureOptimizer[M_co]):
     adaptive: ASAM, where the neighbourhood grows with each weight: e = rho t^2 g / ||t g||, t = |p|
         + eta; rho is then usually ten times as large.
 
-    Raises ValueError for a value out of range, TypeError for another base.
-
     Between the passes the parameters are displaced; they are restored bit for bit before the base's
     step, and after any failure. A non-finite gradient in either pass is handled by the base's
     `nonfinite`. On a GPU nothing is read. A step needs memory for one copy of the parameters (two
@@ -109,7 +107,7 @@ class SAM(Wrapper[M_co], ClosureOptimizer[M_co]):
         self.eta = _at_least_0("eta", eta)
         self.adaptive = adaptive
         if isinstance(base, SAM):
-            raise TypeError(f"SAM wraps an optimizer that steps by gradients, not {base}")
+            raise TypeError(f"SAM wraps an optimizer that steps with gradients, not {base}")
         super().__init__(base)
         self.fused.norm_is_taken = True
 
@@ -130,7 +128,7 @@ class SAM(Wrapper[M_co], ClosureOptimizer[M_co]):
         """
         self._check_ready()
         first, grads = evaluate()
-        updates = grads.keep_updates()  # of buffers: those of the step's starting point
+        updates = grads.keep_updates()  # the buffer updates at the step's starting point
         loss = first.clone()
         refuse_foreign(grads, self)
         gradients = self.fused.collected(grads)
@@ -157,7 +155,7 @@ class SAM(Wrapper[M_co], ClosureOptimizer[M_co]):
         updates: Sequence[BufferUpdate],
         evaluate: Evaluate,
     ) -> GradientStore:
-        """The gradients at p + e, with these updates of buffers; the parameters are at p again."""
+        """The gradients at p + e, with these buffer updates; the parameters are back at p."""
         kept = [(arena, _copied(arena)) for arena in arenas.values()]
 
         def look() -> GradientStore:

@@ -30,11 +30,11 @@ class Wrapper(Optimizer[M_co]):
         name = type(self).__name__
         if not isinstance(fused, FusedOptimizer):
             raise TypeError(
-                f"{name} wraps an optimizer, as {name}(AdamW(model.parameters())), not "
+                f"{name} wraps an optimizer, such as {name}(AdamW(model.parameters())), not "
                 f"{type(base).__name__}"
             )
         if isinstance(fused, AveragingOptimizer):
-            raise TypeError(f"{name} cannot wrap {fused}: its result is an average already")
+            raise TypeError(f"{name} cannot wrap {fused}: its result is already an average")
         if not fused.segments:
             raise OwnershipError(f"{fused} was released and owns nothing")
         self.base = base

@@ -15,7 +15,7 @@ def reads(operation: str, **needed: Needed) -> None:
     for name, (array, shape) in needed.items():
         if array is not None and array.shape != shape:
             raise ValueError(
-                f"{operation}: {name} of shape {shape} is needed, not of {tuple(array.shape)}"
+                f"{operation}: expected {name} of shape {shape}, got {tuple(array.shape)}"
             )
 
 
@@ -31,4 +31,4 @@ def in_float32(operation: str, *arrays: Array | None) -> None:
     """Raise TypeError unless all arrays are float32: a loop knows only their addresses."""
     for array in arrays:
         if array is not None and array.dtype != float32:
-            raise TypeError(f"{operation}: float32 is needed, not {array.dtype}")
+            raise TypeError(f"{operation}: expected float32, got {array.dtype}")

@@ -15,6 +15,6 @@ def put_integers(operation: str, found: NDArray[Any], out: NDArray[Any]) -> None
         beyond = found.max() if found.max() > limits.max else found.min()
         raise OverflowError(
             f"{operation}: {beyond} does not fit {out.dtype}; convert the tensor to float32 "
-            "before, or compute it in NumPy"
+            "first, or compute it in NumPy"
         )
     np.copyto(out, found, casting="unsafe")

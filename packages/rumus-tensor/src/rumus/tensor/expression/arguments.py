@@ -57,12 +57,12 @@ def check_arguments(cls: type, args: tuple[object, ...], given: Mapping[str, obj
     >>> class Empty: ...
     >>> check_arguments(Empty, (), {"size": 2})
     Traceback (most recent call last):
-    TypeError: Empty takes no arguments, and was given 'size'
+    TypeError: Empty takes no arguments, but was given 'size'
     """
     if cls.__init__ is object.__init__:  # type: ignore[misc]
         found = next(iter((*args, *given)), _NOTHING)
         if found is not _NOTHING and _is_ours(cls, "__new__"):
-            raise TypeError(f"{cls.__name__} takes no arguments, and was given {found!r}")
+            raise TypeError(f"{cls.__name__} takes no arguments, but was given {found!r}")
         return
     owner = cls
     if "__init__" not in vars(cls):

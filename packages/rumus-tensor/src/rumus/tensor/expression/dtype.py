@@ -55,4 +55,6 @@ def default_dtype(array: np.ndarray[Any, DType]) -> DType:
         return int32
     if kind == "b":
         return bool_
-    raise TypeError(f"data of dtype {array.dtype} cannot become a tensor; convert it to numbers")
+    raise TypeError(
+        f"data of dtype {array.dtype} cannot become a tensor; convert it to numbers first"
+    )

@@ -126,7 +126,7 @@ class Expr(Arithmetic["Expr"]):
             return value
         if isinstance(value, numbers.Real):
             return Expr.constant(float(value))
-        raise TypeError(f"an Expr combines with Expr and numbers, not with {type(value).__name__}")
+        raise TypeError(f"an Expr combines with Exprs and numbers, not with {type(value).__name__}")
 
     def _apply(self, operation: str, *operands: Number) -> Expr:
         nodes = tuple(map(Expr.of, operands))
@@ -160,8 +160,8 @@ class Expr(Arithmetic["Expr"]):
 
     def __bool__(self) -> NoReturn:
         raise TypeError(
-            "an Expr has no truth value: it stands for every element. Use where() instead of if, "
-            "and maximum() or minimum() instead of max() or min()"
+            "an Expr has no truth value, because it stands for every element: use where() "
+            "instead of if, and maximum() or minimum() instead of max() or min()"
         )
 
 

@@ -72,8 +72,8 @@ class Kernel:
         order = postorder(self.outputs.values(), is_leaf=lambda node: node.uniform)
         if reductions := [node.name for node in order if node.operation == REDUCTION]:
             raise TypeError(
-                f"kernel {name!r}: {reductions[0]}() is for the rules of optimizers, which know "
-                "what a parameter is; a kernel sees one element"
+                f"kernel {name!r}: {reductions[0]}() works only in optimizer rules; a kernel sees "
+                "one element at a time"
             )
         used = list(dict.fromkeys(node.name for node in order if node.operation == "array"))
         self.arrays = tuple(used if arrays is None else arrays)

@@ -123,8 +123,8 @@ class Pass:
             return False
         if buffer is not tensor:
             raise TypeError(
-                f"{label} is a buffer, of which forward writes a view in place: write with one "
-                "index, self.name[...] = value, or assign the attribute"
+                f"{label} is a buffer, and forward writes to a view of it: write with one index, "
+                "self.name[...] = value, or assign the attribute"
             )
         self._arrays.setdefault(id(tensor), (tensor, tensor._array))
         self._labels.setdefault(id(tensor), label)
@@ -309,9 +309,9 @@ def take_in(updates: Sequence[BufferUpdate]) -> None:
         if update.base is not before and not (update.base is not None and update.base.is_kept):
             warn_once(
                 update.label,
-                "was assigned by several passes, of which not all belong to this loss or which "
-                "did not see one another: it gets the value of the last one. Trainer.train_step, "
-                "and fit(accumulate=), know which passes belong to a step",
+                "was assigned by several passes that do not all belong to this loss, or did not "
+                "see each other's values: it gets the last value. Trainer.train_step and "
+                "fit(accumulate=) know which passes belong to a step",
             )
 
 

@@ -207,7 +207,7 @@ def _reachable(root: Node) -> list[Node]:
         node = stack.pop()
         if node.vjp is None:
             raise GraphError(
-                f"backward has already gone through this graph (at {node.name!r}), and freed it; "
+                f"backward has already run through this graph (at {node.name!r}) and freed it; "
                 "run the forward pass again, or add the losses and call backward once"
             )
         for edge in node.inputs:

@@ -80,9 +80,9 @@ def _for_each_axis(x: Tensor, parts: Sequence[Any]) -> list[Any]:
     """Expand `...` and missing axes to whole axes, and turn integers into tensors."""
     used = sum(part is not None and part is not ... for part in parts)
     if used > x.ndim:
-        raise IndexError(f"{used} indices for a tensor of {x.ndim} axes")
+        raise IndexError(f"{used} indices for a tensor with {x.ndim} axes")
     if sum(part is ... for part in parts) > 1:
-        raise IndexError("an index has one ... at most")
+        raise IndexError("an index can have at most one ...")
     at = next((n for n, part in enumerate(parts) if part is ...), len(parts))
     filled = [*parts[:at], *[slice(None)] * (x.ndim - used), *parts[at + 1 :]]
     found: list[Any] = []
@@ -135,9 +135,9 @@ def _as_mask(part: Any) -> NDArray[Any] | None:
             return None
         if part._backend.runs_ahead:
             raise TypeError(
-                f"how many elements a mask selects is known to the {part._backend.name} alone; "
-                "write where(mask, x, 0.0), which keeps the shape, or x[mask.numpy()], which waits "
-                "for the device"
+                f"only the {part._backend.name} knows how many elements a mask selects; write "
+                "where(mask, x, 0.0), which keeps the shape, or x[mask.numpy()], which waits for "
+                "the device"
             )
     elif not isinstance(part, (np.ndarray, list)):
         return None
@@ -145,7 +145,7 @@ def _as_mask(part: Any) -> NDArray[Any] | None:
     if host.dtype != np.bool_:
         return None
     if not host.ndim:
-        raise TypeError("cannot index with one truth value; use where()")
+        raise TypeError("cannot index with a single truth value; use where()")
     return host
 
 

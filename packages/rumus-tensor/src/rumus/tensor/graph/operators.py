@@ -60,7 +60,7 @@ def apply(operation: str, operands: Sequence[Any]) -> Tensor:
             scalars[name] = operand.item()
             is_array.append(False)
         else:
-            raise TypeError(f"{operation}: a tensor does not combine with {operand!r}")
+            raise TypeError(f"{operation}: a tensor cannot be combined with {operand!r}")
     if tensors[0]._array.dtype.kind != "f" or operation == "where":
         tensors = _settle(operation, tensors, scalars.values())
     return run(_kernel_of(operation, tuple(is_array)), tensors, scalars)
@@ -90,7 +90,7 @@ def _check_integers(operation: str, scalars: Iterable[int]) -> None:
     for scalar in scalars:
         if not limits.min <= scalar <= limits.max:
             raise OverflowError(
-                f"{operation}: {scalar} does not fit int32; convert the tensor to float32 before"
+                f"{operation}: {scalar} does not fit int32; convert the tensor to float32 first"
             )
 
 

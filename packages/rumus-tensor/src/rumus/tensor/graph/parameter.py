@@ -139,7 +139,7 @@ class Parameter(Tensor):
         if self.owner is not None:
             raise OwnershipError(
                 f"{self.label} is {self.dtype} and owned by {self.owner}: convert it to {wanted} "
-                "before the optimizer is made, or release() that first"
+                "before making the optimizer, or release() the optimizer first"
             )
         converted = self.detach().astype(wanted)._array
         with Uninterrupted():

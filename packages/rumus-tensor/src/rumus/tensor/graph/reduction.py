@@ -22,9 +22,9 @@ def normalize_axis(axis: int, ndim: int, operation: str) -> int:
     try:
         axis = index(axis)
     except TypeError:
-        raise TypeError(f"{operation}: an axis is an integer, not {axis!r}") from None
+        raise TypeError(f"{operation}: an axis must be an integer, not {axis!r}") from None
     if not -ndim <= axis < ndim:
-        raise IndexError(f"{operation}: axis {axis} does not exist in a tensor of {ndim} axes")
+        raise IndexError(f"{operation}: axis {axis} does not exist in a tensor with {ndim} axes")
     return axis % ndim
 
 
@@ -35,7 +35,7 @@ def normalize_axes(axis: Axis, ndim: int, operation: str) -> Shape:
     given = (axis,) if isinstance(axis, SupportsIndex) else axis
     axes = tuple(sorted(normalize_axis(a, ndim, operation) for a in given))
     if len(set(axes)) != len(axes):
-        raise ValueError(f"{operation}: an axis is named twice in {axis}")
+        raise ValueError(f"{operation}: an axis appears twice in {axis}")
     return axes
 
 
@@ -99,7 +99,9 @@ def count_over(x: Tensor, axis: Axis, operation: str) -> int:
     """The number of elements that are reduced to one."""
     count = math.prod(x.shape[a] for a in normalize_axes(axis, x.ndim, operation))
     if count == 0:
-        raise ValueError(f"{operation} of a tensor of shape {x.shape} over {axis}: no elements")
+        raise ValueError(
+            f"{operation} of a tensor of shape {x.shape} over {axis}: there are no elements"
+        )
     return count
 
 

@@ -29,7 +29,7 @@ def selected(
     if what is None and role is None:
         raise TypeError("give a pattern, a function of name and parameter, or a role")
     if what is not None and not isinstance(what, str) and not callable(what):
-        raise TypeError(f"a pattern or a function of name and parameter is needed, not {what!r}")
+        raise TypeError(f"expected a pattern, or a function of name and parameter, got {what!r}")
     if role is not None:
         check_role(role)
     found = {p.id for name, p in named if _fits(name, p, what, role)}
@@ -53,11 +53,11 @@ def _nothing(
     asked = [f"the name {what!r}"] if isinstance(what, str) else []
     asked += ["the given function"] if what is not None and not asked else []
     asked += [f"the role {role!r}"] if role is not None else []
-    message = f"no parameter fits {' and '.join(asked)}"
+    message = f"no parameter matches {' and '.join(asked)}"
     if not names:
         return f"{message}: there are no parameters"
     if isinstance(what, str):
         near = get_close_matches(what, names, _SHOWN, 0.4) or names[:_SHOWN]
-        return f"{message}; near names: {', '.join(near)}"
+        return f"{message}; similar names: {', '.join(near)}"
     roles = ", ".join(dict.fromkeys(p.role for _, p in named))
     return f"{message}; there are {len(names)}: {', '.join(names[:_SHOWN])}, with roles {roles}"

@@ -45,7 +45,7 @@ def reshape(x: Tensor, shape: Shape) -> Tensor:
     if shape.count(-1) == 1 and known and x.size % known == 0:
         shape = tuple(x.size // known if n == -1 else n for n in shape)
     if math.prod(shape) != x.size or any(n < 0 for n in shape):
-        raise ValueError(f"reshape: {x.size} elements of shape {x.shape} do not fit into {shape}")
+        raise ValueError(f"reshape: {x.size} elements of shape {x.shape} do not fit {shape}")
     before, backend = x.shape, x._backend
     view = reshaped(backend, x._array, shape)
 
@@ -61,7 +61,7 @@ def permute(x: Tensor, axes: Shape) -> Tensor:
     """The axes in another order; ValueError if `axes` is not a permutation of them."""
     order = tuple(normalize_axis(a, x.ndim, "permute") for a in axes)
     if sorted(order) != list(range(x.ndim)):
-        raise ValueError(f"permute: {axes} is not an order of the {x.ndim} axes of {x.shape}")
+        raise ValueError(f"permute: {axes} is not a permutation of the {x.ndim} axes of {x.shape}")
     inverse = tuple(order.index(i) for i in range(x.ndim))
     return _view("permute", x, x._array.transpose(order), lambda g: g.transpose(inverse))
 
@@ -153,7 +153,9 @@ def concat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     for part in parts:
         same_rank = part.ndim == parts[0].ndim
         if not same_rank or _without(part.shape, at) != _without(parts[0].shape, at):
-            raise ValueError(f"concat: {parts[0].shape} and {part.shape} differ beyond axis {axis}")
+            raise ValueError(
+                f"concat: {parts[0].shape} and {part.shape} differ in more than axis {axis}"
+            )
     edges = np.cumsum([0] + [part.shape[at] for part in parts]).tolist()
     cuts = [(slice(None),) * at + (slice(a, b),) for a, b in pairwise(edges)]
     shape = (*parts[0].shape[:at], edges[-1], *parts[0].shape[at + 1 :])
@@ -188,7 +190,7 @@ def split(x: Tensor, parts: int | Sequence[int], axis: int = 0) -> tuple[Tensor,
     else:
         lengths = list(parts)
     if not lengths or min(lengths) < 0 or sum(lengths) != length:
-        raise ValueError(f"split: {parts} does not cut axis {axis} of {x.shape} into parts")
+        raise ValueError(f"split: {parts} does not split axis {axis} of {x.shape} into parts")
     edges = np.cumsum([0, *lengths]).tolist()
     cuts = [(slice(None),) * at + (slice(a, b),) for a, b in pairwise(edges)]
     joined = _Joined(x, cuts)
@@ -267,7 +269,7 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Ten
     ValueError for another number of axes or a negative width.
     """
     if len(widths) != x.ndim or any(w < 0 for pair in widths for w in pair):
-        raise ValueError(f"pad: {x.ndim} pairs of widths >= 0 are needed, not {widths!r}")
+        raise ValueError(f"pad: expected {x.ndim} pairs of widths >= 0, got {widths!r}")
     backend = x._backend
     pairs = list(zip(widths, x.shape, strict=True))
     inside = (*(slice(before, before + n) for (before, _), n in pairs), ...)  # never a number

@@ -93,7 +93,7 @@ def order(
     length = x.shape[at]
     count = None if count is None else whole_number(f"{name}: k", count)
     if count is not None and not 0 <= count <= length:
-        raise ValueError(f"{name}: {count} of an axis of {length} elements is not possible")
+        raise ValueError(f"{name}: cannot take {count} from an axis of {length} elements")
     x = cast(x, int32) if x.dtype == bool_ else x
     moved = _last(x._array, at)
     shape = (*moved.shape[:-1], length if count is None else count)

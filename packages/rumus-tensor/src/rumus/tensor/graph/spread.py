@@ -56,7 +56,7 @@ def _checked_count(x: Tensor, axis: Axis, ddof: int, name: str) -> int:
     """The number of elements over `axis`, which `ddof` must be below."""
     count = count_over(x, axis, name)
     if whole_number(f"{name}: ddof", ddof) >= count:
-        raise ValueError(f"{name}: ddof={ddof} leaves nothing of {count} elements to divide by")
+        raise ValueError(f"{name}: ddof={ddof} leaves no divisor for {count} elements")
     return count
 
 

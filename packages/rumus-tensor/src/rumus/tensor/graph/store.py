@@ -104,13 +104,14 @@ class GradientStore:
         if by is not None:
             return DrainedGradientError(
                 f"the gradient of {parameter.label} was already drained from this store by {by}; "
-                "each step needs a backward of its own"
+                "each step needs its own backward"
             )
         frozen = ""
         if not parameter.requires_grad:
             frozen = (
-                " (its requires_grad is False: freeze before the optimizer is made, or give it "
-                "in a ParameterGroup(..., optional=True), which leaves alone what has no gradient)"
+                " (its requires_grad is False: freeze it before making the optimizer, or pass it "
+                "in a ParameterGroup(..., optional=True), which skips parameters without a "
+                "gradient)"
             )
         return MissingGradientError(
             f"{parameter.label} has no gradient in this store: the loss does not depend on it"
@@ -235,7 +236,7 @@ class GradientStore:
             return
         names = ", ".join(repr(p.name or f"(unnamed, {p.shape})") for p in self)
         raise UnclaimedGradientError(
-            f"{len(self)} gradients are left that no optimizer claims: {names}; give these "
+            f"{len(self)} gradients are left that belong to no optimizer: {names}; give these "
             "parameters to an optimizer, freeze them with requires_grad = False, or drain them"
         )
 
@@ -388,8 +389,8 @@ def gradients_of(
     edge = loss._edge()
     if edge is None:
         raise GraphError(
-            "this tensor depends on no parameter: nothing was recorded. Was it made under "
-            "no_grad(), detached, or are all parameters frozen?"
+            "this tensor does not depend on any parameter: was it made under no_grad() or "
+            "detached, or are all parameters frozen?"
         )
     collector = Collector(store)
     seed = _seed(loss, scale)
@@ -416,7 +417,7 @@ def _seed(loss: Tensor, scale: Tensor | None) -> Array:
         return ones(loss.shape, loss.dtype, loss._backend)
     backend = backend_of("backward", (loss, scale))
     if scale.size != 1:
-        raise GraphError(f"backward takes one number as the scale, not shape {scale.shape}")
+        raise GraphError(f"backward: scale must be a single number, not of shape {scale.shape}")
     seed = backend.allocate(loss.shape, loss.dtype)
     backend.copy(scale._array.reshape(loss.shape), seed)
     return seed

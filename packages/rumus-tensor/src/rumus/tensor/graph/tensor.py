@@ -109,7 +109,9 @@ class Tensor(Arithmetic["Tensor"]):
     def item(self) -> float | int | bool:
         """Return the only element as a Python number; ValueError if there are several."""
         if self.size != 1:
-            raise ValueError(f"item() needs a tensor of one element; this one has {self.shape}")
+            raise ValueError(
+                f"item() needs a tensor with one element; this one has shape {self.shape}"
+            )
         value: float | int | bool = self.numpy().item()
         return value
 
@@ -143,7 +145,7 @@ class Tensor(Arithmetic["Tensor"]):
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError(
-            "tensors are not pickled: a pickle runs code when it is read. Save the arrays of "
+            "tensors cannot be pickled, because loading a pickle runs code: save the arrays of "
             "state_dict() with numpy.savez or safetensors, or send tensor.numpy()"
         )
 
@@ -157,7 +159,7 @@ class Tensor(Arithmetic["Tensor"]):
         unnoticed.
         """
         if self.requires_grad:
-            raise GraphError("a tensor that requires a gradient is not exported; use x.detach()")
+            raise GraphError("a tensor that requires a gradient cannot be exported; use x.detach()")
         return self._array.__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -205,14 +207,14 @@ class Tensor(Arithmetic["Tensor"]):
         backend_of("assignment", (self, source))
         if source.requires_grad and is_recording():
             raise GraphError(
-                "the gradient of the value would be lost: assignment is not recorded. Assign "
-                "value.detach(), or do it under no_grad()"
+                "the gradient of the value would be lost, since assignment is not recorded: "
+                "assign value.detach(), or do it under no_grad()"
             )
         running = assignment.running_pass()
         is_held_back = running is not None and running.write(self)
         target = indexing.basic(self._array, key)
         if not shaping.broadcasts(source.shape, target.shape):
-            raise ValueError(f"a value of shape {source.shape} does not fit into {target.shape}")
+            raise ValueError(f"a value of shape {source.shape} does not fit {target.shape}")
         self._backend.copy(source._array, target)
         if not is_held_back:
             live(self._version.written)
@@ -567,7 +569,7 @@ class Tensor(Arithmetic["Tensor"]):
 def _check_truth(operator: str, *operands: Any) -> None:
     for operand in operands:
         if isinstance(operand, Tensor) and operand.dtype != bool_:
-            raise TypeError(f"{operator}: truth values are needed, not {operand.dtype}")
+            raise TypeError(f"{operator}: expected truth values, got {operand.dtype}")
 
 
 def result_of(
@@ -646,21 +648,21 @@ def as_host(data: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]:
     mask = False if type(data) is np.ndarray else getattr(data, "mask", False)
     if isinstance(data, np.ndarray) and np.any(mask):  # which asarray would drop
         raise ValueError(
-            f"{np.count_nonzero(mask)} elements of an array are masked, and a tensor has no "
-            "mask: data.filled(value) says what they are"
+            f"{np.count_nonzero(mask)} elements of the array are masked, but a tensor has no "
+            "mask: fill them with data.filled(value)"
         )
     host = np.asarray(data)
     wanted = default_dtype(host) if dtype is None else as_dtype(dtype)
     if wanted == int32 and host.dtype != int32 and host.size:
         low, high = host.min(), host.max()
         if not (low >= -(2**31) and high < 2**31):  # NaN does not fit
-            raise OverflowError(f"numbers from {low} to {high} do not fit into int32")
+            raise OverflowError(f"numbers from {low} to {high} do not fit int32")
     try:
         with np.errstate(over="raise"):
             return host.astype(wanted, copy=False)
     except FloatingPointError:
         largest = np.abs(host[np.isfinite(host)]).max()
-        raise OverflowError(f"a number of size {largest} does not fit into {wanted}") from None
+        raise OverflowError(f"a number of magnitude {largest} does not fit {wanted}") from None
 
 
 def as_tensor(data: TensorLike | Number, backend: Backend, dtype: DType | None = None) -> Tensor:

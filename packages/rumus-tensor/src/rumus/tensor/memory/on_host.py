@@ -31,8 +31,8 @@ def allocate_on_host(backend: Backend, shape: tuple[int, ...], dtype: DType) -> 
     found = backend.allocate_on_host(shape, dtype) if _reaches_host(backend) else None
     if found is None:
         raise TypeError(
-            f"{backend} cannot compute with memory of the host: neither Dawn's host-mapped-pointer "
-            "nor wgpu-native's mappable-primary-buffers is there; leave state_device out, or take "
-            'state_dtype="8bit"'
+            f"{backend} cannot compute with host memory: it has neither Dawn's "
+            "host-mapped-pointer nor wgpu-native's mappable-primary-buffers; leave state_device "
+            'out, or use state_dtype="8bit"'
         )
     return found

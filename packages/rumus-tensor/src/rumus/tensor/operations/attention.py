@@ -181,15 +181,15 @@ def _check_shapes(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> No
         dtypes = f"{query.dtype}, {key.dtype}, {value.dtype}"
         raise TypeError(f"attention: query, key and value need one floating dtype, not {dtypes}")
     if min(query.ndim, key.ndim, value.ndim) < 2 or len({t.ndim for t in (query, key, value)}) > 1:
-        raise ValueError(f"attention needs (..., heads, length, size) of as many axes: {shapes}")
-    if query.shape[-1] != key.shape[-1] or query.shape[-1] == 0:
-        raise ValueError(f"attention: query and key differ in size, or have none: {shapes}")
-    if key.shape[:-1] != value.shape[:-1] or query.shape[:-3] != key.shape[:-3]:
         raise ValueError(
-            f"attention: batches, heads of keys and values, or lengths differ: {shapes}"
+            f"attention needs (..., heads, length, size) with the same number of axes: {shapes}"
         )
+    if query.shape[-1] != key.shape[-1] or query.shape[-1] == 0:
+        raise ValueError(f"attention: query and key differ in size, or have size 0: {shapes}")
+    if key.shape[:-1] != value.shape[:-1] or query.shape[:-3] != key.shape[:-3]:
+        raise ValueError(f"attention: batches, key and value heads, or lengths differ: {shapes}")
     if key.shape[-2] == 0 and query.size:
-        raise ValueError(f"attention: there is no key that a query could look at: {shapes}")
+        raise ValueError(f"attention: there is no key for a query to attend to: {shapes}")
     if query.ndim > 2 and query.shape[-3] % max(key.shape[-3], 1):
         raise ValueError(
             f"attention: {query.shape[-3]} query heads are not a multiple of {key.shape[-3]} heads "
@@ -198,7 +198,7 @@ def _check_shapes(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> No
     if causal and query.shape[-2] != key.shape[-2]:
         raise ValueError(
             f"attention: causal needs as many queries as keys, not {query.shape[-2]} and "
-            f"{key.shape[-2]}; give a mask"
+            f"{key.shape[-2]}; give a mask instead"
         )
 
 
@@ -207,7 +207,7 @@ def _check_mask(query: Tensor, key: Tensor, mask: Tensor | None) -> None:
     if mask is None:
         return
     if mask.dtype not in (bool_, query.dtype):
-        raise TypeError(f"attention: a mask is bool or {query.dtype}, not {mask.dtype}")
+        raise TypeError(f"attention: a mask must be bool or {query.dtype}, not {mask.dtype}")
     scores = (*query.shape[:-1], key.shape[-2])
     try:
         fits = np.broadcast_shapes(mask.shape, scores) == scores

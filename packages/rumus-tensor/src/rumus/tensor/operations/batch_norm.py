@@ -35,17 +35,17 @@ def batch_norm(
     ([-1.0, 1.0], [4.0], [2.0])
     """
     if x.ndim < 2 or x.size == 0:
-        raise ValueError(f"batch_norm: (batch, channels, ...) is needed, not {x.shape}")
+        raise ValueError(f"batch_norm: expected (batch, channels, ...), got {x.shape}")
     if x.dtype.kind != "f":
         raise TypeError(f"batch_norm: x must be floating, not {x.dtype}")
     if (weight is None) != (bias is None):
-        raise ValueError("batch_norm: weight and bias are needed both, or neither")
+        raise ValueError("batch_norm: give both weight and bias, or neither")
     if not 0 < eps < math.inf:
         raise ValueError(f"batch_norm: eps must be finite and positive, not {eps}")
     inputs = [t for t in (x, weight, bias) if t is not None]
     if any(t.shape != (x.shape[1],) for t in inputs[1:]):
         shapes = " and ".join(str(t.shape) for t in inputs[1:])
-        raise ValueError(f"batch_norm: weight and bias of ({x.shape[1]},) are needed, not {shapes}")
+        raise ValueError(f"batch_norm: expected weight and bias of ({x.shape[1]},), got {shapes}")
     backend = backend_of("batch_norm", inputs)
     same = len({t.dtype for t in inputs}) == 1 and x.dtype in (float32, float64)
     forward, back = backend.fused("batch_norm"), backend.fused("batch_norm_gradient")

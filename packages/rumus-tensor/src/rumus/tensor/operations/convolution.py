@@ -101,8 +101,8 @@ def convolution(
     axes = x.ndim - 2
     if axes < 1 or weight.ndim != x.ndim:
         raise ValueError(
-            f"convolution: (batch, inputs, *lengths) and (outputs, inputs, *kernel) are needed, "
-            f"not {x.shape} and {weight.shape}"
+            "convolution: expected (batch, inputs, *lengths) and (outputs, inputs, *kernel), got "
+            f"{x.shape} and {weight.shape}"
         )
     found = window("convolution", x.shape[2:], weight.shape[2:], stride, padding, dilation)
     check_groups("convolution", x.shape[1], weight.shape[1], weight.shape[0], groups)
@@ -165,13 +165,15 @@ def convolution_transpose(
     axes = x.ndim - 2
     if axes < 1 or weight.ndim != x.ndim or weight.shape[0] != x.shape[1]:
         raise ValueError(
-            f"convolution_transpose: (batch, inputs, *lengths) and (inputs, outputs, *kernel) are "
-            f"needed, not {x.shape} and {weight.shape}"
+            "convolution_transpose: expected (batch, inputs, *lengths) and (inputs, outputs, "
+            f"*kernel), got {x.shape} and {weight.shape}"
         )
     tensors = (x, weight) if bias is None else (x, weight, bias)
     check_dtypes("convolution_transpose", tensors)
     if groups < 1 or x.shape[1] % groups:
-        raise ValueError(f"convolution_transpose: {x.shape[1]} inputs in {groups} groups")
+        raise ValueError(
+            f"convolution_transpose: {x.shape[1]} inputs do not divide into {groups} groups"
+        )
     outputs = weight.shape[1] * groups
     check_bias("convolution_transpose", bias, outputs)
     lengths = transposed_lengths(
@@ -248,7 +250,7 @@ def check_groups(operation: str, inputs: int, each: int, outputs: int, groups: i
 def check_bias(operation: str, bias: Tensor | None, outputs: int) -> None:
     """Raise ValueError for a bias of a wrong shape."""
     if bias is not None and bias.shape != (outputs,):
-        raise ValueError(f"{operation}: a bias of shape {(outputs,)} is needed, not {bias.shape}")
+        raise ValueError(f"{operation}: expected a bias of shape {(outputs,)}, got {bias.shape}")
 
 
 def check_dtypes(operation: str, tensors: Sequence[Tensor]) -> None:

@@ -121,13 +121,13 @@ def _check_classes(logits: Tensor, targets: Tensor, weight: Tensor | None) -> No
     """Raise ValueError or TypeError for targets or weights that do not fit the logits."""
     if logits.ndim not in (2, 3) or targets.shape != (*logits.shape[:1], *logits.shape[2:]):
         raise ValueError(
-            f"cross_entropy: logits (rows, classes) and targets (rows,) are needed, or (batch, "
-            f"classes, places) and (batch, places), not {logits.shape} and {targets.shape}"
+            "cross_entropy: expected logits (rows, classes) and targets (rows,), or (batch, "
+            f"classes, places) and (batch, places), got {logits.shape} and {targets.shape}"
         )
     if targets.dtype != int32:
         raise TypeError(f"cross_entropy: targets must be int32, not {targets.dtype}")
     if weight is not None and (weight.shape != logits.shape[1:2] or not is_floating(weight.dtype)):
         raise ValueError(
-            f"cross_entropy: {logits.shape[1]} floating weights are needed, one for each class, "
+            f"cross_entropy: {logits.shape[1]} floating weights are expected, one for each class, "
             f"not {weight.dtype} of shape {weight.shape}"
         )

@@ -26,7 +26,7 @@ def outer(x: Tensor, y: Tensor) -> Tensor:
     [[3.0, 4.0], [6.0, 8.0]]
     """
     if x.ndim != 1 or y.ndim != 1:
-        raise ValueError(f"outer: two vectors are needed, not {x.shape} and {y.shape}")
+        raise ValueError(f"outer: expected two vectors, got {x.shape} and {y.shape}")
     return x.unsqueeze(1) * y
 
 
@@ -49,7 +49,9 @@ def einsum(subscripts: str, *operands: Tensor) -> Tensor:
     3.0
     """
     if not isinstance(subscripts, str):
-        raise TypeError(f"einsum: a text such as 'ij,jk->ik' comes first, not {subscripts!r}")
+        raise TypeError(
+            f"einsum: the first argument must be text such as 'ij,jk->ik', not {subscripts!r}"
+        )
     terms, result = _parsed(subscripts, operands)
     lengths = _lengths(subscripts, terms, operands)
     backend_of("einsum", operands)
@@ -78,7 +80,9 @@ def _parsed(subscripts: str, operands: Sequence[Tensor]) -> tuple[list[str], str
         )
     for term in [*terms, right]:
         if not set(term.replace("...", "", 1)) <= set(ascii_letters):
-            raise ValueError(f"einsum: {term!r} in {subscripts!r} is not of letters and one '...'")
+            raise ValueError(
+                f"einsum: {term!r} in {subscripts!r} may contain only letters and one '...'"
+            )
     free = [letter for letter in ascii_letters if letter not in subscripts]
     hidden = 0
     for n, (term, x) in enumerate(zip(terms, operands, strict=True)):
@@ -93,11 +97,12 @@ def _parsed(subscripts: str, operands: Sequence[Tensor]) -> tuple[list[str], str
         once = sorted(c for c in set(left) - set(",.") if left.count(c) == 1)
         return terms, dots + "".join(once)
     if hidden and "..." not in right:
-        raise ValueError(f"einsum: the result of {subscripts!r} needs '...' for further axes")
+        raise ValueError(f"einsum: the result of {subscripts!r} needs '...' for the remaining axes")
     result = right.replace("...", dots)
     if len(set(result)) < len(result) or not set(result) <= set("".join(terms)):
         raise ValueError(
-            f"einsum: the result of {subscripts!r} must name axes of the operands, each once"
+            f"einsum: the result of {subscripts!r} must name axes of the operands, each at most "
+            "once"
         )
     return terms, result
 
@@ -129,7 +134,9 @@ def _diagonals(x: Tensor, term: str) -> _Part:
         others = [at for at in range(x.ndim) if at not in (first, second)]
         rows, columns = x.shape[first], x.shape[second]
         if rows != columns:
-            raise ValueError(f"einsum: the diagonal {letter!r} of shape {x.shape} is of no square")
+            raise ValueError(
+                f"einsum: the diagonal {letter!r} of shape {x.shape} is not of a square"
+            )
         turned = x.permute(first, second, *others)
         flat = turned.reshape(rows * rows, *turned.shape[2:])
         x = flat[:: rows + 1] if rows else flat

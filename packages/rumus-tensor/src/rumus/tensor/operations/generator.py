@@ -253,7 +253,9 @@ class Generator:
         """
         scale = std * math.sqrt(2)
         if std <= 0 or math.erf((high - mean) / scale) - math.erf((low - mean) / scale) < 2e-3:
-            raise ValueError(f"[{low}, {high}] holds next to nothing of mean {mean}, std {std}")
+            raise ValueError(
+                f"[{low}, {high}] has almost no probability for mean {mean}, std {std}"
+            )
 
         def draw() -> NDArray[Any]:
             values = mean + std * self._normal(math.prod(shape))
@@ -277,7 +279,7 @@ class Generator:
         backend: where the elements lie, by default the CPU.
         """
         if not -(2**31) <= low < high <= 2**31:
-            raise ValueError(f"an interval of int32 numbers is needed, not [{low}, {high})")
+            raise ValueError(f"expected an interval of int32 numbers, got [{low}, {high})")
 
         def draw() -> NDArray[Any]:
             words = self._host_words(math.prod(shape)).astype(np.uint64)
@@ -295,8 +297,8 @@ class Generator:
         CaptureError in a training step that a GPU records, since the numbers could not be redrawn.
         """
         refuse(
-            "a permutation is drawn on the host, and would be the same in each repetition; draw it "
-            "before the step and pass it in the batch"
+            "a permutation is drawn on the host, so every repetition would use the same one; "
+            "draw it before the step and pass it in the batch"
         )
         words = self._host_words(2 * count).astype(np.uint64)
         keys = words[0::2] << np.uint64(32) | words[1::2]

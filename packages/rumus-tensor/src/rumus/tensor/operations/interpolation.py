@@ -57,14 +57,14 @@ def interpolate(
     axes = x.ndim - 2
     if axes < 1 or not is_floating(x.dtype) or 0 in x.shape[2:]:
         raise ValueError(
-            f"interpolate: a floating (batch, channels, *lengths) is needed, not {x.dtype} of "
+            f"interpolate: expected a floating (batch, channels, *lengths), got {x.dtype} of "
             f"{x.shape}"
         )
     if mode != "nearest" and _AXES.get(mode) != axes:
         known = ["nearest", *(name for name, n in _AXES.items() if n == axes)]
         raise ValueError(f"interpolate: mode must be one of {known} for {x.shape}, not {mode!r}")
     if mode == "nearest" and align_corners:
-        raise ValueError("interpolate: align_corners goes with linear modes, not with 'nearest'")
+        raise ValueError("interpolate: align_corners needs a linear mode, not 'nearest'")
     sizes, scales = _sizes(x, size, scale_factor)
     for axis, (new, scale) in enumerate(zip(sizes, scales, strict=True), 2):
         x = _along(x, axis, new, scale, mode, align_corners)
@@ -77,20 +77,20 @@ def _sizes(
     """The new length of each axis, and the distance of its elements in the old one."""
     lengths = x.shape[2:]
     if (size is None) == (scale_factor is None):
-        raise ValueError("interpolate: give size or scale_factor, one of the two")
+        raise ValueError("interpolate: give either size or scale_factor")
     given = size if size is not None else scale_factor
     is_one = isinstance(given, (int, float, np.number))
     each: list[Any] = [given] * len(lengths) if is_one else list(given or ())  # type: ignore[arg-type]
     if len(each) != len(lengths) or any(not 0 < n < math.inf for n in each):
         raise ValueError(
-            f"interpolate: a positive number for each of {len(lengths)} axes is needed, not {given}"
+            f"interpolate: expected a positive number for each of {len(lengths)} axes, got {given}"
         )
     if size is not None:
         whole = [whole_number("interpolate: size", n) for n in each]
         return whole, [a / n for a, n in zip(lengths, whole, strict=True)]
     sizes = [int(a * f) for a, f in zip(lengths, each, strict=True)]
     if 0 in sizes:
-        raise ValueError(f"interpolate: {given} of {lengths} leaves nothing")
+        raise ValueError(f"interpolate: {given} of {lengths} leaves no elements")
     return sizes, [1 / f for f in each]
 
 

@@ -81,10 +81,10 @@ def linear(
 def check_fit(x: Shape, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> None:
     """Raise ValueError for arguments that do not fit an input of shape `x`."""
     if weight.ndim != 2:
-        raise ValueError(f"linear: a weight of shape (out, in) is needed, not {weight.shape}")
+        raise ValueError(f"linear: expected a weight of shape (out, in), got {weight.shape}")
     outputs, inputs = weight.shape
     if bias is not None and bias.shape != (outputs,):
-        raise ValueError(f"linear: a bias of shape {(outputs,)} is needed, not {bias.shape}")
+        raise ValueError(f"linear: expected a bias of shape {(outputs,)}, got {bias.shape}")
     if not x or x[-1] != inputs:
         raise ValueError(
             f"linear: input of shape {x} for a weight of shape {weight.shape}: "
@@ -92,7 +92,7 @@ def check_fit(x: Shape, weight: Tensor, bias: Tensor | None, residual: Tensor | 
         )
     shape = (*x[:-1], outputs)
     if residual is not None and residual.shape != shape:
-        raise ValueError(f"linear: a residual of shape {shape} is needed, not {residual.shape}")
+        raise ValueError(f"linear: expected a residual of shape {shape}, got {residual.shape}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def ending(activation: Kernel | None, has_residual: bool, saves: bool) -> Ending
         return Ending(None, None, False)
     if activation is not None and len(activation.arrays) != 1:
         raise TypeError(
-            f"linear: an activation is a function of one tensor; {activation.name!r} takes "
+            f"linear: an activation must be a function of one tensor; {activation.name!r} takes "
             f"{', '.join(activation.arrays)}"
         )
     name = "x" if activation is None else activation.arrays[0]

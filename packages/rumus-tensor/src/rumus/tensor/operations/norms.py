@@ -107,12 +107,12 @@ def _check(name: Name, x: Tensor, weight: Tensor | None, bias: Tensor | None, ep
     if not is_floating(x.dtype):
         raise TypeError(f"{name}: x must be floating, not {x.dtype}; convert with .astype(float32)")
     if x.ndim == 0 or x.shape[-1] == 0:
-        raise ValueError(f"{name}: x of shape {x.shape} has nothing along its last axis")
+        raise ValueError(f"{name}: x of shape {x.shape} has no elements along its last axis")
     for what, t in (("weight", weight), ("bias", bias)):
         if t is not None and t.shape != x.shape[-1:]:
             raise ValueError(
-                f"{name}: a {what} of shape {x.shape[-1:]} is needed, as the last axis of x, "
-                f"not {t.shape}"
+                f"{name}: expected a {what} of shape {x.shape[-1:]}, as the last axis of x, got "
+                f"{t.shape}"
             )
     if not 0 < eps < math.inf:
         raise ValueError(f"{name}: eps must be finite and positive, not {eps}")

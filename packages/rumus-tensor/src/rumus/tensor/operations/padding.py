@@ -33,7 +33,7 @@ def pad_edges(x: Tensor, widths: Sequence[tuple[int, int]], mode: PaddingMode) -
     if mode == "zeros":
         return shaping.pad(x, widths)
     if len(widths) != x.ndim or any(w < 0 for pair in widths for w in pair):
-        raise ValueError(f"pad_edges: {x.ndim} pairs of widths >= 0 are needed, not {widths!r}")
+        raise ValueError(f"pad_edges: expected {x.ndim} pairs of widths >= 0, got {widths!r}")
     for axis, pair in enumerate(widths):
         if any(pair):
             x = _pad_axis(x, axis, pair, mode)
@@ -45,7 +45,7 @@ def _pad_axis(x: Tensor, axis: int, pair: tuple[int, int], mode: PaddingMode) ->
     most = {"reflect": length - 1, "circular": length, "replicate": max(pair) if length else 0}
     if max(pair) > most[mode]:
         raise ValueError(
-            f"pad_edges: {mode} by {pair} needs more than the {length} elements of axis {axis}"
+            f"pad_edges: {mode} by {pair} needs more than the {length} elements along axis {axis}"
         )
     head = (slice(None),) * axis
 

@@ -43,7 +43,7 @@ _SCALED: Final = Kernel("scaled", {"out": _X * Expr.scalar("factor")}, ("x",))
 
 def _check(operation: str, x: Tensor) -> None:
     if x.ndim < 3:
-        raise ValueError(f"{operation}: (batch, channels, *lengths) is needed, not {x.shape}")
+        raise ValueError(f"{operation}: expected (batch, channels, *lengths), got {x.shape}")
     if not is_floating(x.dtype):
         raise TypeError(f"{operation}: x must be floating, not {x.dtype}")
 

@@ -57,7 +57,7 @@ def triu(x: Tensor, diagonal: int = 0) -> Tensor:
 def _triangle(kernel: Kernel, x: Tensor, diagonal: int) -> Tensor:
     diagonal = whole_number(f"{kernel.name}: diagonal", diagonal)
     if x.ndim < 2:
-        raise ValueError(f"{kernel.name}: (..., rows, columns) is needed, not {x.shape}")
+        raise ValueError(f"{kernel.name}: expected (..., rows, columns), got {x.shape}")
     rows, columns = x.shape[-2:]
     if x.dtype == bool_:
         return _triangle(kernel, cast(x, int32), diagonal) != 0

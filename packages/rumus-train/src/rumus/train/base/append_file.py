@@ -56,8 +56,8 @@ class AppendFile:
         if not self._has_failed:
             self._has_failed = True
             warnings.warn(
-                f"{self.path} cannot be written ({error}): what should be there now is lost, and "
-                "training goes on. This is said once",
+                f"{self.path} cannot be written ({error}): these lines are lost, and training "
+                "continues. This warning appears once",
                 RunFolderWarning,
                 stacklevel=2,
             )

@@ -87,6 +87,6 @@ def _refuse(function: Callable[..., Any], wanted: str, names: Names) -> None:
     near = nearest_name(wanted, names)
     hint = f"; did you mean {near!r}" if near else ""
     raise ValueError(
-        f"{label} wants {wanted!r}, and a batch has {', '.join(map(repr, names))}: a dict is "
-        f"passed by the names of the function's parameters{hint}"
+        f"{label} wants {wanted!r}, and a batch has {', '.join(map(repr, names))}: a dict batch "
+        f"is passed by the function's parameter names{hint}"
     )

@@ -84,7 +84,7 @@ def raise_problems(counts: NDArray[Any], classes: int, metric: str = "") -> None
     if outside:
         raise ValueError(where + no_class(classes))
     if nans:
-        raise ValueError(f"{where}scores must be numbers, and some are NaN")
+        raise ValueError(f"{where}scores must be numbers, but some are NaN")
 
 
 def no_class(classes: int) -> str:

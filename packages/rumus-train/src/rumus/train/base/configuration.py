@@ -115,7 +115,7 @@ def configuration_table(config: Any) -> dict[str, Any]:
     table = {f.name: _plain(getattr(config, f.name), f.name) for f in _fields(type(config))}
     again = configure(type(config), table)
     if repr(dataclasses.asdict(again)) != repr(dataclasses.asdict(config)):  # NaN is not NaN
-        raise ConfigurationError(f"{config} would not be read back as it is")
+        raise ConfigurationError(f"{config} would not read back unchanged")
     return table
 
 
@@ -144,7 +144,9 @@ def _set(table: dict[str, Any], setting: str) -> None:
     name, equals, value = setting.partition("=")
     path = name.strip().split(".")
     if not equals or not all(path):
-        raise ConfigurationError(f"a setting is written name=value, as optim.lr=3e-4: {setting!r}")
+        raise ConfigurationError(
+            f"a setting is written name=value, such as optim.lr=3e-4: {setting!r}"
+        )
     for part in path[:-1]:
         inner = table.get(part)
         if not isinstance(inner, dict):
@@ -174,7 +176,7 @@ def _build(kind: type[Any], table: Any, path: str, problems: list[str]) -> Any:
             values[name] = _field(hints[name], table[name], path + name, problems)
         elif field.default is MISSING and field.default_factory is MISSING:
             needed = _needed(hints[name])
-            problems.append(f"{path}{name} is missing; {needed} is needed")
+            problems.append(f"{path}{name} is missing; expected {needed}")
     if len(problems) > count:
         return None
     try:

@@ -58,8 +58,8 @@ def as_log(found: Mapping[Any, Any]) -> tuple[Tensor, dict[str, Value]]:
     """
     if "loss" not in found:
         raise ValueError(
-            f"a loss function that returns a dict says which is the loss: {{'loss': loss, ...}}, "
-            f"not {', '.join(map(repr, found)) or 'nothing'}"
+            "a loss function that returns a dict must name the loss: {'loss': loss, ...}, not "
+            f"{', '.join(map(repr, found)) or 'nothing'}"
         )
     loss = found["loss"]
     return loss, {_name(name): _value(name, v) for name, v in found.items() if name != "loss"}
@@ -67,11 +67,11 @@ def as_log(found: Mapping[Any, Any]) -> tuple[Tensor, dict[str, Value]]:
 
 def _name(name: Any) -> str:
     if not isinstance(name, str) or name in TAKEN:
-        raise ValueError(f"a step logs by names that are texts, and not {name!r}")
+        raise ValueError(f"a step must log under text names, not {name!r}")
     if name.startswith(OF_VALIDATION):
         raise ValueError(
-            f"a step logs {name!r}, which is what the history calls {name[len(OF_VALIDATION) :]!r} "
-            "of a validation: give it another name, as 'train_...', or measure it with validate="
+            f"a step logs {name!r}, which the history uses for {name[len(OF_VALIDATION) :]!r} of "
+            "a validation: rename it, for example 'train_...', or measure it with validate="
         )
     return name
 
@@ -89,7 +89,9 @@ def _value(name: str, value: Any) -> Value:
     if isinstance(value, (int, float, np.number)):
         return Value((_of_host(float(value)),))
     shown = f"a tensor of shape {value.shape}" if isinstance(value, Tensor) else repr(value)[:80]
-    raise TypeError(f"a step logs numbers, tensors without axes and metrics; {name!r} is {shown}")
+    raise TypeError(
+        f"a step can log numbers, tensors without axes and metrics; {name!r} is {shown}"
+    )
 
 
 def _floating(part: Part) -> Tensor:
@@ -241,7 +243,7 @@ class Logged:
                     total.start(part, saved["weight"])
         if entry.shapes != value.shapes or (entry.finish is None) != (value.finish is None):
             raise ValueError(
-                f"{name!r} is logged with shapes {value.shapes}, and by steps before with "
+                f"{name!r} is logged with shapes {value.shapes}, but earlier steps logged "
                 f"{entry.shapes}: a name stands for one number or metric"
             )
         entry.finish = value.finish

@@ -62,7 +62,7 @@ def add_up(states: Sequence[MetricState]) -> MetricState:
     first = states[0]
     for state in states[1:]:
         if state.kind != first.kind:
-            raise ValueError(f"{first} and {state} are not parts of one metric")
+            raise ValueError(f"{first} and {state} are not parts of the same metric")
     columns = zip(*(state.parts for state in states), strict=True)
     return replace(first, parts=tuple([_joined(column, first.joins) for column in columns]))
 

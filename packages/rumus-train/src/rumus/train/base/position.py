@@ -15,7 +15,7 @@ class Position:
     was begun and cut short. rollbacks: how many there were. metrics: of the last validation, which
     was that of the weights after `metrics_step`; None if those weights are gone. best: of the
     metric `monitor`, less or more of which is better as `mode` says, found after `best_step`.
-    machine: what the last step was computed on. hyper: the hyper-parameters that it was done with.
+    machine: what the last step was computed on. hyper: the hyperparameters that it was done with.
     random: the generators behind `random.random()` and `numpy.random.normal()`. spikes: the number
         of losses far above earlier ones. spikes_in_a_row: the number of steps just skipped.
         recent_losses: that the next are compared with.

@@ -290,4 +290,4 @@ def kind_of(source: Source) -> str:
     """Return what kind of generator it is, for messages."""
     if isinstance(source, Generator):
         return repr(source)
-    return f"a generator of {'Python' if isinstance(source, random.Random) else 'NumPy'}"
+    return f"a {'Python' if isinstance(source, random.Random) else 'NumPy'} generator"

@@ -25,11 +25,11 @@ def require_regular_file(path: Path) -> None:
     >>> require_regular_file(Path("/"))
     Traceback (most recent call last):
     ...
-    IsADirectoryError: [Errno 21] a folder, where a regular file is needed: '/'
+    IsADirectoryError: [Errno 21] a folder, not a regular file: '/'
     """
     mode = os.stat(path).st_mode
     if stat.S_ISREG(mode):
         return
     kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "no file")
     code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-    raise OSError(code, f"{kind}, where a regular file is needed", str(path))
+    raise OSError(code, f"{kind}, not a regular file", str(path))

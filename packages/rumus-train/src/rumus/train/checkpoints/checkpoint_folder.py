@@ -107,12 +107,12 @@ def read_folder(fs: FileSystem, folder: Path) -> tuple[Manifest, dict[str, Any]]
         for name, data in contents.items():
             group = arrays_in(data)
             if described(group) != manifest.files[name].get("tensors"):
-                raise ValueError("its arrays are not those of the manifest")
+                raise ValueError("its arrays do not match the manifest")
             arrays[name.removesuffix(".safetensors")] = group
         name = STATE
         return manifest, join(arrays, rest)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise InvalidCheckpointError(f"{name} makes no sense: {error}") from None
+        raise InvalidCheckpointError(f"{name} is invalid: {error}") from None
 
 
 def _write_file(fs: FileSystem, path: Path, data: Iterable[memoryview]) -> str:
@@ -141,14 +141,16 @@ def _read_file(
             if size not in (None, found):
                 raise InvalidCheckpointError(f"{path.name} has {found} bytes instead of {size}")
             if found > longest:
-                raise InvalidCheckpointError(f"{path.name} has {found} bytes, too many to be true")
+                raise InvalidCheckpointError(
+                    f"{path.name} has {found} bytes, which is implausibly large"
+                )
             return _read_and_hash(fs, descriptor, path.name, found)
         finally:
             fs.close(descriptor)
     except FileNotFoundError:
         raise InvalidCheckpointError(f"{path.name} is missing") from None
     except MemoryError:
-        raise InvalidCheckpointError(f"{path.name} is larger than the memory") from None
+        raise InvalidCheckpointError(f"{path.name} does not fit in memory") from None
     except OSError as error:
         if is_of_handler(error):
             raise
@@ -177,7 +179,7 @@ def _read_listed(fs: FileSystem, folder: Path, name: str, manifest: Manifest) ->
     size = int(entry["bytes"])
     data, digest = _read_file(fs, folder / name, size, size)
     if digest != entry["sha256"]:
-        raise InvalidCheckpointError(f"{name} is damaged: its sha256 is not that of the manifest")
+        raise InvalidCheckpointError(f"{name} is damaged: its sha256 does not match the manifest")
     return data
 
 
@@ -190,7 +192,7 @@ def _manifest(text: bytes) -> Manifest:
     """Parse a manifest, or raise an error about it."""
     fields = parse(text)
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
-        raise ValueError("it is not that of a checkpoint of rumus")
+        raise ValueError("it is not the manifest of a rumus checkpoint")
     version = fields.get("version")
     if type(version) is int and version != VERSION:
         age = "newer: update rumus-train" if version > VERSION else "older and no longer read"
@@ -199,7 +201,7 @@ def _manifest(text: bytes) -> Manifest:
         )
     fields.pop("sha256", None)
     if _manifest_text(fields) != text:
-        raise ValueError("its sha256 is not its own")
+        raise ValueError("its sha256 does not match its content")
     step, files = fields["step"], fields["files"]
     if type(step) is not int or step < 0:
         raise ValueError(f"its step is {step!r}")

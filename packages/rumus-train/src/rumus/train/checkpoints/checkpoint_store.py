@@ -93,11 +93,11 @@ def checkpoint_to_resume(store: Store | None, resume: Resume) -> Saved | None:
             return store.load(step)
         return Checkpoints(folder).load(step)
     if store is None:
-        raise ValueError("resume=True needs to know from where: give checkpoints=folder")
+        raise ValueError("resume=True needs a folder to resume from: give checkpoints=folder")
     latest = store.latest
     if resume is False and latest is not None:
         raise CheckpointError(
-            f"the checkpoints of another run are here, up to step {latest}: go on from there with "
+            f"the folder holds checkpoints of another run, up to step {latest}: continue it with "
             'resume="auto", or choose another folder'
         )
     return store.load() if resume is True or latest is not None else None

@@ -189,7 +189,7 @@ class Checkpoints:
         """
         self._join()
         if type(step) is not int or step < 0:
-            raise ValueError(f"a step is an int of 0 or more, not {step!r}")
+            raise ValueError(f"a step must be an int, 0 or more, not {step!r}")
         arrays, rest = split(state, copy=self._thread is not None)
         number = None if metric is None else float(metric)
         if self._thread is None:
@@ -261,7 +261,9 @@ class Checkpoints:
         if step not in steps:
             raise NoCheckpointError(f"{self.folder} holds no checkpoint of step {step}")
         if len(steps) == 1:
-            raise CheckpointError(f"step {step} is the only checkpoint in {self.folder}; it stays")
+            raise CheckpointError(
+                f"step {step} is the only checkpoint in {self.folder}, so it is not removed"
+            )
         for found, path in self._candidates():
             if found == step:
                 self._remove(path)
@@ -322,7 +324,7 @@ class Checkpoints:
     def _best(self, mode: Best | None) -> int | None:
         order = mode or self.keep_best
         if order not in ("min", "max"):
-            raise ValueError(f'mode must be "min" or "max" where keep_best is None, not {mode!r}')
+            raise ValueError(f'mode must be "min" or "max" if keep_best is None, not {mode!r}')
         return best_of({saved.step: saved.metric for saved in self.list()}, order)
 
     def _path(self, step: int) -> Path:
@@ -466,14 +468,14 @@ class Checkpoints:
             floor = next((found for found, _ in self._candidates()), 0)
         if step < floor:
             raise ValueError(
-                f"step {step} comes after step {floor} of {self.folder}, and would not be its "
-                "newest checkpoint: load() one to go on from, or choose another folder"
+                f"step {step} comes after step {floor} of {self.folder}, so it would not be the "
+                "newest checkpoint: load() one to continue from, or choose another folder"
             )
 
     def _check_room(self, size: int) -> None:
         free = self._fs.free(self.folder)
         if free < _ROOM * size:
-            raise OSError(errno.ENOSPC, f"{size} bytes are to be saved, and {free} are free")
+            raise OSError(errno.ENOSPC, f"{size} bytes to save, but only {free} are free")
 
 
 def _not_saved(step: int) -> str:

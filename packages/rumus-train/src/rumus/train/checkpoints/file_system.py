@@ -179,7 +179,7 @@ def write_all(fs: FileSystem, descriptor: int, data: memoryview) -> None:
     while data:
         written = fs.write(descriptor, data)
         if written <= 0:
-            raise OSError(f"the disk took {written} of {len(data)} bytes")
+            raise OSError(f"the disk accepted only {written} of {len(data)} bytes")
         data = data[written:]
 
 

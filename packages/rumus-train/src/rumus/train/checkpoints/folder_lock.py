@@ -44,10 +44,10 @@ class FolderLock:
             owner = _content(descriptor)
             if not _lock(descriptor, owner):
                 raise FolderInUseError(
-                    f"process {owner.get('pid', '?')} on {owner.get('host', '?')} saves to "
+                    f"process {owner.get('pid', '?')} on {owner.get('host', '?')} is saving to "
                     f"{self.folder}: two trainers would delete each other's checkpoints. Stop it, "
-                    f"or choose another folder. If it ended, and left this on a file system "
-                    f"without locks, remove {self.folder / NAME}"
+                    "or choose another folder. If it has ended and left its lock behind on a "
+                    f"file system without locks, remove {self.folder / NAME}"
                 )
             _name_owner(descriptor)
         except BaseException:

@@ -70,7 +70,7 @@ def arrays_in(buffer: NDArray[np.uint8]) -> Arrays:
     """
     length = int.from_bytes(buffer[:8].tobytes(), "little")
     if len(buffer) < 8 or length > min(_LONGEST, len(buffer) - 8):
-        raise ValueError(f"a header of {length} bytes is impossible in {len(buffer)}")
+        raise ValueError(f"a header of {length} bytes cannot fit in {len(buffer)} bytes")
     header = parse(buffer[8 : 8 + length].tobytes())
     if not isinstance(header, dict):
         raise ValueError("the header is not a JSON object")

@@ -44,8 +44,8 @@ def _place(path: Path, step: WhichStep) -> tuple[Path, WhichStep]:
     """The folder of checkpoints, and which of them is meant."""
     if not path.is_dir():
         raise FileNotFoundError(
-            f"there is no run folder {path}: give that of a RunFolder, of checkpoints=, or one "
-            "checkpoint in it"
+            f"there is no run folder {path}: give the folder of a RunFolder or of checkpoints=, "
+            "or one checkpoint in it"
         )
     if match := _STEP.fullmatch(path.name):
         return path.parent, int(match[1])

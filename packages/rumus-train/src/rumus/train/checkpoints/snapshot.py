@@ -132,14 +132,14 @@ class OwnedParameters:
         for name, array in arrays.items():
             parameter = self.parameters.get(name)
             if parameter is None:
-                found.append(f"{name!r} was saved, is not here")
+                found.append(f"{name!r} was saved, but is not here")
                 continue
             for what, saved, here in (
                 ("shape", array.shape, parameter.shape),
                 ("dtype", str(array.dtype), str(parameter.dtype)),
             ):
                 if saved != here:
-                    found.append(f"{name!r}: {what} {saved} was saved, here it is {here}")
+                    found.append(f"{name!r}: {what} {saved} was saved, but here it is {here}")
         return found
 
 
@@ -277,12 +277,16 @@ def average_of(
 def checked_names(state: Mapping[str, Any]) -> dict[str, Any]:
     """Return objects by name. ValueError for a name that is taken or invalid as a file name."""
     if not isinstance(state, Mapping):
-        raise TypeError(f"state must be objects by name, not {state!r}: state={{'model': model}}")
+        raise TypeError(f"state must map names to objects, not {state!r}: state={{'model': model}}")
     for name in state:
         if not str(name).isidentifier() or not str(name).isascii():
-            raise ValueError(f"state: {name!r} is not an identifier, and files are named after it")
+            raise ValueError(
+                f"state: {name!r} must be an identifier, because files are named after it"
+            )
         if name in RESERVED:
-            raise ValueError(f"state: {name!r} is a name of the trainer's own; choose another")
+            raise ValueError(
+                f"state: {name!r} is a name that the trainer uses itself; choose another"
+            )
     return dict(state)
 
 

@@ -85,10 +85,13 @@ def _check_keys(state: Mapping[Any, Any]) -> None:
     for key in state:
         if not isinstance(key, str) or not KEY.fullmatch(key):
             raise ValueError(
-                f"the top-level key {key!r} of a state names a file: use letters, digits, _ and -"
+                f"the top-level key {key!r} of a state names a file: use only letters, digits, _ "
+                "and -"
             )
         if key.lower() in seen:
-            raise ValueError(f"{seen[key.lower()]!r} and {key!r} are the same file on some systems")
+            raise ValueError(
+                f"{seen[key.lower()]!r} and {key!r} would be the same file on some systems"
+            )
         seen[key.lower()] = key
 
 
@@ -117,8 +120,8 @@ def _without_arrays(
                 raise TypeError(f"{_called(path)} has the key {key!r}: keys must be str")
         return {k: _without_arrays(v, (*path, k), arrays, floats) for k, v in value.items()}
     raise TypeError(
-        f"{_called(path)} is a {type(value).__name__}: a state holds mappings, lists, str, int, "
-        "float, bool, None and NumPy arrays, so that it comes back as it was"
+        f"{_called(path)} is a {type(value).__name__}: a state may hold only mappings, lists, "
+        "str, int, float, bool, None and NumPy arrays, which load back unchanged"
     )
 
 

@@ -74,9 +74,9 @@ def code_of(error: BaseException) -> ExitCode:
 def told(error: BaseException) -> str:
     """Return what to say of an error: what is wrong, and for one of a script also where."""
     if isinstance(error, KeyboardInterrupt):
-        return "Ctrl-C, while no training was going on"
+        return "Ctrl-C, while no training was running"
     if isinstance(error, Terminated):
-        return "SIGTERM, while no training was going on"
+        return "SIGTERM, while no training was running"
     if isinstance(error, CallbackError) and code_of(error) is not ExitCode.FAILED:
         error = error.__cause__ or error
     text = str(error)

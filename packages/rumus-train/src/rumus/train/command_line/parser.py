@@ -30,7 +30,7 @@ def parser() -> ArgumentParser:
     """Return the parser. Each command sets `run`: the module and function that does it."""
     whole = _Parser(
         prog="rumus",
-        description="Train models that are described in a script, and look after their runs.",
+        description="Train models defined in a script, and manage their runs.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -51,7 +51,7 @@ def _command(commands: Any, name: str, run: str, text: str) -> ArgumentParser:
     made: ArgumentParser = commands.add_parser(
         name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False
     )
-    made.add_argument("--traceback", action="store_true", help="on an error, show where it was")
+    made.add_argument("--traceback", action="store_true", help="show a traceback for errors")
     made.set_defaults(run=run)
     return made
 
@@ -67,28 +67,33 @@ def _add(
 def _script(to: ArgumentParser) -> None:
     _add(
         to, "script", completes=FILE, metavar="SCRIPT.py:FUNCTION",
-        help="returns a Training; FUNCTION is build if it is not given",
+        help="returns a Training; FUNCTION defaults to build",
     )  # fmt: skip
     _add(to, "--config", completes=FILE, type=Path, metavar="FILE.toml", help="the configuration")
     _add(
         to, "--set", action="append", default=[], metavar="NAME=VALUE", dest="settings",
-        help="a value of the configuration, as optim.lr=3e-4; may be repeated",
+        help="a value of the configuration, such as optim.lr=3e-4; may be repeated",
     )  # fmt: skip
 
 
 def _limits(to: ArgumentParser) -> None:
-    _add(to, "--epochs", type=_positive, help="end after so many, those before a resume included")
-    _add(to, "--steps", type=_positive, help="end after so many steps")
-    _add(to, "--seconds", type=_positive_seconds, help="end after so long")
+    _add(
+        to,
+        "--epochs",
+        type=_positive,
+        help="end after this many epochs, including those before a resume",
+    )
+    _add(to, "--steps", type=_positive, help="end after this many steps")
+    _add(to, "--seconds", type=_positive_seconds, help="end after this many seconds")
     _add(
         to,
         "--seed",
         type=int,
-        help="of all that is random; fresh if not given",
+        help="the seed of everything random; a fresh one if not given",
     )
     _add(
         to, "--profile", choices=["steps", "kernels"], nargs="?", const="steps",
-        help="say after each epoch where its time went; kernels: of the GPU, too",
+        help="report the time of each epoch; kernels: also by GPU kernel",
     )  # fmt: skip
 
 
@@ -107,28 +112,30 @@ def _positive_seconds(text: str) -> float:
 
 
 def _train(commands: Any) -> None:
-    train = _command(commands, "train", "train:train", "train what a script describes")
+    train = _command(commands, "train", "train:train", "train a script's model")
     _script(train)
     _add(
         train, "--run-dir", completes=FOLDER, type=Path, metavar="RUN",
-        help="where configuration and checkpoints are kept; a new folder in runs/ if not given",
+        help="the folder for configuration and checkpoints; a new one in runs/ if not given",
     )  # fmt: skip
     _add(
         train, "--resume", nargs="?", const="must", default="never", metavar="auto|must|never|PATH",
-        help="go on from the newest checkpoint: auto, if there is one; must (what --resume alone "
-        "means), or end with 4; from the checkpoint PATH",
+        help=(
+            "continue from the newest checkpoint: auto, if there is one; must (the default of "
+            "--resume), or exit with 4; or from the checkpoint PATH"
+        ),
     )  # fmt: skip
     _limits(train)
 
 
 def _resume(commands: Any) -> None:
-    resume = _command(commands, "resume", "train:resume", "go on with a run where it was stopped")
+    resume = _command(commands, "resume", "train:resume", "continue a stopped run")
     _add(resume, "folder", completes=FOLDER, type=Path, metavar="RUN")
     _limits(resume)
 
 
 def _find_lr(commands: Any) -> None:
-    find = _command(commands, "find-lr", "train:sweep", "look for a learning rate to begin with")
+    find = _command(commands, "find-lr", "train:sweep", "find an initial learning rate")
     _script(find)
     _add(find, "--start", type=float, default=1e-7, help="the lowest rate (%(default)s)")
     _add(find, "--end", type=float, default=10.0, help="the highest rate (%(default)s)")
@@ -145,10 +152,10 @@ def _checkpoints(commands: Any) -> None:
     inner = group.add_subparsers(dest="action", metavar="ACTION", required=True)
     ls = _command(inner, "ls", "checkpoints:ls", "list the checkpoints of a run")
     verify = _command(inner, "verify", "checkpoints:verify", "read checkpoints, byte by byte")
-    rm = _command(inner, "rm", "checkpoints:rm", "remove checkpoints; the last one stays")
+    rm = _command(inner, "rm", "checkpoints:rm", "remove checkpoints, except the last one")
     for command in (ls, verify, rm):
         _add(command, "folder", completes=FOLDER, type=Path, metavar="RUN")
-    _add(verify, "steps", type=int, nargs="*", metavar="STEP", help="all if none is given")
+    _add(verify, "steps", type=int, nargs="*", metavar="STEP", help="all if none are given")
     _add(rm, "steps", type=int, nargs="+", metavar="STEP")
 
 
@@ -165,7 +172,7 @@ def _predict(commands: Any) -> None:
     )  # fmt: skip
     _add(
         predict, "--step", default="best", metavar="best|latest|N",
-        help="which weights: of the best validation (%(default)s), the newest, or of a step",
+        help="the weights of the best validation (%(default)s), the newest, or those of a step",
     )  # fmt: skip
 
 
@@ -177,7 +184,7 @@ def _looking(commands: Any) -> None:
         listed, "folder", completes=FOLDER, type=Path, nargs="?", default=Path("runs"),
         metavar="FOLDER", help="where runs are (%(default)s)",
     )  # fmt: skip
-    compared = _command(commands, "compare", "runs:compare", "say how runs differ")
+    compared = _command(commands, "compare", "runs:compare", "show how runs differ")
     _add(compared, "folders", completes=FOLDER, type=Path, nargs="+", metavar="RUN")
     plot = _command(commands, "plot", "views:plot", "draw the curves of runs in one picture")
     _add(plot, "folders", completes=FOLDER, type=Path, nargs="+", metavar="RUN")
@@ -188,11 +195,13 @@ def _looking(commands: Any) -> None:
 
 
 def _machine(commands: Any) -> None:
-    _command(commands, "devices", "machine:list_devices", "list what can compute here")
-    doctor = _command(commands, "doctor", "machine:doctor", "look for what is missing or slow here")
+    _command(commands, "devices", "machine:list_devices", "list the devices here")
+    doctor = _command(
+        commands, "doctor", "machine:doctor", "check for missing or slow parts of this installation"
+    )
     _add(
         doctor, "folder", completes=FOLDER, type=Path, nargs="?", default=Path(), metavar="FOLDER",
-        help="where runs are to be kept (here)",
+        help="the folder for runs (here)",
     )  # fmt: skip
     completion = _command(
         commands, "completion", "completion:completion", "print the completion script of a shell"

@@ -61,9 +61,9 @@ def loader_of(training: Training, data: Path) -> Iterable[Any]:
     if data.suffix == ".npy":
         return DataLoader(NpyDataset(data), size)
     raise UsageError(
-        f"{data.name}: nothing says how to read it; the script says it by Training(..., "
-        "read=lambda path: DataLoader(...)). Known are .npy, and what a CsvDataset, a "
-        "ParquetDataset or an ImageFolder was trained on"
+        f"{data.name}: nothing tells rumus how to read it: give Training(..., read=lambda path: "
+        "DataLoader(...)) in the script. Known formats are .npy, and those of a CsvDataset, a "
+        "ParquetDataset or an ImageFolder that the run was trained on"
     )
 
 

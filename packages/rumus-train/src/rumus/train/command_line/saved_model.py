@@ -143,8 +143,8 @@ def training_of(path: Path) -> Training:
     run = next((each for each in (path, *path.parents[:2]) if (each / COMMAND).is_file()), None)
     if run is None:
         raise CheckpointError(
-            f"{path} was not written by rumus train, so nothing says how its model is made: "
-            "load_model(path, model), with a model of the same structure"
+            f"{path} was not written by rumus train, so its model cannot be rebuilt: call "
+            "load_model(path, model) with a model of the same structure"
         )
     run = run.absolute()
     command = load_configuration(Command, run / COMMAND)

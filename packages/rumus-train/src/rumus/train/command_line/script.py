@@ -37,7 +37,8 @@ class Script:
             return None
         raise UsageError(
             f"{self.path.name}:{self.build.__name__} takes no configuration, so there is nothing "
-            f"to set: write def {self.build.__name__}(config: Config), with a dataclass of yours"
+            f"to set: write def {self.build.__name__}(config: Config), where Config is your "
+            "dataclass"
         )
 
     def training(self, config: Any) -> Training:
@@ -59,7 +60,9 @@ def load_script(text: str) -> Script:
     file, name = split_name(text)
     path = Path(file)
     if not path.is_file():
-        raise UsageError(f"there is no script {file}; write script.py:function, as train.py:build")
+        raise UsageError(
+            f"there is no script {file}; write script.py:function, such as train.py:build"
+        )
     module = _run(path.resolve())
     build = getattr(module, name, None)
     if not callable(build):
@@ -106,13 +109,13 @@ def _run(path: Path) -> ModuleType:
 def _configuration_class(build: Callable[..., Any], name: str) -> type[Any] | None:
     parameters = list(inspect.signature(build).parameters.values())
     if needless := [p.name for p in parameters[1:] if p.default is p.empty]:
-        raise UsageError(f"{name} is called with the configuration alone, not {needless[0]}")
+        raise UsageError(f"{name} is called with only the configuration, not {needless[0]}")
     if not parameters:
         return None
     kind = get_type_hints(build).get(parameters[0].name)
     if not (isinstance(kind, type) and is_dataclass(kind)):
         raise UsageError(
-            f"{name}: the annotation of {parameters[0].name!r} says what the configuration is, and "
-            "must be a dataclass"
+            f"{name}: the annotation of {parameters[0].name!r} must be the dataclass of the "
+            "configuration"
         )
     return kind

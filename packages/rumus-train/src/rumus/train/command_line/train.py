@@ -83,7 +83,7 @@ def resume(arguments: Namespace) -> int:
     folder = existing_run(arguments.folder).absolute()
     if not (folder / COMMAND).is_file():
         raise UsageError(
-            f"{folder} was not written by rumus train: there is no {COMMAND}. Go on with "
+            f"{folder} was not written by rumus train: there is no {COMMAND}. Continue it with "
             f"rumus train SCRIPT --run-dir {arguments.folder} --resume"
         )
     command = load_configuration(Command, folder / COMMAND)
@@ -151,7 +151,7 @@ def _check_ends(training: Training, command: Command) -> None:
     own = (training.epochs, training.steps, training.seconds)
     if not command.limits() and all(limit is None for limit in own):
         raise UsageError(
-            "when should it end? Give --epochs, --steps or --seconds, or Training(..., epochs=...)"
+            "no end is set: give --epochs, --steps or --seconds, or Training(..., epochs=...)"
         )
 
 

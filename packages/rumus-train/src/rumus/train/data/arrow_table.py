@@ -75,7 +75,7 @@ class ParquetDataset:
         self._is_text = classes is not None or np.dtype(target_dtype).kind == "U"
         self._target = target
         if self._is_text and not isinstance(target, str):
-            raise ValueError("class names are those of one target: give target='its column'")
+            raise ValueError("class names need a single target: give target='its column'")
         self._dtype = np.dtype(dtype)
         self._target_dtype = np.dtype(np.int64) if self._is_text else np.dtype(target_dtype)
         targets = as_targets(target)
@@ -218,8 +218,8 @@ class _Source:
                 raise ValueError(f"{self.shown} has no column {name!r}; {hint}")
             if self.names.count(name) > 1:
                 raise ValueError(
-                    f"{self.shown} has {self.names.count(name)} columns that are called {name!r}: "
-                    "rename them, or leave them out with columns=[...]"
+                    f"{self.shown} has {self.names.count(name)} columns called {name!r}: rename "
+                    "them, or leave them out with columns=[...]"
                 )
         chosen = list(dict.fromkeys(names))
         if not isinstance(self._given, Path):
@@ -242,7 +242,8 @@ class _Source:
         if column.null_count and fill is None:
             raise ValueError(
                 f"{self.shown}: column {name!r} has {column.null_count} missing values; "
-                "missing=0.0 takes them for that number, missing='mean' for the mean of the column"
+                "missing=0.0 replaces them with that number, missing='mean' with the mean of the "
+                "column"
             )
         if is_date and _is_day(kind):
             times = compute.cast(column, "timestamp[us]", safe=False)
@@ -262,13 +263,13 @@ class _Source:
         column = self._table.column(name)
         if column.null_count:
             raise ValueError(
-                f"{self.shown}: the target {name!r} is missing in {column.null_count} rows: leave "
-                "these out of the table"
+                f"{self.shown}: the target {name!r} is missing in {column.null_count} rows: "
+                "remove these rows from the table"
             )
         if types.is_temporal(column.type):
             raise ValueError(
-                f"{self.shown}: the target {name!r} holds {column.type}: make numbers of it in the "
-                "table"
+                f"{self.shown}: the target {name!r} holds {column.type}: convert it to numbers in "
+                "the table"
             )
         return self.numbers(name, None, is_date=False)
 
@@ -298,7 +299,7 @@ class _Source:
             column = compute.cast(column, column.type.value_type)
         if types.is_nested(column.type) or types.is_floating(column.type):
             raise ValueError(
-                f"{self.shown}: column {name!r} holds {column.type}, and no texts; "
+                f"{self.shown}: column {name!r} holds {column.type}, not texts; "
                 f"{_advice(column.type, name)}"
             )
         if column.null_count and not allows_missing:
@@ -342,16 +343,16 @@ def _advice(kind: Any, name: str) -> str:
     from pyarrow import types
 
     if _is_day(kind):
-        return f"dates=[{name!r}] takes it for days since 1970"
+        return f"dates=[{name!r}] reads it as days since 1970"
     if types.is_string(kind) or types.is_large_string(kind) or types.is_dictionary(kind):
         return (
-            f"categories=[{name!r}] takes it for texts, with a feature for each; target={name!r}, "
-            "target_dtype=str for the target's class names"
+            f"categories=[{name!r}] reads it as texts, with one feature for each; "
+            f"target={name!r}, target_dtype=str reads it as the target's class names"
         )
     if types.is_nested(kind):
         return (
-            "a feature is one number: columns=[...] leaves it out; a dataset of Hugging Face and "
-            "collate=Pad() take lists as they are"
+            "a feature is a single number: leave the column out with columns=[...], or use a "
+            "Hugging Face dataset with collate=Pad(), which take lists"
         )
     return "columns=[...] leaves it out"
 

@@ -169,7 +169,7 @@ class Batcher:
 
     def _of_batch(self, task: Task, what: str, error: Exception) -> SampleError:
         first = named(self.dataset, int(task.indices[0]))
-        return SampleError(f"{what}= failed for the batch that begins with {first}: {_text(error)}")
+        return SampleError(f"{what}= failed for the batch starting with {first}: {_text(error)}")
 
     def _failed(self, index: int, what: str, error: Exception) -> SampleError:
         return SampleError(f"{named(self.dataset, index)} {what}: {_text(error)}", index)
@@ -193,8 +193,9 @@ class Batcher:
     ) -> SampleError:
         types = _spoken(_kinds(names, values))
         return SampleError(
-            f"{named(self.dataset, index)} is {types}; its fields must be arrays of numbers: leave "
-            "others out in the dataset or with transform=, or make numbers of them with collate=",
+            f"{named(self.dataset, index)} is {types}; its fields must be arrays of numbers: drop "
+            "other fields in the dataset or with transform=, or convert them to numbers with "
+            "collate=",
             index,
         )
 

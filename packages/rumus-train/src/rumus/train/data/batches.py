@@ -100,14 +100,15 @@ class Batches:
             found += 1
         if found < self.batch:
             raise ValueError(
-                f"epoch {epoch} had handed out {self.batch} batches when it was saved, and the "
-                "loader has fewer now: it is another one, or not the same each time"
+                f"epoch {epoch} had yielded {self.batch} batches when it was saved, but the "
+                "loader has fewer now: it is a different loader, or its epochs differ"
             )
         if self.batch and self._saved_trace not in (None, self._trace.value):
             raise ValueError(
-                f"epoch {epoch} goes on after {self.batch} batches, and the loader begins it with "
-                "others than when it was saved: give it state_dict and load_state_dict, or "
-                "set_epoch(epoch) that sets its random numbers, or resume from the end of an epoch"
+                f"epoch {epoch} continues after {self.batch} batches, but the loader starts it "
+                "with other batches than when it was saved: give it state_dict and "
+                "load_state_dict, or a set_epoch(epoch) that sets its random numbers, or resume "
+                "from the end of an epoch"
             )
         self._saved_trace = None
 
@@ -120,7 +121,7 @@ class Batches:
             given = arguments(batch)
             self._check(given, epoch)
             if self.is_complete:
-                raise ValueError(f"the loader says len() {self.per_epoch}, and yields more")
+                raise ValueError(f"the loader has len() {self.per_epoch} but yields more")
             weight = self._samples(given) if self.weight_of is None else call(self.weight_of, given)
             if self._trace is not None:
                 self._trace.add(given)
@@ -131,8 +132,8 @@ class Batches:
             raise ValueError(
                 f"the loader yields nothing in epoch {epoch}"
                 + (
-                    ": it is an iterator, which can be gone through once; give a list, or an "
-                    "object whose __iter__ starts anew"
+                    ": it is an iterator, which can be used only once; give a list, or an object "
+                    "whose __iter__ starts over"
                     if iter(self.loader) is self.loader
                     else ""
                 )
@@ -186,7 +187,7 @@ class Batches:
         found = structure(batch)
         if self._structure is not None and found != self._structure:
             raise ValueError(
-                f"batch {self.batch} of epoch {epoch} holds {_told(found)}; the ones before held "
+                f"batch {self.batch} of epoch {epoch} holds {_told(found)}; earlier ones held "
                 f"{_told(self._structure)}"
             )
         self._kind, self._structure = kind, found
@@ -211,7 +212,9 @@ class Batches:
         if (state["loader"] is not None) != self._is_stateful:
             ways = ("by its state_dict", "by counting")
             saved, here = ways if self._is_stateful is False else ways[::-1]
-            raise ValueError(f"the loader's place was saved {saved}, here it is found {here}")
+            raise ValueError(
+                f"the loader's position was saved {saved}, but here it is found {here}"
+            )
         batch, count = int(state["batch"]), float(state["samples"])
         if self._is_stateful:
             self.loader.load_state_dict(state["loader"])  # type: ignore[attr-defined]

@@ -71,7 +71,7 @@ def spelling_of_numbers(decimal: str, thousands: str | None) -> Spelling | None:
     """
     marks = [decimal, *([] if thousands is None else [thousands])]
     if any(len(mark) != 1 or mark.isalnum() or mark in "+-" for mark in marks):
-        raise ValueError(f"decimal and thousands must be single marks, not {marks}")
+        raise ValueError(f"decimal and thousands must be single characters, not {marks}")
     if len(set(marks)) < len(marks):
         raise ValueError(f"decimal and thousands cannot both be {decimal!r}")
     if marks == ["."]:

@@ -120,7 +120,7 @@ class CsvDataset:
         self.classes: list[str] = [] if classes is None else checked_classes(classes)
         is_text = classes is not None or np.dtype(target_dtype).kind == "U"
         if is_text and not isinstance(target, str) and (target or classes is not None):
-            raise ValueError("class names are those of one target: give target='its column'")
+            raise ValueError("class names need a single target: give target='its column'")
         self._file = _File(header, delimiter, encoding, spelling_of_numbers(decimal, thousands))
         if missing_target not in ("error", "drop"):
             raise ValueError(f'missing_target must be "error" or "drop", not {missing_target!r}')
@@ -232,7 +232,7 @@ class _File:
 def _cell(row: Mapping[str, Any], name: str, at: int) -> str:
     """A Python value as a cell of a file with decimal points."""
     if name not in row:
-        raise ValueError(f"row {at} has no {name!r}; give None where it is missing")
+        raise ValueError(f"row {at} has no {name!r}; give None if it is missing")
     value = row[name]
     return "" if value is None else str(value)
 
@@ -251,9 +251,8 @@ def _features(table: CsvTable, columns: Sequence[str] | None, targets: Sequence[
         warn_of_row_names(table.shown, row_names(table.names, targets), stacklevel=4)
         if table.is_headed_by_numbers and not targets:
             warnings.warn(
-                f"{table.shown}: the first line is taken for the names of the columns, and holds "
-                "numbers alone; header=[...] names them if it is data, columns=[...] says that it "
-                "is not",
+                f"{table.shown}: the first line is read as column names, but holds only numbers; "
+                "give header=[...] with names if it is data, or columns=[...] if it is not",
                 UserWarning,
                 stacklevel=4,
             )
@@ -273,7 +272,7 @@ def _lines(
             field.take(rows)
         lines += [line for line, _ in rows]
     if not lines:
-        raise ValueError(f"{table.shown} has no lines of data")
+        raise ValueError(f"{table.shown} has no data rows")
     return np.array(lines, np.intp)
 
 
@@ -317,8 +316,9 @@ class _Features:
             if cell in MISSING and cell not in known:
                 if self._encoding.missing is None:
                     raise ValueError(
-                        f"{place}: {printable(repr(cell))} in column {printable(repr(name))} "
-                        "is not a category; missing=0.0 or another number takes it for none"
+                        f"{place}: {printable(repr(cell))} in column {printable(repr(name))} is "
+                        "not a category; set missing=0.0, or another number, to read it as none "
+                        "of them"
                     )
                 cell = ""
             elif known and cell not in known:
@@ -383,8 +383,9 @@ class _Numbers:
                 self._rounded.add(name)
                 warnings.warn(
                     f"{self._shown}: column {printable(repr(name))} has whole numbers that "
-                    f"{self._dtype} rounds, {cell} to {int(part[place])}; a float64 dtype= or "
-                    "target_dtype= keeps them, standardise=True subtracts their mean first",
+                    f"{self._dtype} rounds, {cell} to {int(part[place])}; keep them with a "
+                    "float64 dtype= or target_dtype=, or subtract their mean first with "
+                    "standardise=True",
                     UserWarning,
                     stacklevel=self._stacklevel,
                 )
@@ -439,8 +440,8 @@ class _Texts:
             if not cell or (cell in MISSING and cell not in self._known):
                 raise ValueError(
                     f"{where}: {printable(repr(cell))} in column {printable(repr(self._name))} is "
-                    "not a class; missing_target='drop' leaves such lines out, classes=[...] says "
-                    "that it is one"
+                    "not a class; drop such rows with missing_target='drop', or list it in "
+                    "classes=[...]"
                 )
             if self._known and cell not in self._known:
                 raise unknown_class(where, cell, self._classes)

@@ -67,25 +67,25 @@ def first_that_is_none(cells: Sequence[str], dtype: np.dtype[Any], missing: floa
 _HINTS: Final = (
     (
         re.compile(r"(true|false|yes|no)", re.IGNORECASE),
-        "booleans=[{name}] takes the column for truth values, 1 and 0",
+        "booleans=[{name}] reads the column as truth values, 1 and 0",
     ),
     (
         re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?"),
-        "thousands=',' takes commas for separators of thousands, decimal=',' for decimal points",
+        "thousands=',' reads commas as thousands separators, decimal=',' as decimal points",
     ),
     (
         re.compile(r"[+-]?\d*(\.\d{3})*,\d+"),
-        "decimal=',' takes the comma for a decimal point, and thousands='.' points for separators "
-        "of thousands",
+        "decimal=',' reads the comma as a decimal point, and thousands='.' points as thousands "
+        "separators",
     ),
     (
         re.compile(r"\d{4}-\d{1,2}-\d{1,2}([ T].*)?"),
-        "dates=[{name}] takes the column for dates, as days since 1970",
+        "dates=[{name}] reads the column as dates, as days since 1970",
     ),
     (
         re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}( .*)?"),
-        "dates={{{name}: '%d.%m.%Y'}}, or however it is written, takes the column for dates, as "
-        "days since 1970",
+        "dates={{{name}: '%d.%m.%Y'}}, or the column's format, reads the column as dates, "
+        "as days since 1970",
     ),
 )  # fmt: skip
 
@@ -95,14 +95,14 @@ def advice(cell: str, name: str) -> str:
     cell = cell.strip()
     if cell in MISSING:
         return (
-            "missing=0.0 or missing=float('nan') takes it for that number, missing='mean' for the "
-            "mean of its column"
+            "missing=0.0 or missing=float('nan') replaces it with that number, missing='mean' "
+            "with the mean of its column"
         )
     for pattern, hint in _HINTS:
         if len(cell) < 100 and pattern.fullmatch(cell):
             return hint.format(name=repr(name))
     return (
-        f"categories=[{printable(repr(name))}] takes the column for texts, with a feature for "
-        f"each; target={printable(repr(name))}, target_dtype=str for the target's class names; "
-        "columns=[...] leaves it out"
+        f"categories=[{printable(repr(name))}] reads the column as texts, with one feature for "
+        f"each; target={printable(repr(name))}, target_dtype=str reads it as the target's class "
+        "names; columns=[...] leaves it out"
     )

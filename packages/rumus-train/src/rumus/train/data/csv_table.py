@@ -52,14 +52,14 @@ class CsvTable(Iterator[Row]):
             row = next(row for row in self._reader if row)
         except UnicodeError as error:
             raise ValueError(
-                f"{self.shown}:{self._reader.line_num}: {error}; give encoding='latin-1', or "
-                "whatever the file is in"
+                f"{self.shown}:{self._reader.line_num}: {error}; give encoding='latin-1', or the "
+                "file's encoding"
             ) from error
         except csv.Error as error:
             raise ValueError(
-                f"{self.shown}:{self._reader.line_num}: {error}; a cell with a delimiter or a "
-                "quote in it stands in quotes, the latter written twice; another delimiter is "
-                "given as delimiter=..."
+                f"{self.shown}:{self._reader.line_num}: {error}; quote cells that contain the "
+                "delimiter or a quote, and write quotes inside them twice; set another delimiter "
+                "with delimiter=..."
             ) from error
         wanted = len(self.names)
         if wanted and len(row) != wanted:
@@ -105,11 +105,11 @@ class CsvTable(Iterator[Row]):
         Raises ValueError unless it exists exactly once, suggesting the closest name.
         """
         if not isinstance(name, str):
-            raise TypeError(f"a column is named by text, not by {type(name).__name__} {name!r}")
+            raise TypeError(f"a column name must be text, not {type(name).__name__} {name!r}")
         if name in self._twice:
             raise ValueError(
-                f"{self.shown} has several columns of the name {printable(repr(name))}; give "
-                "header=[...] with other names, if the file's first line is taken off"
+                f"{self.shown} has several columns named {printable(repr(name))}; remove the "
+                "file's first line and give header=[...] with different names"
             )
         if name in self._numbers:
             return self._numbers[name]
@@ -122,7 +122,7 @@ class CsvTable(Iterator[Row]):
         if len(self.names) == 1:
             for delimiter in ";\t|":
                 if delimiter in self.names[0]:
-                    return f"{printable(self.names[0])} alone; give delimiter={delimiter!r}?"
+                    return f"{printable(self.names[0])} only; give delimiter={delimiter!r}?"
         return printable(", ".join(self.names[:20]))
 
     def close(self) -> None:

@@ -75,7 +75,7 @@ def check_columns(names: Sequence[str], arrays: Sequence[NDArray[Any]]) -> None:
         if array.dtype.kind not in "biufc":
             raise TypeError(f"{name} has dtype {array.dtype}; a dataset holds numbers")
         if array.ndim == 0:
-            raise ValueError(f"{name} has no axes; a dataset needs one row a sample")
+            raise ValueError(f"{name} has no axes; a dataset needs one row per sample")
     if len({len(array) for array in arrays}) > 1:
         lengths = ", ".join(f"{n}: {len(a)}" for n, a in zip(names, arrays, strict=True))
         raise ValueError(f"the arrays of a dataset must be equally long, not {lengths}")

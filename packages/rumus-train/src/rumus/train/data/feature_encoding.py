@@ -50,9 +50,11 @@ class FeatureEncoding:
             raise ValueError(f'missing must be a number or "mean", not {self.missing!r}')
         kinds = [*self.categories, *self.booleans, *self.dates]
         if twice := {name for name in kinds if kinds.count(name) > 1}:
-            raise ValueError(f"{sorted(twice)} cannot be of two kinds: categories, booleans, dates")
+            raise ValueError(
+                f"{sorted(twice)} can have only one of the kinds categories, booleans and dates"
+            )
         if unknown := [name for name in kinds if name not in self.columns]:
-            raise ValueError(f"{unknown} are none of the features {self.columns}")
+            raise ValueError(f"{unknown} are not among the features {self.columns}")
 
     @property
     def numbers(self) -> list[str]:
@@ -120,7 +122,7 @@ class FeatureEncoding:
         counts = known.sum(0)
         if not counts.all():
             name = self.numbers[int(np.flatnonzero(counts == 0)[0])]
-            raise ValueError(f"column {name!r} has no number at all; leave it out")
+            raise ValueError(f"column {name!r} has no numbers at all; leave it out")
         values = np.where(known, numbers, 0.0).astype(np.float64)
         self.means = values.sum(0) / counts
         spread = np.where(known, values - self.means, 0.0)
@@ -160,9 +162,9 @@ class FeatureEncoding:
         size = len(found) * len(place) * dtype.itemsize
         if size > LARGEST:
             raise ValueError(
-                f"column {printable(repr(name))} has {len(place):,} different texts, and one "
-                f"feature for each would take {size / 1e9:.1f} GB in {len(found):,} rows: leave "
-                "the column out, or join texts"
+                f"column {printable(repr(name))} has {len(place):,} different texts; one feature "
+                f"for each would take {size / 1e9:.1f} GB in {len(found):,} rows: leave the "
+                "column out, or merge texts"
             )
         out = np.zeros((len(found), len(place)), dtype)
         for row, text in enumerate(found):
@@ -180,7 +182,7 @@ def require_same_features(training: object, validation: object) -> None:
     if ours is None or theirs is None:
         return
     if (how := ours.difference(theirs)) is not None:
-        raise ValueError(f"{how}; read the second table by train.like(path)")
+        raise ValueError(f"{how}; read the second table with train.like(path)")
 
 
 def _encoding_of(loader: object) -> FeatureEncoding | None:
@@ -192,7 +194,7 @@ def _encoding_of(loader: object) -> FeatureEncoding | None:
 def as_targets(given: str | Sequence[str] | None) -> list[str]:
     """Return the target columns, if any."""
     if not isinstance(given, (str, Sequence, type(None))):
-        raise TypeError(f"target must be the name of a column, or several, not {given!r}")
+        raise TypeError(f"target must be one or more column names, not {given!r}")
     return [given] if isinstance(given, str) else list(given or ())
 
 
@@ -201,8 +203,8 @@ def refuse_both(shown: str, columns: Iterable[str], targets: Sequence[str]) -> N
     for name in columns:
         if name in targets:
             raise ValueError(
-                f"{shown}: {printable(repr(name))} is a target and among columns=[...]: the model "
-                "would be shown what it is asked for; leave it out of one of them"
+                f"{shown}: {printable(repr(name))} is both a target and in columns=[...], so the "
+                "model would see its answer: remove it from one of them"
             )
 
 

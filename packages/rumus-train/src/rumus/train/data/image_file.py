@@ -86,12 +86,10 @@ class ImageReader:
             count = getattr(image, "n_frames", 1)
         if self.frame is None and count > 1:
             raise ValueError(
-                f"{printable(path)} has {count} frames; frame=0 takes the first of each image"
+                f"{printable(path)} has {count} frames; frame=0 reads the first of each image"
             )
         if self.frame is not None and self.frame >= count:
-            raise ValueError(
-                f"{printable(path)} has {count} frames, and none of number {self.frame}"
-            )
+            raise ValueError(f"{printable(path)} has {count} frames, but no frame {self.frame}")
         if count > 1:
             with _decoding(path):
                 image.seek(self.frame or 0)
@@ -102,33 +100,36 @@ class ImageReader:
         if deep == self.mode:
             return
         if deep is not None or self.mode in _DEEP:
-            hint = f"mode={deep!r} reads it as it is" if deep else "no conversion is exact"
+            hint = (
+                f"read it with mode={deep!r}" if deep else "no conversion is exact: read it as is"
+            )
             raise ValueError(
-                f"{printable(path)} has mode {image.mode}, not {self.mode}; {hint}, and a "
-                "transform may scale it"
+                f"{printable(path)} has mode {image.mode}, not {self.mode}; {hint}, and scale it "
+                "with a transform"
             )
         if self.convert:
             return
         if image.mode != self.mode:
             raise ValueError(
-                f"{printable(path)} has mode {image.mode}, not {self.mode}; "
-                "convert=True converts it"
+                f"{printable(path)} has mode {image.mode}, not {self.mode}; convert it with "
+                "convert=True"
             )
         if image.info.get("transparency") is not None:
             raise ValueError(
-                f"{printable(path)} has a transparent colour; convert=True takes it for any other"
+                f"{printable(path)} has a transparent colour; convert=True reads it as an "
+                "ordinary one"
             )
         if _has_16_bits(image):
             raise ValueError(
-                f"{printable(path)} has 16 bits a channel; convert=True keeps the upper 8"
+                f"{printable(path)} has 16 bits per channel; convert=True keeps the upper 8"
             )
 
     def _check_size(self, image: Image, path: Path) -> None:
         if self.size is None or self.resize or (image.height, image.width) == tuple(self.size):
             return
         raise ValueError(
-            f"{printable(path)} is {image.height} high and {image.width} wide, not "
-            f"{self.size[0]} and {self.size[1]}; resize=True resizes it"
+            f"{printable(path)} is {image.height} high and {image.width} wide, not {self.size[0]} "
+            f"and {self.size[1]}; resize it with resize=True"
         )
 
 

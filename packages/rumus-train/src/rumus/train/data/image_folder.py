@@ -141,16 +141,15 @@ def _check_meaning(folder: Path, names: Sequence[str]) -> None:
     shown = printable(folder)
     if all(name.lower() in _SPLITS for name in names):
         raise ValueError(
-            f"{shown} has folders called {', '.join(names)}, which are splits and no classes: "
-            f"ImageFolder({printable(repr(str(folder / names[0])))}); classes={list(names)} says "
-            "that they are meant"
+            f"{shown} has folders called {', '.join(names)}, which look like splits, not classes: "
+            f"use ImageFolder({printable(repr(str(folder / names[0])))}), or "
+            f"classes={list(names)} if they are classes"
         )
     if all(name.isdecimal() for name in names) and (ordered := sorted(names, key=int)) != names:
         first = next(n for n, (a, b) in enumerate(zip(names, ordered, strict=True)) if a != b)
         warnings.warn(
-            f"{shown}: classes are numbered in the order of texts, so that number {first} is the "
-            f"folder {names[first]}; classes=sorted(os.listdir(folder), key=int) numbers them in "
-            "the order of numbers",
+            f"{shown}: classes are sorted as text, so class {first} is the folder {names[first]}; "
+            "classes=sorted(os.listdir(folder), key=int) sorts them as numbers",
             UserWarning,
             stacklevel=4,
         )
@@ -168,7 +167,8 @@ def _images(folder: Path) -> list[Path]:
     for path in found:
         if not path.exists():
             raise ValueError(
-                f"{printable(path)} is a link to {printable(os.readlink(path))}, which is not there"
+                f"{printable(path)} is a link to {printable(os.readlink(path))}, which does not "
+                "exist"
             )
     return found
 

@@ -117,22 +117,22 @@ class DataLoader:
         _check_dataset(dataset)
         if sampler is not None and not callable(getattr(sampler, "order", None)):
             raise TypeError(
-                "sampler must say the order of an epoch, as WeightedSampler(weights) does, not "
+                "sampler must give the order of an epoch, like WeightedSampler(weights), not "
                 f"{type(sampler).__name__}"
             )
         self._samples = len(dataset) if sampler is None else sampler.count(dataset)
         if sampler is not None and self.shuffle:
-            raise ValueError("shuffle=True and sampler= both say in which order: give one of them")
+            raise ValueError("shuffle=True and sampler= both set the order: give only one of them")
         if self._samples == 0:
             raise ValueError("the dataset is empty")
         if len(self) == 0:
             raise ValueError(
-                f"with drop_last, {self._samples} samples make no batch of {self.batch_size}"
+                f"with drop_last, {self._samples} samples do not fill a batch of {self.batch_size}"
             )
         if self.processes and not self.workers:
-            raise ValueError("processes=True needs workers, of which there are 0")
+            raise ValueError("processes=True needs workers=1 or more")
         if ranks is None and shards is not None:
-            raise ValueError("shards= needs ranks=, to which they are dealt")
+            raise ValueError("shards= needs ranks= to distribute them to")
         self.ranks = ranks
         self.shards = 1
         if ranks is not None:
@@ -364,8 +364,8 @@ class _Loop(Iterator[Any]):
             raise StopIteration
         if self._is_closed:
             raise RuntimeError(
-                "this loop over the loader has ended: it failed, another loop began, or the "
-                "position was set; loop over the loader anew"
+                "this loop over the loader has ended: it failed, another loop started, or the "
+                "position was set; start a new loop"
             )
         try:
             made = next(self._batches, None)
@@ -394,10 +394,10 @@ def _check_dataset(dataset: object) -> None:
     what = type(dataset).__name__
     if hasattr(dataset, "__iter__"):
         raise TypeError(
-            f"a dataset has samples by number, and {what} has none but can be iterated over: "
+            f"a dataset needs samples by index, but {what} can only be iterated over: use "
             "StreamLoader(stream, batch_size)"
         )
-    raise TypeError(f"a dataset has len() and dataset[i], and {what} has not")
+    raise TypeError(f"a dataset needs len() and dataset[i], which {what} lacks")
 
 
 def _at_least(least: int, name: str, value: int) -> int:

@@ -57,7 +57,7 @@ class Mixup:
         """Return the mixed batch."""
         names, values = names_of(batch), [*values_in(batch)]
         if len(values) < 2:
-            raise ValueError("there must be a target, the last field, to mix along")
+            raise ValueError("mixing needs a target as the last field")
         targets = _mixable(np.asarray(values[-1]), self.classes)
         others = generator.permutation(len(targets))
         lam = float(generator.beta(self.alpha, self.alpha))
@@ -125,21 +125,21 @@ def _mixable(targets: NDArray[Any], classes: int | None) -> NDArray[Any]:
         if is_floating:
             return targets
         raise ValueError(
-            f"targets are {told}: class numbers are not mixed themselves, so say how many classes "
-            "there are; those of a regression are floating"
+            f"targets are {told}: give classes= to mix class numbers as probabilities; regression "
+            "targets must be floating"
         )
     if is_floating and targets.ndim == 2 and targets.shape[1] == classes:
         return targets
     if is_floating:
         raise ValueError(
-            f"targets are {told}: class numbers are integers, as targets.astype(np.int32), and "
-            f"probabilities of shape ({len(targets)}, {classes}); classes=None mixes the targets "
-            "of a regression"
+            f"targets are {told}: class numbers must be integers, such as "
+            f"targets.astype(np.int32), and probabilities of shape ({len(targets)}, {classes}); "
+            "classes=None mixes regression targets"
         )
     is_known = targets.dtype.kind in "iu" and ((targets >= 0) & (targets < classes)).all()
     if targets.ndim != 1 or not is_known:
         raise ValueError(
-            f"targets must be class numbers in [0, {classes}), and are {told}, {_range(targets)}"
+            f"targets must be class numbers in [0, {classes}), but are {told}, {_range(targets)}"
         )
     found: NDArray[Any] = np.eye(classes, dtype=np.float32)[targets]
     return found

@@ -134,7 +134,7 @@ def _mapped(path: Path) -> NDArray[Any]:
     try:
         with open(path, "rb") as file:
             if file.read(6) != b"\x93NUMPY":
-                raise ValueError("it does not begin as one")
+                raise ValueError("it does not start like one")
         # A plain array over the memmap's memory, so that its rows are ordinary arrays.
         array: NDArray[Any] = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except Exception as error:  # NumPy evaluates the header, and damage can raise anything
@@ -148,6 +148,6 @@ def _mapped(path: Path) -> NDArray[Any]:
     if array.dtype.kind not in "biufc" or array.ndim == 0:
         raise ValueError(
             f"{path} holds an array of dtype {array.dtype} and shape {array.shape}; a dataset "
-            "needs numbers, one row a sample"
+            "needs numbers, one row per sample"
         )
     return array

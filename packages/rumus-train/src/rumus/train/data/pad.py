@@ -70,7 +70,7 @@ class Pad:
         shapes = {array.shape[1:] for array in arrays}
         if len(shapes) > 1:
             raise ValueError(
-                f"only the first axis may differ in length, and rows have shapes {sorted(shapes)}"
+                f"only the first axis may differ in length, but rows have shapes {sorted(shapes)}"
             )
         padded = self._padded(arrays)
         dtype = np.result_type(*{array.dtype for array in arrays})
@@ -90,7 +90,7 @@ class Pad:
     def _mask(self, columns: Sequence[Sequence[NDArray[Any]]]) -> NDArray[np.bool_]:
         first = next((each for each in columns if each[0].ndim), None)
         if first is None:
-            raise ValueError("mask=True: no field has an axis that could be padded")
+            raise ValueError("mask=True: no field has an axis to pad")
         lengths = np.array([len(array) for array in first])
         found: NDArray[np.bool_] = np.arange(self._padded(first)) < lengths[:, None]
         return found

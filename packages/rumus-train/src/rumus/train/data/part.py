@@ -51,12 +51,12 @@ def check_shards(shards: int, batch_size: int, ranks: Ranks) -> int:
     each, rest = divmod(shards, ranks.size)
     if shards < 1 or rest or (ranks.size > 1 and each & (each - 1)):
         raise ValueError(
-            f"shards={shards} cannot be dealt to {ranks.size} ranks: each must get the same "
-            "number of them, and that must be a power of two; shards=8 suits 1, 2, 4 and 8 ranks"
+            f"shards={shards} cannot be distributed to {ranks.size} ranks: each must get the same "
+            "number, and that must be a power of two; shards=8 works for 1, 2, 4 and 8 ranks"
         )
     if batch_size < shards:
         raise ValueError(
-            f"batch_size={batch_size} is smaller than shards={shards}: a shard has at least one "
-            "sample of each batch; batch_size is that of all ranks together"
+            f"batch_size={batch_size} is smaller than shards={shards}: each shard needs at least "
+            "one sample of each batch; batch_size counts all ranks together"
         )
     return shards

@@ -228,13 +228,13 @@ class WorkerProcess:
         start = f"worker process {self._process.pid} of the data loader"
         if code is not None and code < 0:
             return (
-                f"{start} was killed by signal {-code} while {what}; if by the system for want of "
+                f"{start} was killed by signal {-code} while {what}; if the system ran out of "
                 "memory, use fewer workers or smaller batches"
             )
         return (
             f"{start} ended with exit code {code} while {what}. A program that starts processes "
-            "needs `if __name__ == '__main__':` around what it does, and a dataset and a transform "
-            "that another process can import; its own message is on stderr"
+            "needs `if __name__ == '__main__':` around its code, and a dataset and a transform "
+            "that another process can import; the worker's own message is on stderr"
         )
 
     def kill(self) -> None:

@@ -66,8 +66,8 @@ def warn_of_counting(
     if found:
         told = ", ".join(printable(repr(name)) for name in found)
         warnings.warn(
-            f"{shown}: {told} holds another number in each row, and is a feature as the file is "
-            "read; give columns=[...] to leave it out, or to say that it is meant",
+            f"{shown}: {told} has a different number in each row and is read as a feature; give "
+            "columns=[...] to leave it out, or to confirm it",
             UserWarning,
             stacklevel=stacklevel + 1,
         )

@@ -74,15 +74,15 @@ class WeightedSampler:
             self._count = drawable
         if not replacement and self._count > drawable:
             raise ValueError(
-                f"without replacement {drawable} samples can be drawn, those whose weight is not 0,"
-                f" and not count={count}"
+                f"without replacement only the {drawable} samples with a weight above 0 can be "
+                f"drawn, not count={count}"
             )
 
     def count(self, dataset: Dataset) -> int:
         """Return the number of samples per epoch. Raises ValueError if lengths differ."""
         if len(dataset) != len(self.weights):
             raise ValueError(
-                f"weights are for {len(self.weights)} samples, and the dataset has {len(dataset)}"
+                f"weights are for {len(self.weights)} samples, but the dataset has {len(dataset)}"
             )
         return self._count
 
@@ -118,9 +118,9 @@ class BalancedSampler(WeightedSampler):
     def __init__(self, labels: ArrayLike, count: int | None = None) -> None:
         found = np.asarray(labels)
         if found.ndim != 1 or not found.size:
-            raise ValueError(f"labels must be one for each sample, not of shape {found.shape}")
+            raise ValueError(f"labels must be one per sample, not of shape {found.shape}")
         if found.dtype.kind not in "iubUS":
-            raise ValueError(f"labels must be whole numbers or texts, not {found.dtype}")
+            raise ValueError(f"labels must be whole numbers or text, not {found.dtype}")
         _, place, counts = np.unique(found, return_inverse=True, return_counts=True)
         super().__init__(1.0 / counts[place], count)
 
@@ -155,7 +155,7 @@ class LengthBuckets:
         """Return the number of samples. Raises ValueError for a dataset of another length."""
         if len(dataset) != len(self.lengths):
             raise ValueError(
-                f"lengths are of {len(self.lengths)} samples, and the dataset has {len(dataset)}"
+                f"lengths are for {len(self.lengths)} samples, but the dataset has {len(dataset)}"
             )
         return len(self.lengths)
 

@@ -47,7 +47,7 @@ def _bounds(parts: list[float], total: int) -> list[int]:
     if all(isinstance(part, Integral) for part in parts):
         lengths = [int(part) for part in parts]
         if min(lengths) < 0 or sum(lengths) != total:
-            raise ValueError(f"lengths {lengths} do not add up to the {total} samples there are")
+            raise ValueError(f"lengths {lengths} do not add up to the {total} samples")
         return [0, *np.cumsum(lengths).tolist()]
     if not all(0 <= part <= 1 for part in parts) or abs(math.fsum(parts) - 1) > TOLERANCE:
         raise ValueError(

@@ -37,8 +37,8 @@ def warn_of(what: str) -> None:
     """Warn that batches depend on the workers."""
     warnings.warn(
         f"the dataset or the transform draws from {what}: with workers, the batches differ from "
-        "run to run, and after a resume. A transform is called with a generator of its own, "
-        "transform=lambda sample, random: ...; draw from that",
+        "run to run, and after a resume. A transform gets its own generator, transform=lambda "
+        "sample, random: ...; draw from that",
         UserWarning,
         stacklevel=2,
     )

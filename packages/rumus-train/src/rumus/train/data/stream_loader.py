@@ -98,7 +98,7 @@ class StreamLoader:
             ("prefetch", prefetch, 0),
         ):  # fmt: skip
             if value < least or value != int(value):
-                raise ValueError(f"{name} must be a whole number from {least} on, not {value!r}")
+                raise ValueError(f"{name} must be a whole number, {least} or more, not {value!r}")
         self.stream, self.batch_size = stream, int(batch_size)
         self.seed = run_seed() if seed is None else int(seed)
         self._has_own_seed = seed is not None
@@ -142,7 +142,7 @@ class StreamLoader:
         wrong += [f"{name} is missing" for name in names if name not in state]
         wrong += [f"{name} is unknown" for name in state if name not in {*names, *own}]
         if state.get("state") is not None and not self._is_stateful:
-            wrong.append("the stream had a state_dict then, and has none here")
+            wrong.append("the stream had a state_dict when it was saved, but has none here")
         if wrong:
             raise StateMismatchError(f"the loader's state does not fit: {'; '.join(wrong)}")
         self._leave()
@@ -253,8 +253,8 @@ class StreamLoader:
         skipped = sum(1 for _ in islice(read, place.start))
         if skipped < place.start:
             raise ValueError(
-                f"epoch {place.epoch} had handed out {place.start} samples when it was saved, and "
-                f"the stream has {skipped} now: it is another one, or not the same each time"
+                f"epoch {place.epoch} had yielded {place.start} samples when it was saved, but "
+                f"the stream has {skipped} now: it is a different stream, or its epochs differ"
             )
         return read
 
@@ -262,7 +262,7 @@ class StreamLoader:
         return self.stream.state_dict() if self._is_stateful else None  # type: ignore[union-attr]
 
 
-_ONCE: Final = "it can be gone through once only, and an epoch or a resume begins anew"
+_ONCE: Final = "it can be iterated only once, but each epoch and each resume starts over"
 
 
 def _check_stream(stream: object) -> None:
@@ -270,8 +270,8 @@ def _check_stream(stream: object) -> None:
     what = type(stream).__name__
     if isinstance(stream, Iterator):
         raise TypeError(
-            f"a stream must not be an iterator, as this {what}: {_ONCE}. Give a function of the "
+            f"a stream must not be an iterator like this {what}: {_ONCE}. Give a function of the "
             "epoch that makes one: StreamLoader(lambda epoch: read(), batch_size)"
         )
     if not isinstance(stream, Iterable) and not callable(stream):
-        raise TypeError(f"a stream can be iterated over, or is a function; {what} is neither")
+        raise TypeError(f"a stream must be iterable or a function; {what} is neither")

@@ -96,7 +96,7 @@ def _reply(batcher: Batcher, task: Task, memory: BatchMemory | None) -> object:
 def _unusable(error: Exception) -> SampleError:
     failure = SampleError(
         f"a worker process cannot make the dataset or the transform: {type(error).__name__}: "
-        f"{error}; what they are made of must be importable there"
+        f"{error}; they must be importable there"
     )
     failure.__cause__ = error
     return failure

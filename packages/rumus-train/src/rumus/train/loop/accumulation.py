@@ -56,7 +56,7 @@ def _step(
         lambda: _passes(trainer, loss_fn, window, weighing, accumulation, ahead), ahead.put_back
     )
     if total is None:
-        raise ValueError("all batches of a step have weight 0: leave them out of the loader")
+        raise ValueError("all batches of a step have weight 0: remove them from the loader")
     counted = accumulation.weight
     noted = trainer.losses.note(total * (1 / counted), weighted(added(logs), 1 / counted))
     with accumulation.gradients() as grads:

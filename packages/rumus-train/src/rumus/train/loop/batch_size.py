@@ -82,8 +82,8 @@ def find_batch_size(
     most = whole_number("most", most)
     if memory < 1 or multiple < 1 or most < multiple:
         raise ValueError(
-            "memory and multiple must be at least 1 and most at least multiple, not "
-            f"{memory}, {multiple} and {most}"
+            f"memory and multiple must be at least 1, and most at least multiple, not {memory}, "
+            f"{multiple} and {most}"
         )
     check_declared(loss_fn, trainer.state)
     given = (batch,) if isinstance(batch, Mapping) else tuple(batch)
@@ -157,15 +157,17 @@ class _Search:
             raise
         if report.peak is None:
             why = next(iter(reasons.values()), "its code is another one each time")
-            raise ValueError(f"the memory of a step is known if it is captured; it is not: {why}")
+            raise ValueError(
+                f"the memory of a step is known only if it is captured, and it is not: {why}"
+            )
         return report.peak
 
     def _too_small(self, multiple: int) -> ValueError:
         peak = self.peaks[multiple]
         taken = "more than the device has" if peak is None else size(peak)
         return ValueError(
-            f"a step of {multiple} samples takes {taken}, and memory= is {size(self._memory)}: a "
-            "smaller model, `nn.checkpoint`, or fewer samples and fit(accumulate=...)"
+            f"a step of {multiple} samples takes {taken}, but memory= is {size(self._memory)}: "
+            "use a smaller model, `nn.checkpoint`, or fewer samples with fit(accumulate=...)"
         )
 
 
@@ -176,8 +178,8 @@ def _rows(batch: tuple[Any, ...]) -> int:
     rows = {len(value) for value in values if _is_array(value)}
     if len(rows) != 1 or not min(rows):
         raise ValueError(
-            "batch must be arrays of equally many samples along the first axis, at least one, not "
-            f"{sorted(rows) or 'no array'}"
+            "batch must be arrays with the same number of samples, at least one, along the first "
+            f"axis, not {sorted(rows) or 'no array'}"
         )
     return rows.pop()
 

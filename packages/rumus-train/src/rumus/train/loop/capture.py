@@ -280,11 +280,10 @@ class CapturedSteps:
         patience = self._patience_with(step)
         patience.is_hidden, patience.is_said = True, True
         warnings.warn(
-            f"{step.label()} is not what was captured of it: {how}. Something has changed that "
-            "cannot be seen from Python. The code runs each time from now on; up to "
-            f"{captured.repeated} steps before this one may have been repeated with what was there "
-            "before. Pass what changes in the batch, as an array, or use "
-            "Trainer(optimizer, capture=False)",
+            f"{step.label()} differs from its capture: {how}. Something changed that Python "
+            f"cannot see. From now on the code runs each time; up to {captured.repeated} earlier "
+            "steps may have been repeated with outdated values. Pass what changes in the batch, "
+            "as an array, or use Trainer(optimizer, capture=False)",
             CaptureWarning,
             stacklevel=2,
         )
@@ -312,9 +311,9 @@ class CapturedSteps:
         elif not patience.is_said:
             patience.is_said = True
             warnings.warn(
-                f"{step.label()} is not captured, and runs as usual, more slowly: {why}. What "
-                "changes belongs in the batch, as an array; Trainer(optimizer, capture=False) says "
-                "that this is meant",
+                f"{step.label()} is not captured, so it runs more slowly: {why}. Pass what "
+                "changes in the batch, as an array, or accept this with Trainer(optimizer, "
+                "capture=False)",
                 CaptureWarning,
                 stacklevel=2,
             )
@@ -420,8 +419,7 @@ def place(value: Any, backend: Backend) -> Any:
         return value
     raise CaptureError(
         f"a captured training step takes tensors, arrays and numbers, not {type(value).__name__}; "
-        "pass what it holds as arguments of their own, or train with "
-        "Trainer(optimizer, capture=False)"
+        "pass its parts as separate arguments, or train with Trainer(optimizer, capture=False)"
     )
 
 

@@ -34,8 +34,8 @@ class FeedPlateau(Callback):
         metric, _ = checked_metric(metric, plateau.mode) if metric is None else (metric, None)
         if not (plateau.mode_is_given or metric.endswith("loss")):
             raise ValueError(
-                f'Plateau(mode=...) must say whether less ("min") or more ("max") of {metric!r} is '
-                "better"
+                'Plateau(mode=...) must say whether a lower ("min") or a higher ("max") '
+                f"{metric!r} is better"
             )
         self.plateau = plateau
         self.metric = metric
@@ -62,8 +62,8 @@ def warn_of_unfed(optimizer: Optimizer[Any], callbacks: Iterable[Callback]) -> N
         is_fed = id(schedule) in fed or not isinstance(schedule, Plateau)
         if not is_fed and schedule.best is None:
             warnings.warn(
-                f"{name} is a Plateau that nobody has told of a metric, so that it stays what it "
-                "is: fit(..., validate=..., callbacks=[FeedPlateau(plateau, metric)]), or "
+                f"{name} is a Plateau that gets no metric, so its value never changes: use "
+                "fit(..., validate=..., callbacks=[FeedPlateau(plateau, metric)]), or "
                 "plateau.report(metric) in a callback",
                 UserWarning,
                 stacklevel=2,

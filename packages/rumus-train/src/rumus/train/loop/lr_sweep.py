@@ -140,7 +140,9 @@ def find_lr(
     _check(start, end, steps, smoothing, stop_factor)
     rates = [start * (end / start) ** (at / (steps - 1)) for at in range(steps)]
     if iter(loader) is loader:
-        raise ValueError("the loader is an iterator: what the sweep takes from it would be lost")
+        raise ValueError(
+            "the loader is an iterator: the batches that the sweep takes would be lost"
+        )
     check_declared(loss_fn, trainer.state)
     with (
         undone(trainer, loader),
@@ -152,7 +154,9 @@ def find_lr(
 
 def _check(start: float, end: float, steps: int, smoothing: float, stop_factor: float) -> None:
     if not 0 < start < end < math.inf:
-        raise ValueError(f"start and end must be 0 < start < end, finite, not {start} and {end}")
+        raise ValueError(
+            f"start and end must be finite with 0 < start < end, not {start} and {end}"
+        )
     if steps < 2 or steps != int(steps):
         raise ValueError(f"steps must be a whole number of at least 2, not {steps!r}")
     if not 0 <= smoothing < 1:
@@ -214,7 +218,7 @@ def _swept(optimizer: Optimizer[Any]) -> Iterator[Callable[[float], None]]:
     owner: Any = getattr(optimizer, "fused", optimizer)
     held: list[dict[str, Hyper]] = [getattr(owner, "hyper", {})]
     if "lr" not in held[0]:
-        raise ValueError(f"{optimizer} has no learning rate to be swept")
+        raise ValueError(f"{optimizer} has no learning rate to sweep")
     held += [group.hyper for group in owner.groups if "lr" in group.hyper]
     step = owner.steps + 1
     before = [hyper["lr"] for hyper in held]

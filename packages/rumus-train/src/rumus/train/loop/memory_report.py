@@ -87,7 +87,7 @@ class MemoryReport:
         """What is unknown, and why."""
         if self.steps:
             return []
-        return ["activations are not known yet: the second step of a kind is captured"]
+        return ["activations are not known yet: the second step of each kind is captured"]
 
 
 def _said(number: int | None) -> str:

@@ -18,20 +18,22 @@ def checked_mode(metric: str, mode: Mode | None) -> Mode:
     Raises ValueError for another metric without a mode: only the caller knows.
     """
     if not isinstance(metric, str):
-        raise TypeError(f"the metric is given by its name, not as {metric!r}")
+        raise TypeError(f"give the metric by its name, not as {metric!r}")
     if mode in ("min", "max"):
         return mode
     if mode is not None:
         raise ValueError(f'mode must be "min" or "max", not {mode!r}')
     if metric.endswith("loss"):
         return "min"
-    raise ValueError(f'mode must say whether less ("min") or more ("max") of {metric!r} is better')
+    raise ValueError(
+        f'mode must say whether a lower ("min") or a higher ("max") {metric!r} is better'
+    )
 
 
 def checked_metric(metric: str | None, mode: Mode | None) -> tuple[str, Mode]:
     """Return the metric, by default "loss", and its mode; ValueError for "max" of the default."""
     if metric is None and mode == "max":
-        raise ValueError('metric is missing: less of its default, "loss", is better, not more')
+        raise ValueError('metric is missing: its default, "loss", is better if lower, not higher')
     name = "loss" if metric is None else metric
     return name, checked_mode(name, mode)
 
@@ -86,7 +88,8 @@ class Monitor:
             mode = getattr(callback, "mode", None)
             if self.is_needed and metric == self.metric and mode not in (None, self.mode):
                 raise ValueError(
-                    f"{name} takes {mode!r} for the better {metric!r}, and fit mode={self.mode!r}"
+                    f"{name} takes {mode!r} as better for {metric!r}, but fit has "
+                    f"mode={self.mode!r}"
                 )
 
     def check_metrics(self, metrics: Mapping[str, float], callbacks: Iterable[Callback]) -> None:
@@ -96,7 +99,7 @@ class Monitor:
         for who, metric in wanted.items():
             if metric is not None and metric not in metrics:
                 raise ValueError(
-                    f"{who} {metric!r}, which the validation has not; it has "
+                    f"{who} {metric!r}, which the validation does not return; it returns "
                     f"{', '.join(map(repr, metrics))}"
                 )
 
@@ -112,10 +115,10 @@ def check_options(
 ) -> None:
     """Raise ValueError for an option of `fit` that has no effect without another one."""
     if save_every not in (None, Every()) and not is_saved:
-        raise ValueError(f"save_every={save_every!r} is of no use without checkpoints=")
+        raise ValueError(f"save_every={save_every!r} has no effect without checkpoints=")
     for name, value in of_validation.items():
         if value is not None and not is_validated:
-            raise ValueError(f"{name}={value!r} is of no use without validate=")
+            raise ValueError(f"{name}={value!r} has no effect without validate=")
     if restore_best and not (is_validated and keeps_best):
         missing = "checkpoints= that keep the best: a folder, or Checkpoints(keep_best=...)"
         missing = missing if is_validated else "validate="

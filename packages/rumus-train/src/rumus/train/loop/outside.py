@@ -130,9 +130,9 @@ def why_not(value: Any) -> str | None:
     if _is_random(kind):
         return "a random generator"
     if isinstance(value, (ProxyType, CallableProxyType)):
-        return "a weak proxy, which hides what it stands for"
+        return "a weak proxy, which hides its target"
     if isinstance(value, ctypes._Pointer):
-        return "a pointer, to what nobody can see"
+        return "a pointer, whose target cannot be inspected"
     if _is_iterator(kind):
         return "an iterator"
     if isinstance(value, CONTAINERS):
@@ -146,8 +146,8 @@ def _too_large(value: Any) -> str:
     if isinstance(value, np.ndarray) and value.dtype.hasobject:
         return "a NumPy array of objects, which cannot be compared"
     if isinstance(value, np.ndarray):
-        return f"a NumPy array {value.shape} too large to be compared in each step"
-    return f"a {type(value).__name__} too large to be compared in each step"
+        return f"a NumPy array {value.shape} too large to compare at each step"
+    return f"a {type(value).__name__} too large to compare at each step"
 
 
 def _why_not_instance(kind: type) -> str | None:
@@ -159,7 +159,7 @@ def _why_not_instance(kind: type) -> str | None:
     calls = [vars(each)["__call__"] for each in kind.__mro__ if "__call__" in vars(each)]
     is_hidden = bool(calls) and isinstance(calls[0], WrapperDescriptorType)
     if is_hidden and not is_trusted(kind.__module__):
-        return f"a {kind.__qualname__}, whose calls run code that cannot be seen"
+        return f"a {kind.__qualname__}, whose calls run code that cannot be inspected"
     return None
 
 
@@ -195,8 +195,8 @@ def _why_not_called(value: Any) -> str | None:
         known = module in _PURE_MODULES or is_trusted(module)
         if known and not (module in ("builtins", "io", "_io") and name in _IMPURE):
             return "a function that reads files" if name in _NUMPY_FILES else None
-        return f"{module}.{name}(), whose results cannot be foreseen"
+        return f"{module}.{name}(), whose results cannot be predicted"
     if isinstance(owner, type):
         known = owner.__module__ in _PURE_MODULES or is_trusted(owner.__module__)
-        return None if known else f"{owner.__name__}.{name}(), whose results cannot be foreseen"
+        return None if known else f"{owner.__name__}.{name}(), whose results cannot be predicted"
     return why_not(owner)

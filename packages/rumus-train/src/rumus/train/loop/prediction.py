@@ -83,7 +83,7 @@ def predictions(
     """Return the results of `predict_fn` for all batches, concatenated on the host."""
     if getattr(loader, "shuffle", False):
         raise ValueError(
-            "the loader shuffles, and row i of the predictions would not be that of sample i: "
+            "the loader shuffles, so row i of the predictions would not belong to sample i: use "
             "DataLoader(dataset, batch_size) without shuffle=True"
         )
     found: list[Prediction] = []
@@ -118,7 +118,7 @@ def metric_function(model: Callable[..., Any], metrics: Metrics) -> Callable[...
         return metrics
     named = metrics if isinstance(metrics, Mapping) else _by_name(metrics)
     if not named:
-        raise ValueError("metrics is empty: give a function, as rumus.train.metrics.accuracy")
+        raise ValueError("metrics is empty: give a function such as rumus.train.metrics.accuracy")
     for name, metric in named.items():
         if not callable(metric):
             raise TypeError(f"the metric {name!r} must be a function, not {type(metric).__name__}")
@@ -128,8 +128,8 @@ def metric_function(model: Callable[..., Any], metrics: Metrics) -> Callable[...
         targets = [fields[name] for name in _TARGETS if name in fields] or batch[1:]
         if not targets:
             raise ValueError(
-                "metrics compare what the model says of a batch's first array with its last, or of "
-                f"a dict with its {', '.join(_TARGETS)}, and the batch has none: give targets, or "
+                "metrics compare the predictions for a batch's first array with its last, or for "
+                f"a dict with its {', '.join(_TARGETS)}, but the batch has none: give targets, or "
                 "a function of the batch"
             )
         scores = scores_of(*batch, **fields)
@@ -145,7 +145,7 @@ def of_first(model: Callable[..., Any]) -> Callable[..., Any]:
         if named:
             return call(model, [named])
         if not batch:
-            raise ValueError("a batch is empty: the model is called with its first array")
+            raise ValueError("a batch is empty, but the model is called with its first array")
         return model(batch[0])
 
     return of_batch
@@ -158,8 +158,8 @@ def only_model(state: Mapping[str, Any]) -> Any:
         return next(iter(models.values()))
     told = "no module" if not models else f"several: {', '.join(models)}"
     raise ValueError(
-        f"the trainer's state names {told}; name one, as Trainer(optimizer, "
-        "state={'model': model}), or give a function of the batch: lambda x, y: model(x)"
+        f"the trainer's state names {told}; name one, as in Trainer(optimizer, state={{'model': "
+        "model}), or give a function of the batch: lambda x, y: model(x)"
     )
 
 
@@ -175,8 +175,8 @@ def left_alone(loader: Iterable[Any]) -> Iterator[None]:
     """Raise for a loader in the middle of an epoch; restore its position after the block."""
     if getattr(loader, "batch", 0):
         raise ValueError(
-            "the loader is in the middle of an epoch, so the samples before would be missing: "
-            "loader.seek(loader.epoch), or another loader"
+            "the loader is in the middle of an epoch, so earlier samples would be missing: call "
+            "loader.seek(loader.epoch), or use another loader"
         )
     is_stateful = hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
     before = loader.state_dict() if is_stateful else None  # type: ignore[attr-defined]
@@ -195,12 +195,14 @@ def _is_model(thing: object) -> bool:
 
 def _by_name(metrics: Sequence[Metric]) -> dict[str, Metric]:
     if isinstance(metrics, str):
-        raise TypeError(f"metrics are functions, as rumus.train.metrics.accuracy, not {metrics!r}")
+        raise TypeError(
+            f"metrics must be functions such as rumus.train.metrics.accuracy, not {metrics!r}"
+        )
     named: dict[str, Metric] = {}
     for metric in metrics:
         name = getattr(getattr(metric, "func", metric), "__name__", type(metric).__name__)
         if name in named:
-            raise ValueError(f"two metrics are called {name!r}: give a dict, with a name for each")
+            raise ValueError(f"two metrics are called {name!r}: give a dict with a name for each")
         named[name] = metric
     return named
 
@@ -213,13 +215,13 @@ def _on_host(made: Any, rows: float) -> Prediction:
         return {name: _on_host(each, rows) for name, each in made.items()}
     if not isinstance(made, (Tensor, np.ndarray)):
         raise TypeError(
-            f"predictions are tensors, or tuples or dicts of them, not {type(made).__name__}"
+            f"predictions must be tensors, or tuples or dicts of them, not {type(made).__name__}"
         )
     array: NDArray[Any] = made.numpy() if isinstance(made, Tensor) else made
     if array.ndim == 0 or len(array) != rows:
         raise ValueError(
             f"a batch of {rows:g} samples has predictions of shape {list(array.shape)}: the first "
-            "axis must be that of the samples"
+            "axis must be the samples"
         )
     return array
 
@@ -235,7 +237,7 @@ def _joined(parts: Sequence[Prediction]) -> Prediction:
     if len(shapes) > 1:
         told = " and ".join(map(str, sorted(map(list, shapes))))
         raise ValueError(
-            f"predictions of different batches have rows of shapes {told}, which make no array: "
-            "pad them to one length, or loop over the loader"
+            f"predictions of different batches have rows of shapes {told}, which do not fit in "
+            "one array: pad them to one length, or loop over the loader"
         )
     return np.concatenate(parts)

@@ -190,7 +190,7 @@ class Run:
         self.validate_fn, self.validate_every = validate, validate_every
         self.monitor, self.restore_best = monitor, restore_best
         if validate is not None and validate_every == Every():
-            raise ValueError("validate_every=Every() is never: leave validate= out instead")
+            raise ValueError("validate_every=Every() never validates: leave validate= out instead")
         if isinstance(validate, tuple):
             require_same_classes(loader, validate[0])
             require_same_features(loader, validate[0])
@@ -201,12 +201,14 @@ class Run:
         if weight_of is not None and not callable(weight_of):
             raise TypeError(f"weight_of must be a function of a batch, not {weight_of!r}")
         if accumulate > 1 and isinstance(trainer.optimizer, ClosureOptimizer):
-            raise ValueError(f"{trainer.optimizer} evaluates a batch several times: accumulate=1")
+            raise ValueError(
+                f"{trainer.optimizer} evaluates a batch several times: use accumulate=1"
+            )
         _check_spikes(spikes, trainer)
         goes_back = nonfinite == "rollback" or (spikes is not None and spikes.action == "rollback")
         if rollbacks != MOST_ROLLBACKS and not goes_back:
             raise ValueError(
-                f'rollbacks={rollbacks} is of no use without nonfinite="rollback" or '
+                f'rollbacks={rollbacks} has no effect without nonfinite="rollback" or '
                 'spikes=Spikes("rollback")'
             )
         self.accumulate, self.rollbacks = accumulate, rollbacks
@@ -365,8 +367,9 @@ class Run:
         unchecked = getattr(optimizer, "nonfinite", "raise") == "propagate"
         if not (math.isfinite(value) or unchecked or optimizer.outcome.applied is False):
             raise NonFiniteLossError(
-                f"{what} (epoch {self.position.epoch}) is {value}, though its gradients are finite:"
-                " a constant of it, or a part that depends on no parameter, is not"
+                f"{what} (epoch {self.position.epoch}) is {value}, although its gradients are "
+                "finite: a constant in it, or a part that does not depend on a parameter, is not "
+                "finite"
             )
 
     # Epochs
@@ -502,8 +505,8 @@ class Run:
         except NonFiniteGradientError as error:
             position = self.position
             error.add_note(
-                f"in epoch {position.epoch}, heard of after step {position.step}, "
-                f"batch {self.batches.batch} of the epoch"
+                f"in epoch {position.epoch}, reported after step {position.step}, batch "
+                f"{self.batches.batch} of the epoch"
             )
             if not self._rolls_back:
                 raise
@@ -612,8 +615,8 @@ class Run:
         differs = what_differs(before, now) if before else None
         if differs is not None and self.team.speaks:
             warnings.warn(
-                f"the run goes on from {self._path} elsewhere, and may differ in last bits from "
-                f"what it would have been ({differs})",
+                f"the run continues from {self._path} on another machine, and may differ in the "
+                f"last bits from an uninterrupted run ({differs})",
                 UserWarning,
                 stacklevel=2,
             )
@@ -629,8 +632,8 @@ class Run:
         what = changed(before, now) if before else None
         if what is not None and self.team.speaks:
             warnings.warn(
-                f"the run goes on from {self._path} with other hyper-parameters than before: "
-                f"{what}. What is here counts; another folder starts afresh",
+                f"the run continues from {self._path} with other hyperparameters than before: "
+                f"{what}. The current ones apply; to start over, use another folder",
                 UserWarning,
                 stacklevel=2,
             )
@@ -648,8 +651,9 @@ class Run:
         now = self.monitor.metric, self.monitor.mode
         if self.validate_fn is not None and before[0] is not None and before != now:
             raise ValueError(
-                f"the best value in {saved.path} is of monitor={before[0]!r}, mode={before[1]!r}, "
-                f"and here they are {now[0]!r} and {now[1]!r}: go on with those, or in a new folder"
+                f"the best value in {saved.path} is for monitor={before[0]!r}, "
+                f"mode={before[1]!r}, but here they are {now[0]!r} and {now[1]!r}: continue with "
+                "the former, or in a new folder"
             )
 
     @property
@@ -720,8 +724,8 @@ class Run:
         assert store is not None
         if best_step is None:
             raise ValueError(
-                f"restore_best=True: no validation has found a {self.monitor.metric!r} that is a "
-                "number, so there is no best"
+                f"restore_best=True: no validation returned a numeric {self.monitor.metric!r}, so "
+                "there is no best one"
             )
         if best_step == position.metrics_step == position.step:
             return
@@ -765,11 +769,11 @@ def _check_spikes(spikes: Spikes | None, trainer: Trainer[Any]) -> None:
     if not isinstance(spikes, Spikes):
         raise TypeError(f"spikes must be Spikes(...) or None, not {spikes!r}")
     if trainer.team is not None:
-        raise ValueError("spikes= knows the losses of one process alone: leave it out with ranks=")
+        raise ValueError("spikes= sees only the losses of one process: leave it out with ranks=")
     if spikes.action == "skip" and isinstance(trainer.optimizer, ClosureOptimizer):
         raise ValueError(
-            f"{trainer.optimizer} evaluates a batch several times, and its step cannot be left "
-            'out: spikes=Spikes("rollback")'
+            f"{trainer.optimizer} evaluates a batch several times, so its step cannot be skipped: "
+            'use spikes=Spikes("rollback")'
         )
 
 
@@ -784,6 +788,6 @@ def _prepare(optimizer: Any, nonfinite: OnNonFinite | None) -> OnNonFinite | Non
     if getattr(optimizer, "nonfinite", "raise") == wanted:
         return nonfinite
     if not isinstance(optimizer, FollowedOptimizer):
-        raise ValueError(f"{optimizer} cannot be told nonfinite={wanted!r}; make it so")
+        raise ValueError(f"{optimizer} cannot switch to nonfinite={wanted!r}; make it with that")
     optimizer.answer_nonfinite(wanted)
     return nonfinite

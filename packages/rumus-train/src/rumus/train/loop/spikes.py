@@ -136,12 +136,12 @@ class SpikeWatch:
         position.spikes_in_a_row += 1
         if position.spikes_in_a_row > self.policy.patience:
             raise LossSpikeError(
-                f"{found}; {self.policy.patience} steps before it were left out for the same "
-                'reason, so it is the weights and no batch: Spikes("rollback") goes back, a larger '
-                "z_thresh or patience goes on, a smaller learning rate or clip=ZClip() may prevent "
-                "it"
+                f"{found}; {self.policy.patience} steps before it were skipped for the same "
+                'reason, so the cause is the weights, not a batch: Spikes("rollback") goes back, '
+                "a larger z_thresh or patience continues, and a smaller learning rate or "
+                "clip=ZClip() may prevent it"
             )
-        warnings.warn(f"left out: {found}", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"skipped: {found}", RuntimeWarning, stacklevel=2)
         return True
 
     def note(self, place: Place, loss: Tensor, outcome: Outcome) -> None:

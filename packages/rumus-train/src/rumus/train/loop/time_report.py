@@ -38,7 +38,7 @@ class TimeReport(Callback):
     def on_train_start(self, event: TrainStart) -> None:
         """Raise unless steps are measured."""
         if event.run.spans is None:
-            raise ValueError("TimeReport needs the times of steps: fit(..., profile_steps=True)")
+            raise ValueError("TimeReport needs step times: use fit(..., profile_steps=True)")
 
     def on_epoch_start(self, event: EpochStart) -> None:
         """Begin to time kernels, if requested and possible."""

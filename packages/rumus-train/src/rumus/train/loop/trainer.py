@@ -132,7 +132,9 @@ class Trainer(Generic[M_co]):
         self.undeclared: Undeclared | None = None  # of the running `fit`, if it saves checkpoints
         self.leaves_out: Callable[[Tensor], bool] | None = None  # called with each loss before it
         if zero and ranks is None:
-            raise ValueError("zero=True cuts the state for the ranks of ranks=, which is missing")
+            raise ValueError(
+                "zero=True divides the state among the ranks of ranks=, which is missing"
+            )
         self.team: Team | None = None if ranks is None else ranks.team(self, zero=zero)
 
     if not TYPE_CHECKING:  # for type checkers
@@ -198,8 +200,8 @@ class Trainer(Generic[M_co]):
             raise ValueError(f"weight must be finite and positive, not {weight}")
         if self.team is not None and self.team.size > 1:
             raise TypeError(
-                "train_step knows nothing of the other ranks, and would train this one alone: "
-                "trainer.fit(DataLoader(..., ranks=ranks), loss_fn, ...) adds up over all of them"
+                "train_step would train this rank alone: use trainer.fit(DataLoader(..., "
+                "ranks=ranks), loss_fn, ...), which sums over all ranks"
             )
         return self.weighed_step(loss_fn, batch, lambda loss, means: weight)
 
@@ -649,9 +651,9 @@ def check_loss_function(loss_fn: object) -> None:
     """Raise TypeError for anything but a function, such as the targets in fit(x, y)."""
     if not callable(loss_fn):
         raise TypeError(
-            f"loss_fn must be a function of a batch, not {type(loss_fn).__name__}: "
-            "fit(DataLoader(ArrayDataset(x, y), batch_size), "
-            "lambda x, y: mse_loss(model(x), y), epochs=...)"
+            f"loss_fn must be a function of a batch, not {type(loss_fn).__name__}: use "
+            "fit(DataLoader(ArrayDataset(x, y), batch_size), lambda x, y: mse_loss(model(x), y), "
+            "epochs=...)"
         )
 
 
@@ -662,6 +664,6 @@ def scalable(optimizer: Optimizer[Any]) -> SteppedOptimizer[Any]:
         if isinstance(fused, SteppedOptimizer):
             return fused
     raise TypeError(
-        f"{optimizer} takes no loss scale: an optimizer by a rule does, whose gradients nobody "
+        f"{optimizer} takes no loss scale: use a rule-based optimizer whose gradients nothing "
         "else reads"
     )

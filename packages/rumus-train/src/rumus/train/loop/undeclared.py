@@ -63,8 +63,8 @@ class Undeclared:
         if moved and (found := self._undeclared(moved)):
             told, remedy = _told(found[0])
             raise ValueError(
-                f"loss_fn draws from {told}, which no checkpoint would hold, so that a run that "
-                f"goes on from one would differ: {remedy}"
+                f"loss_fn draws from {told}, which no checkpoint would save, so a resumed run "
+                f"would differ: {remedy}"
             )
 
     def before_save(self) -> None:
@@ -74,14 +74,14 @@ class Undeclared:
             return
         moved, self._look = [] if self._look is None else self._look.moved(), None
         for source in self._undeclared(moved):
-            self._known[id(source)] = source  # it is said once
+            self._known[id(source)] = source  # warn once
             told, remedy = _told(source)
             if told == kind_of(source):
-                continue  # only a running function has it, as that of a loader, which starts again
+                continue  # only a running function holds it (a loader's, say), which starts anew
             warnings.warn(
-                f"{told} has drawn in this run, and no checkpoint holds it: if the training uses "
-                f"it, a run that goes on from one differs. {remedy}; the transform of a DataLoader "
-                "draws from the generator that it is called with",
+                f"{told} has drawn in this run, but no checkpoint saves it: if the training uses "
+                f"it, a resumed run differs. {remedy}; in the transform of a DataLoader, draw "
+                "from the generator that it is given",
                 UserWarning,
                 stacklevel=2,
             )
@@ -98,7 +98,7 @@ class Undeclared:
 
 
 def _told(source: Source) -> tuple[str, str]:
-    """What a person calls it, and what to do about it."""
+    """Return the name to show the user, and the remedy."""
     name, kind = name_of(source), kind_of(source)
     told = kind if name is None else f"{name!r}, {kind}"
     if is_of_program(source):

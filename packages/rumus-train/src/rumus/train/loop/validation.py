@@ -175,8 +175,8 @@ class _Averaged:
         for name, value in named.items():
             if not isinstance(value, MetricState) and _NO_MEAN.search(name):
                 warnings.warn(
-                    f"{name!r} is averaged over batches, and that of all samples may be another "
-                    "number: the metrics of rumus.train.metrics are those of the whole set",
+                    f"{name!r} is averaged over batches, which may differ from its value over all "
+                    "samples: the metrics of rumus.train.metrics are computed over the whole set",
                     UserWarning,
                     stacklevel=2,
                 )
@@ -231,8 +231,8 @@ def _warn_of_score(function: Callable[..., Any], found: object) -> None:
     if scores and not any(_LOSS.search(word) for word in words):
         name = next((word for word in scores if word != "argmax"), "accuracy")
         warnings.warn(
-            f"{own} returns one number, which is called 'loss', and less of which is better: "
-            f"return {{{name!r}: ...}}, with monitor={name!r} and mode='max' in fit",
+            f"{own} returns one number, which is called 'loss' and is better if lower: return "
+            f"{{{name!r}: ...}}, with monitor={name!r} and mode='max' in fit",
             UserWarning,
             stacklevel=3,
         )
@@ -264,8 +264,8 @@ def _named(found: object) -> dict[str, Any]:
         found = {"loss": found}
     if not isinstance(found, Mapping) or not found:
         raise TypeError(
-            "a validation returns numbers by name, as {'accuracy': 0.9}, or one number; not "
-            f"{found!r}" + ("; does it return at all?" if found is None else "")
+            "a validation must return numbers by name, such as {'accuracy': 0.9}, or one "
+            f"number, not {found!r}" + ("; does it return at all?" if found is None else "")
         )
     return {str(name): value for name, value in found.items()}
 
@@ -280,4 +280,6 @@ def _number(name: str, value: Any) -> Any:
     try:
         return float(value)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"a validation returns numbers, and {name!r} is none: {error}") from None
+        raise type(error)(
+            f"a validation must return numbers, but {name!r} is not one: {error}"
+        ) from None

@@ -66,9 +66,9 @@ class Weighing:
             told = (before, counts) if not uneven else (uneven[0][1:], uneven[0][:1])
             raise ValueError(
                 f"a loss in it averages {_told(told[0])} terms in a batch of {first:g} samples, "
-                f"and {_told(told[1])} in one of {samples:g}, as with targets that are ignored: "
-                "give weight_of=, a function of the batch, to say how much a batch counts, or "
-                "return that loss itself"
+                f"and {_told(told[1])} in one of {samples:g}, as with ignored targets: give "
+                "weight_of=, a function that returns the weight of a batch, or return that loss "
+                "itself"
             )
 
 
@@ -114,7 +114,7 @@ def _known(mean: Mean) -> float:
     if mean.count is None:
         raise ValueError(
             "only the device knows how many targets are ignored: give weight_of=, a function "
-            "of the batch, to say how much a batch counts"
+            "that returns the weight of a batch"
         )
     return mean.count
 

@@ -73,8 +73,8 @@ class LogTo(Callback):
         log = logger.log if isinstance(logger, Logger) else logger
         if not callable(log):
             raise TypeError(
-                f"a logger has log(values, step), or is such a function; {type(logger).__name__} "
-                "is neither"
+                "a logger must have log(values, step) or be such a function; "
+                f"{type(logger).__name__} is neither"
             )
         if not seconds >= 0 or not patience >= 0:
             raise ValueError(f"seconds and patience must not be negative: {seconds}, {patience}")
@@ -136,7 +136,7 @@ class LogTo(Callback):
         if thread.error is not None:
             why = f"{type(thread.error).__name__}: {thread.error}"
         warnings.warn(
-            f"the logger {self._name} is left out from here on, and training goes on: {why}",
+            f"the logger {self._name} is not called any more; training continues: {why}",
             LoggerWarning,
             stacklevel=2,
         )

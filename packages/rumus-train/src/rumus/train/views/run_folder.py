@@ -353,8 +353,8 @@ class RunFolder(Callback):
         other = there.get("run")
         if other is not None and other != self._id:
             raise RunFolderError(
-                f"{self.path} holds another run than the one that {event.resumed_from} is of; "
-                "choose another folder"
+                f"{self.path} holds a different run from the one that {event.resumed_from} "
+                "belongs to; choose another folder"
             )
         starts = there.get("starts")
         return starts if isinstance(starts, list) else []
@@ -393,7 +393,8 @@ class RunFolder(Callback):
 
     def _unwritable(self, error: OSError) -> RunFolderError:
         return RunFolderError(
-            f"the run folder {self.path} cannot be written ({error}); choose another, or free it"
+            f"the run folder {self.path} cannot be written ({error}); choose another, or make it "
+            "writable"
         )
 
     def _said(self, what: str, kind: type[Exception] = OSError) -> _Said:

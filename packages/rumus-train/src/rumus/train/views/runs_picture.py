@@ -41,7 +41,7 @@ def plot_runs(runs: Sequence[str | Path], out: str | Path) -> Path:
     records = [read_run(run) for run in runs]
     names = _panels(records)
     if not names:
-        raise ValueError(f"nothing was measured yet in {', '.join(map(str, runs))}")
+        raise ValueError(f"there are no measurements yet in {', '.join(map(str, runs))}")
     columns = min(2, len(names))
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(6.0 * columns, 3.0 * rows + 0.6), layout="constrained")
