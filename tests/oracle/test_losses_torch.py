@@ -138,7 +138,7 @@ def test_binary_cross_entropy_ends_at_100() -> None:
 
 
 def test_a_probability_of_0_or_1_has_a_gradient(backend: Backend) -> None:
-    """A sigmoid in float32 is 1 from 17 on. Wrong ones are as steep as in PyTorch."""
+    """A float32 sigmoid is 1 from 17 on. Wrong predictions have PyTorch's slope."""
     shares, targets = [0.0, 1.0, 0.25, 0.0, 1.0], [1.0, 0.0, 1.0, 0.0, 1.0]
     p, q = Parameter(shares, backend=backend), torch.tensor(shares, requires_grad=True)
     grads = nn.binary_cross_entropy(p, targets, reduction="sum").backward()
@@ -146,7 +146,9 @@ def test_a_probability_of_0_or_1_has_a_gradient(backend: Backend) -> None:
     assert q.grad is not None
     found = grads[p].numpy()
     np.testing.assert_allclose(found[:3], q.grad.numpy()[:3], rtol=1e-5)
-    np.testing.assert_allclose(found[3:], [1, -1], rtol=1e-5)  # of log(1 - p); 0 in PyTorch
+    np.testing.assert_allclose(
+        found[3:], [1, -1], rtol=1e-5
+    )  # the slope of log(1 - p); 0 in PyTorch
 
 
 @pytest.mark.parametrize("copies", [1, 3000])
@@ -155,7 +157,7 @@ def test_a_confident_logit_keeps_its_digits(copies: int, backend: Backend) -> No
     yes = np.ones_like(x)
     for signs, target in ((1, yes), (-1, 0 * yes), (1, 0.9 * yes), (1, 0.2 * yes)):
         p = Parameter(signs * x, dtype=np.float32, backend=backend)
-        q = torch.tensor(x, requires_grad=True)  # -log s(x) for yes: that side is exact there
+        q = torch.tensor(x, requires_grad=True)  # PyTorch is accurate on this side only
         given = target if signs == 1 else 1 - target
         wanted = F.binary_cross_entropy_with_logits(q, torch.tensor(given), reduction="none")
         wanted.sum().backward()

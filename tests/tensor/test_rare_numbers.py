@@ -358,7 +358,7 @@ def test_a_deviation_is_exact_where_its_square_is_no_number(size: float, backend
             y = p.std(axis, keepdims, ddof)
             exact = wide.std(axis, ddof=ddof, keepdims=keepdims)
             np.testing.assert_allclose(y.numpy(), exact, rtol=1e-5)
-            # Of a sum of deviations: (x - mean) / ((n - ddof) deviation).
+            # The gradient of std: (x - mean) / ((n - ddof) std).
             whole = wide.std(axis, ddof=ddof, keepdims=True)
             count = x.size // whole.size - ddof
             slope = (wide - wide.mean(axis, keepdims=True)) / (count * whole)

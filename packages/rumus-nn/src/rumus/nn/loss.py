@@ -35,15 +35,15 @@ def _absolute(prediction: T, target: T, *, scale: float) -> T:
 @elementwise
 def _huber(prediction: T, target: T, *, delta: float, scale: float) -> T:
     size = (prediction - target).abs()
-    near = size.minimum(delta)  # an infinite difference has no square that times 0 would be NaN
+    near = size.minimum(delta)  # squaring an infinite difference would give NaN
     return scale * (near * (size - 0.5 * near))
 
 
 @elementwise
 def binary_entropy(logits: T, target: T) -> T:
-    """-t log s(x) - (1 - t) log(1 - s(x)), exact for a confident logit that is right.
+    """-t log s(x) - (1 - t) log(1 - s(x)), accurate even for confident, correct logits.
 
-    There softplus(x) - t x would be the difference of two numbers that are nearly equal.
+    There, softplus(x) - t x would subtract two nearly equal numbers.
     """
     is_yes = target >= 0.5
     wrong = is_yes.where(-logits, logits)
@@ -57,14 +57,14 @@ def _binary(logits: T, target: T, *, scale: float) -> T:
 
 @elementwise
 def _bounded_log(p: T) -> T:
-    """log p, at least -100; at 0 with the slope 1e12, the steepest that PyTorch has."""
+    """log p, at least -100; the slope at 0 is 1e12, PyTorch's largest."""
     is_zero = p._apply("eq", p, 0.0)
     return is_zero.where(1e12 * p - 100.0, is_zero.where(1.0, p).log().maximum(-100.0))
 
 
 @elementwise
 def _bounded_log_rest(p: T) -> T:
-    """log(1 - p), bounded as `_bounded_log`."""
+    """log(1 - p), bounded like `_bounded_log`."""
     is_one = p._apply("eq", p, 1.0)
     rest = (-is_one.where(0.0, p)).log1p()
     return is_one.where(1e12 * (1 - p) - 100.0, rest.maximum(-100.0))

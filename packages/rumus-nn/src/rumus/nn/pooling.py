@@ -245,7 +245,7 @@ class _AdaptiveMaxPool(_Pooling):
         parts = list(zip(x.shape[2:], self.size, strict=True))
         if all(n % count == 0 for n, count in parts):
             return max_pool(x, [n // count for n, count in parts])
-        # The last axis first, so that of equal elements the first in memory gets the gradient.
+        # The last axis first: among equal elements, the first in memory gets the gradient.
         for axis, (length, count) in reversed(list(enumerate(parts))):
             found = []
             for start, stop in _bounds(count, length):

@@ -46,7 +46,7 @@ def staged(
 
 
 def _clipping(clip: Clip, nonfinite: NonFinite) -> Stage:
-    # Imported here, as most optimizers do not clip and these modules make a dozen kernels.
+    # Imported late: most optimizers do not clip, and these modules define a dozen kernels.
     from rumus.optim.engine.clip_elements import ClipElements
     from rumus.optim.engine.clip_factors import ClipFactors
     from rumus.optim.engine.clip_running import AdaGCFactors, ZClipFactors

@@ -53,7 +53,7 @@ def var(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> 
 
 
 def _checked_count(x: Tensor, axis: Axis, ddof: int, name: str) -> int:
-    """The number of elements over `axis`, which `ddof` must be below."""
+    """Return the number of elements over `axis`; `ddof` must be smaller."""
     count = count_over(x, axis, name)
     if whole_number(f"{name}: ddof", ddof) >= count:
         raise ValueError(f"{name}: ddof={ddof} leaves no divisor for {count} elements")
@@ -67,7 +67,7 @@ def std(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> 
     x = x if is_floating(x.dtype) else cast(x, float32)
     count = _checked_count(x, axis, ddof, "std")
     centred = x - mean(x, axis, keepdims=True)
-    # The largest is 1, so that no square leaves the range of the dtype, where the root does not.
+    # Scaled to at most 1: no square overflows, and the largest does not underflow.
     largest = abs(centred.detach()).max(axis, keepdims=True)
     size = ((largest > 0) & (largest < math.inf)).where(largest, 1.0)
     scaled = centred / size

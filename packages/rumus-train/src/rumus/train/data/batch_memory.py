@@ -56,7 +56,7 @@ class BatchMemory:
 
     @staticmethod
     def create(count: int) -> list[BatchMemory]:
-        """Return so many new memories, or none if the system has no unnamed files."""
+        """Return `count` new memories, or none if the system has no unnamed files."""
         if not hasattr(os, "memfd_create"):
             return []
         return [BatchMemory(os.memfd_create("rumus-batch")) for _ in range(count)]

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
 
-# The tasks a process may have: one it makes, and the next, so that it never waits for this side to
-# take a batch.
+# Tasks per process: the current one and the next, so that it need not wait for this side to take
+# its batch.
 IN_FLIGHT: Final = 2
 
 
 class ProcessPool:
     """Processes that make batches, each started by the thread that first needs it.
 
-    Not by the main thread, since an interrupt could hit a half-started one.
+    The main thread starts none: an interrupt could leave one half-started.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class ProcessPool:
         self._started: list[WorkerProcess] = []
 
     def begin(self, batcher: Batcher, workers: int) -> None:
-        """Prepare for a loop with so many processes; they get `batcher` if it has changed.
+        """Prepare for a loop with up to `workers` processes; they get `batcher` if it has changed.
 
         Raises TypeError if it cannot be pickled.
         """
@@ -60,7 +60,7 @@ class ProcessPool:
             self._is_left = False
 
     def make(self, task: Task) -> AnyBatch | Drawn:
-        """Return a batch that a process made, or a new one; as `WorkerProcess.make`."""
+        """Have a process, started if necessary, make the batch; see `WorkerProcess.make`."""
         process = self._taken()
         try:
             assert self._sent is not None
@@ -96,7 +96,7 @@ class ProcessPool:
         atexit.unregister(self.leave)
 
     def _taken(self) -> WorkerProcess:
-        """The process with the fewest tasks, or a new one while there are fewer than workers."""
+        """Return an idle process, else a new one up to `workers`, else the least busy one."""
         with self._lock:
             if self._is_left:
                 raise Stopped
@@ -146,14 +146,14 @@ class Sent(NamedTuple):
 class WorkerProcess:
     """A process that makes batches in the order of its tasks.
 
-    tasks: how many threads use it.
+    tasks: the number of threads using it.
     """
 
     def __init__(
         self, process: SpawnProcess, connection: Connection, memories: Sequence[BatchMemory]
     ) -> None:
         self._process, self._connection, self._memories = process, connection, memories
-        self._free = deque(range(IN_FLIGHT))  # the memories that no batch is in
+        self._free = deque(range(IN_FLIGHT))  # the memories without a batch
         self._expected: deque[tuple[Task, Future[Any]]] = deque()
         self._sending, self._receiving = threading.Lock(), threading.Lock()
         self._has: bytes | None = None  # the digest of its batcher
@@ -166,7 +166,7 @@ class WorkerProcess:
         return self._process.is_alive()
 
     def make(self, task: Task, sent: Sent) -> AnyBatch | Drawn:
-        """Return its batch. Raises SampleError like `Batcher.make`, WorkerError if it died."""
+        """Return the batch. Raises SampleError like `Batcher.make`, WorkerError if it died."""
         place = self._free.popleft()
         try:
             reply = self._reply_to(task, place, sent)
@@ -184,7 +184,7 @@ class WorkerProcess:
             with self._watched(task):
                 self._connection.send((task, place))
         while not reply.done():
-            with self._receiving:  # whichever thread is first, whosever reply comes next
+            with self._receiving:  # any waiting thread receives the next reply, for whomever it is
                 if not reply.done():
                     self._receive()
         return reply.result()
@@ -200,7 +200,7 @@ class WorkerProcess:
         self._expected.popleft()
 
     def _send(self, sent: Sent) -> None:
-        """Send it the batcher, unless it has it."""
+        """Send the batcher, unless the process has it."""
         if self._has == sent.digest:
             return
         with self._watched(None):
@@ -211,7 +211,7 @@ class WorkerProcess:
 
     @contextmanager
     def _watched(self, task: Task | None) -> Iterator[None]:
-        """Turn its end, at a task or at its start, into a WorkerError; other errors end it too."""
+        """Raise WorkerError if the process died; kill it on any other error."""
         try:
             yield
         except BaseException as error:
@@ -244,7 +244,7 @@ class WorkerProcess:
     def close(self) -> None:
         """Wait for its end and release its resources."""
         self.kill()
-        self._process.join()  # not closed: at exit `multiprocessing` may be joining it, too
+        self._process.join()  # no `close()`: at exit `multiprocessing` may be joining it, too
         self._connection.close()
         for memory in self._memories:
             memory.close()
@@ -268,13 +268,13 @@ def _spawn() -> WorkerProcess:
             memory.close()
         raise
     finally:
-        theirs.close()  # the child has its own; if this one stayed open, its end would go unnoticed
+        theirs.close()  # if this copy stayed open, the child's death would go unnoticed
     return WorkerProcess(process, ours, memories)
 
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Make a starting process ignore signals that terminals and schedulers send to all.
+    """Block the signals that terminals and schedulers send to all, in a starting process.
 
     This process decides what a signal means, and needs its workers until then.
     """

@@ -52,12 +52,12 @@ def serve(connection: Connection, memories: Sequence[BatchMemory]) -> None:
 
 
 def _serve(connection: Connection, memories: Sequence[BatchMemory]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # if it could not be blocked from the start
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be blocked at the start
     batcher: Batcher | Failure | None = None
     while True:
         asked = connection.recv()
         if isinstance(asked, Sizes):
-            batcher = None  # its arrays make room for the next ones
+            batcher = None  # free its arrays before the next ones arrive
             batcher = _received(connection, asked)
         elif isinstance(batcher, Batcher):
             task, place = asked
