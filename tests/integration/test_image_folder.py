@@ -57,7 +57,9 @@ def test_batches(folder: Path, options: dict[str, Any]) -> None:
 
 def test_modes(folder: Path) -> None:
     drawn(folder / "cat" / "9.png", "L")
-    with pytest.raises(ValueError, match=r"9\.png has mode L, not RGB; convert=True"):
+    with pytest.raises(
+        ValueError, match=r"9\.png has mode L, not RGB; convert it with convert=True"
+    ):
         ImageFolder(folder)[6]
     grey = ImageFolder(folder, mode="L", convert=True)
     assert grey[0][0].shape == grey[6][0].shape == (4, 3)
@@ -69,7 +71,7 @@ def test_sizes(folder: Path) -> None:
     dataset = ImageFolder(folder)
     with pytest.raises(SampleError, match=r"sample 6 \(.*9\.png\) is .*\[5, 3, 3\].* but sample 0"):
         list(DataLoader(dataset, 7))
-    with pytest.raises(ValueError, match=r"9\.png is 5 high and 3 wide, not 4 and 3; resize=True"):
+    with pytest.raises(ValueError, match=r"9\.png is 5 high and 3 wide, not 4 and 3; resize it"):
         ImageFolder(folder, size=(4, 3))[6]
     resized = ImageFolder(folder, size=(4, 3), resize=True)
     assert resized[6][0].shape == (4, 3, 3)
@@ -250,10 +252,10 @@ def test_splits_are_no_classes(tmp_path: Path) -> None:
     assert ImageFolder(tmp_path / "train").classes == ["cat"]
 
 
-def test_folders_that_are_numbers_are_in_the_order_of_texts(tmp_path: Path) -> None:
+def test_numbered_folders_are_sorted_as_text(tmp_path: Path) -> None:
     for number in (0, 1, 2, 10):
         drawn(tmp_path / str(number) / "0.png")
-    with pytest.warns(UserWarning, match="number 2 is the folder 10;") as found:
+    with pytest.warns(UserWarning, match="class 2 is the folder 10;") as found:
         assert ImageFolder(tmp_path).classes == ["0", "1", "10", "2"]
     assert found[0].filename == __file__
     ordered = sorted(os.listdir(tmp_path), key=int)

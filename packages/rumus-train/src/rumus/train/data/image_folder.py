@@ -137,7 +137,7 @@ def _check_pillow() -> None:
 
 
 def _check_meaning(folder: Path, names: Sequence[str]) -> None:
-    """Refuse folders that are splits; say of numbers that they are in the order of texts."""
+    """Refuse folders that are splits; warn that numbered ones are sorted as text."""
     shown = printable(folder)
     if all(name.lower() in _SPLITS for name in names):
         raise ValueError(
