@@ -301,12 +301,14 @@ class Capture:
             [each[part] for each in relied] for part in range(3)
         )
         self._acts = facts.acts
-        self._found = [weakref.ref(storage) for storage in facts.found]
+        found = list(facts.found)
+        self._found = [weakref.ref(storage) for storage in found]
         self._commands = Commands(self.backend.gpu, recording.dispatches)
         self.dispatches = recording.dispatches
         self.dataflow, self.results = recording.dataflow.origins, recording.results
         self._live = [n for n, seen in enumerate(self.dispatches) if seen.is_live]
         written = {handle for seen in self.dispatches for handle in seen.written()}
+        self._is_written = [storage.handle in written for storage in found]
         for given in self._batch:
             given.is_kept = given.array.storage.handle not in written
 
@@ -345,10 +347,10 @@ class Capture:
             number = gpu.batch
             for given in self._batch:
                 given.array.storage.block.batch = number
-            for storage in found:
+            for storage, is_written in zip(found, self._is_written, strict=True):
                 assert storage is not None
                 storage.block.batch = number
-                storage.writes += 1  # may not have been written; this only drops cached bounds
+                storage.writes += is_written
 
     def _act(self) -> None:
         """Run the live acts for the scalars of their dispatches."""

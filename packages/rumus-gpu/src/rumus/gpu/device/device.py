@@ -410,10 +410,10 @@ class Gpu:
         self._recorder.close_pass()
 
     @contextmanager
-    def watched_by(self, watcher: Watcher, region: Region | None = None) -> Iterator[None]:
+    def watched_by(self, watcher: Watcher | None, region: Region | None = None) -> Iterator[None]:
         """Let `watcher` observe this thread's dispatches; its new arrays are made in `region`.
 
-        watcher: the observer of dispatches.
+        watcher: the observer of dispatches; None for none.
         region: where arrays are made; None for the usual place.
         """
         watched = self._watched

@@ -37,11 +37,15 @@ def check_index(gpu: Gpu, index: GPUArray, length: int) -> None:
 
 
 def _bounds(gpu: Gpu, index: GPUArray) -> tuple[int, int]:
-    """The smallest and largest index, read from the device."""
-    pair = index.backend.allocate((2,), int32)
-    axes = tuple(range(index.ndim))
-    reduce(gpu, "min", index, axes, pair[0])
-    reduce(gpu, "max", index, axes, pair[1])
+    """The smallest and largest index, read from the device.
+
+    A step that is observed does this only where the numbers are not known from the time before.
+    """
+    with gpu.watched_by(None):
+        pair = index.backend.allocate((2,), int32)
+        axes = tuple(range(index.ndim))
+        reduce(gpu, "min", index, axes, pair[0])
+        reduce(gpu, "max", index, axes, pair[1])
     low, high = gpu.read(pair)
     index.bounds = index.storage.writes, int(low), int(high)
     return int(low), int(high)
