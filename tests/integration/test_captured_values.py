@@ -27,18 +27,18 @@ import types
 import warnings
 import weakref
 from collections import ChainMap, OrderedDict, defaultdict, deque, namedtuple
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from decimal import Context, Decimal, getcontext, setcontext
 from typing import Any, Final
 
 import numpy as np
 import pytest
+from captured_number import CHANGED, STEPS, Change, Number, are_heard, nothing, weights
 
 from rumus import nn
 from rumus.gpu import Gpu, GpuBackend
 from rumus.optim import SGD
 from rumus.tensor import (
-    Backend,
     Generator,
     NumbaBackend,
     NumpyBackend,
@@ -48,15 +48,6 @@ from rumus.tensor import (
 )
 from rumus.tensor.memory.recording import Capturing
 from rumus.train import CaptureWarning, Trainer
-
-Number = Callable[[], Any]
-Change = Callable[[], object]
-STEPS, CHANGED = 8, 4
-
-
-def nothing() -> None:
-    """A change that the code makes itself."""
-
 
 # Spellings: each gives the number that the loss multiplies by, and the change.
 
@@ -1055,34 +1046,6 @@ def gpu() -> GpuBackend:
 def device(request: pytest.FixtureRequest, gpu: GpuBackend) -> Capturing:
     """Each kind of backend that repeats steps."""
     return gpu if request.param == "gpu" else request.param()
-
-
-def are_heard(device: Capturing, heard: Sequence[warnings.WarningMessage], trainer: Any) -> bool:
-    """Whether a failed capture is reported once: by a warning for a GPU, by `counts` for a CPU."""
-    kinds = [type(warning.message) for warning in heard]
-    if device.runs_ahead:
-        return kinds == [CaptureWarning]
-    return kinds == [] and len(trainer.counts.reasons) == 1
-
-
-def weights(
-    backend: Backend, number: Number, change: Change, *, capture: bool = True
-) -> tuple[list[Any], Trainer[Any]]:
-    """The parameter after each step."""
-    w = Parameter([1.0, 2.0], name="w", backend=backend)
-    trainer = Trainer(SGD([w], 0.0625), capture=capture)
-
-    def loss(x: Tensor) -> Tensor:
-        rate: float = number()
-        return (w * x * rate).sum() if rate < 2.5 else (w * w * x).sum() * rate
-
-    found = []
-    for step in range(STEPS):
-        if step == CHANGED:
-            change()
-        trainer.train_step(loss, np.array([0.5, 0.25]))
-        found.append(w.numpy().tobytes())
-    return found, trainer
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -38,6 +39,7 @@ KINDS: Final = 8  # most recent steps kept
 SEEN: Final = 64  # that were seen once
 TRIES: Final = 8  # steps that are new each time
 FIRST_LOOK: Final = 4  # replays before the code runs again; doubled each time
+_SIMPLE: Final[tuple[type, ...]] = (bool, int, float, str, np.number, np.bool_)
 OF_EPOCH: Final = 32  # replays before it runs at the start of an epoch
 
 
@@ -203,6 +205,7 @@ class CapturedSteps:
         arguments = step.arguments()
         with step.backend.observe() as notes, reads.follow():
             loss, grads = step.forward(arguments)
+        reads.has_run()
         if notes.why_not is not None:
             reads.refuse(notes.why_not)
         if self._is_repeatable(step, reads, patience):
@@ -233,6 +236,7 @@ class CapturedSteps:
                 self._warn(step, patience, recorded.why_not)
             return loss, grads
         self.counts.recorded += 1
+        reads.has_run()
         if self._is_repeatable(step, reads, patience):
             self._captured.append(
                 _Captured(
@@ -267,6 +271,7 @@ class CapturedSteps:
             how = "its gradients or buffers are different arrays than before"
         if how is None:
             self.counts.compared += 1
+            captured.guards.code_has_run()
             captured.distance *= 2 if captured.repeated >= captured.distance else 1
             captured.repeated, captured.epoch = 0, self._epoch
         else:
@@ -332,6 +337,7 @@ class CapturedSteps:
     ) -> tuple[Tensor, GradientStore]:
         captured.step.replay(arrays)
         note_again(captured.means)
+        captured.guards.write_again()
         captured.repeated += 1
         if captured is not self._captured[-1]:
             self._captured.remove(captured)
@@ -415,8 +421,12 @@ def place(value: Any, backend: Backend) -> Any:
         return Placed(value._array, value, None if backend.runs_ahead else value._array.strides)
     if isinstance(value, np.ndarray):
         return Placed(as_host(value))
-    if value is None or isinstance(value, (bool, int, float, str, np.number, np.bool_)):
-        return value
+    if value is None or isinstance(value, _SIMPLE):
+        own = getattr(value, "__dict__", {})
+        if isinstance(value, Enum) or all(
+            each is None or type(each) in _SIMPLE for each in own.values()
+        ):
+            return value
     raise CaptureError(
         f"a captured training step takes tensors, arrays and numbers, not {type(value).__name__}; "
         "pass its parts as separate arguments, or train with Trainer(optimizer, capture=False)"
@@ -445,7 +455,14 @@ def _kind(item: Any) -> Hashable:
     """What two batches must share to be replays of one step."""
     if isinstance(item, Placed):
         return item.array.shape, item.array.dtype, item.layout
-    return type(item), repr(item)  # -0.0 == 0.0, and NaN is not even itself
+    if isinstance(item, Enum):
+        return type(item), id(item)
+    # By their texts: -0.0 == 0.0, and NaN is not even itself. Classes may have texts of their own.
+    kind = next((kind for kind in _SIMPLE if isinstance(item, kind)), type(item))
+    own = tuple(
+        (name, type(each), repr(each)) for name, each in getattr(item, "__dict__", {}).items()
+    )
+    return type(item), repr(item) if issubclass(kind, np.generic) else kind.__repr__(item), own
 
 
 def _label(loss_fn: Callable[..., Any], items: Sequence[Any]) -> str:

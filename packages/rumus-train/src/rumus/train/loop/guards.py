@@ -8,6 +8,8 @@ value only if that differs.
 from __future__ import annotations
 
 import ctypes
+import gc
+from abc import get_cache_token
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,9 +17,11 @@ from contextvars import ContextVar
 from datetime import date, time, timedelta, tzinfo
 from decimal import Decimal, getcontext
 from fractions import Fraction
+from functools import lru_cache
 from itertools import chain, repeat
 from operator import eq, is_
-from types import CellType
+from struct import pack
+from types import CellType, MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 from weakref import ReferenceType
@@ -27,12 +31,13 @@ import numpy as np
 MISSING: Final = object()
 LARGEST: Final = 16384  # bytes of an array that are compared
 MOST: Final = 1024  # elements of a container that are compared
-BY_REPR: Final = (float, complex)  # 0.0 == -0.0, and NaN is not even itself
+BY_BITS: Final = (float, complex)  # 0.0 == -0.0, and NaN is not even itself
 BY_VALUE: Final = (
     int, str, bytes, range, slice, date, time, timedelta, tzinfo, Decimal, Fraction, UUID,
     np.dtype,
 )  # fmt: skip
 
+CACHED: Final = type(lru_cache(len))  # a function with a cache
 OF_C: Final = (ctypes.Array, ctypes.Structure, ctypes.Union, ctypes._SimpleCData)
 
 
@@ -85,6 +90,10 @@ class _Slots:
         except ValueError:
             return False
 
+    def look_again(self) -> None:
+        """Replace what the places held by what they hold now."""
+        self._values = list(map(self._found, self._holders, self._names))
+
     def difference(self) -> str | None:
         """Return the label of a changed value; equal ones replace the old for the next time."""
         for number, (holder, name) in enumerate(zip(self._holders, self._names, strict=True)):
@@ -116,6 +125,10 @@ class _Contents:
             return (is_all and all(map(is_, holder.values(), values))) or same(
                 snapshot(holder), seen
             )
+        if isinstance(holder, CACHED):
+            found = cached_parts(holder)
+            is_all = len(found) == len(seen) and all(map(is_, found, seen))
+            return is_all or sorted(map(id, found)) == sorted(map(id, seen))  # used in any order
         return same(snapshot(holder), seen)
 
 
@@ -159,6 +172,10 @@ class Guards:
     def __init__(self) -> None:
         self._keys = _Slots(dict.get)
         self._attributes = _Slots(getattr)
+        self._entries = _Slots(MappingProxyType.get)
+        self._left_keys, self._left_attributes = _Slots(dict.get), _Slots(getattr)
+        self._writes: list[tuple[Callable[[str, Any], None], str, Any]] = []
+        self._classes: dict[type, MappingProxyType[str, Any]] = {}
         self._contents: dict[int, _Contents] = {}
         self._all: list[_Contents] = []
         self._plain = _Elements()
@@ -166,7 +183,12 @@ class Guards:
         self.changed = ""
 
     def __len__(self) -> int:
-        return len(self._keys) + len(self._attributes) + len(self._all)
+        return sum(map(len, self._slots)) + len(self._all)
+
+    @property
+    def _slots(self) -> tuple[_Slots, ...]:
+        left = self._left_keys, self._left_attributes
+        return self._keys, self._attributes, self._entries, *left
 
     def add_key(self, holder: dict[Any, Any], key: object, label: str) -> None:
         """Note a dict's value for a key, if any."""
@@ -175,6 +197,39 @@ class Guards:
     def add_attribute(self, holder: object, name: str, label: str) -> None:
         """Note an attribute that can be read without running Python code."""
         self._attributes.add(holder, name, label)
+
+    def add_entry(self, kind: type, name: str, label: str) -> None:
+        """Note what a class itself has under a name, as it lies there: perhaps a descriptor."""
+        self._entries.add(self.entries(kind), name, label)
+
+    def entries(self, kind: type) -> MappingProxyType[str, Any]:
+        """Return a class's own names, always in the same view."""
+        return self._classes.setdefault(kind, vars(kind))
+
+    def add_left_key(self, holder: dict[Any, Any], key: object, label: str) -> None:
+        """Note what the code has left in a dict: a replay, which does not write it, needs it."""
+        self._left_keys.add(holder, key, label)
+
+    def add_left_attribute(self, holder: object, name: str, label: str) -> None:
+        """Note what the code has left in an attribute that is read without Python code."""
+        self._left_attributes.add(holder, name, label)
+
+    def add_write(self, write: Callable[[str, Any], None], name: str, value: object) -> None:
+        """Note a number or a text that the code has written.
+
+        write: writes it again.
+        """
+        self._writes.append((write, name, value))
+
+    def write_again(self) -> None:
+        """Write what the code would have written."""
+        for write, name, value in self._writes:
+            write(name, value)
+
+    def code_has_run(self) -> None:
+        """Note again what the code leaves behind: it has run once more."""
+        self._left_keys.look_again()
+        self._left_attributes.look_again()
 
     def add_contents(self, holder: object, label: str) -> None:
         """Note a container's contents. `is_comparable` tells for which ones this works."""
@@ -192,7 +247,7 @@ class Guards:
 
     def are_met(self) -> bool:
         """Whether everything is unchanged; `changed` is the label of what is not."""
-        for slots in (self._keys, self._attributes):
+        for slots in self._slots:
             if not slots.are_same() and (label := slots.difference()) is not None:
                 self.changed = label
                 return False
@@ -216,6 +271,18 @@ class _DecimalContext:
 DECIMAL_CONTEXT: Final = _DecimalContext()
 
 
+class _Registered:
+    """What abstract classes have registered, which `isinstance` asks."""
+
+    @property
+    def token(self) -> object:
+        """Another one after each registration."""
+        return get_cache_token()
+
+
+REGISTERED: Final = _Registered()
+
+
 def is_comparable(holder: Any) -> bool:
     """Whether a container is small enough for `Guards` to compare what it holds."""
     if isinstance(holder, np.ndarray):
@@ -224,13 +291,17 @@ def is_comparable(holder: Any) -> bool:
         return holder.nbytes <= LARGEST
     if isinstance(holder, OF_C):
         return ctypes.sizeof(holder) <= LARGEST
+    if isinstance(holder, CACHED):
+        return holder.cache_info().currsize <= MOST
     return not hasattr(holder, "__len__") or len(holder) <= MOST
 
 
 def snapshot(holder: Any) -> Any:
     """Return a container's contents, in a form that does not change with it."""
-    if isinstance(holder, dict):
+    if isinstance(holder, (dict, MappingProxyType)):
         return tuple(holder), tuple(holder.values())
+    if isinstance(holder, CACHED):
+        return tuple(cached_parts(holder))
     if isinstance(holder, (list, deque)):
         return tuple(holder)
     if isinstance(holder, (set, frozenset)):
@@ -257,9 +328,14 @@ def same(a: object, b: object) -> bool:
         return len(a) == len(b) and same(_sorted(a), _sorted(b))
     if isinstance(a, np.generic) and isinstance(b, np.generic):
         return a.dtype == b.dtype and a.tobytes() == b.tobytes()
-    if isinstance(a, BY_REPR):
-        return repr(a) == repr(b)
-    return isinstance(a, BY_VALUE) and bool(a == b)
+    if isinstance(a, BY_BITS) and isinstance(b, BY_BITS):
+        return _bits(a) == _bits(b)
+    # Equal are also 1.0 and 1.00 as Decimals, ranges of other ends, and times of other zones.
+    return isinstance(a, BY_VALUE) and bool(a == b) and repr(a) == repr(b)
+
+
+def _bits(number: complex) -> bytes:
+    return pack("dd", number.real, number.imag)
 
 
 def _sorted(values: Iterable[object]) -> tuple[object, ...]:
@@ -269,8 +345,16 @@ def _sorted(values: Iterable[object]) -> tuple[object, ...]:
 
 def _order(value: object) -> tuple[str, object]:
     return type(value).__qualname__, repr(value) if isinstance(
-        value, (*BY_REPR, *BY_VALUE)
+        value, (*BY_BITS, *BY_VALUE)
     ) else id(value)
+
+
+def cached_parts(function: Any) -> list[Any]:
+    """Return what a function with a cache refers to: its results are among it."""
+    found = gc.get_referents(function)
+    for part in [each for each in found if type(each) is dict and each is not vars(function)]:
+        found += part.values()
+    return found
 
 
 def reachable(container: object) -> Iterator[Any]:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import ctypes
 import functools
 import operator
+import sys
 from array import array
 from collections import OrderedDict, deque
 from contextvars import ContextVar
 from types import (
+    AsyncGeneratorType,
     BuiltinFunctionType,
     CodeType,
+    CoroutineType,
     FunctionType,
     GenericAlias,
     GetSetDescriptorType,
@@ -33,11 +36,11 @@ from weakref import CallableProxyType, ProxyType, ReferenceType
 import numpy as np
 
 from rumus.tensor import Expr, Kernel, Tensor
-from rumus.train.loop.guards import BY_REPR, BY_VALUE, OF_C, is_comparable
+from rumus.train.loop.guards import BY_BITS, BY_VALUE, CACHED, OF_C, is_comparable
 
 CONTAINERS: Final = (
     list, dict, set, frozenset, deque, np.ndarray, bytearray, memoryview, array, ReferenceType,
-    ContextVar, *OF_C,
+    ContextVar, CACHED, *OF_C,
 )  # fmt: skip
 _EMPTY: Final[tuple[dict[str, int], ...]] = ({}, OrderedDict())
 VIEWS: Final[tuple[type, ...]] = (  # of dicts, which they hold
@@ -46,14 +49,14 @@ VIEWS: Final[tuple[type, ...]] = (  # of dicts, which they hold
     *(type(empty.values()) for empty in _EMPTY),
     *(type(empty.items()) for empty in _EMPTY),
 )
-PLAIN: Final = (*BY_REPR, *BY_VALUE, np.generic, type(None), type(Ellipsis), type(NotImplemented))
+PLAIN: Final = (*BY_BITS, *BY_VALUE, np.generic, type(None), type(Ellipsis), type(NotImplemented))
 # Handled elsewhere, or irrelevant.
 _LOOKED_INTO: Final[tuple[type, ...]] = (
     Tensor, Expr, Kernel, ModuleType, FunctionType, MethodType, CodeType, tuple, staticmethod,
     classmethod, property, functools.partial, operator.attrgetter, operator.itemgetter,
     operator.methodcaller, *VIEWS, GetSetDescriptorType, MemberDescriptorType,
     MethodDescriptorType, WrapperDescriptorType, GenericAlias, UnionType, np.ufunc,
-    type(functools.lru_cache(len)), MethodWrapperType, WrapperDescriptorType,
+    MethodWrapperType, WrapperDescriptorType,
 )  # fmt: skip
 _PURE_MODULES: Final = frozenset(
     ("builtins", "math", "cmath", "operator", "_operator", "itertools", "functools", "_functools",
@@ -62,12 +65,30 @@ _PURE_MODULES: Final = frozenset(
      "_thread", "_contextvars", "unicodedata", "_sre", "_string")
 )  # fmt: skip
 _IMPURE: Final = frozenset(
-    ("open", "input", "globals", "locals", "eval", "exec", "compile", "breakpoint")
+    ("open", "input", "globals", "locals", "eval", "exec", "compile", "breakpoint", "__import__")
 )
+_OF_THREADS: Final = frozenset(
+    ("get_ident", "get_native_id", "start_new_thread", "start_joinable_thread", "_count")
+)
+OF_LOCKS: Final = frozenset(("locked", "acquire", "_is_owned"))
+_COMPILED: Final = frozenset(("numba.core.dispatcher", "numba.core.registry", "_cffi_backend"))
 _DYNAMIC: Final = frozenset(
-    ("getattr", "hasattr", "vars", "dir", "__getattribute__", "repr", "format", "ascii")
+    (
+        "getattr",
+        "hasattr",
+        "setattr",
+        "delattr",
+        "vars",
+        "dir",
+        "__getattribute__",
+        "repr",
+        "format",
+        "ascii",
+    )
 )
-_NUMPY_FILES: Final = frozenset(("load", "fromfile", "loadtxt", "genfromtxt", "memmap"))
+_NUMPY_FILES: Final = frozenset(
+    ("load", "fromfile", "loadtxt", "genfromtxt", "fromregex", "memmap", "open_memmap")
+)
 _NUMPY_SETTINGS: Final = frozenset(
     ("get_printoptions", "getbufsize", "geterr", "geterrcall", "array2string", "array_repr",
      "array_str")
@@ -106,6 +127,24 @@ def is_of_python(kind: type) -> bool:
     return bool(kind.__flags__ & _HEAP) and not kind.__flags__ & _IMMUTABLE
 
 
+def is_of_library(thing: type | ModuleType) -> bool:
+    """Whether a class or a module is this library's, Python's, or trusted: nobody changes it."""
+    name = thing.__name__ if isinstance(thing, ModuleType) else thing.__module__
+    if isinstance(thing, type) and not is_of_python(thing):
+        return True
+    if isinstance(thing, type) and not _is_there(thing):
+        return False  # made by a function of a module, as by `types.new_class`
+    is_pythons = str(name).partition(".")[0] in sys.stdlib_module_names
+    return is_pythons or is_trusted(name) or is_of_rumus(name)
+
+
+def _is_there(kind: type) -> bool:
+    """Whether the module that a class names has it."""
+    own = getattr(sys.modules.get(str(kind.__module__)), "__dict__", {})
+    first, dot, _ = kind.__qualname__.partition(".")
+    return first in own and (bool(dot) or own[first] is kind)
+
+
 def is_plain(value: object) -> bool:
     """Whether equality says all about a value: it has no attributes."""
     kind = type(value)
@@ -129,6 +168,8 @@ def why_not(value: Any) -> str | None:
         return why_not(value.__self__)
     if _is_random(kind):
         return "a random generator"
+    if kind.__module__ in _COMPILED:
+        return f"a {kind.__name__} (of {kind.__module__}), which hides what it reads"
     if isinstance(value, (ProxyType, CallableProxyType)):
         return "a weak proxy, which hides its target"
     if isinstance(value, ctypes._Pointer):
@@ -164,12 +205,14 @@ def _why_not_instance(kind: type) -> str | None:
 
 
 def _is_random(kind: type) -> bool:
-    modules = {each.__module__ for each in kind.__mro__}
+    modules = {str(each.__module__) for each in kind.__mro__}  # some types in C have no text
     return "_random" in modules or any(name.startswith("numpy.random") for name in modules)
 
 
 def _is_iterator(kind: type) -> bool:
     """Whether it is an iterator with hidden state, as those not written in Python have."""
+    if issubclass(kind, (CoroutineType, AsyncGeneratorType)):
+        return True
     step = getattr(kind, "__next__", None)
     return step is not None and not isinstance(step, FunctionType)
 
@@ -193,6 +236,7 @@ def _why_not_called(value: Any) -> str | None:
         if isinstance(module, str) and module.startswith("numpy.random"):
             return "a random generator"
         known = module in _PURE_MODULES or is_trusted(module)
+        known = known and not (module == "_thread" and name in _OF_THREADS)
         if known and not (module in ("builtins", "io", "_io") and name in _IMPURE):
             return "a function that reads files" if name in _NUMPY_FILES else None
         return f"{module}.{name}(), whose results cannot be predicted"

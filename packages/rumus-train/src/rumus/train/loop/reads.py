@@ -14,12 +14,14 @@ import gc
 import operator
 import sys
 import threading
+from abc import ABCMeta
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
 from types import (
     BuiltinFunctionType,
+    CellType,
     ClassMethodDescriptorType,
     CodeType,
     FrameType,
@@ -34,20 +36,27 @@ from types import (
 )
 from typing import Any, Final
 
+import numpy as np
+
 from rumus.tensor import Expr, Generator, Kernel, Parameter, Tensor
 from rumus.tensor.memory.uninterrupted import putting_back
 from rumus.train.loop.guards import (
+    CACHED,
     DECIMAL_CONTEXT,
     MISSING,
+    REGISTERED,
     Guards,
+    cached_parts,
     contents,
     is_comparable,
     reachable,
 )
 from rumus.train.loop.outside import (
     CONTAINERS,
+    OF_LOCKS,
     VIEWS,
     is_dynamic,
+    is_of_library,
     is_of_python,
     is_of_rumus,
     is_plain,
@@ -56,7 +65,7 @@ from rumus.train.loop.outside import (
 )
 
 _KEEPS_TOP: Final = frozenset(("EXTENDED_ARG", "NOP", "RESUME", "CACHE", "PRECALL"))
-_ATTRIBUTES: Final = frozenset(("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "IMPORT_FROM"))
+_ATTRIBUTES: Final = frozenset(("LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM"))
 _CELLS: Final = frozenset(("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"))
 _GLOBALS: Final = frozenset(("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"))
 _SUBSCRIPTS: Final = frozenset(("BINARY_SUBSCR", "BINARY_SLICE"))
@@ -70,8 +79,8 @@ _OPERATORS: Final = {
 _MAKING: Final = frozenset(("__init__", "__new__", "__init_subclass__", "__post_init__"))
 _PLACES: Final = frozenset(("position", "place", "state"))  # of a generator, which moves
 _FORMATS: Final = frozenset(("format", "format_map"))  # of texts: they read attributes themselves
-_CACHED: Final = type(functools.lru_cache(len))
-
+_WHOLE: Final = frozenset(("__reduce__", "__reduce_ex__", "__getstate__"))  # and so do these
+_BY_NAME: Final = (operator.attrgetter, operator.methodcaller)
 
 _READ_BY_HOST: Final = frozenset(
     function.__code__
@@ -91,6 +100,7 @@ class _Local(str):
     __slots__ = ()
 
 
+_OTHER: Final = ("other", None)  # instructions that read nothing
 UNKNOWN: Final = _Unknown()
 ELEMENT: Final = _Unknown()  # of a container, by an index
 
@@ -105,6 +115,7 @@ class Reads:
         self._functions: dict[int, list[FunctionType]] = {}  # by their very code: copies are equal
         self._inner: set[CodeType] = set()  # of functions that the step itself makes
         self._written: set[tuple[int, str]] = set()
+        self._left: list[tuple[Any, str, str]] = []  # that it has written, before any read
         self._names: set[str] = set()  # that were read of nobody knows what
         self._reads_all = False
         self._take(step, _label_of(step))
@@ -149,21 +160,23 @@ class Reads:
         value = frame.f_locals.get(name, UNKNOWN)
         if name not in code.co_freevars or code in self._inner:
             return value
-        if id(code) not in self._functions:
-            made = [f for f in gc.get_referrers(code) if isinstance(f, FunctionType)]
-            self._functions[id(code)] = [f for f in made if f.__code__ is code]
-        for function in self._functions[id(code)]:
-            cell = (function.__closure__ or ())[code.co_freevars.index(name)]
+        for cell in self._cells(code, name):
             self.guards.add_attribute(cell, "cell_contents", name)
             self._take(contents(cell), name)
         return value
 
+    def _cells(self, code: CodeType, name: str) -> Iterator[CellType]:
+        if id(code) not in self._functions:
+            made = [f for f in gc.get_referrers(code) if isinstance(f, FunctionType)]
+            self._functions[id(code)] = [f for f in made if f.__code__ is code]
+        for function in self._functions[id(code)]:
+            yield (function.__closure__ or ())[code.co_freevars.index(name)]
+
     def read_attribute(self, base: Any, name: str) -> Any:
         """An attribute of what is known, or else of whatever has it."""
         if base is not UNKNOWN:
-            known = self._outside.get(id(base))
-            is_outside = known is not None and known[0] is base
-            return self._attribute(base, name, known[1] if known and is_outside else None)
+            label = self._outside[id(base)][1] if self._is_outside(base) else None
+            return self._attribute(base, name, label)
         if name not in self._names:
             self._names.add(name)
             for thing, label in list(self._outside.values()):
@@ -171,16 +184,37 @@ class Reads:
         return UNKNOWN
 
     def _attribute_if_there(self, thing: Any, name: str, label: str) -> None:
-        """Note an attribute of what may be the object that the step has read it of."""
+        """Note an attribute of what may be the object that the step has read it of.
+
+        Each of its classes that has one: `super()` and `type(thing)` see what others hide.
+        """
         kind = thing if isinstance(thing, type) else type(thing)
         if name in (_own_names(thing) or ()) or _in_classes(kind, name) is not MISSING:
             self._attribute(thing, name, label)
+            for each in kind.__mro__:
+                if name in vars(each) and not is_of_library(each):
+                    self._take_found(self._entry(each, name), f"{each.__name__}.{name}")
+        elif isinstance(thing, type):
+            self._of_class(type(thing), name, None)
 
-    def read_import(self, name: str, *, is_own: bool) -> Any:
+    def _entry(self, kind: type, name: str) -> Any:
+        """What a class itself has under a name; a function, for what stands for one."""
+        self.guards.add_entry(kind, name, f"{kind.__name__}.{name}")
+        found = vars(kind).get(name, MISSING)
+        return found.__func__ if isinstance(found, (staticmethod, classmethod)) else found
+
+    def read_import(self, frame: FrameType, name: str, level: int, names: Any) -> Any:
         """A module that the code names: another one may be put into its place."""
-        if not is_own:
-            self.guards.add_key(sys.modules, name, f"import {name}")
-        return self._take(sys.modules.get(name, UNKNOWN), name)
+        if level:
+            package = frame.f_globals.get("__package__") or ""
+            name = ".".join([*package.split(".")[: 1 - level or None], *filter(None, [name])])
+        parts = name.split(".")
+        for length in range(1, len(parts) + 1):
+            path = ".".join(parts[:length])
+            if not is_of_rumus(frame.f_globals.get("__name__")):
+                self.guards.add_key(sys.modules, path, f"import {path}")
+            self._take(sys.modules.get(path, UNKNOWN), path)
+        return sys.modules.get(name if names else parts[0], UNKNOWN)
 
     def use_method(self, base: Any, name: str) -> None:
         """What a tensor's class gives may be exchanged there, and a parameter's name be set."""
@@ -198,6 +232,38 @@ class Reads:
         """What the step writes before it reads it, it knows."""
         if base is not UNKNOWN and not self._is_known(base, name):
             self._written.add((id(base), name))
+            if self._is_outside(base):
+                self._left.append((base, name, f"{_label_of(base)}.{name}"))
+
+    def write_name(self, frame: FrameType, name: str) -> None:
+        """The same for a global variable, or one of an enclosing function."""
+        code = frame.f_code
+        if name in code.co_freevars and code not in self._inner:
+            for cell in self._cells(code, name):
+                self._left.append((cell, "cell_contents", name))
+        elif name in code.co_names:
+            self._left.append((frame.f_globals, name, name))
+
+    def has_run(self) -> None:
+        """Note what the step has left where it wrote, for replays, which run none of it."""
+        for thing, name, label in self._left:
+            own = thing if isinstance(thing, dict) else _own_names(thing) or {}
+            if name in own and not isinstance(thing, type):
+                if is_plain(own[name]):
+                    self.guards.add_write(own.__setitem__, name, own[name])
+                else:
+                    self.guards.add_left_key(own, name, label)
+            elif (write := _plain_writer(thing, name)) is not None:
+                value = getattr(thing, name, MISSING)
+                if is_plain(value):
+                    self.guards.add_write(write, name, value)
+                elif value is not MISSING:
+                    self.guards.add_left_attribute(thing, name, label)
+        self._left.clear()
+
+    def _is_outside(self, thing: object) -> bool:
+        known = self._outside.get(id(thing))
+        return known is not None and known[0] is thing
 
     def _is_known(self, base: Any, name: str) -> bool:
         own = _own_names(base)
@@ -205,13 +271,21 @@ class Reads:
 
     def _attribute(self, base: Any, name: str, label: str | None) -> Any:
         """Note an attribute, without running code, if the object was there before the step."""
-        if isinstance(base, (Tensor, Expr, Kernel)) or is_plain(base):
+        if isinstance(base, (Expr, Kernel)) or is_plain(base) or _is_of_tensors(base, name):
             return UNKNOWN
         if (id(base), name) in self._written:
             label = None
+        if isinstance(base, MethodType) and name not in vars(MethodType):
+            base, label = base.__func__, label or _label_of(base)
+        if isinstance(base, FunctionType) and base.__code__ not in self._inner:
+            label = label or _label_of(base)
         if isinstance(base, type):
-            return self._of_class(base, name, label)
+            return self._of_a_class(base, name, label)
+        if isinstance(base, threading.local):
+            return self._got(base, name, label, f"{label}.{name}")  # that of the thread that asks
         kind = type(base)
+        if kind.__module__ == "_thread" and name in OF_LOCKS:
+            self.refuse(f"it uses {name}() of a lock, which other threads change")
         found = _in_classes(kind, name)
         if isinstance(base, Generator) and name in _PLACES:
             self._own(vars(base), "_position", label, f"{label}.{name}")
@@ -222,20 +296,22 @@ class Reads:
             return self._got(base, name, label, shown)
         own = _own_names(base)
         if _is_data_descriptor(found):
+            self._of_class(kind, name, label)
             return self._bound(found, base, label, shown)
         if found is not MISSING and not hasattr(type(found), "__get__") and _looks_up_plainly(kind):
+            if label is None:
+                self._of_class(kind, name, None)
             return self._got(base, name, label, shown)
-        if is_of_rumus(kind.__module__) and isinstance((own or {}).get(name), OrderedDict):
-            return UNKNOWN  # a cache, which fills and turns over: its tensors are watched
+        is_cache = is_of_rumus(kind.__module__) and name.startswith("_")
+        if is_cache and isinstance((own or {}).get(name), OrderedDict):
+            return UNKNOWN  # it fills and turns over: its tensors are watched
         is_method = isinstance(found, FunctionType) and is_of_rumus(found.__module__)
         if own is not None and not (is_method and name != "forward" and name not in own):
             value = self._own(own, name, label, shown)
             if value is not UNKNOWN:
                 return value
-        if found is MISSING:
-            return UNKNOWN
         self._of_class(kind, name, label)
-        return self._bound(found, base, label, shown)
+        return UNKNOWN if found is MISSING else self._bound(found, base, label, shown)
 
     def _own(self, own: dict[str, Any], name: str, label: str | None, shown: str) -> Any:
         value = own.get(name, UNKNOWN)
@@ -251,23 +327,61 @@ class Reads:
             self.guards.add_attribute(base, name, shown)
         return self._take(value, shown) if label is not None else value
 
+    def _of_a_class(self, base: type, name: str, label: str | None) -> Any:
+        """An attribute of a class, which has it itself, or by its metaclass."""
+        meta = type(base)
+        if name == "__dict__":
+            self.read_namespace(base)
+            return UNKNOWN
+        if name == "__subclasses__":
+            self.refuse(f"it asks for the subclasses of {base.__name__}, which may grow")
+            return UNKNOWN
+        of_meta = _in_classes(meta, name)
+        if isinstance(of_meta, (GetSetDescriptorType, MemberDescriptorType)):
+            return self._got(base, name, label or base.__name__, f"{base.__name__}.{name}")
+        if _in_classes(base, name) is MISSING and not is_of_library(meta):
+            self._of_class(base, name, label)
+            self._of_class(meta, name, None)
+            return UNKNOWN if hasattr(type(of_meta), "__get__") else of_meta
+        return self._of_class(base, name, label)
+
     def _of_class(self, kind: type, name: str, label: str | None) -> Any:
-        """An attribute of a class, which may be changed there."""
+        """An attribute of a class, which may be changed there. No step makes a class.
+
+        So it does not matter whether the object that was asked has been there before.
+        """
         found = _in_classes(kind, name)
+        if label is None and is_of_library(kind):
+            return UNKNOWN if found is MISSING or hasattr(type(found), "__get__") else found
+        is_plain = not hasattr(type(found), "__get__") or isinstance(found, FunctionType)
+        if isinstance(found, FunctionType) and is_of_rumus(found.__module__):
+            return found
+        if is_plain and found is not MISSING:
+            if is_of_python(kind):
+                self.guards.add_attribute(kind, name, f"{kind.__name__}.{name}")
+        else:
+            for each in kind.__mro__:
+                if is_of_python(each) and not is_of_library(each):
+                    self._entry(each, name)
+                if name in vars(each):
+                    break
         if isinstance(found, (staticmethod, classmethod)):
             self._take(found.__func__, name)
             return UNKNOWN
         if found is MISSING or _is_data_descriptor(found):
             return UNKNOWN
-        is_method = isinstance(found, FunctionType) and is_of_rumus(found.__module__)
-        if label is not None and not is_method:
-            is_plain = not hasattr(type(found), "__get__") or isinstance(found, FunctionType)
-            if is_of_python(kind) and is_plain:
-                self.guards.add_attribute(kind, name, f"{kind.__name__}.{name}")
-            if isinstance(found, ClassMethodDescriptorType):
-                found = getattr(kind, name)
-            self._take(found, f"{kind.__name__}.{name}")
+        if isinstance(found, ClassMethodDescriptorType):
+            found = getattr(kind, name)
+        self._take_found(found, f"{kind.__name__}.{name}")
         return found
+
+    def _take_found(self, found: Any, label: str) -> None:
+        """Look at what lies in a class, except at what C code reads attributes by."""
+        is_seen = is_of_python(type(found)) or isinstance(
+            found, (FunctionType, BuiltinFunctionType)
+        )
+        if is_seen or not hasattr(type(found), "__get__"):
+            self._take(found, label)
 
     def _bound(self, found: Any, base: Any, label: str | None, shown: str) -> Any:
         """What an object's class gives for it."""
@@ -283,8 +397,8 @@ class Reads:
     def _see_descriptor(self, found: Any) -> None:
         for part in ("fget", "func", "__func__", "__wrapped__"):
             function = getattr(found, part, None)
-            if isinstance(function, FunctionType):
-                self._take(function, function.__name__)
+            if function is not None:
+                self._take(function, _label_of(function))
 
     # What is there
 
@@ -316,7 +430,9 @@ class Reads:
     def _look_into(self, value: Any, label: str) -> None:
         if isinstance(value, CONTAINERS):
             self.guards.add_contents(value, label)
-        if isinstance(value, (*CONTAINERS, tuple)):
+        if isinstance(value, CACHED):
+            self._take_cached(value, label)
+        elif isinstance(value, (*CONTAINERS, tuple)):
             for item in reachable(value):
                 self._take(item, f"an element of {label}")
         elif isinstance(value, FunctionType):
@@ -326,16 +442,17 @@ class Reads:
             self._take(value.__func__, label)
         elif isinstance(value, (BuiltinFunctionType, MethodWrapperType)):
             self._take(value.__self__, label)
+            self.compare(value.__self__)
         elif isinstance(value, functools.partial):
             for part in (value.func, value.args, value.keywords):
                 self._take(part, label)
         elif isinstance(value, VIEWS):
             for item in gc.get_referents(value):
                 self._take(item, label)
-        elif isinstance(value, (operator.attrgetter, operator.methodcaller)):
-            self.read_all()
-        elif isinstance(value, _CACHED):
-            self._take_cached(value, label)
+        elif isinstance(value, _BY_NAME):
+            self.read_by_name(value.__reduce__()[1])
+        elif isinstance(value, ABCMeta) and not is_of_library(value):
+            self.guards.add_attribute(REGISTERED, "token", f"what {label} has registered")
 
     def _take_kind(self, value: Any, label: str) -> None:
         """The class of an object, which may be exchanged, and the methods that operators call."""
@@ -343,6 +460,8 @@ class Reads:
         if is_of_rumus(kind.__module__) and hasattr(kind, "forward"):
             for name in ("forward", "__call__"):  # what the library's layers do
                 self.guards.add_attribute(kind, name, f"{kind.__name__}.{name}")
+        if isinstance(value, type) and not is_of_library(value):
+            self._take_making(value)
         is_own = is_trusted(kind.__module__) or is_of_rumus(kind.__module__)
         if not is_of_python(kind) or isinstance(value, (type, Tensor)) or is_own:
             return
@@ -355,6 +474,15 @@ class Reads:
                         continue
                     if name.startswith("__") and isinstance(found, FunctionType):
                         self.guards.add_attribute(each, name, f"{each.__name__}.{name}")
+
+    def _take_making(self, kind: type) -> None:
+        """What objects of a class are made by, and what operators call of them."""
+        for each in kind.__mro__:
+            if not is_of_library(each):
+                for name, found in list(vars(each).items()):
+                    is_function = isinstance(found, (FunctionType, staticmethod, classmethod))
+                    if name.startswith("__") and is_function:
+                        self._entry(each, name)
 
     def _take_function(self, function: FunctionType, label: str) -> None:
         """A function: its defaults now, and what it closes over when it runs."""
@@ -371,13 +499,32 @@ class Reads:
     def _take_cached(self, cached: Any, label: str) -> None:
         """A function with a cache: what it has returned so far may be returned again."""
         self._take(cached.__wrapped__, label)
-        for part in gc.get_referents(cached):
-            values = list(part.values()) if type(part) is dict else [part]
-            for value in values:
-                is_link = type(value).__name__ == "_lru_list_elem"
-                for result in gc.get_referents(value) if is_link else [value]:
-                    if is_of_python(type(result)) or isinstance(result, CONTAINERS):
-                        self._take(result, f"a result of {label}")
+        for result in cached_parts(cached):
+            if is_of_python(type(result)) or isinstance(result, (list, set, np.ndarray)):
+                self._take(result, f"a result of {label}")
+
+    def read_by_name(self, names: Iterable[Any]) -> None:
+        """Something in C reads attributes of these names, perhaps with dots, of whatever has it."""
+        self.read_all()
+        for name in names:
+            for part in name.split(".") if isinstance(name, str) else ():
+                self.read_attribute(UNKNOWN, part)
+
+    def read_namespace(self, thing: Any) -> None:
+        """Note all that a class, a module or a function has, as its names are asked for."""
+        if isinstance(thing, ModuleType):
+            if is_of_library(thing) or not is_comparable(vars(thing)):
+                self.refuse(f"it looks up names in {thing.__name__} that cannot be seen")
+            else:
+                self._take(vars(thing), thing.__name__)
+        elif isinstance(thing, FunctionType):
+            self._take(vars(thing), _label_of(thing))
+        elif isinstance(thing, type):
+            for each in thing.__mro__:
+                if not is_of_library(each):
+                    self.guards.add_contents(self.guards.entries(each), each.__name__)
+                    for name, value in list(vars(each).items()):
+                        self._take(value, f"{each.__name__}.{name}")
 
     def read_all(self) -> None:
         """Note every attribute of every object: some are read whose names nobody sees."""
@@ -390,6 +537,8 @@ class Reads:
         own = _own_names(value)
         kind = type(value)
         if own is None or isinstance(value, (ModuleType, type, FunctionType)):
+            return
+        if is_trusted(kind.__module__):
             return
         if is_comparable(own):
             self.guards.add_contents(own, f"an attribute of {label}")
@@ -432,7 +581,7 @@ class Reads:
         module = frame.f_globals.get("__name__", "")
         caller = frame.f_back.f_trace if frame.f_back is not None else None
         is_asked = isinstance(caller, _Followed)
-        if is_trusted(module) or module == "contextlib":
+        if is_trusted(module):
             if is_asked and frame.f_code in _READ_BY_HOST:
                 self._check_device(frame.f_locals.get("self"))
             return None
@@ -461,21 +610,57 @@ class _Followed:
         self._reads = reads
         self._steps = _steps(frame.f_code)
         self._top: Any = UNKNOWN  # what the instruction before left on the stack, if that is known
+        self._asked: Any = None  # a function that reads what it is asked for, before its arguments
         self._is_own = is_of_rumus(frame.f_globals.get("__name__"))
 
     def __call__(self, frame: FrameType, event: str, arg: object) -> _Followed:
         if event == "opcode":
-            step = self._steps.get(frame.f_lasti)
-            self._top = UNKNOWN if step is None else self._after(frame, *step)
+            step = self._steps.get(frame.f_lasti, _OTHER)
+            try:
+                if self._asked is not None:
+                    self._answer(frame, *step)
+                self._top = self._after(frame, *step)
+                if self._asked is None and not self._is_own and _asks(self._top):
+                    self._asked = self._top
+            except Exception as error:  # or the step would raise it
+                self._top, self._asked = UNKNOWN, None
+                why = f"{type(error).__name__}: {error}"
+                self._reads.refuse(f"{frame.f_code.co_name} cannot be followed ({why})")
         return self
+
+    def _answer(self, frame: FrameType, operation: str, name: Any) -> None:
+        """What `getattr`, `vars` and their like are asked for, if it is a class or a module."""
+        base, asked = self._value(frame, self._top), self._asked
+        if operation in ("keep", "attribute") or base is None:
+            return
+        given = None
+        if operation in ("constant", "local"):
+            given = frame.f_locals.get(name) if operation == "local" else name
+        if isinstance(asked, type):
+            self._asked = None
+            self._reads.read_by_name([given])
+        elif base is not asked:
+            self._asked = None
+            if isinstance(given, str):
+                self._reads.read_attribute(base, given)
+            else:
+                self._reads.read_namespace(base)
+
+    def _value(self, frame: FrameType, top: Any) -> Any:
+        return frame.f_locals.get(str(top), UNKNOWN) if isinstance(top, _Local) else top
 
     def _after(self, frame: FrameType, operation: str, name: Any) -> Any:
         """What an instruction will leave on the top of the stack."""
         reads = self._reads
         if operation == "keep":
             return self._top
+        if operation == "other":
+            return UNKNOWN
         if operation == "local":
             return _Local(name)
+        if operation == "write name":
+            reads.write_name(frame, name)
+            return UNKNOWN
         if operation == "element":
             return ELEMENT
         if operation == "constant":
@@ -485,10 +670,10 @@ class _Followed:
         if operation == "cell":
             return self._checked(reads.read_cell(frame, name))
         if operation == "import":
-            return reads.read_import(name, is_own=self._is_own)
-        base = self._top
-        if isinstance(base, _Local):
-            base = frame.f_locals.get(str(base), UNKNOWN)
+            return reads.read_import(frame, *name)
+        base = self._value(frame, self._top)
+        if operation == "attribute of another":  # of a class above
+            base = UNKNOWN
         if operation == "shown":
             reads.show(base)
             return UNKNOWN
@@ -512,7 +697,7 @@ class _Followed:
             return UNKNOWN  # a result, or a part of one
         elif self._is_own and isinstance(base, Generator) and name in _PLACES:
             return UNKNOWN  # put back after it was read, as by `checkpoint`
-        if name in _FORMATS and isinstance(base, str):
+        if name in _WHOLE or (name in _FORMATS and isinstance(base, str)):
             reads.read_all()
         if not self._is_own:
             reads.use_method(base, name)
@@ -528,7 +713,8 @@ class _Followed:
 def _steps(code: CodeType) -> Mapping[int, tuple[str, Any]]:
     """The instructions of a function that read or keep something, by their offset."""
     found: dict[int, tuple[str, Any]] = {}
-    for one in dis.get_instructions(code):
+    instructions = list(dis.get_instructions(code))
+    for number, one in enumerate(instructions):
         name, value = one.opname, one.argval
         if name in _KEEPS_TOP or (name == "COPY" and one.arg == 1):
             found[one.offset] = "keep", None
@@ -551,12 +737,40 @@ def _steps(code: CodeType) -> Mapping[int, tuple[str, Any]]:
         elif name == "MATCH_CLASS":
             found[one.offset] = "matched", one.arg
         elif name == "IMPORT_NAME":
-            found[one.offset] = "import", value
+            before = [i.argval for i in instructions[:number] if i.opname != "EXTENDED_ARG"]
+            level, names = before[-2:]
+            found[one.offset] = "import", (value, level, names)
+        elif name == "LOAD_SUPER_ATTR":
+            found[one.offset] = "attribute of another", value
+        elif name in ("STORE_GLOBAL", "STORE_DEREF"):
+            found[one.offset] = "write name", value
         elif name == "LOAD_CONST":
             found[one.offset] = "constant", value
         elif name.startswith("LOAD_FAST") or name == "STORE_FAST_LOAD_FAST":
             found[one.offset] = "local", value[-1] if isinstance(value, tuple) else value
     return found
+
+
+def _asks(value: Any) -> bool:
+    """Whether a function, with its arguments still to come, reads attributes by their names."""
+    return any(value is kind for kind in _BY_NAME) or is_dynamic(value)
+
+
+def _is_of_tensors(base: object, name: str) -> bool:
+    """Whether an attribute is one that all tensors have, not of a class derived from theirs."""
+    if not isinstance(base, Tensor):
+        return False
+    kinds = [kind for kind in type(base).__mro__ if name in vars(kind)]
+    return name not in (_own_names(base) or ()) and (not kinds or is_of_rumus(kinds[0].__module__))
+
+
+def _plain_writer(thing: Any, name: str) -> Callable[[str, Any], None] | None:
+    """What writes an attribute of a slot, a cell or a class, if no code of Python runs for it."""
+    if isinstance(thing, type):
+        return functools.partial(type.__setattr__, thing)
+    is_slot = isinstance(_in_classes(type(thing), name), MemberDescriptorType)
+    is_plain = isinstance(thing, CellType) or is_slot
+    return functools.partial(object.__setattr__, thing) if is_plain else None
 
 
 def _in_classes(kind: type, name: str) -> Any:

@@ -1,0 +1,51 @@
+"""A training whose loss multiplies by a number, or decides by it, which changes at a step."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from rumus.optim import SGD
+from rumus.tensor import Backend, Parameter, Tensor
+from rumus.tensor.memory.recording import Capturing
+from rumus.train import CaptureWarning, Trainer
+
+Number = Callable[[], Any]
+Change = Callable[[], object]
+STEPS: Final = 8
+CHANGED: Final = 4  # after so many
+
+
+def nothing() -> None:
+    """A change that the code itself makes."""
+
+
+def are_heard(device: Capturing, heard: Sequence[warnings.WarningMessage], trainer: Any) -> bool:
+    """Whether a failed capture is reported once: by a warning for a GPU, by `counts` for a CPU."""
+    kinds = [type(warning.message) for warning in heard]
+    if device.runs_ahead:
+        return kinds == [CaptureWarning]
+    return kinds == [] and len(trainer.counts.reasons) == 1
+
+
+def weights(
+    backend: Backend, number: Number, change: Change, *, capture: bool = True
+) -> tuple[list[Any], Trainer[Any]]:
+    """The parameter after each step."""
+    w = Parameter([1.0, 2.0], name="w", backend=backend)
+    trainer = Trainer(SGD([w], 0.0625), capture=capture)
+
+    def loss(x: Tensor) -> Tensor:
+        rate: float = number()
+        return (w * x * rate).sum() if rate < 2.5 else (w * w * x).sum() * rate
+
+    found = []
+    for step in range(STEPS):
+        if step == CHANGED:
+            change()
+        trainer.train_step(loss, np.array([0.5, 0.25]))
+        found.append(w.numpy().tobytes())
+    return found, trainer
