@@ -604,7 +604,7 @@ def test_a_copy_that_no_operation_makes(host: NumpyBackend) -> None:
         flat = (x * 2.0)._array.transpose().reshape(-1)
         return (w.reshape(-1) * Tensor(flat, host)).sum()
 
-    assert "copied outside of any operation" in plainly(host, loss, ONES)
+    assert "copied outside any operation" in plainly(host, loss, ONES)
 
 
 def test_batches_of_objects(host: NumpyBackend) -> None:
@@ -663,9 +663,9 @@ def test_out_of_range_numbers_raise_the_codes_errors(host: NumpyBackend) -> None
         trainer.train_step(lambda i: (w[i] ** 2).sum(), good)
     assert trainer.counts.captured == 2
     before = w.tolist()
-    with pytest.raises(IndexError, match=r"an index on axis 0 is outside of \[-5, 5\)"):
+    with pytest.raises(IndexError, match=r"an index on axis 0 is outside \[-5, 5\)"):
         trainer.train_step(lambda i: (w[i] ** 2).sum(), good + 5)
-    with pytest.raises(IndexError, match=r"an index on axis 0 is outside of \[-5, 5\)"):
+    with pytest.raises(IndexError, match=r"an index on axis 0 is outside \[-5, 5\)"):
         trainer.train_step(lambda i: (w[i * 2 - 3] ** 2).sum(), np.array([9, 0, 0], np.int32))
     assert w.tolist() == before
     trainer.train_step(lambda i: (w[i] ** 2).sum(), good)
@@ -680,7 +680,7 @@ def test_out_of_range_results_raise_errors_in_repetitions(host: NumpyBackend) ->
         trainer.train_step(step, np.array([0, 1], np.int32))
     assert trainer.counts.captured == 2
     before = w.tolist()
-    with pytest.raises(IndexError, match="outside of"):
+    with pytest.raises(IndexError, match="outside"):
         trainer.train_step(step, np.array([0, 3], np.int32))
     assert w.tolist() == before
     trainer.train_step(step, np.array([0, 1], np.int32))

@@ -246,7 +246,7 @@ def test_saved_state_of_another_shape_or_kind(backend: Backend) -> None:
     assert bits(optimizer) == before
 
 
-def test_saved_state_leaves_hyper_parameters_alone(backend: Backend) -> None:
+def test_saved_state_leaves_hyperparameters_alone(backend: Backend) -> None:
     """The learning rate of the file replaces the one in the program."""
     a, _ = parameters(backend)
     state = SGD([a], 0.1, momentum=0.9).state_dict()

@@ -371,7 +371,7 @@ X = tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: CE(X, [0, 3]), IndexError, r"target 3 at index \(1,\) is outside of \[0, 3\)"),
+        (lambda: CE(X, [0, 3]), IndexError, r"target 3 at index \(1,\) is outside \[0, 3\)"),
         (lambda: CE(X, tensor([0, 3])), IndexError, r"target 3 at index \(1,\) .*index \(-100\)"),
         (lambda: CE(X, [-1, 0]), IndexError, r"target -1 at index \(0,\)"),
         (lambda: CE(X, tensor([-100, -1])), IndexError, r"target -1 at index \(1,\)"),
@@ -467,7 +467,7 @@ X = tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
         (
             lambda: nn.ctc_loss(X[None], [[1]], blank=3),
             ValueError,
-            r"blank 3 is outside of \[0, 3\)",
+            r"blank 3 is outside \[0, 3\)",
         ),
         (lambda: nn.ctc_loss(X[None], [[1]], input_lengths=[0]), ValueError, r"\[0\] is 0, which"),
         (lambda: nn.ctc_loss(X[None], [[1]], target_lengths=[2]), ValueError, r"of \[0, 1\]"),
@@ -481,7 +481,7 @@ X = tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
         ),
         (lambda: nn.mse_loss(X, X, sample_weight=[0, 0]), ValueError, "all weights are 0"),
         (lambda: BCE(X, [[0, 1, 0], [0, 2, 0]]), ValueError, r"target 2.0 at index \(1, 1\)"),
-        (lambda: BCE(X, -X), ValueError, r"at index \(0, 0\) is outside of \[0, 1\]"),
+        (lambda: BCE(X, -X), ValueError, r"at index \(0, 0\) is outside \[0, 1\]"),
         (lambda: BCE(X, X, weight=[1.0, 2.0]), ValueError, r"weight \(2,\) does not broadcast"),
         (lambda: BCE(X, X, pos_weight=np.ones((4, 2, 3))), ValueError, "pos_weight"),
     ],
@@ -516,7 +516,7 @@ class Device:
 def test_no_target_of_a_margin_is_ignored_beside_a_device(target: int) -> None:
     device: Any = Device()
     logits = tensor(normal((2, 3)), backend=device)
-    message = rf"target {target} at index \(1,\) is outside of \[0, 3\)$"
+    message = rf"target {target} at index \(1,\) is outside \[0, 3\)$"
     with pytest.raises(IndexError, match=message):
         nn.multi_margin_loss(logits, [0, target])
     assert math.isfinite(nn.multi_margin_loss(logits, [0, 2]).item())

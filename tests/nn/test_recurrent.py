@@ -160,7 +160,7 @@ def any_of(value: object) -> Any:
         (
             lambda: LAYER(X, lengths=[4, 0]),
             ValueError,
-            r"lengths\[1\] is 0, .* outside of \[1, 4\]",
+            r"lengths\[1\] is 0, .* outside \[1, 4\]",
         ),
         (lambda: LAYER(X, lengths=tensor([5, 1])), ValueError, r"lengths\[0\] is 5"),
         (lambda: LAYER(X, lengths=[4]), ValueError, "lengths are 2 integers, one a sequence"),

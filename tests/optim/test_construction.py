@@ -275,7 +275,7 @@ BAD: Final[list[tuple[type[Any], dict[str, Any], type[Exception], str]]] = [
 
 
 @pytest.mark.parametrize(("kind", "options", "error", "message"), BAD, ids=str)
-def test_bad_hyper_parameters(
+def test_bad_hyperparameters(
     kind: type[Any], options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     w = Parameter([1.0], name="w")
@@ -284,7 +284,7 @@ def test_bad_hyper_parameters(
     assert w.owner is None
 
 
-def test_bad_hyper_parameters_of_a_group() -> None:
+def test_bad_hyperparameters_of_a_group() -> None:
     w = Parameter([1.0], name="w")
     with pytest.raises(ValueError, match="lr"):
         ParameterGroup([w], lr=-1.0)

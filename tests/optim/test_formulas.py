@@ -1177,7 +1177,7 @@ def test_float32(name: str, backend: Backend, record_deviation: Callable[..., No
     ],
     ids=["sgd", "sgd lr", "adamw", "amsgrad", "nadam", "rprop", "adan", "schedule-free"],
 )
-def test_groups_have_their_own_hyper_parameters(
+def test_groups_have_their_own_hyperparameters(
     kind: Any, expected: Expected, own: Any, groups: Any, backend: Backend, widest: DType
 ) -> None:
     problem = Problem(SHAPES[:6], widest, backend)
@@ -1206,7 +1206,7 @@ def test_two_dtypes_in_one_group(backend: Backend, widest: DType) -> None:
     assert max(wide.errors(expected_adam, [{"lr": 0.01}] * 2)) <= tolerance(widest, Adam)
 
 
-def test_hyper_parameters_changed_between_steps(backend: Backend, widest: DType) -> None:
+def test_hyperparameters_changed_between_steps(backend: Backend, widest: DType) -> None:
     problem = Problem(SHAPES, widest, backend)
     optimizer = SGD(problem.parameters, 0.01, momentum=0.9)
     for t in range(STEPS):

@@ -278,7 +278,7 @@ def test_a_learning_rate_that_is_a_tensor_and_keys_that_went_through_json() -> N
     assert here.steps == 1
 
 
-def test_hyper_parameters_of_ours() -> None:
+def test_hyperparameters_of_ours() -> None:
     other, there = theirs(AdamW, {"lr": 0.01})
     their_step(there, other, 0)
     here = AdamW(ours(list(normal(0))), lr=0.5)

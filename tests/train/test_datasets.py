@@ -65,7 +65,7 @@ def test_subsets_of_subsets() -> None:
 @pytest.mark.parametrize(
     ("indices", "error", "said"),
     [
-        ([0, 4], IndexError, r"index 4 is outside of \[0, 4\)"),
+        ([0, 4], IndexError, r"index 4 is outside \[0, 4\)"),
         ([-1], IndexError, "index -1"),
         ([[0]], ValueError, r"shape \(1, 1\)"),
         ([0.0], TypeError, "float64"),

@@ -84,7 +84,7 @@ def _share(loss: str, targets: NDArray[Any], classes: int, ignore_index: int | N
         at = tuple(np.argwhere(wrong)[0].tolist())
         also = "" if ignore_index is None else f", and is not ignore_index ({ignore_index})"
         raise IndexError(
-            f"{loss}: target {targets[at]} at index {at} is outside of [0, {classes}){also}"
+            f"{loss}: target {targets[at]} at index {at} is outside [0, {classes}){also}"
         )
     if counted.all():
         return "all"

@@ -72,7 +72,7 @@ def ctc_loss(
     if reduction == "mean" and not len(x):
         raise ValueError(f"{NAME}: no samples to take the mean of, shape {x.shape}")
     if not 0 <= blank < x.shape[2]:
-        raise ValueError(f"{NAME}: blank {blank} is outside of [0, {x.shape[2]})")
+        raise ValueError(f"{NAME}: blank {blank} is outside [0, {x.shape[2]})")
     labels = _integers(x, targets, "targets")
     if labels.ndim != 2 or len(labels) != len(x):
         raise ValueError(

@@ -60,7 +60,7 @@ class Embedding(Module):
             raise ValueError(f"Embedding needs sizes of at least 1, not ({count}, {size})")
         if padding_idx is not None:
             if not -count <= padding_idx < count:
-                raise ValueError(f"padding_idx {padding_idx} is outside of [{-count}, {count})")
+                raise ValueError(f"padding_idx {padding_idx} is outside [{-count}, {count})")
             padding_idx %= count
         self.count = count
         self.size = size

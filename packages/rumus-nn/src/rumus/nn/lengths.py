@@ -18,5 +18,5 @@ def check_lengths(name: str, what: str, lengths: NDArray[Any], least: int, most:
     bad = np.flatnonzero((lengths < least) | (lengths > most))
     if len(bad):
         raise ValueError(
-            f"{name}: {what}[{bad[0]}] is {lengths[bad[0]]}, which is outside of [{least}, {most}]"
+            f"{name}: {what}[{bad[0]}] is {lengths[bad[0]]}, which is outside [{least}, {most}]"
         )

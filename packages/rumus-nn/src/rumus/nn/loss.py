@@ -268,7 +268,7 @@ def _check_numbers(loss: str, what: str, values: NDArray[Any]) -> None:
     if values.size and not (values.min() >= 0 and values.max() <= 1):
         where = tuple(np.argwhere(~((values >= 0) & (values <= 1)))[0].tolist())
         raise ValueError(
-            f"{loss}: {what} {values[where]} at index {where} is outside of [0, 1]; "
+            f"{loss}: {what} {values[where]} at index {where} is outside [0, 1]; "
             "targets are probabilities, not -1 and 1"
         )
 

@@ -33,7 +33,7 @@ def check_index(gpu: Gpu, index: GPUArray, length: int) -> None:
     if low < 0 or high >= length:  # the bounds may be those of a larger array that contains it
         low, high = _bounds(gpu, index)
     if low < 0 or high >= length:
-        raise IndexError(f"index {low if low < 0 else high} is outside of [0, {length})")
+        raise IndexError(f"index {low if low < 0 else high} is outside [0, {length})")
 
 
 def _bounds(gpu: Gpu, index: GPUArray) -> tuple[int, int]:

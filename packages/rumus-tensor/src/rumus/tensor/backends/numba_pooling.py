@@ -205,7 +205,7 @@ def _give_back_of_four(
 ) -> None:  # fmt: skip
     places, one, line, zero = len(first), np.uintp(1), np.uintp(width), x.dtype.type(0)
     for n in range(start, stop):
-        if 4 * places < size:  # an odd length leaves elements outside of all windows
+        if 4 * places < size:  # an odd length leaves elements outside all windows
             into[n * size : (n + 1) * size] = 0
         for i in range(places):
             p, k = np.uintp(n * size + first[np.uintp(i)]), np.uintp(n * places + i)

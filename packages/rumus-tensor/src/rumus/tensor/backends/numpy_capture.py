@@ -332,7 +332,7 @@ class Recording(Notes):
             return f"it ran {len(before)} operations before and {len(now)} now"
         for found in self.known.outside.values():
             if (owner := found()) is None or not _was_there(owner, observed):
-                return "an array is copied outside of any operation, or is not the same as before"
+                return "an array is copied outside any operation, or is not the same as before"
         return None
 
     def _left_behind(self) -> str | None:

@@ -17,7 +17,7 @@ FEW: Final = 4_096  # scores that are looked at sooner than the largest of each 
 def class_hits(scores: NDArray[Any], targets: NDArray[Any], top: int, out: NDArray[Any]) -> None:
     """out = rows with the target among the `top` best, other rows, with NaN, of no class.
 
-    scores: (rows, classes). targets: (rows,), integers; one outside of [0, classes) is of no class.
+    scores: (rows, classes). targets: (rows,), integers; one outside [0, classes) is of no class.
     Of equal scores the first is better for top=1, the last otherwise.
     """
     if top == 1:

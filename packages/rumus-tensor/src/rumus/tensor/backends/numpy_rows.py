@@ -26,7 +26,7 @@ def check_index(index: Real, length: int) -> None:
     """Raise IndexError for the first index outside [0, length)."""
     if index.size and (index.min() < 0 or index.max() >= length):
         bad = index[(index < 0) | (index >= length)].flat[0]
-        raise IndexError(f"index {bad} is outside of [0, {length})")
+        raise IndexError(f"index {bad} is outside [0, {length})")
 
 
 def softmax(x: Real, out: Real) -> None:

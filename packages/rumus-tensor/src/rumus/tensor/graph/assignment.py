@@ -232,7 +232,7 @@ def within_pass(act: Callable[[], R]) -> R:
 
 
 def as_pass(root: Root, act: Callable[[], R]) -> R:
-    """Return what `act` returns, the call of a module outside of others.
+    """Return what `act` returns, the call of a module outside others.
 
     Where nobody has said what else belongs to the pass, it is one by itself, which begins with what
     those before have assigned that belong to the same step.

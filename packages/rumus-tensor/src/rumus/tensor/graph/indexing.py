@@ -188,7 +188,7 @@ def _check_numbers(length: int, axis: int, index: NDArray[Any]) -> None:
 
 
 def _out_of_range(length: int, axis: int) -> IndexError:
-    return IndexError(f"an index on axis {axis} is outside of [{-length}, {length})")
+    return IndexError(f"an index on axis {axis} is outside [{-length}, {length})")
 
 
 def known_bounds(index: Tensor) -> tuple[int, int] | None:

@@ -37,7 +37,7 @@ def class_hits(scores: Tensor, targets: Tensor, top: int = 1) -> Tensor:
     top: in [1, classes]. Of equal scores the first is better for 1, the last otherwise.
 
     Result: (4,), float32: hits, other rows, rows with a score that is NaN, and rows whose target is
-    outside of [0, classes).
+    outside [0, classes).
     """
     backend = backend_of("class_hits", (scores, targets))
     own = backend.fused("class_hits")

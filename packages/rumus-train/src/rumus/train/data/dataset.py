@@ -104,7 +104,7 @@ class Subset:
             raise TypeError(f"indices must be integers, not {chosen.dtype}")
         outside = chosen[(chosen < 0) | (chosen >= len(dataset))]
         if outside.size:
-            raise IndexError(f"index {outside[0]} is outside of [0, {len(dataset)})")
+            raise IndexError(f"index {outside[0]} is outside [0, {len(dataset)})")
         self.dataset = dataset
         self.indices: Indices = chosen.astype(np.intp)
 

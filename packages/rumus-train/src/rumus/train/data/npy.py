@@ -86,7 +86,7 @@ class NpyDataset:
 
     def __getitem__(self, index: int, /) -> Sample:
         if not 0 <= index < len(self):
-            raise IndexError(f"index {index} is outside of [0, {len(self)})")
+            raise IndexError(f"index {index} is outside [0, {len(self)})")
         places = [(column, *column.place(index)) for column in self._columns]
         return tuple(column.files[number].take(row, 0) for column, number, row in places)
 
