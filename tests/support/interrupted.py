@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from linecache import getline
 from types import FrameType
 from typing import Any, Final, TypeAlias
 
@@ -34,7 +36,6 @@ from rumus.optim.engine.closure import ClosureOptimizer
 from rumus.tensor import (
     GradientStore,
     NumpyBackend,
-    OwnershipError,
     Parameter,
     Tensor,
     move_parameters,
@@ -42,6 +43,7 @@ from rumus.tensor import (
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM)
 Seen: TypeAlias = tuple[Any, ...]
+_WITH_LOCK: Final = re.compile(r"^\s*with [\w.]*lock:")
 
 
 class Late(TimeoutError):
@@ -63,15 +65,30 @@ def _handlers() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _is_at_its_end(frame: FrameType, before: int) -> bool:
+    """Whether a line is the head of a block with a lock, which it comes back to as it ends.
+
+    The interpreter lets go of a lock without looking for signals before: none can leave it held.
+    """
+    code, line = frame.f_code, frame.f_lineno
+    return before > line and _WITH_LOCK.search(getline(code.co_filename, line)) is not None
+
+
 def _at_line(wanted: int, number: int, act: Callable[[], object]) -> tuple[int, bool]:
     """Run `act` with a signal at a line of rumus; return the lines run, and whether it raised."""
     count = 0
+    lines: dict[int, int] = {}  # the last one in each frame, which is not kept alive
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
         nonlocal count
         if "rumus" not in frame.f_code.co_filename:
             return None
-        if event == "line":
+        if event == "return":
+            lines.pop(id(frame), None)
+            return trace
+        is_counted = event == "line" and not _is_at_its_end(frame, lines.get(id(frame), 0))
+        lines[id(frame)] = frame.f_lineno
+        if is_counted:
             count += 1
             if count == wanted:
                 signal.raise_signal(number)
@@ -309,5 +326,5 @@ def attempts(
 def _is_torn(seen: Callable[[], Seen], *whole: Seen) -> bool:
     try:
         return seen() not in whole
-    except OwnershipError:  # the operation is still in progress
+    except Exception:  # such as an OwnershipError: the operation is still going on
         return True

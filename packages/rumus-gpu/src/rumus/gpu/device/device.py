@@ -39,7 +39,7 @@ from rumus.gpu.engine.protocol import (
     TimedPass,
     Usage,
 )
-from rumus.tensor.memory.uninterrupted import displaced
+from rumus.tensor.memory.uninterrupted import Uninterrupted, displaced
 
 BATCH: Final = 64  # dispatches, or writes, of one submission
 MANY: Final = 2**18  # workgroups that keep the device busy for a while, hence worth a submission
@@ -438,13 +438,15 @@ class Gpu:
         with self.lock:
             if is_quick and self._recorder.commands < ENOUGH:
                 return
-            if self._recorder.commands and self.device.poll():
-                self._in_flight.clear()
-                self._submit()
+            with Uninterrupted():
+                if self._recorder.commands and self.device.poll():
+                    self._in_flight.clear()
+                    self._submit()
 
     def flush(self) -> int:
         """Submit the recorded commands; return the number of the submission."""
-        with self.lock:
+        # A signal's handler may raise in a forward pass; what is recorded may be an update before.
+        with self.lock, Uninterrupted():
             index = self._submit()
             waits = len(self._in_flight) > IN_FLIGHT
             self.device.poll(waits, self._in_flight.popleft() if waits else None)

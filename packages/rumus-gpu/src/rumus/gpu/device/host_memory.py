@@ -85,12 +85,12 @@ class _Lent:
 
 
 class MappedStorage(Storage):
-    """The program's own memory, possibly shared with other processes, that kernels use as well."""
+    """Memory that the program has, perhaps with other processes, and that kernels use as well.
+
+    It is not the pool's, and does not return to it.
+    """
 
     __slots__ = ()
-
-    def __del__(self) -> None:
-        """Return nothing to the pool, which does not own the memory."""
 
     @classmethod
     def of(cls, device: Device, pool: Pool, memory: memoryview) -> MappedStorage | None:

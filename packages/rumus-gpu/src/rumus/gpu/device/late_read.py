@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.device import Gpu
 from rumus.gpu.device.staging import take
+from rumus.tensor.memory.uninterrupted import Uninterrupted
 
 
 class LateRead:
-    """Reads one array repeatedly, one read at a time."""
+    """Reads one array repeatedly, one read at a time.
+
+    Using a buffer that is still mapped ends the process: so whether it is must always be known.
+    """
 
     def __init__(self, gpu: Gpu, array: GPUArray) -> None:
         self.gpu = gpu
@@ -23,7 +27,7 @@ class LateRead:
 
     def start(self) -> None:
         """Start to read the array's contents after all recorded commands."""
-        with self.gpu.lock:
+        with self.gpu.lock, Uninterrupted():
             self.gpu.stage(self.array, self._staging)
             self.is_under_way = True
 
@@ -31,7 +35,7 @@ class LateRead:
         """Return the contents, or None if they have not arrived; with `wait`, wait for them."""
         if not self.is_under_way:
             return None
-        with self.gpu.lock:
+        with self.gpu.lock, Uninterrupted():
             if not wait and not self._staging.is_ready():
                 return None
             self.is_under_way = False

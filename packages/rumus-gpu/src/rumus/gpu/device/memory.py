@@ -74,9 +74,18 @@ class Storage:
         self.label = label
         self.writes = 0  # how often a kernel or the host wrote to it
 
-    def __del__(self) -> None:
-        # Runs at any time on any thread, so it takes no lock: appending to a deque is atomic.
-        self.pool.returned.append((self.block, self.label))
+
+class _Ending(weakref.ref[Storage]):
+    """What becomes of a block when its storage is gone, at any moment on any thread.
+
+    The interpreter itself appends it to a deque, which needs no lock. In a `__del__` a signal's
+    handler could raise, and nobody would hear of that.
+    """
+
+    __slots__ = ("block", "label")
+
+    block: Block
+    label: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +125,8 @@ class Pool:
         self.largest = largest
         self.wait = wait
         self.free: dict[int, list[Block]] = {}
-        self.returned: deque[tuple[Block, str]] = deque()
+        self.returned: deque[weakref.ref[Storage]] = deque()
+        self._endings: dict[int, _Ending] = {}  # of the arrays there are
         self.given_up: deque[Region] = deque()
         self.held: Counter[str] = Counter()  # label -> bytes
         self.used = self.cached = self.peak = 0
@@ -137,11 +147,19 @@ class Pool:
             )
         self.collect()
         wanted = min(size_class(size), -(-self.largest // GRAIN) * GRAIN)
-        storage = Storage(self._take(wanted, region), self, label)
+        storage = self._storage(self._take(wanted, region), label)
         self.peak = max(self.peak, self.used)
         self.held[label] += storage.size
         if region is not None:
             region.made.append(weakref.ref(storage))
+        return storage
+
+    def _storage(self, block: Block, label: str) -> Storage:
+        """Memory of an array, whose block comes back."""
+        storage = Storage(block, self, label)
+        ending = _Ending(storage, self.returned.append)
+        ending.block, ending.label = block, label
+        self._endings[id(ending)] = ending
         return storage
 
     def _take(self, size: int, region: Region | None) -> Block:
@@ -169,8 +187,11 @@ class Pool:
     def collect(self) -> None:
         """Take back the blocks of arrays that are gone."""
         while self.returned:
-            block, label = self.returned.popleft()
-            self._release(label, block.size)
+            ending = self._endings.pop(id(self.returned.popleft()), None)
+            if ending is None:  # a signal's handler has raised while the array was made
+                continue
+            block = ending.block
+            self._release(ending.label, block.size)
             if block.region is None:
                 self._keep(block)
             else:

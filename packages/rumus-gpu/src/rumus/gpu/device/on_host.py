@@ -29,7 +29,7 @@ class HostStorage(Storage):
         self._arrays, self._memory = arrays, memory
 
     def __del__(self) -> None:
-        self._arrays.returned.append((self.block, self._memory))  # atomic, see `Storage`
+        self._arrays.returned.append((self.block, self._memory))  # atomic, on any thread
 
 
 class HostArrays:

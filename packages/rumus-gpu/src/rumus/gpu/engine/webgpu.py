@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 from rumus.gpu.engine import protocol
 from rumus.gpu.engine.errors import DeviceLostError, EngineError
 from rumus.gpu.engine.protocol import Command, Handle, Usage
+from rumus.tensor.memory.uninterrupted import Uninterrupted
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -182,8 +183,9 @@ class Recorder:
 
     def _open(self, descriptor: Handle) -> Handle:
         begin = self._calls.lib.wgpuCommandEncoderBeginComputePass
-        self._pass = begin(self._begin(), descriptor)
-        self._pipeline = None
+        with Uninterrupted():  # an open pass that is not known would spoil all that is recorded
+            self._pass = begin(self._begin(), descriptor)
+            self._pipeline = None
         return self._pass
 
     def dispatch(
@@ -197,6 +199,7 @@ class Recorder:
         """Record one dispatch. `offset`: of the scalars in a uniform buffer, -1 for immediates."""
         encoder = self._pass or self._open(self._pass_descriptor)
         if pipeline is not self._pipeline:
+            self._pipeline = None  # if a signal's handler raises here, neither counts
             self._set_pipeline(encoder, pipeline)
             self._pipeline = pipeline
         if offset < 0:
@@ -214,6 +217,7 @@ class Recorder:
         encoder = self._pass or self._open(self._pass_descriptor)
         set_pipeline, set_group = self._set_pipeline, self._set_bind_group
         set_immediates, dispatch = self._set_immediates, self._dispatch
+        self._pipeline = None
         for pipeline, group, offsets, count, scalars, size, x, y in commands:
             if pipeline is not None:
                 set_pipeline(encoder, pipeline)
@@ -221,7 +225,6 @@ class Recorder:
             if size:
                 set_immediates(encoder, 0, scalars, size)
             dispatch(encoder, x, y, 1)
-        self._pipeline = None
         self.commands += len(commands)
 
     def open_timed(self, timed: protocol.TimedPass) -> None:
@@ -252,9 +255,10 @@ class Recorder:
     def close_pass(self) -> None:
         """End the open pass, if there is one."""
         if self._pass is not None:
-            open_pass, self._pass = self._pass, None
-            self._calls.lib.wgpuComputePassEncoderEnd(open_pass)
-            self._calls.lib.wgpuComputePassEncoderRelease(open_pass)
+            with Uninterrupted():
+                open_pass, self._pass = self._pass, None
+                self._calls.lib.wgpuComputePassEncoderEnd(open_pass)
+                self._calls.lib.wgpuComputePassEncoderRelease(open_pass)
 
     def finish(self) -> Handle | None:
         """Return the recorded commands, which the caller must release; None if there are none."""

@@ -33,6 +33,7 @@ from rumus.gpu.engine.webgpu import (
     lost,
     raising,
 )
+from rumus.tensor.memory.uninterrupted import Uninterrupted
 
 _CALLS: Final = Calls(_api.lib, _api.libf, _api.ffi, wgpu.GPUError)
 _INTERFACES: Final = {"darwin": ("Metal",), "win32": ("Vulkan", "DX12")}
@@ -183,7 +184,8 @@ class WgpuDevice(WebGpuDevice):
     def poll(self, wait: bool = False, index: int | None = None) -> bool:
         """Process completed work; return whether everything is done."""
         wanted = self.null if index is None else _api.ffi.new("WGPUSubmissionIndex *", index)
-        return bool(_api.lib.wgpuDevicePoll(self.library_device._internal, wait, wanted))
+        with Uninterrupted():  # what a handler raised in a callback would be lost, and the answer
+            return bool(_api.lib.wgpuDevicePoll(self.library_device._internal, wait, wanted))
 
     @_raising
     def write(self, buffer: protocol.Buffer, data: Any) -> None:
