@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from importlib.util import find_spec
 
@@ -73,4 +75,28 @@ def test_an_error_waits_for_the_other_threads() -> None:
 
     with pytest.raises(KeyError, match="first"):
         run_parts(work, 1000, True)
+    assert len(finished) == _threads()[1] - 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals reach no single thread")
+def test_an_interruption_waits_for_the_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal's handler raises in the calling thread, which is waiting for them."""
+    monkeypatch.delitem(sys.modules, "numba", raising=False)  # its threads are others
+    caller, finished = threading.get_ident(), []
+
+    def work(start: int, stop: int) -> None:
+        if start:
+            signal.pthread_kill(caller, signal.SIGUSR1)
+            time.sleep(0.1)
+            finished.append(stop)
+
+    def handler(*_: object) -> None:
+        raise KeyError("stop")
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with pytest.raises(KeyError, match="stop"):
+            run_parts(work, 1000, True)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
     assert len(finished) == _threads()[1] - 1

@@ -43,11 +43,12 @@ from rumus.tensor.memory.philox import as_int32, philox_words
 from rumus.tensor.memory.quantization import BLOCK as CODED
 from rumus.tensor.memory.quantization import BlockTable, Code, Piece
 from rumus.tensor.memory.slot_table import ALIGNMENT, SlotTable
+from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import ImmediateUpdater, NonFinite, Section, Updater
 from rumus.tensor.memory.watching import is_somebody_watching, watched
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
 
     from rumus.tensor.backends.numpy_capture import Capture, Notes
     from rumus.tensor.memory.recording import CapturedStep, Comparison
@@ -133,14 +134,32 @@ def run_parts(work: Callable[[int, int], None], length: int, parallel: bool) -> 
             return
     pool, _ = _threads()
     first, *others = pairwise(edges)
-    parts = [pool.submit(work, *part) for part in others]
+    parts: list[Future[None]] = []
     try:
-        work(*first)
-    finally:
-        for part in parts:
-            part.exception()
+        try:
+            with Uninterrupted():  # each that runs is known
+                parts += [pool.submit(work, *part) for part in others]
+            work(*first)
+        finally:
+            _wait_for(parts)
+    except BaseException:
+        _wait_for(parts)  # a signal may have come before the other
+        raise
     for part in parts:
         part.result()
+
+
+def _wait_for(parts: Sequence[Future[None]]) -> None:
+    """Wait until all are done. An interruption is raised after that."""
+    interruption: BaseException | None = None
+    for part in parts:
+        while not part.done():
+            try:
+                part.exception()
+            except BaseException as error:
+                interruption = error
+    if interruption is not None:
+        raise interruption
 
 
 def _quiet(method: F) -> F:
