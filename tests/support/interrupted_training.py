@@ -146,16 +146,22 @@ DISPLACED: Final[dict[str, Callable[[], Prepared]]] = {
 }
 
 
-def saving(folder: Path) -> Prepared:
+def saving(folder: Path, *, asynchronous: bool = False) -> Prepared:
     """A save next to an earlier checkpoint, which must remain if the save fails."""
-    store = Checkpoints(tempfile.mkdtemp(dir=folder), keep_last=1)
+    store = Checkpoints(tempfile.mkdtemp(dir=folder), keep_last=1, asynchronous=asynchronous)
     store.save(1, {"model": {"weight": np.zeros(50)}})
 
     def seen() -> tuple[Any, ...]:
+        assert store.latest is not None  # what is being written in a thread is there
         found = Checkpoints(store.folder).load()
         return found.step, found.state["model"]["weight"].tobytes(), found.skipped
 
     return lambda: store.save(2, {"model": {"weight": np.ones(50)}}), seen
+
+
+def saving_in_a_thread(folder: Path) -> Prepared:
+    """The same, while a thread writes the earlier one, and then this one."""
+    return saving(folder, asynchronous=True)
 
 
 def loading(folder: Path) -> Prepared:

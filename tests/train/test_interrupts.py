@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from interrupted import attempts
-from interrupted_training import DISPLACED, loading, saving
+from interrupted_training import DISPLACED, loading, saving, saving_in_a_thread
 
 
 @pytest.mark.parametrize("name", DISPLACED)
@@ -18,7 +18,7 @@ def test_displaced_state_is_restored(name: str) -> None:
     assert not [each for each in found if each.is_torn or each.is_lost]
 
 
-@pytest.mark.parametrize("prepare", [saving, loading])
+@pytest.mark.parametrize("prepare", [saving, saving_in_a_thread, loading])
 def test_a_time_limit_is_not_a_disk_fault(prepare: Any, tmp_path: Path) -> None:
     """TimeoutError is an OSError: a save and a load propagate it, and stay consistent."""
     found = list(attempts(lambda: prepare(tmp_path), 150, prepare.__name__))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from threading import Thread
 from typing import Generic, TypeVar
 
+from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.train.checkpoints.checkpoint_errors import CheckpointWarning
 
 T = TypeVar("T")
@@ -28,8 +29,10 @@ class SavingThread(Generic[T]):
     def start(self, save: Callable[[], T]) -> None:
         """Start a save; `join` the previous one first."""
         # Not a daemon: the end of the program must not cut a save off.
-        self._thread = Thread(target=_run, args=(save, self._outcomes), name="rumus-checkpoint")
-        self._thread.start()
+        thread = Thread(target=_run, args=(save, self._outcomes), name="rumus-checkpoint")
+        with Uninterrupted():  # a thread that is known has been started
+            thread.start()
+            self._thread = thread
 
     def join(self) -> T | None:
         """Wait for the save that runs, if any, and return its outcome, once, or raise it."""
