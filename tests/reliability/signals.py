@@ -1,11 +1,11 @@
-"""Sends signals to trainings at random moments and checks the results: docs/reliability.md.
+"""Sends signals to trainings at random moments and looks at what is left: docs/reliability.md.
 
     PYTHONPATH=tests/support python tests/reliability/signals.py
 
-Each training is a process in its own group, forked from one that has imported everything. It
-reports each step through a pipe, and saves after every third. Nothing is lost if it ends with the
-signal's exit code, and its newest checkpoint is of the last reported step, or of the next one,
-which it could not report, with the weight of an undisturbed training.
+Each training is a process with a group of its own, forked from one that has imported everything.
+It tells of each step through a pipe, and saves after every third. Nothing is lost if it ends with
+the code of the signal, and its newest checkpoint is of the last step that it told of, or of the one
+that it did not come to tell of, with the weight that an undisturbed training has there.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -40,12 +41,14 @@ from rumus.train import (
 MOMENTS: Final = 250  # per route to a training, next to workers of each kind; signals alternate
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 WITHIN: Final = 0.6  # seconds from the start, during which worker processes also start
-AT_ONCE: Final = 2
+AT_ONCE: Final = 2 * (os.cpu_count() or 1)  # half of their time they sleep
+LIMIT: Final = 120  # seconds after which a training counts as hanging, and is ended
+MOST_STEPS: Final = 4000  # more than a training comes to before its signal
 DATA: Final = np.random.default_rng(0).standard_normal((400, 2)).astype(np.float32)
 
 
 class Case(NamedTuple):
-    """A signal: sent to the process or the group, at a moment, next to workers of a kind."""
+    """A signal on its way: to the process or the group, at a moment, beside workers of a kind."""
 
     number: int
     to_group: bool
@@ -54,7 +57,7 @@ class Case(NamedTuple):
 
     @property
     def row(self) -> tuple[str, str]:
-        """The target of the signal, and the workers."""
+        """Where the signal goes, and the workers."""
         to = "the group" if self.to_group else "the process"
         return to, "processes" if self.processes else "threads"
 
@@ -66,20 +69,42 @@ class Telling(Callback):
         self.descriptor = descriptor
 
     def on_train_start(self, event: TrainStart) -> None:
-        """Report that signals are handled from now on."""
+        """Say that signals are handled from now on."""
         os.write(self.descriptor, b"0\n")
 
     def on_step_end(self, event: StepEnd) -> None:
-        """Report which step is done."""
+        """Say which step is done."""
         os.write(self.descriptor, f"{event.step}\n".encode())
 
 
-def train(folder: str, steps: int, *, processes: bool, callbacks: list[Callback]) -> bytes:
-    """Train for this many steps; return the weight."""
+class Weights(Callback):
+    """Notes the weight at the start and after each step."""
+
+    def __init__(self) -> None:
+        self.found: list[bytes] = []
+
+    def on_train_start(self, event: TrainStart) -> None:
+        """Note the first."""
+        self._note(event)
+
+    def on_step_end(self, event: StepEnd) -> None:
+        """Note the next."""
+        self._note(event)
+
+    def _note(self, event: TrainStart | StepEnd) -> None:
+        (weight,) = event.run.trainer.optimizer.parameters
+        self.found.append(weight.numpy().tobytes())
+
+
+def train(
+    steps: int, callback: Callback, folder: str | None = None, *, processes: bool = False
+) -> None:
+    """Train for so many steps; slowly, and with checkpoints, if there is a folder."""
     weight = Parameter([0.0, 0.0], name="weight")
 
     def loss(x: Tensor) -> Tensor:
-        time.sleep(0.002)
+        if folder is not None:
+            time.sleep(0.002)
         return ((weight - x) ** 2).mean()
 
     loader = DataLoader(
@@ -91,31 +116,39 @@ def train(folder: str, steps: int, *, processes: bool, callbacks: list[Callback]
         processes=processes,
     )
     Trainer(SGD([weight], 0.01)).fit(
-        loader, loss, steps=steps, checkpoints=Checkpoints(folder), save_every=Every(steps=3),
-        callbacks=callbacks,
+        loader, loss, steps=steps, callbacks=[callback],
+        checkpoints=None if folder is None else Checkpoints(folder),
+        save_every=None if folder is None else Every(steps=3),
     )  # fmt: skip
-    return weight.numpy().tobytes()
+
+
+def undisturbed() -> list[bytes]:
+    """The weight after each number of steps of a training that no signal meets."""
+    weights = Weights()
+    train(MOST_STEPS, weights)
+    return weights.found
 
 
 def start(case: Case, folder: str) -> tuple[int, int]:
-    """Fork a training; return its process and the pipe on which it reports steps."""
+    """Fork a training; return its process and the pipe by which it tells of steps."""
     reading, writing = os.pipe()
     child = os.fork()
     if child:
         os.close(writing)
         return child, reading
-    code = 99  # for a training that runs to its end, or into an error
+    code = 99  # of a training that comes to an end, or to an error
     try:
         os.setpgid(0, 0)
-        train(folder, 10**6, processes=case.processes, callbacks=[Telling(writing)])
+        signal.alarm(LIMIT)
+        train(MOST_STEPS, Telling(writing), folder, processes=case.processes)
     except SystemExit as ended:
         code = int(str(ended.code))
     finally:
         os._exit(code)
 
 
-def attempt(case: Case) -> str:
-    """Send the signal; return what is wrong with the result, or ""."""
+def attempt(case: Case, weights: list[bytes]) -> str:
+    """Send the signal; return what is wrong with what is left, "" if nothing is."""
     with tempfile.TemporaryDirectory() as folder:
         child, reading = start(case, folder)
         with open(reading, "rb") as told:
@@ -132,19 +165,11 @@ def attempt(case: Case) -> str:
         if newest.step not in (last, last + 1):
             return f"{case}: step {last} was done, {newest.step} saved"
         found = newest.state["parameters"]["weight"].tobytes()
-    return "" if found == undisturbed(newest.step) else f"{case}: another weight"
-
-
-def undisturbed(steps: int) -> bytes:
-    """The weight after this many steps of an undisturbed training."""
-    if steps == 0:
-        return np.zeros(2, np.float32).tobytes()
-    with tempfile.TemporaryDirectory() as folder:
-        return train(folder, steps, processes=False, callbacks=[])
+    return "" if found == weights[newest.step] else f"{case}: another weight"
 
 
 def cases() -> list[Case]:
-    """Equally many moments for each route, next to workers of each kind; signals alternate."""
+    """As many moments for each way, beside workers of each kind, with the signals in turn."""
     chosen = random.Random(2026)
     return [
         Case(SIGNALS[position % len(SIGNALS)], to_group, processes, chosen.uniform(0, WITHIN))
@@ -155,11 +180,11 @@ def cases() -> list[Case]:
 
 
 def main() -> None:
-    """Try everything, write the table; exit code 1 if anything was lost."""
+    """Try all, write the table; exit code 1 if anything was lost."""
     tried = cases()
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(AT_ONCE, mp_context=context) as pool:
-        wrong = list(pool.map(attempt, tried))
+        wrong = list(pool.map(partial(attempt, weights=undisturbed()), tried, chunksize=4))
     sent = Counter(case.row for case in tried)
     lost = Counter(case.row for case, why in zip(tried, wrong, strict=True) if why)
     lines = ["| sent to | workers | moments | lost |", "|---|---|---:|---:|"]
