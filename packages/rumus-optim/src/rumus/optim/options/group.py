@@ -86,6 +86,17 @@ class ParameterGroup:
             found["lr"] = _scaled(found["lr"], self.lr_scale)
         return found
 
+    def one_over(self, hyper: Mapping[str, Hyper], name: str) -> Hyper | None:
+        """Return `over(hyper).get(name)` without looking at the others.
+
+        hyper: the optimizer's.
+        name: of the hyperparameter.
+        """
+        found = self.hyper.get(name, hyper.get(name))
+        if name == "lr" and found is not None and self.lr_scale != 1:
+            return _scaled(found, self.lr_scale)
+        return found
+
     def __repr__(self) -> str:
         names = ", ".join(name for name, _ in self.named)
         return f"ParameterGroup({names}; {self.hyper})"

@@ -53,7 +53,8 @@ def _judge(
 ) -> None:
     """first: in each row a class with NaN, if there is one.
 
-    What is wrong is rare: one look at an extreme says that nothing is, and only else it is counted.
+    What is wrong is rare: one look at an extreme shows that nothing is; otherwise it is counted.
+    The place of an extreme is found sooner than its value.
     """
     rows, classes = scores.shape
     right = np.count_nonzero(hits)
@@ -61,11 +62,12 @@ def _judge(
     if not rows:
         return
     largest = scores if scores.size < FEW else scores[np.arange(rows), first]
-    if math.isnan(np.maximum.reduce(largest, None)):
+    if math.isnan(largest.item(largest.argmax())):  # NaN wins
         out[2] = np.count_nonzero(np.isnan(scores[np.arange(rows), first]))
-    numbers = targets.astype(np.uint64)  # a negative one is large without its sign
-    if np.maximum.reduce(numbers) >= classes:
-        out[3] = np.count_nonzero(numbers >= classes)
+    if targets.dtype.kind == "i":
+        targets = targets.view(f"u{targets.itemsize}")  # a negative one is large without its sign
+    if targets.item(targets.argmax()) >= classes:
+        out[3] = np.count_nonzero(targets >= classes)
 
 
 CLASS_COUNTS: Final[Mapping[FusedName, Callable[..., None]]] = {

@@ -65,7 +65,7 @@ class Uninterrupted:
         received: list[tuple[int, FrameType | None]] = []
         self._received = received
         self._record: Handler = lambda number, frame: received.append((number, frame))
-        self._before = _handlers.known()
+        self._before = _handlers.to_replace()
         try:
             for number, _ in self._before:
                 _signal.signal(number, self._record)
@@ -107,9 +107,30 @@ class Uninterrupted:
     def _deliver(self, calls: Iterator[tuple[int, FrameType | None]]) -> None:
         for number, frame in calls:
             try:
-                dict(self._before)[number](number, frame)
+                handler = dict(self._before).get(number) or _signal.getsignal(number)
+                handler(number, frame)
             finally:
                 self._deliver(calls)
+
+
+class WaitingHandler:
+    """A signal handler that waits for the end of an `Uninterrupted` block by itself.
+
+    The block need not replace it and put it back, which takes a microsecond or more each time.
+
+    handler: called with the signal's number and a frame.
+    """
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Handle the signal, or leave it to the block that defers signals now."""
+        block = Uninterrupted._holding
+        if block is None:
+            self._handler(number, frame)
+        else:
+            block._received.append((number, frame))
 
 
 class _Handlers:
@@ -119,6 +140,12 @@ class _Handlers:
         self._asked, self._numbers = -1.0, _USUAL
         self._found: tuple[Any, ...] = ()
         self._known: list[tuple[int, Handler]] = []
+        self._to_replace: list[tuple[int, Handler]] = []
+
+    def to_replace(self) -> list[tuple[int, Handler]]:
+        """Return the signals whose handlers do not wait by themselves, with these handlers."""
+        self.known()
+        return self._to_replace
 
     def known(self) -> list[tuple[int, Handler]]:
         """Return the signals with their handlers."""
@@ -130,6 +157,11 @@ class _Handlers:
         if found != self._found:
             pairs = zip(self._numbers, found, strict=True)
             self._known = [(number, handler) for number, handler in pairs if callable(handler)]
+            self._to_replace = [
+                (number, handler)
+                for number, handler in self._known
+                if not isinstance(handler, WaitingHandler)
+            ]
             self._found = found
         return self._known
 

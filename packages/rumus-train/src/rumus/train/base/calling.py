@@ -12,6 +12,9 @@ from functools import lru_cache
 from types import CellType, CodeType, FunctionType
 from typing import Any
 
+import numpy as np
+
+from rumus.tensor import Tensor
 from rumus.tensor.expression.nearest_name import nearest_name
 
 Names = tuple[str, ...]
@@ -19,7 +22,9 @@ Names = tuple[str, ...]
 
 def as_dict(batch: Sequence[Any]) -> Mapping[str, Any] | None:
     """Return the batch if it is a dict."""
-    return batch[0] if len(batch) == 1 and isinstance(batch[0], Mapping) else None
+    if len(batch) != 1 or isinstance(batch[0], (np.ndarray, Tensor)):  # asked sooner than an ABC
+        return None
+    return batch[0] if isinstance(batch[0], Mapping) else None
 
 
 def values_of(batch: Sequence[Any]) -> Sequence[Any]:

@@ -177,6 +177,8 @@ class Logged:
     @property
     def last(self) -> dict[str, Tensor]:
         """The numbers, unread, that the last step logged, without metrics."""
+        if not self._places:
+            return {}
         pairs = zip(self._places, self._noted, strict=True)
         return {place.name: part for place, part in pairs if place.is_number}
 

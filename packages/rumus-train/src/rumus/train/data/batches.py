@@ -18,10 +18,10 @@ _SINGLE: Final = (np.ndarray, Tensor, int, float, str, np.number)
 
 def arguments(batch: Any) -> tuple[Any, ...]:
     """Return the arguments of a loss function: fields, or one dict. Raises TypeError otherwise."""
-    if isinstance(batch, Mapping):
-        return (batch,)
     if isinstance(batch, (tuple, list)):
         return tuple(batch)
+    if isinstance(batch, Mapping):
+        return (batch,)
     if isinstance(batch, _SINGLE):
         return (batch,)
     raise TypeError(
@@ -178,8 +178,9 @@ class Batches:
 
     def _check(self, batch: tuple[Any, ...], epoch: int) -> None:
         named = as_dict(batch)
+        values = batch if named is None else named.values()
         kind: tuple[Any, ...] = tuple(
-            [(type(v), getattr(v, "dtype", None), getattr(v, "ndim", 0)) for v in values_of(batch)]
+            [(type(v), getattr(v, "dtype", None), getattr(v, "ndim", 0)) for v in values]
         )
         kind = kind if named is None else (tuple(named), kind)
         if kind == self._kind:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rumus.optim import FusedOptimizer, Optimizer
+from rumus.optim import FusedOptimizer, MultiOptimizer, Optimizer
 from rumus.optim.options.hyperparameter import at_step
 from rumus.optim.wrappers.wrapper import Wrapper
 from rumus.tensor import Tensor
@@ -17,14 +17,14 @@ def learning_rate(optimizer: Optimizer[Any]) -> float | None:
     If the optimizer combines several, the first one counts. A step whose outcome the device has not
     reported yet counts as applied.
     """
-    optimizer = optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
-    optimizer = getattr(optimizer, "optimizers", (optimizer,))[0]
+    if isinstance(optimizer, Wrapper):
+        optimizer = optimizer.fused
+    elif isinstance(optimizer, MultiOptimizer):
+        optimizer = optimizer.optimizers[0]
     if not isinstance(optimizer, FusedOptimizer) or not optimizer.groups:
         return None
-    hyper = optimizer.groups[0].over(optimizer.hyper)
-    if "lr" not in hyper:
-        return None
-    return at_step("lr", hyper["lr"], max(1, optimizer.steps_so_far))
+    rate = optimizer.groups[0].one_over(optimizer.hyper, "lr")
+    return None if rate is None else at_step("lr", rate, max(1, optimizer.steps_so_far))
 
 
 def gradient_norm(optimizer: Optimizer[Any]) -> Tensor | None:

@@ -307,6 +307,9 @@ class Run:
             return self.batches.next(self.position.epoch)
 
     def _train(self, batch: tuple[Any, ...], weight: float) -> Tensor:
+        if self.accumulate == 1:
+            return self.team.step(self._computed, ((batch, weight),))
+
         def window() -> Iterator[tuple[tuple[Any, ...], float]]:
             yield batch, weight
             for _ in range(self.accumulate - 1):
@@ -332,7 +335,9 @@ class Run:
         if position.exhausted:
             return  # what is due now is done at the end of the epoch
         now = self.team.clock()
-        if self.validate_every.in_epoch(position.step, now - self._validated_time):
+        if self.validate_fn is not None and self.validate_every.in_epoch(
+            position.step, now - self._validated_time
+        ):
             self._validate()
         if self._save_asked or self.save_every.in_epoch(position.step, now - self._saved_time):
             self._save()

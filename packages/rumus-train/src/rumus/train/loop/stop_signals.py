@@ -12,6 +12,7 @@ from time import monotonic
 from types import FrameType
 from typing import Any, Final
 
+from rumus.tensor.memory.uninterrupted import WaitingHandler
 from rumus.train.base.notebook import in_notebook
 
 _ASKED_TO_STOP: Final = (signal.SIGTERM, signal.SIGINT)
@@ -84,7 +85,7 @@ class StopSignals:
                 is_taken = number in _DEADLY and before is not signal.SIG_DFL
                 if before is not signal.SIG_IGN and not is_taken:
                     self._before[number] = before
-                    signal.signal(number, self._note)
+                    signal.signal(number, WaitingHandler(self._note))
         return self
 
     def __exit__(self, *_: object) -> None:

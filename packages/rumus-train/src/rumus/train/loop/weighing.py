@@ -44,9 +44,9 @@ class Weighing:
         Raises ValueError like `weigh`.
         """
         own = _mean_of(loss, means)
-        if own is not None and own.counted is not None:
-            return own.counted
-        return self.weigh([loss], means, samples)[0]
+        if own is None:
+            return self.weigh([loss], means, samples)[0]
+        return float(_known(own)) if own.counted is None else own.counted
 
     def _check(self, means: Sequence[Mean], samples: float) -> None:
         """Raise for counts that are not proportional to the samples from batch to batch.
