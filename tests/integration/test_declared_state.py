@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,8 @@ import pytest
 
 from rumus import nn
 from rumus.optim import SGD
-from rumus.tensor import Generator, Tensor
-from rumus.train import Trainer
+from rumus.tensor import Generator, Parameter, Tensor, tensor, zeros
+from rumus.train import Callback, Spikes, Trainer, find_batch_size, find_lr
 
 X = np.ones((4, 3), np.float32)
 
@@ -65,3 +67,158 @@ def test_a_module_with_a_state_is_declared(
     trainer = Trainer(trainer.optimizer, state={"model": model})
     trainer.fit([(X,)], where(model), epochs=1, checkpoints=tmp_path)
     assert trainer.optimizer.steps == 1
+
+
+# Where no search of names finds it
+
+
+def of_code(text: str, **names: Any) -> Any:
+    exec(f"{text}\ndef loss(x):\n    return made()(x).sum()", names)
+    return names["loss"]
+
+
+def by_an_import(model: nn.Module) -> Any:
+    module: Any = types.ModuleType("a_module_of_models")
+    module.model = model
+    sys.modules["a_module_of_models"] = module
+    return of_code(
+        "def made():\n    import a_module_of_models\n    return a_module_of_models.model"
+    )
+
+
+def by_a_method(model: nn.Module) -> Any:
+    task = Task(model)
+    return lambda x: task.method(x)
+
+
+def by_a_cache(model: nn.Module) -> Any:
+    made = cache(lambda: model)
+    return lambda x: made()(x).sum()
+
+
+def in_a_set(model: nn.Module) -> Any:
+    models = {model}
+    return lambda x: next(iter(models))(x).sum()
+
+
+HIDDEN: list[Callable[[nn.Module], Any]] = [
+    by_an_import,
+    by_a_method,
+    by_a_cache,
+    in_a_set,
+    lambda model: of_code("def made(): return MODEL", MODEL=model),
+    lambda model: of_code("def made(): return MODELS[0]", MODELS=[model]),
+    lambda model: of_code("made = lambda: SPACE.model", SPACE=types.SimpleNamespace(model=model)),
+]
+TRIALS: dict[str, Callable[[Trainer[Any], Any, Path], object]] = {
+    "checkpoints": lambda trainer, loss, path: trainer.fit(
+        [(X,)], loss, epochs=1, checkpoints=path
+    ),
+    "rollback": lambda trainer, loss, path: trainer.fit(
+        [(X,)], loss, epochs=1, nonfinite="rollback"
+    ),
+    "spikes": lambda trainer, loss, path: trainer.fit(
+        [(X,)], loss, epochs=1, spikes=Spikes("rollback")
+    ),
+    "find_lr": lambda trainer, loss, path: find_lr(trainer, [(X,)], loss, steps=3),
+    "find_batch_size": lambda trainer, loss, path: find_batch_size(
+        trainer, (X,), loss, memory=1 << 30, most=16
+    ),
+}
+
+
+@pytest.mark.parametrize("trial", TRIALS)
+@pytest.mark.parametrize("where", HIDDEN)
+def test_a_buffer_that_moves_is_declared(
+    where: Callable[[nn.Module], Any], trial: str, tmp_path: Path
+) -> None:
+    """The first step that would move it is refused, and changes nothing."""
+    model = nn.Sequential(nn.Linear(3, 2, generator=Generator(0)), nn.BatchNorm1d(2))
+    before = {name: value.tobytes() for name, value in model.state_dict().items()}
+    trainer, loss = Trainer(SGD(model.parameters(), 0.1)), where(model)
+    with pytest.raises(ValueError, match=r"loss_fn moves 'BatchNorm1d\.running_mean'.*state="):
+        TRIALS[trial](trainer, loss, tmp_path)
+    assert {name: value.tobytes() for name, value in model.state_dict().items()} == before
+    trainer = Trainer(trainer.optimizer, state={"model": model})
+    TRIALS[trial](trainer, loss, tmp_path)
+
+
+def test_an_object_that_saves_a_module_is_trusted(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(3, 2, generator=Generator(0)), nn.BatchNorm1d(2))
+
+    class Saved(Task):
+        def state_dict(self) -> dict[str, Any]:
+            return dict(model.state_dict())
+
+        def load_state_dict(self, state: Any) -> None:
+            model.load_state_dict(state)
+
+    task = Saved(model)
+    trainer = Trainer(SGD(model.parameters(), 0.1), state={"task": task})
+    trainer.fit([(X,)], lambda x: task.method(x), epochs=1, checkpoints=tmp_path)
+    assert trainer.optimizer.steps == 1
+
+
+class Follows(Callback):
+    """A teacher that follows the trained parameters."""
+
+    def __init__(self, teacher: nn.Module, student: nn.Module) -> None:
+        self.pairs = list(zip(teacher.parameters(), student.parameters(), strict=True))
+
+    def on_step_end(self, event: object) -> None:
+        for mine, others in self.pairs:
+            mine.assign(0.5 * mine.detach() + 0.5 * others.detach())
+
+
+def test_a_teacher_that_no_checkpoint_holds_is_reported(tmp_path: Path) -> None:
+    student, teacher = (nn.Linear(3, 2, generator=Generator(seed)) for seed in (0, 1))
+    teacher.freeze()
+
+    def fit(folder: str, **state: Any) -> None:
+        trainer = Trainer(SGD(student.parameters(), 0.1), state={"student": student, **state})
+        trainer.fit(
+            [(X,)],
+            lambda x: ((student(x) - teacher(x)) ** 2).mean(),
+            epochs=2,
+            callbacks=[Follows(teacher, student)],
+            checkpoints=tmp_path / folder,
+        )
+        trainer.optimizer.release()
+
+    with pytest.warns(UserWarning, match=r"'(weight|bias)', a parameter without") as heard:
+        fit("a")
+    assert len(heard) == 2
+    fit("b", teacher=teacher)
+
+
+def test_a_tensor_that_a_loss_function_writes_is_reported(tmp_path: Path) -> None:
+    weight, centre = Parameter([1.0, 2.0, 3.0], name="weight"), zeros((3,))
+
+    def loss(x: Tensor) -> Tensor:
+        centre.assign(0.5 * centre + 0.5 * x.mean(0))
+        result: Tensor = ((x * weight - centre) ** 2).mean()
+        return result
+
+    trainer = Trainer(SGD([weight], 0.1))
+    with pytest.warns(UserWarning, match="'centre', a tensor, was written in this run"):
+        trainer.fit([(X,)], loss, epochs=1, checkpoints=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Generator(3), lambda: np.random.default_rng(3)], ids=["rumus", "NumPy"]
+)
+def test_a_sweep_restores_generators_that_nobody_declared(make: Callable[[], Any]) -> None:
+    noise, model = make(), nn.Linear(3, 2, generator=Generator(0))
+    is_own = isinstance(noise, Generator)
+
+    def loss(x: Tensor) -> Tensor:
+        drawn = noise.uniform((4, 3)) if is_own else tensor(noise.random((4, 3), np.float32))
+        result: Tensor = model(x + drawn).sum()
+        return result
+
+    def state() -> str:
+        return str(noise.state() if is_own else noise.bit_generator.state)
+
+    before = state()
+    find_lr(Trainer(SGD(model.parameters(), 0.1)), [(X,)], loss, steps=3)
+    assert state() == before

@@ -186,6 +186,10 @@ class GradientStore:
         """
         self._updates += updates
 
+    def buffers(self) -> list[Tensor]:
+        """Return the buffers that the proposed updates would write."""
+        return [buffer for update in self._updates for buffer in update.buffers]
+
     def take_updates(self) -> list[BufferUpdate]:
         """Remove and return the buffer updates, for code that decides when to write them."""
         found, self._updates = self._updates, []

@@ -109,7 +109,7 @@ def _from_text(state: Mapping[str, Any]) -> dict[str, Any]:
 class Look:
     """The positions of all generators in the process, except the program's own.
 
-    of_program: include these.
+    of_program: include these. keeps_states: so that they can be put back.
 
     >>> noise, look = np.random.default_rng(0), Look()
     >>> number = noise.random()
@@ -117,14 +117,21 @@ class Look:
     ['noise']
     """
 
-    __slots__ = ("_places", "_sources")
+    __slots__ = ("_places", "_sources", "_states")
 
-    def __init__(self, *, of_program: bool = False) -> None:
+    def __init__(self, *, of_program: bool = False, keeps_states: bool = False) -> None:
         left_out = () if of_program else _of_program().values()
         self._sources = [
             source for source in _alive() if not any(source is own for own in left_out)
         ]
         self._places = [place_of(source) for source in self._sources]
+        self._states = [state_of(source) for source in self._sources] if keeps_states else []
+
+    def put_back(self) -> None:
+        """Restore the generators that have drawn since then, if their states were kept."""
+        for source, place, state in zip(self._sources, self._places, self._states, strict=True):
+            if place_of(source) != place:
+                restore_state(source, state)
 
     def again(self) -> Look:
         """Return the current places of the same generators: cheap, but blind to new ones."""

@@ -323,7 +323,7 @@ def check_declared(loss_fn: Callable[..., Any], state: Mapping[str, Any]) -> Non
     for thing in state.values():
         if hasattr(thing, "named_buffers"):
             known |= {id(buffer) for _, buffer in thing.named_buffers()}
-    for name, thing in _named_by(loss_fn):
+    for name, thing in named_by(loss_fn):
         if isinstance(thing, type) or not hasattr(thing, "named_generators"):
             continue
         for path, item in (*thing.named_generators(), *thing.named_buffers()):
@@ -334,8 +334,8 @@ def check_declared(loss_fn: Callable[..., Any], state: Mapping[str, Any]) -> Non
                 )
 
 
-def _named_by(function: Callable[..., Any]) -> list[tuple[str, Any]]:
-    """The objects a function reaches by name: in partials, closures, containers and its object."""
+def named_by(function: Callable[..., Any]) -> list[tuple[str, Any]]:
+    """Return what a function reaches by name: in partials, closures, containers and its object."""
     found: list[tuple[str, Any]] = []
     left: list[tuple[str, Any]] = [("loss_fn", function)]
     if not isinstance(function, (FunctionType, MethodType, partial)):

@@ -65,6 +65,7 @@ from rumus.train.loop.spikes import LossSpikeError, Place, Spike, Spikes, SpikeW
 from rumus.train.loop.stop_signals import Abandoned, Interrupted, StopSignals, shown
 from rumus.train.loop.team import Alone, Team
 from rumus.train.loop.undeclared import Undeclared
+from rumus.train.loop.undeclared_tensors import PUT_BACK, SAVED, UndeclaredTensors
 from rumus.train.loop.validation import Validate, evaluating
 
 if TYPE_CHECKING:
@@ -576,6 +577,8 @@ class Run:
             self._saved_at = self._place
             self._path = found.path
             self._spare_best()
+        if store is not None or self._keeps_good or resume:
+            self._watch_tensors()
         self._note_machine()
         self._note_hyperparameters()
         self.team.started()
@@ -598,6 +601,7 @@ class Run:
             leaves_out = self._is_left_out
         with (
             displaced(self.trainer, "undeclared", None),
+            displaced(self.trainer, "undeclared_tensors", None),
             displaced(self.trainer, "leaves_out", leaves_out),
         ):
             yield
@@ -612,6 +616,16 @@ class Run:
         self.trainer.undeclared = Undeclared(
             generators_of(state).values(), saving, with_program=self.team.size > 1
         )
+
+    def _watch_tensors(self) -> None:
+        """Look for buffers and other tensors that would not be saved, or put back by a rollback."""
+        things = [*self.trainer.state.values()]
+        things += [c for c in self.callbacks.all if hasattr(c, "state_dict")]
+        saved = self.store is not None
+        found = UndeclaredTensors(things, SAVED if saved else PUT_BACK)
+        if saved:
+            found.watch(self.loss_fn)
+        self.trainer.undeclared_tensors = found
 
     def _note_machine(self) -> None:
         """Warn if a run continues on a machine where the last bits may differ."""
@@ -675,6 +689,8 @@ class Run:
         position, start = self.position, perf_counter()
         if (undeclared := self.trainer.undeclared) is not None:
             undeclared.before_save()
+        if self.trainer.undeclared_tensors is not None:
+            self.trainer.undeclared_tensors.before_save()
         position.random = states_of_program()
         with taking(store):
             tree = take({**self._of_model, **self._of_run})

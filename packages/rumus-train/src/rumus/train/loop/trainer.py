@@ -45,6 +45,7 @@ if TYPE_CHECKING:  # imports that only `fit` needs are inside it
     from rumus.train.loop.spikes import Spikes
     from rumus.train.loop.team import Team, TrainingRanks
     from rumus.train.loop.undeclared import Undeclared
+    from rumus.train.loop.undeclared_tensors import UndeclaredTensors
     from rumus.train.loop.validation import Validate
 
 
@@ -130,6 +131,7 @@ class Trainer(Generic[M_co]):
         self._drawn: list[Generator] = []  # what drew in the last step
         self._draws = Draws()  # of the running step
         self.undeclared: Undeclared | None = None  # of the running `fit`, if it saves checkpoints
+        self.undeclared_tensors: UndeclaredTensors | None = None  # if anything is to be restored
         self.leaves_out: Callable[[Tensor], bool] | None = None  # called with each loss before it
         if zero and ranks is None:
             raise ValueError(
@@ -356,9 +358,10 @@ class Trainer(Generic[M_co]):
             elsewhere, such as in a log, use `callbacks=[LiveView()]` for lines. None shows nothing.
 
         Raises the errors of `train_step`; ValueError for options that contradict each other or have
-        no effect, for a random generator that `loss_fn` draws from and no checkpoint would hold,
-        for a metric that the validation lacks (after saving the trained state), for a loader that
-        yields nothing, and for batches whose structure changes; NonFiniteLossError for a non-finite
+        no effect, for a random generator that `loss_fn` draws from, or a buffer that it moves, and
+        no checkpoint would hold, for a metric that the validation lacks (after saving the trained
+        state), for a loader that yields nothing, and for batches whose structure changes;
+        NonFiniteLossError for a non-finite
         loss with finite gradients, at the first step or in an epoch's mean; LossSpikeError if
         `spikes` does not help; CallbackError; NoCheckpointError if there is nothing to resume;
         StateMismatchError, listing every difference and changing nothing, for a checkpoint of
@@ -508,6 +511,8 @@ class Trainer(Generic[M_co]):
             found = self._passes(called, batch)
         if undeclared is not None:
             undeclared.after_passes(self._draws)
+        if self.undeclared_tensors is not None:
+            self.undeclared_tensors.after_passes(found[1])
         self.log = called.log
         return found
 

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rumus.optim.engine.followed import FollowedOptimizer
-from rumus.tensor.memory.uninterrupted import putting_back
-from rumus.train.base.random_sources import restore_program, states_of_program
+from rumus.tensor.memory.uninterrupted import displaced, putting_back
+from rumus.train.base.random_sources import Look, restore_program, states_of_program
 from rumus.train.checkpoints.snapshot import parts_of_model, restore, take
+from rumus.train.loop.undeclared_tensors import PUT_BACK, UndeclaredTensors
 
 if TYPE_CHECKING:
     from rumus.train.loop.trainer import Trainer
@@ -20,7 +21,8 @@ def undone(trainer: Trainer[Any], loader: Any = None) -> Iterator[None]:
     """Within the block anything may be trained; afterwards everything is restored.
 
     trainer: its parameters, optimizer, `state`, losses and captured steps are restored, and so are
-        the program's random generators.
+        all random generators of the process. ValueError for a step that would move a buffer of a
+        module that `state` does not name.
     loader: its position is restored if it has a `state_dict`.
     """
     optimizer: Any = trainer.optimizer
@@ -28,7 +30,8 @@ def undone(trainer: Trainer[Any], loader: Any = None) -> Iterator[None]:
     parts = parts_of_model(optimizer, trainer.state)
     if hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict"):
         parts["loader"] = loader
-    before, of_program = take(parts), states_of_program()
+    before, of_program, drawing = take(parts), states_of_program(), Look(keeps_states=True)
+    undeclared = UndeclaredTensors(trainer.state.values(), PUT_BACK)
     has_outcome = [each for each in (optimizer, owner) if "outcome" in vars(each)]
     told = [(each, "outcome", each.outcome) for each in has_outcome]
     if isinstance(owner, FollowedOptimizer):
@@ -36,9 +39,11 @@ def undone(trainer: Trainer[Any], loader: Any = None) -> Iterator[None]:
 
     def put_back() -> None:
         restore(parts, before, "the state before")
+        drawing.put_back()
         restore_program(of_program)
         for thing, name, value in told:
             setattr(thing, name, value)
 
-    with putting_back(put_back), trainer.apart():
+    watched = displaced(trainer, "undeclared_tensors", undeclared)
+    with putting_back(put_back), trainer.apart(), watched:
         yield
