@@ -28,6 +28,7 @@ from rumus.tensor.memory.uninterrupted import Uninterrupted, put_back_after
 from rumus.train import Trainer
 from rumus.train.data.part import Part
 from rumus.train.loop.capture import LossFunction
+from rumus.train.loop.trainer import Counted
 from rumus.train.loop.weighing import Weighing
 
 # A batch's rows, and their shards.
@@ -59,27 +60,26 @@ class ShardedStep:
         self, loss_fn: LossFunction, portions: Sequence[Portion], meet: Callable[[], None]
     ) -> Tensor:
         """Run a step; return the loss. meet: the roll call before the sum over ranks."""
-        with self._trainer.drawing():
+        with self._trainer.whole_step() as counted:
             self._streams.begin()
             self._losses.begin()
             own = self._own(loss_fn, portions)
             self._losses.start()
             self._link.post(own.sums())  # the device works on this during the roll call
             meet()
-            noted, weight = self._joined(own)
-        self._trainer.count(noted, weight)
-        return noted
+            return self._joined(own, counted)
 
-    def _joined(self, own: _Branch) -> tuple[Tensor, float]:
-        """Add up over all ranks, and update; return the loss and the weight of the step."""
+    def _joined(self, own: _Branch, counted: list[Counted]) -> Tensor:
+        """Add up over all ranks, and update; return the loss."""
         trainer = self._trainer
         losses = self._losses.values()
         loss, weight = own.join(self._link, trainer.optimizer.parameters, losses)
         noted = trainer.losses.note(self._as_tensor(loss), own.logs.joined(weight))
+        counted.append((noted, weight))
         with own.gradients(weight) as grads:
             trainer.check_claimed(grads)
             trainer.update(grads)
-        return noted, weight
+        return noted
 
     def _as_tensor(self, loss: float) -> Tensor:
         return tensor(np.float32(loss), backend=self._trainer.backend)

@@ -19,7 +19,7 @@ from rumus.train.loop.capture import LossFunction
 from rumus.train.loop.weighing import Weighing
 
 if TYPE_CHECKING:
-    from rumus.train.loop.trainer import Trainer
+    from rumus.train.loop.trainer import Counted, Trainer
 
 
 def accumulated_step(
@@ -34,10 +34,8 @@ def accumulated_step(
     Each batch is released before the next is requested; weight 0 is skipped. Raises like
     `train_step`, and ValueError if all weights are 0 or one is negative.
     """
-    with trainer.drawing():
-        noted, counted = _step(trainer, loss_fn, window, weighing)
-    trainer.count(noted, counted)
-    return noted
+    with trainer.whole_step() as counted:
+        return _step(trainer, loss_fn, window, weighing, counted)
 
 
 def _step(
@@ -45,8 +43,9 @@ def _step(
     loss_fn: LossFunction,
     window: Iterable[tuple[tuple[Any, ...], float]],
     weighing: Weighing | None,
-) -> tuple[Tensor, float]:
-    """Run the step; return a copy of its loss, and the weight of all batches.
+    counted: list[Counted],
+) -> Tensor:
+    """Run the step; return a copy of its loss.
 
     A captured pass reads buffers in place, so between passes each buffer holds what earlier passes
     assigned.
@@ -57,11 +56,12 @@ def _step(
     )
     if total is None:
         raise ValueError("all batches of a step have weight 0: remove them from the loader")
-    counted = accumulation.weight
-    noted = trainer.losses.note(total * (1 / counted), weighted(added(logs), 1 / counted))
+    weight = accumulation.weight
+    noted = trainer.losses.note(total * (1 / weight), weighted(added(logs), 1 / weight))
+    counted.append((noted, weight))
     with accumulation.gradients() as grads:
         trainer.update(grads, noted)
-    return noted, counted
+    return noted
 
 
 def _passes(

@@ -49,6 +49,8 @@ if TYPE_CHECKING:  # imports that only `fit` needs are inside it
     from rumus.train.loop.validation import Validate
 
 
+# A loss that was noted, and its weight in the epoch's mean.
+Counted: TypeAlias = "tuple[Tensor, float | LateWeight]"
 # The weight of a loss in the epoch's mean, derived from the means it was computed from.
 Weigh: TypeAlias = "Callable[[Tensor, Sequence[Mean]], float | Tensor]"
 
@@ -214,29 +216,49 @@ class Trainer(Generic[M_co]):
         batch: the arguments of `loss_fn`.
         weigh: returns the weight of the batch.
         """
-        with self.drawing():
-            noted, weight = self._step(loss_fn, batch, weigh)
-        self.count(noted, weight)
-        return noted
+        with self.whole_step() as counted:
+            return self._step(loss_fn, batch, weigh, counted)
 
     @contextmanager
-    def drawing(self) -> Iterator[None]:
-        """Restore random generators if the step in the block turns out not to count."""
+    def whole_step(self) -> Iterator[list[Counted]]:
+        """Let what belongs to the step in the block happen if the step does, and else not.
+
+        Its loss, which the block puts into the list before the update, enters the epoch's mean; its
+        random generators stay where they are, or are restored. So it is wherever a signal handler
+        raises.
+        """
         for generator in self._drawn:
             undecided = generator.undecided
             undecided.hear(wait=undecided.is_drawn_by_host)
         draws, before = Draws(), self.optimizer.outcome
+        counted: list[Counted] = []
+        is_done = is_ended = False
         self._draws = draws
-        try:
-            with draws.watched():
-                yield
-        except BaseException:
-            if self.optimizer.outcome is before:
-                draws.take_back()
-            else:  # a signal has come when the step was done
+
+        def end() -> None:
+            nonlocal is_ended
+            if is_ended:
+                return
+            is_ended = True
+            if is_done or self.optimizer.outcome is not before:
                 self._follow(draws)
+                for noted, weight in counted:
+                    self._count(noted, weight)
+            else:
+                draws.take_back()
+
+        try:
+            try:
+                with draws.watched():
+                    yield counted
+                is_done = True
+            finally:
+                with Uninterrupted():
+                    end()
+        except BaseException:
+            with Uninterrupted():
+                end()
             raise
-        self._follow(draws)
 
     def _follow(self, draws: Draws) -> None:
         """Keep a step's random draws only if the step counts."""
@@ -247,23 +269,23 @@ class Trainer(Generic[M_co]):
         if outcome.applied is False:
             draws.take_back()
         elif outcome.applied is None:
-            with Uninterrupted():
-                draws.wait_for(outcome, self.optimizer.poll, self.optimizer.decision)
+            draws.wait_for(outcome, self.optimizer.poll, self.optimizer.decision)
 
     def _step(
-        self, loss_fn: LossFunction, batch: Sequence[Any], weigh: Weigh
-    ) -> tuple[Tensor, float | LateWeight]:
-        """Run one step of the optimizer; return a copy of the loss, and its weight."""
+        self, loss_fn: LossFunction, batch: Sequence[Any], weigh: Weigh, counted: list[Counted]
+    ) -> Tensor:
+        """Run one step of the optimizer; return a copy of the loss."""
         if isinstance(self.optimizer, ClosureOptimizer):
-            return self._closure_step(self.optimizer, loss_fn, batch, weigh)
+            return self._closure_step(self.optimizer, loss_fn, batch, weigh, counted)
         with noting_means() as means:
             loss, gradients = self.passes(loss_fn, batch)
         weight = self.losses.placed(weigh(loss, means))
         noted = self.losses.note(loss, self.log)
+        counted.append((noted, weight))
         with gradients as grads:
             self.check_claimed(grads)
             self.update(grads, noted)
-        return noted, weight
+        return noted
 
     def _closure_step(
         self,
@@ -271,21 +293,21 @@ class Trainer(Generic[M_co]):
         loss_fn: LossFunction,
         batch: Sequence[Any],
         weigh: Weigh,
-    ) -> tuple[Tensor, float | LateWeight]:
+        counted: list[Counted],
+    ) -> Tensor:
         """Run a step that computes the loss several times; the first pass counts."""
-        first: list[tuple[Log, float | LateWeight]] = []
 
         def passes() -> tuple[Tensor, GradientStore]:
             with noting_means() as means:
                 loss, gradients = self.passes(loss_fn, batch)
-            if not first:  # a copy: the next pass may be a replay of this one
-                first.append((weighted(self.log, 1.0), self.losses.placed(weigh(loss, means))))
+            if not counted:  # a copy: the next pass may be a replay of this one
+                weight = self.losses.placed(weigh(loss, means))
+                counted.append((self.losses.note(loss, weighted(self.log, 1.0)), weight))
             return loss, gradients
 
         with measured(self._clock, "update"):
-            loss = optimizer.step_with(repeated(passes))
-        log, weight = first[0]
-        return self.losses.note(loss, log), weight
+            optimizer.step_with(repeated(passes))
+        return counted[0][0]
 
     @FIT.as_keywords
     def fit(
@@ -555,12 +577,8 @@ class Trainer(Generic[M_co]):
         with measured(self._clock, "update"):
             self.optimizer.step(grads)
 
-    def count(self, noted: Tensor, weight: float | LateWeight) -> None:
-        """Add the loss of the finished step to the epoch's mean, and end the step.
-
-        noted: the loss as returned by `losses.note` before the update.
-        weight: its weight.
-        """
+    def _count(self, noted: Tensor, weight: float | LateWeight) -> None:
+        """Add the loss of the finished step to the epoch's mean, and end the step."""
         self.losses.count(noted, weight, self.optimizer.outcome)
         if noted.backend.runs_ahead and is_capturing(noted.backend):
             noted.backend.step_finished()
