@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from shutil import which
 from typing import Final
@@ -60,17 +59,35 @@ def check_installation() -> None:
 def find_library() -> MpiLibrary:
     """Return the MPI of the environment's wheel, otherwise the machine's.
 
-    Raises RankError if there is none, with what to install, or if there are two in one environment.
+    Raises RankError if there is none, with what to install, if there are two in one environment,
+    and if the wheel's mpiexec is gone.
     """
     wheels = installed_wheels()
     if len(wheels) > 1:
         check_installation()
-    own = Path(sys.prefix) / "bin" / "mpiexec"
-    if wheels and own.exists():
-        return MpiLibrary(WHEELS[wheels[0]], own)
+    if wheels:
+        return MpiLibrary(WHEELS[wheels[0]], _mpiexec_of(wheels[0]))
     found = which("mpiexec")
     if found is None:
         raise RankError(f"there is no MPI here: {INSTALL}")
     beside = Path(found).resolve().parent
     name = "Open MPI" if (beside / "ompi_info").exists() else "MPICH"
     return MpiLibrary(name, Path(found))
+
+
+def _mpiexec_of(wheel: str) -> Path:
+    """The mpiexec that a wheel has installed, in a venv, by `pip --user` or by `pip --target`.
+
+    With `--target` it is in the folder's bin, which the wheel's record does not know.
+    """
+    own = distribution(wheel)
+    recorded = [str(file) for file in own.files or () if file.name == "mpiexec"]
+    files = [*recorded, "bin/mpiexec"]
+    places = [Path(str(own.locate_file(file))).resolve() for file in files]
+    for place in places:
+        if place.exists():
+            return place
+    raise RankError(
+        f"the wheel {wheel} is installed, but its mpiexec is not: looked for "
+        f"{' and '.join(map(str, places))}. Run pip install --force-reinstall {wheel}"
+    )
