@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from rumus.nn.state import OwnState, same_bits
 from rumus.nn.weights_file import WeightsFileError
 from rumus.tensor import DType, StateMismatchError, Tensor
+from rumus.tensor.expression.masked import unmasked
 
 _SHOWN: Final = 12  # names of each kind in a message
 
@@ -198,7 +199,7 @@ class _Fitting:
     def _array(self, name: str) -> NDArray[Any]:
         """Convert a tensor, of PyTorch for example, with NumPy."""
         try:
-            return np.asarray(self._weights[name])
+            return unmasked(self._weights[name])
         except (TypeError, RuntimeError) as error:
             raise ValueError(f"{name} cannot become a NumPy array: {error}") from error
 

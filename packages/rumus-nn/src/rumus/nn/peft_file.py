@@ -21,7 +21,7 @@ from rumus.nn.linear import Linear
 from rumus.nn.lora import Lora, LoraLinear, check_model, put_in
 from rumus.nn.module import Module
 from rumus.nn.names import Names, Row, cut
-from rumus.nn.weights_file import WeightsFileError, read_weights, write_weights
+from rumus.nn.weights_file import WeightsFileError, read_weights, regular, write_weights
 from rumus.tensor import StateMismatchError
 
 _CONFIG: Final = "adapter_config.json"
@@ -147,13 +147,13 @@ class _Settings:
     def read(cls, path: Path) -> _Settings:
         """Read a configuration. WeightsFileError if it is not plain LoRA."""
         try:
-            given = json.loads(path.read_bytes())
+            given = json.loads(regular(path).read_bytes())
             if given["peft_type"] != "LORA":
                 raise ValueError(f"its peft_type is {given['peft_type']!r}, not 'LORA'")
             for name, plain in _PLAIN.items():
                 if given.get(name, plain[0]) not in plain:
                     raise ValueError(f"{name}={given[name]!r} is not supported")
-            alphas = {p: float(a) for p, a in (given.get("alpha_pattern") or {}).items()}
+            alphas = {p: float(a) for p, a in dict(given.get("alpha_pattern") or {}).items()}
             if odd := [p for p in alphas if not re.fullmatch(r"[\w.]+", p)]:
                 raise ValueError(f"alpha_pattern {odd[0]!r} is not a plain layer name")
             alpha = float(given["lora_alpha"])
@@ -161,7 +161,7 @@ class _Settings:
                 raise ValueError("alpha must be positive")
             dropout = float(given.get("lora_dropout") or 0)
             return cls(alpha, dropout, bool(given.get("use_rslora")), alphas)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise WeightsFileError(f"{path} is not a LoRA configuration: {error}") from error
 
     def scale(self, foreign: str, rank: int) -> float:

@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rumus.tensor import StateMismatchError, Tensor, tensor
+from rumus.tensor.expression.masked import unmasked
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 
 
@@ -31,7 +31,7 @@ class OwnState:
 
         StateMismatchError lists every way in which it does not fit.
         """
-        given = {name: np.asarray(value) for name, value in state.items()}
+        given = {name: unmasked(value) for name, value in state.items()}
         arrays, differences = self._untied(given)
         differences += [f"{name}: missing" for name in self.tensors if name not in arrays]
         for name, array in list(arrays.items()):

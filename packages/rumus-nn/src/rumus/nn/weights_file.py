@@ -7,6 +7,7 @@ import json
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ _DTYPES: Final = {
     "BOOL": "?", "F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2",
     **{f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "IU" for size in (1, 2, 4, 8)},
 }  # fmt: skip
-_NUMBERED: Final = re.compile(r"-(\d+)-of-(\d+)\.safetensors$")
+_NUMBERED: Final = re.compile(r"-(\d{1,9})-of-(\d{1,9})\.safetensors$")
 
 
 class WeightsFileError(StateMismatchError):
@@ -176,7 +177,7 @@ def _sharded(index: Path) -> dict[str, _Entry]:
 def _weight_map(index: Path) -> dict[str, str]:
     """The content of an index: the file of each tensor."""
     try:
-        table = _parse(_regular(index).read_bytes())["weight_map"]
+        table = _parse(regular(index).read_bytes())["weight_map"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsFileError(f"{index} is not a weights index: {error}") from error
     names = table.values() if isinstance(table, dict) else [None]
@@ -203,7 +204,7 @@ def _entries(path: Path) -> dict[str, _Entry]:
     """The content of one file's header, checked by the reference implementation."""
     from safetensors import SafetensorError, safe_open
 
-    _regular(path)
+    regular(path)
     try:
         with safe_open(path, framework="numpy"):
             pass
@@ -240,14 +241,14 @@ def _parse(text: bytes) -> Any:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            names = [name for name, _ in pairs]
-            raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r} is there twice")
+            counts = Counter(name for name, _ in pairs)
+            raise ValueError(f"{counts.most_common(1)[0][0]!r} is there twice")
         return found
 
     return json.loads(text, object_pairs_hook=once)
 
 
-def _regular(path: Path) -> Path:
+def regular(path: Path) -> Path:
     """Return `path` if it is a file; reading a pipe would block. OSError otherwise."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))

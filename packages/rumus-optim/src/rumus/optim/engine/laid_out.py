@@ -230,7 +230,8 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
     def state_differences(self, state: Mapping[str, Any]) -> list[str]:
         """Return all differences between a saved state and what this optimizer would save."""
         named = dict(self.named_parameters())
-        forms = {p.id: s.forms(p) for s in self.segments for p in s.arena.parameters}
+        parameters = [(s, n, p) for s in self.segments for n, p in enumerate(s.arena.parameters)]
+        forms = {p.id: segment.forms(number) for segment, number, p in parameters}
         layouts = {number: {n: f[0] for n, f in own.items()} for number, own in forms.items()}
         shapes = {number: {n: f[1] for n, f in own.items()} for number, own in forms.items()}
         found = differences(state, self.kind, named, layouts, shapes)

@@ -232,10 +232,10 @@ class Segment:
                 for saved, place in targets(arena, self.packing, number, state[parameter.id]):
                     self.write(self.uploaded(saved), place)
 
-    def forms(self, parameter: Parameter) -> dict[str, tuple[DType, tuple[int, ...]]]:
-        """Return the dtype and shape of each part of a parameter's state."""
+    def forms(self, number: int) -> dict[str, tuple[DType, tuple[int, ...]]]:
+        """Return the dtype and the shape of each part of the state of one of its parameters."""
+        parameter = self.arena.parameters[number]
         shapes = {name: self.shapes.get(name, parameter.shape) for name in self.state}
-        number = [p.id for p in self.arena.parameters].index(parameter.id)
         shapes |= {name: places[number][1] for name, places in self.places.items()}
         found = {name: (flat.dtype, shapes[name]) for name, flat in self.state.items()}
         if self.packing is None:

@@ -7,6 +7,7 @@ identifies them by name. Both keep the same averages under different names.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final, Literal
@@ -279,10 +280,10 @@ def _names_in(groups: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _misnamed(names: Sequence[str], optimizer: FusedOptimizer[Any]) -> list[str]:
-    owned = [name for name, _ in optimizer.named_parameters()]
+    owned, counts = dict.fromkeys(name for name, _ in optimizer.named_parameters()), Counter(names)
     found = [f"{name!r}: named, not here" for name in names if name not in owned]
-    found += [f"{name!r}: here, not named" for name in owned if name not in names]
-    repeated = {name for name in names if list(names).count(name) > 1}
+    found += [f"{name!r}: here, not named" for name in owned if name not in counts]
+    repeated = {name for name, count in counts.items() if count > 1}
     return found + [f"{name!r}: named twice" for name in sorted(repeated)]
 
 

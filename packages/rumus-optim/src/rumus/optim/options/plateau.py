@@ -102,21 +102,25 @@ class Plateau:
         return metric > self.best * (1 + share)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what `load_state_dict` needs to continue: numbers, and None before any report."""
-        return {name: getattr(self, name) for name in _KEPT}
+        """Return what `load_state_dict` needs to continue: numbers, None before any report."""
+        return {**{name: getattr(self, name) for name in _KEPT}, "mode": self.mode}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state. ValueError, with nothing changed, for an invalid one.
 
+        It is also raised for the state of another mode, whose best metric would be the worst.
+
         state: what `state_dict()` returned.
         """
-        if set(state) != set(_KEPT):
+        if set(state) - {"mode"} != set(_KEPT):
             raise ValueError(f"a Plateau's state has {', '.join(_KEPT)}, not {', '.join(state)}")
         for name in ("reductions", "waited", "rested"):
             if not isinstance(state[name], int) or state[name] < 0:
                 raise ValueError(f"{name}: saved {state[name]!r}, which is not a count")
         if state["best"] is not None and not isinstance(state["best"], (int, float)):
             raise ValueError(f"best: saved {state['best']!r}, which is not a metric")
+        if state["best"] is not None and state.get("mode", self.mode) != self.mode:
+            raise ValueError(f"mode {state['mode']!r} was saved, here it is {self.mode!r}")
         for name in _KEPT:
             setattr(self, name, state[name])
 

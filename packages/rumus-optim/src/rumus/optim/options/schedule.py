@@ -96,7 +96,8 @@ class Schedule:
         lengths = (self.length, factor.length) if isinstance(other, Schedule) else (self.length,)
         known = [length for length in lengths if length is not None]
         length = max(known) if len(known) == len(lengths) else None
-        return Schedule(_product, (self, factor), length, f"{self} * {text}")
+        factors = self.arguments if self.formula is _product else (self,)
+        return Schedule(_product, (*factors, factor), length, f"{self} * {text}")
 
     __rmul__ = __mul__
 
@@ -435,8 +436,8 @@ def _chain(t: int, *parts: Schedule) -> float:
     return parts[-1](t)
 
 
-def _product(t: int, first: Schedule, second: Schedule) -> float:
-    return first(t) * second(t)
+def _product(t: int, *factors: Schedule) -> float:
+    return math.prod([factor(t) for factor in factors])
 
 
 def _held(t: int, base: Schedule, steps: int) -> float:

@@ -129,7 +129,7 @@ class Parameter(Tensor):
         dtype: floating.
 
         OwnershipError if it has an owner, whose state fits the current dtype; TypeError for a dtype
-        that is not floating.
+        that is not floating; OverflowError for finite numbers that would become infinite.
         """
         wanted = np.dtype(dtype)
         if not is_floating(wanted):
@@ -141,7 +141,7 @@ class Parameter(Tensor):
                 f"{self.label} is {self.dtype} and owned by {self.owner}: convert it to {wanted} "
                 "before making the optimizer, or release() the optimizer first"
             )
-        converted = self.detach().astype(wanted)._array
+        converted = tensor(self.numpy(), dtype=wanted, backend=self._backend)._array
         with Uninterrupted():
             self._array = converted
             self._version.count += 1

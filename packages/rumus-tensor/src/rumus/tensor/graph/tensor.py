@@ -16,6 +16,7 @@ from rumus.tensor.backends.default_backend import cpu
 from rumus.tensor.expression.arithmetic import Arithmetic
 from rumus.tensor.expression.dtype import DType, as_dtype, bool_, default_dtype, float32, int32
 from rumus.tensor.expression.errors import BackendMismatchError, GraphError
+from rumus.tensor.expression.masked import unmasked
 from rumus.tensor.graph.autograd import Node, Version, Vjp, is_recording
 from rumus.tensor.graph.other_names import AXIS, TENSOR
 from rumus.tensor.memory.backend import Array, Backend, Shape
@@ -645,13 +646,7 @@ def tensor(
 
 def as_host(data: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]:
     """Return `data` as a NumPy array with the dtype of its tensor; see `tensor`."""
-    mask = False if type(data) is np.ndarray else getattr(data, "mask", False)
-    if isinstance(data, np.ndarray) and np.any(mask):  # which asarray would drop
-        raise ValueError(
-            f"{np.count_nonzero(mask)} elements of the array are masked, but a tensor has no "
-            "mask: fill them with data.filled(value)"
-        )
-    host = np.asarray(data)
+    host = unmasked(data)
     wanted = default_dtype(host) if dtype is None else as_dtype(dtype)
     if wanted == int32 and host.dtype != int32 and host.size:
         low, high = host.min(), host.max()

@@ -1,0 +1,29 @@
+"""Arrays with a mask, which `np.asarray` would drop without a word."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def unmasked(data: ArrayLike) -> NDArray[Any]:
+    """Return `data` as a plain array. ValueError if elements of it are masked.
+
+    >>> unmasked([1, 2])
+    array([1, 2])
+    >>> unmasked(np.ma.masked_array([1.0, -999.0], [False, True]))
+    Traceback (most recent call last):
+        ...
+    ValueError: 1 elements of an array are masked, and would be taken for what is behind the mask...
+    """
+    if type(data) is np.ndarray:
+        return data
+    mask = getattr(data, "mask", False)
+    if isinstance(data, np.ndarray) and np.any(mask):
+        raise ValueError(
+            f"{np.count_nonzero(mask)} elements of an array are masked, and would be taken for "
+            "what is behind the mask: data.filled(value) says what they are"
+        )
+    return np.asarray(data)
