@@ -23,8 +23,8 @@ from rumus.tensor.memory.uninterrupted import displaced
 from rumus.tensor.operations.generator import Draws, _watching
 from rumus.train import ArrayDataset, Checkpoints, DataLoader, Trainer
 from rumus.train.base.step_clock import StepClock
+from rumus.train.data.batches import whole_epoch
 from rumus.train.loop.lr_sweep import _swept
-from rumus.train.loop.prediction import left_alone
 from rumus.train.loop.undone import undone
 from rumus.train.loop.validation import evaluating
 
@@ -127,7 +127,7 @@ _BLOCKS: Final[dict[str, tuple[Callable[[_Learner], Any], Callable[[_Learner], o
     ),
     "stepping apart": (lambda o: o.trainer.apart(), _Learner.step),
     "evaluating": (_evaluating, _nothing),
-    "reading a loader": (lambda o: left_alone(o.loader), _looks),
+    "reading a loader": (lambda o: whole_epoch(o.loader), _looks),
     "computing without a graph": (lambda o: no_grad(), _nothing),
     "noting means": (lambda o: noting_means(), _nothing),
     "watching draws": (lambda o: Draws().watched(), _nothing),

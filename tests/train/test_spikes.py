@@ -108,7 +108,10 @@ def test_the_offending_samples_are_named(accumulate: int, workers: int) -> None:
     loader = DataLoader(ArrayDataset(*whole), 8, shuffle=True, seed=3, workers=workers)
     next(iter(loader))  # the loop continues where this one stopped
     regression, spikes = Regression(), Spikes(window=10)
-    with pytest.warns(RuntimeWarning, match=r"skipped: the loss of step \d+ is .* \(samples "):
+    with (
+        pytest.warns(UserWarning, match="which the first epoch of this run lacks"),
+        pytest.warns(RuntimeWarning, match=r"skipped: the loss of step \d+ is .* \(samples "),
+    ):
         result = regression.trainer.fit(
             loader, regression.loss, epochs=2, accumulate=accumulate, spikes=spikes, signals=False
         )

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from rumus.distributed.link import Link
 from rumus.tensor import Backend
 from rumus.train.base.metric_state import MetricState, add_up
+from rumus.train.data.batches import whole_epoch
 from rumus.train.loop.validation import Found, Measured, Measurement, Measuring
 
 
@@ -29,11 +30,12 @@ def measured_parts(
             "since validation distributes whole batches"
         )
     measuring = Measuring(metric_fn, backend, weight_of)
-    return {
-        number: measuring.of(batch)
-        for number, batch in enumerate(loader)
-        if number % link.size == link.rank
-    }
+    with whole_epoch(loader):
+        return {
+            number: measuring.of(batch)
+            for number, batch in enumerate(loader)
+            if number % link.size == link.rank
+        }
 
 
 def joined(link: Link, own: dict[int, Found]) -> Callable[[], Measurement]:

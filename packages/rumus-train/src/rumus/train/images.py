@@ -68,12 +68,20 @@ class Crop:
     padding: width of the border of zeros that is added first.
     centre: crop the middle instead, as for validation.
 
-    ValueError for an image smaller than the crop.
+    ValueError for a size below 1, a negative padding, and an image smaller than the crop.
     """
 
     size: int | tuple[int, int]
     padding: int = 0
     centre: bool = False
+
+    def __post_init__(self) -> None:
+        sizes = (self.size,) if isinstance(self.size, int) else self.size
+        if min(sizes) < 1 or self.padding < 0:
+            raise ValueError(
+                f"size must be positive and padding not negative, not {self.size} and "
+                f"{self.padding}"
+            )
 
     def __call__(self, image: Image, generator: np.random.Generator) -> Image:
         """Return the crop."""
@@ -131,7 +139,7 @@ class Rotate:
     """Rotates an image about its centre by a random angle, with bilinear interpolation.
 
     degrees: the largest angle, in either direction.
-    fill: the value of pixels from outside the image.
+    fill: the value of pixels from outside the image. ValueError if the image's dtype lacks it.
     """
 
     degrees: float
@@ -139,6 +147,8 @@ class Rotate:
 
     def __call__(self, image: Image, generator: np.random.Generator) -> Image:
         """Return the rotated image, of the same shape and dtype."""
+        if image.dtype.kind in "biu" and np.float64(self.fill).astype(image.dtype) != self.fill:
+            raise ValueError(f"fill={self.fill} is not {image.dtype}, the dtype of the image")
         angle = math.radians(float(generator.uniform(-self.degrees, self.degrees)))
         return turned(image, angle, self.fill)
 
@@ -155,7 +165,7 @@ def turned(image: Image, angle: float, fill: float = 0.0) -> Image:
     top, left = np.floor(rows).astype(np.intp), np.floor(columns).astype(np.intp)
     shape = (height, width, *(1,) * (image.ndim - 2))
     down, right = (rows - top).reshape(shape), (columns - left).reshape(shape)
-    out = np.zeros(image.shape, np.float32)
+    out = np.zeros(image.shape, _computed(image.dtype))
     for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
         weight = (down if dy else 1 - down) * (right if dx else 1 - right)
         out += weight * _pixels(image, top + dy, left + dx, fill)
@@ -163,10 +173,17 @@ def turned(image: Image, angle: float, fill: float = 0.0) -> Image:
     return np.asarray(rounded, image.dtype)
 
 
+def _computed(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype to compute in: float32 where it holds every pixel, otherwise float64."""
+    is_small = dtype.itemsize <= (4 if dtype.kind == "f" else 2)
+    return np.dtype(np.float32 if is_small else np.float64)
+
+
 def _pixels(image: Image, rows: Image, columns: Image, fill: float) -> Image:
     height, width = image.shape[:2]
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    found = image[rows.clip(0, height - 1), columns.clip(0, width - 1)].astype(np.float32)
+    kept = _computed(image.dtype)
+    found = image[rows.clip(0, height - 1), columns.clip(0, width - 1)].astype(kept)
     found[~inside] = fill
     return np.asarray(found)
 
@@ -175,7 +192,8 @@ def _pixels(image: Image, rows: Image, columns: Image, fill: float) -> Image:
 class Colour:
     """Changes brightness, contrast and saturation, each by a random factor in [1 - x, 1 + x].
 
-    Values stay in their range: [0, 255] for uint8, [0, 1] for floating images.
+    Values stay in their range: [0, 255] for uint8, [0, 1] for floating images. ValueError for an
+    image with others, such as one that is normalised already.
 
     brightness: x of the factor that scales all values.
     contrast: x of the factor that scales distances to the image's mean grey.
@@ -198,12 +216,18 @@ class Colour:
         is_colour = image.ndim == 3 and image.shape[2] == 3
         if self.saturation and not is_colour:
             raise ValueError(f"saturation needs images (height, width, 3), not {image.shape}")
-        found: Image = image.astype(np.float32) * np.float32(bright)
+        is_floating = image.dtype.kind == "f"
+        largest = 1.0 if is_floating else float(np.iinfo(image.dtype).max)
+        if image.size and not (image.min() >= 0 and image.max() <= largest):
+            raise ValueError(
+                f"Colour needs values in [0, {largest:g}], and the image has {image.min()} to "
+                f"{image.max()}: use it before Normalise, and scale floating images to [0, 1]"
+            )
+        found: Image = image.astype(_computed(image.dtype)) * np.float32(bright)
         grey = found @ _GREY if is_colour else found
         found = _away(found, np.float32(grey.mean()), contrast)
         if self.saturation:
             found = _away(found, (found @ _GREY)[..., None], saturation)
-        is_floating = image.dtype.kind == "f"
         found = found.clip(0, 1 if is_floating else np.iinfo(image.dtype).max)
         return (found if is_floating else np.rint(found)).astype(image.dtype)
 
@@ -253,6 +277,6 @@ def _factors(
     mean: float | tuple[float, ...], std: float | tuple[float, ...], dtype: np.dtype[Any]
 ) -> tuple[Image, Image]:
     """The factor for an image of this dtype, and what is subtracted from the product."""
-    limit = 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
+    limit = float(np.iinfo(dtype).max) if dtype.kind in "iu" else 1.0
     means, deviations = (np.asarray(x, np.float32) for x in (mean, std))
     return (1 / (limit * deviations)).astype(np.float32), (means / deviations).astype(np.float32)

@@ -16,14 +16,14 @@ def unmasked(data: ArrayLike) -> NDArray[Any]:
     >>> unmasked(np.ma.masked_array([1.0, -999.0], [False, True]))
     Traceback (most recent call last):
         ...
-    ValueError: 1 elements of an array are masked, and would be taken for what is behind the mask...
+    ValueError: 1 elements of the array are masked: fill them with data.filled(value)
     """
     if type(data) is np.ndarray:
         return data
     mask = getattr(data, "mask", False)
     if isinstance(data, np.ndarray) and np.any(mask):
         raise ValueError(
-            f"{np.count_nonzero(mask)} elements of an array are masked, and would be taken for "
-            "what is behind the mask: data.filled(value) says what they are"
+            f"{np.count_nonzero(mask)} elements of the array are masked: fill them with "
+            "data.filled(value)"
         )
     return np.asarray(data)

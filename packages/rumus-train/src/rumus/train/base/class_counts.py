@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rumus.tensor import Tensor, int32, tensor
 from rumus.tensor.backends import numpy_class_counts
+from rumus.tensor.expression.masked import unmasked
 from rumus.tensor.operations.class_counts import class_confusion, class_hits
 from rumus.train.base.metric_state import Part
 
@@ -26,7 +27,7 @@ def is_remote(given: Given) -> bool:
 
 def on_host(given: Given) -> NDArray[Any]:
     """Return it as an array."""
-    return given.numpy() if isinstance(given, Tensor) else np.asarray(given)
+    return given.numpy() if isinstance(given, Tensor) else unmasked(given)
 
 
 def shape_of(given: Given) -> tuple[int, ...]:
@@ -43,7 +44,7 @@ def beside(given: Given, other: Tensor) -> Tensor:
     """Return it as a tensor where another one is."""
     if isinstance(given, Tensor):
         return given.detach().to(other.backend)
-    return tensor(np.asarray(given), backend=other.backend)
+    return tensor(given, backend=other.backend)
 
 
 def counted_hits(scores: Given, targets: Given, top: int) -> Part:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from rumus.tensor.expression.nearest_name import nearest_name
 from rumus.train.base.datasets import datasets_of
 from rumus.train.base.printable import printable
+from rumus.train.base.user_warning import warn_user
 
 
 def checked_classes(classes: Sequence[str]) -> list[str]:
@@ -19,8 +21,7 @@ def checked_classes(classes: Sequence[str]) -> list[str]:
     found = list(classes)
     if not found:
         raise ValueError("classes is empty; leave it out to find them in the data")
-    if len(set(found)) < len(found):
-        twice = next(name for i, name in enumerate(found) if name in found[:i])
+    if twice := next((name for name, count in Counter(found).items() if count > 1), None):
         raise ValueError(f"classes has {printable(repr(twice))} twice")
     return found
 
@@ -38,6 +39,21 @@ def class_numbers(names: Sequence[str], classes: list[str]) -> NDArray[np.int64]
     return np.array([numbers[name] for name in names], np.int64)
 
 
+def warn_of_text_order(shown: str, what: str, classes: Sequence[str], instead: str) -> None:
+    """Warn if found classes are all numbers, and their order as texts is another one.
+
+    what: a class is here. instead: what numbers them in the order of numbers.
+    """
+    if not all(name.isdecimal() for name in classes):
+        return
+    ordered = sorted(classes, key=int)
+    if (place := next((n for n, a in enumerate(classes) if a != ordered[n]), None)) is not None:
+        warn_user(
+            f"{shown}: classes are sorted as text, so class {place} is the {what} "
+            f"{classes[place]}; {instead} sorts them as numbers"
+        )
+
+
 def unknown_class(where: str, name: str, classes: Iterable[str]) -> ValueError:
     """Return the error for a class that was not given."""
     near = nearest_name(name, classes)
@@ -45,18 +61,17 @@ def unknown_class(where: str, name: str, classes: Iterable[str]) -> ValueError:
     return ValueError(f"{where}: {printable(repr(name))} is not in classes; {hint}")
 
 
-def require_same_classes(training: object, validation: object) -> None:
-    """Refuse two loaders whose datasets number their classes differently.
+def class_difference(ours: Sequence[str], theirs: Sequence[str], name: str) -> str | None:
+    """Describe the first difference of two lists of classes; None if one is empty or none differs.
 
-    ValueError with the first difference. Loaders that do not say their classes are let through.
+    name: of the data that has the second.
     """
-    ours, theirs = classes_of(training), classes_of(validation)
     if not ours or not theirs or ours == theirs:
-        return
+        return None
     pairs = zip(ours, theirs, strict=False)
     place = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(ours), len(theirs)))
-    raise ValueError(
-        f"the classes of training and validation differ from number {place} on: "
+    return (
+        f"the classes of training and {name} differ from number {place} on: "
         f"{printable(ours[place : place + 3])} and {printable(theirs[place : place + 3])}; give "
         "both datasets the same classes=, as classes=train.classes"
     )

@@ -18,7 +18,7 @@ from rumus.tensor.expression.nearest_name import nearest_name
 from rumus.tensor.expression.printable import PrintableError
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
-from rumus.train.base.toml_text import parse_toml, to_toml
+from rumus.train.base.toml_text import DEEPEST, parse_toml, to_toml
 
 C = TypeVar("C")
 NONE: Final = "none"  # TOML has no null; this text stands for None where it is allowed
@@ -143,6 +143,8 @@ def _set(table: dict[str, Any], setting: str) -> None:
     """Put "a.b=value" into a table."""
     name, equals, value = setting.partition("=")
     path = name.strip().split(".")
+    if len(path) > DEEPEST:
+        raise ConfigurationError(f"{printable(setting)} is nested too deeply")
     if not equals or not all(path):
         raise ConfigurationError(
             f"a setting is written name=value, such as optim.lr=3e-4: {setting!r}"

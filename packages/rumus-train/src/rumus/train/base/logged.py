@@ -11,7 +11,7 @@ from typing import Any, Final, SupportsFloat, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.tensor import NumpyBackend, Tensor, float32, tensor
+from rumus.tensor import NumpyBackend, Tensor, float32, float64, tensor
 from rumus.tensor.memory.updater import Outcome
 from rumus.tensor.memory.watching import watched_by
 from rumus.train.base.epoch_sum import EpochSum
@@ -19,6 +19,7 @@ from rumus.train.base.metric_state import MetricState, Part
 
 _HOST: Final = NumpyBackend()
 TAKEN: Final = frozenset(("epoch", "step", "loss"))  # keys that a history entry already has
+OF_RECORD: Final = frozenset(("lr", "grad_norm", "samples_s"))  # beside what steps log
 OF_VALIDATION: Final = "val_"  # prefix of validation values
 
 
@@ -68,6 +69,11 @@ def as_log(found: Mapping[Any, Any]) -> tuple[Tensor, dict[str, Value]]:
 def _name(name: Any) -> str:
     if not isinstance(name, str) or name in TAKEN:
         raise ValueError(f"a step must log under text names, not {name!r}")
+    if name in OF_RECORD:
+        raise ValueError(
+            f"a step logs {name!r}, which the records of a run use for a number of their own: "
+            "rename it"
+        )
     if name.startswith(OF_VALIDATION):
         raise ValueError(
             f"a step logs {name!r}, which the history uses for {name[len(OF_VALIDATION) :]!r} of "
@@ -102,7 +108,7 @@ def _floating(part: Part) -> Tensor:
 def _of_host(number: float | NDArray[Any]) -> Tensor:
     """A number that is not a result of the step's operations: its inputs are guarded."""
     with watched_by(None):
-        return tensor(number, backend=_HOST)
+        return tensor(number, dtype=float64, backend=_HOST)  # a count may be a large number
 
 
 def weighted(log: Log, weight: float) -> Log:

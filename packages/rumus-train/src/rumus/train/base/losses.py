@@ -55,6 +55,10 @@ class Losses:
         self._sum.start()
         return self._last
 
+    def open(self) -> None:
+        """Begin an epoch, which has no mean until one of its losses counts."""
+        self._last = None
+
     def clear(self) -> None:
         """Forget everything."""
         self._last = None

@@ -12,10 +12,12 @@ _ESCAPES: Final[Mapping[str, str]] = {
 }  # fmt: skip
 
 
-_DEEPEST: Final = 100  # nested tables and lists
-# A key of more parts, which tomllib reads in quadratic time.
+DEEPEST: Final = 100  # nested tables and lists
+# A key of more parts, bare or in quotes, which tomllib reads in quadratic time: at the beginning of
+# a line, or in a table within braces.
+_PART: Final = r"""(?:[A-Za-z0-9_-]+|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')"""
 _TOO_DEEP: Final = re.compile(
-    rf"^[ \t\[]*(?:[^\s.=#\[\]]+[ \t]*\.[ \t]*){{{_DEEPEST}}}", re.MULTILINE
+    rf"(?:^[ \t\[]*|[{{,][ \t]*)(?:{_PART}[ \t]*\.[ \t]*){{{DEEPEST}}}", re.MULTILINE
 )
 
 
@@ -36,7 +38,7 @@ def parse_toml(text: str) -> dict[str, Any]:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     level: list[Any] = [table]
-    for _ in range(_DEEPEST):
+    for _ in range(DEEPEST):
         inner = [each.values() if isinstance(each, dict) else each for each in level]
         level = [each for values in inner for each in values if isinstance(each, (dict, list))]
         if not level:
@@ -80,8 +82,10 @@ def toml_value(value: Any, name: str = "the value") -> str:
     """
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, (int, float)):
-        return repr(value)
+    if isinstance(value, int):
+        return repr(int(value))  # also of an IntEnum
+    if isinstance(value, float):
+        return repr(float(value))  # also of a NumPy number
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, (list, tuple)):

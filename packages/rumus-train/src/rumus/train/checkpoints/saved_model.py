@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor.expression.nearest_name import nearest_name
+from rumus.train.base.printable import printable
 from rumus.train.checkpoints.checkpoint_errors import CheckpointError
 from rumus.train.checkpoints.checkpoints import Checkpoint, Checkpoints
 from rumus.train.checkpoints.snapshot import AVERAGE, RESERVED
@@ -44,8 +46,8 @@ def _place(path: Path, step: WhichStep) -> tuple[Path, WhichStep]:
     """The folder of checkpoints, and which of them is meant."""
     if not path.is_dir():
         raise FileNotFoundError(
-            f"there is no run folder {path}: give the folder of a RunFolder or of checkpoints=, "
-            "or one checkpoint in it"
+            f"there is no run folder {printable(path)}: give the folder of a RunFolder or of "
+            "checkpoints=, or one checkpoint in it"
         )
     if match := _STEP.fullmatch(path.name):
         return path.parent, int(match[1])
@@ -60,8 +62,18 @@ def _checkpoint(checkpoints: Checkpoints, step: WhichStep) -> Checkpoint:
         return checkpoints.load(step)
     newest = checkpoints.load()
     best = newest.state.get("position", {}).get("best_step") if step == "best" else None
-    is_there = any(saved.step == best for saved in checkpoints.list())
-    return checkpoints.load(best) if is_there and best != newest.step else newest
+    if best is None or best == newest.step:
+        return newest
+    if any(saved.step == best for saved in checkpoints.list()):
+        return checkpoints.load(best)
+    warnings.warn(
+        f"the checkpoint of the best validation, after step {best}, is gone: these are the newest "
+        f"weights, of step {newest.step}. Checkpoints(keep_best=...) keeps the best, "
+        "step='latest' says that the newest are meant",
+        UserWarning,
+        stacklevel=2,
+    )
+    return newest
 
 
 def _is_module(key: str, part: object) -> bool:

@@ -108,6 +108,8 @@ def _without_arrays(
             return float(value)
         floats[_name(path)] = repr(float(value))
         return None
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{_called(path)} has a mask, which would be lost: save its parts")
     if isinstance(value, (np.ndarray, LateArray)):
         arrays[_checked(_name(path[1:]), path)] = value  # type: ignore[assignment]  # it stands for one
         return None

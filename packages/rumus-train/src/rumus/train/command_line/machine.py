@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from rumus.train.base.printable import say
 from rumus.train.command_line.checkpoints import size
 from rumus.train.command_line.exit_codes import ExitCode
 from rumus.train.command_line.run_folders import writable_place
@@ -55,7 +56,7 @@ class DoctorLine:
 def list_devices(arguments: Namespace) -> int:
     """Do `rumus devices`."""
     for finding in devices():
-        print(f"{finding.about:<6}  {finding.text}")
+        say(f"{finding.about:<6}  {finding.text}")
     return ExitCode.OK
 
 
@@ -63,7 +64,7 @@ def doctor(arguments: Namespace) -> int:
     """Do `rumus doctor`; USAGE if runs cannot be kept in the folder."""
     findings = [*versions(), *devices(), *extras(), disk(arguments.folder), *surroundings()]
     for finding in findings:
-        print(finding)
+        say(finding)
     return ExitCode.OK
 
 

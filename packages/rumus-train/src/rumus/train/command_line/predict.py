@@ -13,11 +13,12 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.train.base.datasets import datasets_of
+from rumus.train.base.class_names import classes_of
 from rumus.train.checkpoints.saved_model import WhichStep
 from rumus.train.command_line.exit_codes import ExitCode, UsageError
 from rumus.train.command_line.run_folders import existing_run
 from rumus.train.command_line.saved_model import model_of, training_of
+from rumus.train.data.dataset import ArrayDataset, Subset
 from rumus.train.data.loader import DataLoader
 from rumus.train.data.npy import NpyDataset
 from rumus.train.loop.prediction import predict as predict_all
@@ -43,7 +44,7 @@ def predict(arguments: Namespace) -> int:
         np.save(arguments.output, found)
     else:
         with _opened(arguments.output) as file:
-            write_table(file, found, classes_of(training))
+            write_table(file, found, classes_of(training.loader))
     return ExitCode.OK
 
 
@@ -54,12 +55,20 @@ def loader_of(training: Training, data: Path) -> Iterable[Any]:
     """
     if training.read is not None:
         return training.read(data)
-    dataset = dataset_of(training.loader)
-    size = getattr(training.loader, "batch_size", BATCH)
+    loader = _evaluated(training)
+    dataset = dataset_of(loader)
+    size = getattr(loader, "batch_size", BATCH)
+    made: dict[str, Any] = {n: getattr(loader, n, None) for n in ("transform", "collate")}
+    if loader is training.loader and any(each is not None for each in made.values()):
+        raise UsageError(
+            "the training transforms its samples, and nothing says what of that predictions need: "
+            "Training(..., validate=(loader, function)), whose loader is taken as the example, or "
+            "Training(..., read=lambda path: DataLoader(...))"
+        )
     if hasattr(dataset, "like"):
-        return DataLoader(dataset.like(data), size)
-    if data.suffix == ".npy":
-        return DataLoader(NpyDataset(data), size)
+        return DataLoader(dataset.like(data), size, **made)
+    if data.suffix == ".npy" and (dataset is None or type(dataset) in (ArrayDataset, NpyDataset)):
+        return DataLoader(NpyDataset(data), size, **made)
     raise UsageError(
         f"{data.name}: nothing tells rumus how to read it: give Training(..., read=lambda path: "
         "DataLoader(...)) in the script. Known formats are .npy, and those of a CsvDataset, a "
@@ -67,14 +76,22 @@ def loader_of(training: Training, data: Path) -> Iterable[Any]:
     )
 
 
+def _evaluated(training: Training) -> Any:
+    """The loader that reads as predictions need it: that of the validation, if it is one."""
+    validate = training.validate
+    is_pair = isinstance(validate, tuple) and isinstance(validate[0], DataLoader)
+    return validate[0] if is_pair else training.loader  # type: ignore[index]
+
+
 def dataset_of(loader: object) -> Any:
-    """Return the full dataset of a loader, or None."""
-    return next(reversed([*datasets_of(loader)]), None)
+    """Return the dataset of a loader, or the full one of a subset; None if there is none.
 
-
-def classes_of(training: Training) -> list[str]:
-    """Return the class names of a training, if its data has them."""
-    return list(getattr(dataset_of(training.loader), "classes", []))
+    A dataset of the script that wraps another one is not looked into: it may change samples.
+    """
+    dataset = getattr(loader, "dataset", None)
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    return dataset
 
 
 def write_table(file: TextIO, found: NDArray[Any], classes: list[str]) -> None:
@@ -87,8 +104,15 @@ def write_table(file: TextIO, found: NDArray[Any], classes: list[str]) -> None:
     writer = csv.writer(file)
     writer.writerow(["prediction", *classes] if is_scores else names)
     for row in rows:
-        told = [f"{value:.9g}" for value in row.tolist()]
+        told = [_exact(value, rows.dtype) for value in row.tolist()]
         writer.writerow([classes[int(row.argmax())], *told] if is_scores else told)
+
+
+def _exact(value: Any, dtype: np.dtype[Any]) -> str:
+    """A number in as many digits as bring it back."""
+    if dtype.kind != "f":
+        return str(int(value))
+    return f"{value:.17g}" if dtype.itemsize > 4 else f"{value:.9g}"
 
 
 def _step(text: str) -> WhichStep:

@@ -6,6 +6,7 @@ from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rumus.train.base.printable import printable, say
 from rumus.train.command_line.exit_codes import ExitCode, UsageError
 from rumus.train.command_line.run_folders import existing_run
 from rumus.train.loop.progress import short
@@ -79,8 +80,9 @@ def _best(run: RunRecord) -> str:
 
 
 def _print(rows: Sequence[Sequence[str]]) -> None:
-    """Print rows with aligned columns."""
+    """Print rows with aligned columns, and nothing in them that a terminal would obey."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print(line.rstrip())
+        say(line.rstrip())

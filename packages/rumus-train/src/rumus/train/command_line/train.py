@@ -133,7 +133,7 @@ def _train(script: Script, config: Any, command: Command, folder: Path, resume: 
         resume=resume,
         profile_steps=command.profile is not None,
     )
-    print(
+    say(
         f"done ({result.reason}): {result.epochs} epochs, {result.steps} steps, "
         f"{result.seconds:.1f} s; {folder}"
     )

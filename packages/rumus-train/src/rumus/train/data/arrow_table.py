@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
@@ -11,7 +12,13 @@ from numpy.typing import DTypeLike, NDArray
 
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.nearest_name import nearest_name
-from rumus.train.base.class_names import checked_classes, class_numbers, unknown_class
+from rumus.train.base.class_names import (
+    checked_classes,
+    class_numbers,
+    unknown_class,
+    warn_of_text_order,
+)
+from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
 from rumus.train.data.dataset import Batch, Indices, Sample
 from rumus.train.data.feature_encoding import (
@@ -23,6 +30,7 @@ from rumus.train.data.feature_encoding import (
     refuse_both,
 )
 from rumus.train.data.npy import PathLike
+from rumus.train.data.rounding import warn_of_rounding, warn_of_times
 from rumus.train.data.row_names import row_names, warn_of_counting, warn_of_row_names
 
 _IPC: Final = frozenset((".arrow", ".feather", ".ipc"))
@@ -80,7 +88,8 @@ class ParquetDataset:
         self._target_dtype = np.dtype(np.int64) if self._is_text else np.dtype(target_dtype)
         targets = as_targets(target)
         left_out = row_names(self._source.names, targets)
-        others = [n for n in self._source.names if n not in targets and n not in left_out]
+        is_other = {*targets, *left_out}
+        others = [name for name in self._source.names if name not in is_other]
         if columns is None:
             warn_of_row_names(self._source.shown, left_out, stacklevel=3)
         self.columns = others if columns is None else list(columns)
@@ -92,6 +101,9 @@ class ParquetDataset:
         numbers = self._read(learns=True)
         if columns is None:
             warn_of_counting(self._source.shown, self._encoding.numbers, numbers, stacklevel=3)
+        if self._is_text and classes is None:
+            instead = "target_dtype=int takes them for numbers, classes=[...]"
+            warn_of_text_order(self._source.shown, "text", self.classes, instead)
 
     @property
     def features(self) -> list[str]:
@@ -138,17 +150,18 @@ class ParquetDataset:
         targets = as_targets(self._target)
         source.read([*self.columns, *targets])
         kept = encoding.dtype_of_numbers(self._dtype)
-        numbers = np.empty((source.rows, len(encoding.numbers)), kept)
-        for first in range(0, len(encoding.numbers), _TOGETHER):
+        names = encoding.numbers
+        numbers = np.empty((source.rows, len(names)), kept)
+        for first in range(0, len(names), _TOGETHER):
             place = slice(first, first + _TOGETHER)
-            _fill(numbers[:, place], [self._column(name) for name in encoding.numbers[place]])
+            _fill(numbers[:, place], [self._column(name) for name in names[place]])
         texts = {
             name: source.texts(name, known, allows_missing=encoding.missing is not None)
             for name, known in encoding.categories.items()
         }
         if learns:
             encoding.learn(numbers, texts)
-        self._arrays = [encoding.features(numbers, texts, self._dtype)]
+        self._arrays = [encoding.features(numbers, texts, self._dtype, source.shown)]
         if targets:
             self._arrays.append(self._targets(targets))
         if not source.rows:
@@ -161,6 +174,9 @@ class ParquetDataset:
         found = self._source.numbers(name, encoding.fill, name in encoding.dates)
         if not encoding.has_means:
             self._source.require_exact(name, found, self._dtype)
+            if name in encoding.dates and self._dtype.kind == "f":
+                kept = found.astype(self._dtype)
+                warn_of_times(self._source.shown, name, found, kept)
         return found
 
     def _targets(self, names: Sequence[str]) -> NDArray[Any]:
@@ -182,7 +198,7 @@ class _Source:
         import pyarrow
 
         self._given = given if isinstance(given, pyarrow.Table) else Path(given)
-        self.shown = "the table" if isinstance(given, pyarrow.Table) else str(given)
+        self.shown = "the table" if isinstance(given, pyarrow.Table) else printable(given)
         self._table: Any = None
         self.names: list[str] = list(self._schema().names)
 
@@ -205,29 +221,42 @@ class _Source:
         except (ValueError, OSError) as error:  # pyarrow's, for another kind of file
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the system's
-            raise ValueError(f"{self.shown} is not a Parquet or Arrow file: {error}") from error
+            raise self._no_table(error) from error
+        except Exception as error:  # of damage that pyarrow does not expect
+            raise self._no_table(error) from error
+
+    def _no_table(self, error: Exception) -> ValueError:
+        return ValueError(f"{self.shown} is not a Parquet or Arrow file: {printable(error)}")
 
     def read(self, names: Sequence[str]) -> None:
         """Read these columns. Raises ValueError for an unknown one, suggesting the closest name."""
         from pyarrow import feather, parquet
 
+        counts = Counter(self.names)
         for name in names:
-            if name not in self.names:
+            if name not in counts:
                 near = nearest_name(name, self.names)
-                hint = f"did you mean {near!r}?" if near else f"it has {', '.join(self.names[:20])}"
+                there = printable(", ".join(self.names[:20]))
+                hint = f"did you mean {near!r}?" if near else f"it has {there}"
                 raise ValueError(f"{self.shown} has no column {name!r}; {hint}")
-            if self.names.count(name) > 1:
+            if counts[name] > 1:
                 raise ValueError(
-                    f"{self.shown} has {self.names.count(name)} columns called {name!r}: rename "
+                    f"{self.shown} has {counts[name]} columns called {name!r}: rename "
                     "them, or leave them out with columns=[...]"
                 )
         chosen = list(dict.fromkeys(names))
         if not isinstance(self._given, Path):
             self._table = self._given.select(chosen)
-        elif self._given.suffix in _IPC:
-            self._table = feather.read_table(self._given, columns=chosen)
-        else:
-            self._table = parquet.read_table(self._given, columns=chosen)
+            return
+        read = feather.read_table if self._given.suffix in _IPC else parquet.read_table
+        try:
+            self._table = read(self._given, columns=chosen)
+        except MemoryError:
+            raise
+        except Exception as error:  # of damage behind the schema, of whatever kind
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the system's
+            raise self._no_table(error) from error
 
     def forget(self) -> None:
         """Release what was read."""
@@ -251,7 +280,7 @@ class _Source:
         if types.is_boolean(kind):
             column = compute.cast(column, "uint8")
         elif types.is_decimal(kind):
-            column = compute.cast(column, "float64")
+            column = _undecimal(column)
         elif not (types.is_integer(kind) or types.is_floating(kind)):
             raise ValueError(f"{self.shown}: column {name!r} holds {kind}; {_advice(kind, name)}")
         return _with(column, fill)
@@ -274,7 +303,10 @@ class _Source:
         return self.numbers(name, None, is_date=False)
 
     def require_exact(self, name: str, numbers: NDArray[Any], dtype: DTypeLike) -> None:
-        """Raise ValueError for a number outside `dtype`, or a fraction for an integer dtype."""
+        """Raise ValueError for a number outside `dtype`, or a fraction for an integer dtype.
+
+        Warn of whole numbers that a floating dtype rounds.
+        """
         kind = np.dtype(dtype)
         if np.can_cast(numbers.dtype, kind, "safe"):
             return
@@ -289,6 +321,7 @@ class _Source:
             raise ValueError(
                 f"{self.shown}, row {row}: {numbers[row]} in column {name!r} is not {kind}"
             )
+        warn_of_rounding(self.shown, name, numbers, cast)
 
     def texts(self, name: str, known: Sequence[str], allows_missing: bool) -> list[str]:
         """Return a column of texts; "" where one is missing."""
@@ -307,6 +340,11 @@ class _Source:
                 f"{self.shown}: column {name!r} has {column.null_count} missing values"
             )
         found = ["" if text is None else str(text) for text in column.to_pylist()]
+        if not allows_missing and "" in found and "" not in known:
+            raise ValueError(
+                f"{self.shown}, row {found.index('')}: an empty text in column {name!r} is none of "
+                "its texts; missing=0.0 or another number takes it for none, in a category"
+            )
         if known and (others := set(found) - {*known, ""}):
             row = next(i for i, text in enumerate(found) if text in others)
             where = f"{self.shown}, row {row}: column {name!r}"
@@ -329,7 +367,19 @@ def _with(column: Any, fill: float | None) -> NDArray[Any]:
     if missing and fill is not None:
         found = found.astype(np.float64)
         found[np.asarray(column.is_null())] = fill
+    if fill is not None and found.dtype.kind == "f":
+        found = np.where(np.isnan(found), found.dtype.type(fill), found)  # as in a text file
     return found
+
+
+def _undecimal(column: Any) -> Any:
+    """Decimals as integers where all are whole, and exact then, otherwise as floats."""
+    from pyarrow import ArrowInvalid, compute
+
+    try:
+        return compute.cast(column, "int64")
+    except ArrowInvalid:
+        return compute.cast(column, "float64")
 
 
 def _is_day(kind: Any) -> bool:

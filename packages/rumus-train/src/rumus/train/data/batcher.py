@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor import Backend, tensor
+from rumus.tensor.expression.masked import unmasked
 from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.train.base.data_errors import SampleError
 from rumus.train.base.fields import Names, fields_of, names_of, values_in
@@ -177,7 +178,7 @@ class Batcher:
     def _stacked(self, samples: list[Any], indices: Indices) -> AnyBatch:
         """Stack each field to one array. Raises SampleError for two samples that do not match."""
         names = names_of(samples[0])
-        arrays = [tuple([np.asarray(value) for value in values_in(sample)]) for sample in samples]
+        arrays = [self._arrays(s, i) for s, i in zip(samples, indices.tolist(), strict=True)]
         first = _kinds(names, arrays[0])
         for index, sample, values in zip(indices.tolist(), samples, arrays, strict=True):
             if any(value.dtype.kind not in "biufc" for value in values):
@@ -187,6 +188,12 @@ class Batcher:
         columns = [np.stack(field) for field in zip(*arrays, strict=True)]
         batch: AnyBatch = fields_of(names, columns)
         return batch
+
+    def _arrays(self, sample: Any, index: int) -> tuple[NDArray[Any], ...]:
+        try:
+            return tuple([unmasked(value) for value in values_in(sample)])
+        except ValueError as error:
+            raise self._failed(index, "has a field that makes no array", error) from error
 
     def _no_numbers(
         self, index: int, names: Names, values: tuple[NDArray[Any], ...]
@@ -232,7 +239,7 @@ def _as_batch(made: Any) -> AnyBatch:
         made = (np.asarray(made),)
     if not isinstance(made, (tuple, Mapping)) or not made:
         raise TypeError(f"it must return a tuple or dict of arrays, not {type(made).__name__}")
-    arrays = [np.asarray(value) for value in values_in(made)]
+    arrays = [unmasked(value) for value in values_in(made)]
     if bad := [array for array in arrays if array.dtype.kind not in "biufc" or not array.ndim]:
         raise TypeError(
             f"it must return arrays of numbers with an axis for the samples, not {bad[0].dtype} of "

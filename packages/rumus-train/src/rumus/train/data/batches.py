@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Final
 
 import numpy as np
 
 from rumus.tensor import Tensor
+from rumus.tensor.memory.uninterrupted import putting_back
 from rumus.train.base.calling import as_dict, call, values_of
 from rumus.train.data.batch_trace import BatchTrace
 from rumus.train.data.part import Part
@@ -51,6 +53,40 @@ def structure(batch: tuple[Any, ...]) -> tuple[tuple[str, str, int], ...]:
         )
         for name, value in zip(names, values_of(batch), strict=True)
     )
+
+
+@contextmanager
+def whole_epoch(loader: Iterable[Any]) -> Iterator[None]:
+    """Require a loader at the start of an epoch, and restore its position after the block.
+
+    So what is measured over it is over all of its samples, however the block ends. ValueError for
+    a loader in the middle of an epoch.
+    """
+    require_start(loader)
+    is_stateful = hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
+    before = loader.state_dict() if is_stateful else None  # type: ignore[attr-defined]
+
+    def put_back() -> None:
+        if is_stateful:
+            loader.load_state_dict(before)  # type: ignore[attr-defined]
+
+    with putting_back(put_back):
+        yield
+
+
+def batches_of_epoch(loader: object) -> int:
+    """How many batches of its epoch a loader has handed out, if it says so."""
+    found = getattr(loader, "batch", 0)  # a method of a dataset
+    return found if isinstance(found, int) else 0
+
+
+def require_start(loader: object) -> None:
+    """Raise ValueError for a loader in the middle of an epoch."""
+    if batches_of_epoch(loader):
+        raise ValueError(
+            "the loader is in the middle of an epoch, so earlier samples would be missing: call "
+            "loader.seek(loader.epoch), or use another loader"
+        )
 
 
 class Batches:

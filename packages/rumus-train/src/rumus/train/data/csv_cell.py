@@ -57,7 +57,7 @@ def repr_of_days(found: datetime | date) -> str:
         found = datetime(found.year, found.month, found.day, tzinfo=UTC)
     there = found if found.tzinfo is not None else found.replace(tzinfo=UTC)
     since = there - datetime(1970, 1, 1, tzinfo=UTC)
-    return f"{since.days + (since.seconds + since.microseconds / 1e6) / _DAY:.12g}"
+    return f"{since.days + (since.seconds + since.microseconds / 1e6) / _DAY:.17g}"
 
 
 @lru_cache(maxsize=64)
@@ -77,14 +77,15 @@ def spelling_of_numbers(decimal: str, thousands: str | None) -> Spelling | None:
     if marks == ["."]:
         return None
     whole = r"\d*" if thousands is None else rf"(?:\d{{1,3}}(?:{re.escape(thousands)}\d{{3}})+|\d*)"
-    number = re.compile(rf"\s*[+-]?{whole}(?:{re.escape(decimal)}\d*)?(?:[eE][+-]?\d+)?\s*")
+    number = re.compile(rf"[+-]?{whole}(?:{re.escape(decimal)}\d*)?(?:[eE][+-]?\d+)?")
 
     def spelt(cell: str) -> str:
-        if number.fullmatch(cell) is None:
-            if cell.strip() in MISSING or cell.strip().lstrip("+-").lower() == "inf":
+        text = cell.strip()  # and no spaces in the pattern, which would try each of them in turn
+        if number.fullmatch(text) is None:
+            if text in MISSING or text.lstrip("+-").lower() == "inf":
                 return cell
             raise ValueError(f"{cell!r} is not a number with the decimal mark {decimal!r}")
-        plain = cell if thousands is None else cell.replace(thousands, "")
+        plain = text if thousands is None else text.replace(thousands, "")
         return plain.replace(decimal, ".")
 
     return spelt

@@ -14,7 +14,12 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rumus.tensor.expression.arguments import checked_arguments
-from rumus.train.base.class_names import checked_classes, class_numbers, unknown_class
+from rumus.train.base.class_names import (
+    checked_classes,
+    class_numbers,
+    unknown_class,
+    warn_of_text_order,
+)
 from rumus.train.base.printable import printable
 from rumus.train.data.csv_cell import Spelling, as_day, as_truth, spelling_of_numbers
 from rumus.train.data.csv_number import advice, first_that_is_none, numbers_of
@@ -31,6 +36,7 @@ from rumus.train.data.feature_encoding import (
     refuse_both,
 )
 from rumus.train.data.npy import PathLike
+from rumus.train.data.rounding import tell_of_rounding, warn_of_times
 from rumus.train.data.row_names import row_names, warn_of_counting, warn_of_row_names
 
 CHUNK: Final = 1 << 18  # cells kept as text at a time
@@ -134,6 +140,9 @@ class CsvDataset:
             numbers = self._read(table, learns=True)
         if columns is None:
             warn_of_counting(table.shown, self._encoding.numbers, numbers, stacklevel=3)
+        if is_text and classes is None:
+            instead = "target_dtype=int takes them for numbers, classes=[...]"
+            warn_of_text_order(table.shown, "text", self.classes, instead)
 
     @property
     def features(self) -> list[str]:
@@ -292,7 +301,7 @@ class _Features:
         spellings = [self._spelling(name, spelling) for name in encoding.numbers]
         kept = encoding.dtype_of_numbers(dtype)
         names, fill = encoding.numbers, encoding.fill
-        self._numbers = _Numbers(shown, names, indices, spellings, kept, fill, 8)
+        self._numbers = _Numbers(shown, names, indices, spellings, kept, fill)
         self._texts: dict[str, list[str]] = {name: [] for name in encoding.categories}
 
     def _spelling(self, name: str, of_numbers: Spelling | None) -> Spelling | None:
@@ -309,7 +318,8 @@ class _Features:
             found.extend(self._categories(name, rows))
 
     def _categories(self, name: str, rows: Sequence[Row]) -> Iterator[str]:
-        index, known = self._where[name], self._encoding.categories[name]
+        index, texts = self._where[name], self._encoding.categories[name]
+        known = frozenset(texts)
         for line, row in rows:
             cell = row[index].strip()
             place = f"{self._shown}:{line}"
@@ -322,7 +332,7 @@ class _Features:
                     )
                 cell = ""
             elif known and cell not in known:
-                raise unknown_class(f"{place}: column {printable(repr(name))}", cell, known)
+                raise unknown_class(f"{place}: column {printable(repr(name))}", cell, texts)
             yield cell
 
     def arrays(self, learns: bool) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -333,7 +343,8 @@ class _Features:
         numbers = self._numbers.array()
         if learns:
             self._encoding.learn(numbers, self._texts)
-        return self._encoding.features(numbers, self._texts, self._dtype), numbers
+        encoding = self._encoding
+        return encoding.features(numbers, self._texts, self._dtype, self._shown), numbers
 
 
 class _Numbers:
@@ -347,13 +358,11 @@ class _Numbers:
         spellings: Sequence[Spelling | None],
         dtype: np.dtype[Any],
         missing: float | None,
-        stacklevel: int = 7,
     ) -> None:
         self._shown, self._names, self._missing = shown, names, missing
-        self._stacklevel = stacklevel  # of who reads the file, in warnings of `take`
         self._indices, self._spellings, self._dtype = indices, spellings, dtype
         self._parts: list[NDArray[Any]] = []
-        self._rounded: set[str] = set()  # the columns that were told of
+        self._told: set[str] = set()  # the columns that were told to be rounded
 
     def take(self, rows: Sequence[Row]) -> None:
         """Convert some rows.
@@ -373,22 +382,26 @@ class _Numbers:
         self._parts.append(part.reshape(len(rows), len(self._indices)))
 
     def _see_rounded(self, cells: Sequence[str], part: NDArray[Any]) -> None:
-        """Say once of a column of whole numbers, as of times, that its dtype rounds them."""
+        """Say once of a column of whole numbers, or of times of day, that its dtype rounds them."""
+        count = len(self._names)
         large = np.abs(part) >= 2.0 ** (np.finfo(self._dtype).nmant + 1)
         for place in np.flatnonzero(large).tolist():
-            name, cell = self._names[place % len(self._names)], cells[place].strip()
-            if name in self._rounded or not cell.lstrip("+-").isdecimal():
+            name, cell = self._names[place % count], cells[place].strip()
+            digits = cell.lstrip("+-").lstrip("0")
+            if name in self._told or not digits.isdecimal():
                 continue
-            if int(cell) != int(part[place]):
-                self._rounded.add(name)
-                warnings.warn(
-                    f"{self._shown}: column {printable(repr(name))} has whole numbers that "
-                    f"{self._dtype} rounds, {cell} to {int(part[place])}; keep them with a "
-                    "float64 dtype= or target_dtype=, or subtract their mean first with "
-                    "standardise=True",
-                    UserWarning,
-                    stacklevel=self._stacklevel,
-                )
+            if int(digits) != abs(int(part[place])):
+                self._told.add(name)
+                tell_of_rounding(self._shown, name, cell, part[place])
+        for at, (name, spelling) in enumerate(zip(self._names, self._spellings, strict=True)):
+            if (
+                isinstance(spelling, partial)
+                and name not in self._told
+                and self._dtype.itemsize < 8
+            ):
+                days = numbers_of(cells[at::count], np.dtype(np.float64), self._missing)
+                if warn_of_times(self._shown, name, days, part[at::count]):
+                    self._told.add(name)
 
     def _spelt(self, rows: Sequence[Row], cells: Sequence[str]) -> list[str]:
         """The cells as plain numbers."""

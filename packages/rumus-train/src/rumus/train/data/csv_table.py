@@ -30,8 +30,13 @@ class CsvTable(Iterator[Row]):
         self.path = path
         self.shown = printable(path)
         self.names: list[str] = []
-        self._is_named = header is not None
-        self._file = path.open(newline="", encoding=encoding)
+        self._is_named, self._is_first = header is not None, True
+        if delimiter in ('"', "\r", "\n"):
+            raise ValueError(f"delimiter must not be {delimiter!r}, which has a meaning of its own")
+        try:
+            self._file = path.open(newline="", encoding=encoding)
+        except LookupError as error:
+            raise ValueError(f"encoding: {printable(error)}") from error
         try:
             self._reader = csv.reader(self._file, delimiter=delimiter, strict=True)
             self.names = self._header() if header is None else list(header)
@@ -71,7 +76,23 @@ class CsvTable(Iterator[Row]):
             raise ValueError(
                 f"{self.shown}:{self._reader.line_num}: {len(row)} cells instead of {wanted}{hint}"
             )
+        if self._is_first and self._is_named:
+            self._check_first(row)
+        self._is_first = False
         return self._reader.line_num, row
+
+    def _check_first(self, row: Sequence[str]) -> None:
+        """Raise ValueError if the first line has the given names: it is no data.
+
+        Names that are all numbers may be data as well.
+        """
+        names = [name.casefold() for name in self.names]
+        is_same = [cell.strip().casefold() for cell in row] == names
+        if is_same and not all(name.isdecimal() for name in names):
+            raise ValueError(
+                f"{self.shown}:{self._reader.line_num}: the line has the names that header= gives, "
+                "for a file whose first line is data: leave header= out"
+            )
 
     def features(self, targets: Sequence[str]) -> list[str]:
         """The names of all columns except targets and row names.

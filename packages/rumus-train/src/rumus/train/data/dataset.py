@@ -8,6 +8,8 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rumus.tensor.expression.masked import unmasked
+
 Sample: TypeAlias = tuple[Any, ...]
 Batch: TypeAlias = tuple[NDArray[Any], ...]
 AnyBatch: TypeAlias = Batch | dict[str, NDArray[Any]]
@@ -41,7 +43,7 @@ class ArrayDataset:
     arrays: of equal length along the first axis, one for each field.
 
     Raises TypeError for anything but arrays of numbers or booleans, ValueError for no arrays, an
-    array without axes, and different lengths.
+    array without axes, masked elements, and different lengths.
 
     >>> from rumus.train import ArrayDataset
     >>> dataset = ArrayDataset([[1.0, 2.0], [3.0, 4.0]], [0, 1])
@@ -50,7 +52,7 @@ class ArrayDataset:
     """
 
     def __init__(self, *arrays: ArrayLike) -> None:
-        self.arrays = tuple(np.asarray(array) for array in arrays)
+        self.arrays = tuple(unmasked(array) for array in arrays)
         check_columns([f"array {i}" for i in range(len(arrays))], self.arrays)
 
     def __len__(self) -> int:
@@ -84,7 +86,7 @@ def check_columns(names: Sequence[str], arrays: Sequence[NDArray[Any]]) -> None:
 class Subset:
     """Some samples of a dataset, in the order of `indices`.
 
-    dataset: the dataset to take samples from.
+    dataset: the dataset to take samples from. A subset of a subset is one of the full dataset.
     indices: the indices of the samples, in their new order.
 
     Raises IndexError for an index outside [0, len(dataset)), ValueError unless `indices` has one
@@ -105,8 +107,12 @@ class Subset:
         outside = chosen[(chosen < 0) | (chosen >= len(dataset))]
         if outside.size:
             raise IndexError(f"index {outside[0]} is outside [0, {len(dataset)})")
-        self.dataset = dataset
-        self.indices: Indices = chosen.astype(np.intp)
+        own: Indices = chosen.astype(np.intp)
+        if isinstance(dataset, Subset) and type(dataset) is Subset:
+            # A part of a part is one of the whole: any number of them is one call.
+            own, dataset = dataset.indices[own], dataset.dataset
+        self.dataset: Dataset = dataset
+        self.indices: Indices = own
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -119,12 +125,22 @@ class Subset:
 
         index: the number of a sample.
         """
-        whole = int(self.indices[index])
-        return describe(self.dataset, whole) or f"{whole} of the whole dataset"
+        return describe(self, index)
+
+
+def _behind(dataset: Dataset, index: int) -> tuple[Dataset, int]:
+    """The full dataset behind subsets in each other, and the index of a sample there."""
+    inner: Any = dataset
+    while isinstance(inner, Subset) and type(inner).describe is Subset.describe:
+        inner, index = inner.dataset, int(inner.indices[index])
+    return inner, index
 
 
 def describe(dataset: Dataset, index: int) -> str:
     """Return the dataset's description of a sample, or ''."""
+    if isinstance(dataset, Subset) and type(dataset).describe is Subset.describe:
+        whole, index = _behind(dataset, index)
+        return describe(whole, index) or f"{index} of the whole dataset"
     told = getattr(dataset, "describe", None)
     return "" if told is None else str(told(index))
 
@@ -144,7 +160,11 @@ def samples_of(dataset: Dataset, indices: Sequence[int]) -> Sequence[Any] | None
 def batch_of(dataset: Dataset) -> Callable[[Indices], AnyBatch] | None:
     """Return a function that reads many samples at once, or None to read them one by one."""
     if isinstance(dataset, Subset):
-        whole, indices = batch_of(dataset.dataset), dataset.indices
+        inner: Any = dataset
+        indices: Indices = np.arange(len(dataset))
+        while isinstance(inner, Subset):  # not by recursion: there may be thousands
+            indices, inner = inner.indices[indices], inner.dataset
+        whole = batch_of(inner)
         return None if whole is None else lambda chosen: whole(indices[chosen])
     if hasattr(dataset, "__getitems__"):
         return None  # Hugging Face's, whose `batch` is something else

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
@@ -10,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.train.base.class_names import checked_classes
-from rumus.train.base.datasets import datasets_of
 from rumus.train.base.printable import printable
+from rumus.train.data.rounding import require_finite, warn_of_times
 
 Missing: TypeAlias = float | Literal["mean"] | None
 LARGEST: Final = 2**30  # bytes of the features of one column of texts
@@ -49,11 +50,12 @@ class FeatureEncoding:
         if isinstance(self.missing, str) and self.missing != "mean":
             raise ValueError(f'missing must be a number or "mean", not {self.missing!r}')
         kinds = [*self.categories, *self.booleans, *self.dates]
-        if twice := {name for name in kinds if kinds.count(name) > 1}:
+        if twice := {name for name, count in Counter(kinds).items() if count > 1}:
             raise ValueError(
                 f"{sorted(twice)} can have only one of the kinds categories, booleans and dates"
             )
-        if unknown := [name for name in kinds if name not in self.columns]:
+        columns = set(self.columns)
+        if unknown := [name for name in kinds if name not in columns]:
             raise ValueError(f"{unknown} are not among the features {self.columns}")
 
     @property
@@ -91,20 +93,27 @@ class FeatureEncoding:
             raise TypeError(f"means need a floating dtype, not {dtype}")
         return np.dtype(np.float64)
 
-    def difference(self, other: FeatureEncoding) -> str | None:
-        """Describe a difference that changes the features of a table, or return None."""
+    def difference(self, other: FeatureEncoding, name: str) -> str | None:
+        """Describe a difference that changes the features of a table, or return None.
+
+        name: of the other table.
+        """
         if self.names != other.names:
             pairs = zip(self.names, other.names, strict=False)
             alike = min(len(self.names), len(other.names))
             place = next((i for i, (a, b) in enumerate(pairs) if a != b), alike)
             ours, theirs = (printable(e.names[place : place + 3]) for e in (self, other))
+            return f"the features of training and {name} differ from {place} on: {ours}, {theirs}"
+        fills = {"missing": self.missing}, {"missing": other.missing}
+        if None not in (self.missing, other.missing) and repr(fills[0]) != repr(fills[1]):
             return (
-                f"the features of training and validation differ from {place} on: {ours}, {theirs}"
+                f"missing is {self.missing} for training and {other.missing} for {name}, so "
+                "that features differ where cells are missing"
             )
         for what in ("means", "deviations"):
             one, another = getattr(self, what), getattr(other, what)
             if not np.array_equal(np.asarray(one), np.asarray(another)):
-                return f"the features of training and validation have {what} of their own"
+                return f"the features of training and {name} have {what} of their own"
         return None
 
     def learn(self, numbers: NDArray[Any], texts: Mapping[str, Sequence[str]]) -> None:
@@ -124,30 +133,39 @@ class FeatureEncoding:
             name = self.numbers[int(np.flatnonzero(counts == 0)[0])]
             raise ValueError(f"column {name!r} has no numbers at all; leave it out")
         values = np.where(known, numbers, 0.0).astype(np.float64)
-        self.means = values.sum(0) / counts
-        spread = np.where(known, values - self.means, 0.0)
-        found_deviations = np.sqrt((spread**2).sum(0) / counts)
-        self.deviations = np.where(found_deviations > 0, found_deviations, 1.0)
+        self.means, self.deviations = _moments(values, known, counts)
 
     def features(
-        self, numbers: NDArray[Any], texts: Mapping[str, Sequence[str]], dtype: np.dtype[Any]
+        self,
+        numbers: NDArray[Any],
+        texts: Mapping[str, Sequence[str]],
+        dtype: np.dtype[Any],
+        shown: str,
     ) -> NDArray[Any]:
         """Return one row of features for each row of the table.
 
         numbers: of the numeric columns.
         texts: of the others, "" where one is missing.
         dtype: of the features.
+        shown: the name of the table, for messages.
 
         KeyError, with column and text, for an unknown category. ValueError for a column with so
-        many different texts that their features would take more than LARGEST bytes.
+        many different texts that their features would take more than LARGEST bytes, and for a
+        number that the dtype has not.
         """
         if self.missing == "mean":
             assert self.means is not None
             numbers = np.where(np.isnan(numbers), self.means, numbers)
         if self.standardise:
             numbers = (numbers - self.means) / self.deviations
+        read = numbers
+        with np.errstate(over="ignore"):
+            numbers = read.astype(dtype, copy=False)
+        if self.has_means and dtype.itemsize < 8:  # or else it was checked as it was read
+            for name, column, kept in zip(self.numbers, read.T, numbers.T, strict=True):
+                self._check(shown, name, column, kept)
         if not texts:
-            return numbers.astype(dtype, copy=False)
+            return numbers
         place = {name: number for number, name in enumerate(self.numbers)}
         blocks = [
             self._one_hot(name, texts[name], dtype)
@@ -156,6 +174,11 @@ class FeatureEncoding:
             for name in self.columns
         ]
         return np.concatenate(blocks, axis=1)
+
+    def _check(self, shown: str, name: str, read: NDArray[Any], kept: NDArray[Any]) -> None:
+        require_finite(shown, name, read, kept)
+        if name in self.dates and not self.standardise:
+            warn_of_times(shown, name, read, kept)
 
     def _one_hot(self, name: str, found: Sequence[str], dtype: np.dtype[Any]) -> NDArray[Any]:
         place = {text: number for number, text in enumerate(self.categories[name])}
@@ -173,22 +196,20 @@ class FeatureEncoding:
         return out
 
 
-def require_same_features(training: object, validation: object) -> None:
-    """Raise ValueError, with the first difference, if two loaders encode columns differently.
+def _moments(
+    values: NDArray[Any], known: NDArray[Any], counts: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The mean and the standard deviation of each column; 1 for a constant one.
 
-    Loaders of anything but tables pass.
+    values: 0 where not known. Columns whose squares overflow are scaled first, by a power of two.
     """
-    ours, theirs = _encoding_of(training), _encoding_of(validation)
-    if ours is None or theirs is None:
-        return
-    if (how := ours.difference(theirs)) is not None:
-        raise ValueError(f"{how}; read the second table with train.like(path)")
-
-
-def _encoding_of(loader: object) -> FeatureEncoding | None:
-    """The encoding of a loader's table, or of the table behind a subset."""
-    kept = (getattr(dataset, "_encoding", None) for dataset in datasets_of(loader))
-    return next((encoding for encoding in kept if isinstance(encoding, FeatureEncoding)), None)
+    largest = np.abs(values).max(0, initial=1.0)
+    scale = np.where(largest > 1e120, 2.0 ** -np.ceil(np.log2(largest)), 1.0)
+    values = values * scale
+    means = values.sum(0) / counts
+    spread = np.where(known, values - means, 0.0)
+    deviations = np.sqrt((spread**2).sum(0) / counts)
+    return means / scale, np.where(deviations > 0, deviations / scale, 1.0)
 
 
 def as_targets(given: str | Sequence[str] | None) -> list[str]:

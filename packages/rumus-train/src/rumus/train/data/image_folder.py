@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, Self
@@ -11,7 +10,7 @@ from typing import Final, Self
 import numpy as np
 
 from rumus.tensor.expression.arguments import checked_arguments
-from rumus.train.base.class_names import checked_classes, unknown_class
+from rumus.train.base.class_names import checked_classes, unknown_class, warn_of_text_order
 from rumus.train.base.printable import printable
 from rumus.train.data.dataset import Sample
 from rumus.train.data.image_file import ImageReader, Mode
@@ -101,23 +100,31 @@ class ImageFolder:
     def like(self, folder: PathLike) -> Self:
         """Read the images of another folder the same way, with or without class folders.
 
-        The classes are those of this dataset; images outside a class folder have index 0.
+        The classes are those of this dataset. If no folder is one of them, the images have no
+        labels, and samples are (image,).
 
         folder: a folder with the same classes, or fewer.
+
+        Raises ValueError for a folder that is not in `classes` beside one that is.
         """
         other = object.__new__(type(self))
         other.__dict__ |= self.__dict__ | {"folder": Path(folder).absolute()}
         numbers = {name: number for number, name in enumerate(self.classes)}
         other.files = _images(other.folder)
         parts = [path.relative_to(other.folder).parts[0] for path in other.files]
-        other.labels = [numbers.get(part, 0) for part in parts]
+        other.labels = []
+        if any(part in numbers for part in parts):
+            if others := [part for part in parts if part not in numbers]:
+                raise unknown_class(printable(other.folder), others[0], self.classes)
+            other.labels = [numbers[part] for part in parts]
         return other
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int, /) -> Sample:
-        return self._reader.read(self.files[index]), np.int64(self.labels[index])
+        image = self._reader.read(self.files[index])
+        return (image, np.int64(self.labels[index])) if self.labels else (image,)
 
     def describe(self, index: int) -> str:
         """Return the file of a sample.
@@ -145,14 +152,8 @@ def _check_meaning(folder: Path, names: Sequence[str]) -> None:
             f"use ImageFolder({printable(repr(str(folder / names[0])))}), or "
             f"classes={list(names)} if they are classes"
         )
-    if all(name.isdecimal() for name in names) and (ordered := sorted(names, key=int)) != names:
-        first = next(n for n, (a, b) in enumerate(zip(names, ordered, strict=True)) if a != b)
-        warnings.warn(
-            f"{shown}: classes are sorted as text, so class {first} is the folder {names[first]}; "
-            "classes=sorted(os.listdir(folder), key=int) sorts them as numbers",
-            UserWarning,
-            stacklevel=4,
-        )
+    instead = "classes=sorted(os.listdir(folder), key=int)"
+    warn_of_text_order(shown, "folder", names, instead)
 
 
 def _is_visible(name: str) -> bool:

@@ -61,9 +61,11 @@ class Mixup:
         targets = _mixable(np.asarray(values[-1]), self.classes)
         others = generator.permutation(len(targets))
         lam = float(generator.beta(self.alpha, self.alpha))
+        if values[0].dtype.kind != "f" and type(self) is Mixup:  # in every batch, mixed or not
+            values[0] = values[0].astype(np.float32)
         if generator.random() < self.share:
             values[0], lam = self._mixed(values[0], others, lam, generator)
-            targets = (lam * targets + (1 - lam) * targets[others]).astype(np.float32)
+            targets = (lam * targets + (1 - lam) * targets[others]).astype(targets.dtype)
         values[-1] = targets
         return fields_of(names, values)
 
@@ -71,7 +73,6 @@ class Mixup:
         self, x: NDArray[Any], others: NDArray[Any], lam: float, generator: np.random.Generator
     ) -> tuple[NDArray[Any], float]:
         """Return the mixture, and the share of the first samples in it."""
-        x = x if x.dtype.kind == "f" else x.astype(np.float32)
         return (lam * x + (1 - lam) * x[others]).astype(x.dtype), lam
 
 

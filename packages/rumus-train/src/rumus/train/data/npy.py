@@ -27,8 +27,9 @@ class _Column:
         for path, file in zip(paths, self.files, strict=True):
             if (file.shape[1:], file.dtype) != (first.shape[1:], first.dtype):
                 raise ValueError(
-                    f"the rows of {path} have shape {file.shape[1:]} and dtype {file.dtype}, those "
-                    f"of {paths[0]} {first.shape[1:]} and {first.dtype}"
+                    f"the rows of {printable(path)} have shape {file.shape[1:]} and dtype "
+                    f"{file.dtype}, those of {printable(paths[0])} {first.shape[1:]} and "
+                    f"{first.dtype}"
                 )
         self.starts = np.cumsum([0, *map(len, self.files)])
 
@@ -116,7 +117,7 @@ class NpyDataset:
     def _open(self) -> list[_Column]:
         columns = [_Column(paths) for paths in self._fields]
         if len({len(column) for column in columns}) > 1:
-            lengths = ", ".join(f"{column.paths[0]}: {len(column)}" for column in columns)
+            lengths = ", ".join(f"{printable(c.paths[0])}: {len(c)}" for c in columns)
             raise ValueError(f"the fields of a dataset must be equally long, not {lengths}")
         return columns
 
@@ -147,7 +148,7 @@ def _mapped(path: Path) -> NDArray[Any]:
         raise ValueError(f"{printable(path)} holds an array of shape {array.shape}, without rows")
     if array.dtype.kind not in "biufc" or array.ndim == 0:
         raise ValueError(
-            f"{path} holds an array of dtype {array.dtype} and shape {array.shape}; a dataset "
-            "needs numbers, one row per sample"
+            f"{printable(path)} holds an array of dtype {array.dtype} and shape {array.shape}; a "
+            "dataset needs numbers, one row per sample"
         )
     return array

@@ -146,6 +146,8 @@ class LengthBuckets:
     def __init__(self, lengths: ArrayLike, *, shuffle: bool = True) -> None:
         self.lengths: NDArray[Any] = np.asarray(lengths)
         self.shuffle = shuffle
+        if self.lengths.dtype.kind == "u":
+            self.lengths = self.lengths.astype(np.int64)  # of which there are negative ones
         if self.lengths.ndim != 1 or self.lengths.dtype.kind not in "iuf":
             raise ValueError("lengths must be one number for each sample")
         if not (self.lengths >= 0).all():

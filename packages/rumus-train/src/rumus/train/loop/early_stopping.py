@@ -8,7 +8,7 @@ from typing import Any
 
 from rumus.train.loop.callback import Callback
 from rumus.train.loop.events import TrainStart, ValidationEnd
-from rumus.train.loop.monitor import Mode, checked_metric
+from rumus.train.loop.monitor import Mode, checked_metric, require_same_metric
 
 
 class EarlyStopping(Callback):
@@ -76,10 +76,12 @@ class EarlyStopping(Callback):
         return gain > self.min_delta
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best value, and the number of validations since."""
-        return {"best": self.best, "best_step": self.best_step, "waited": self.waited}
+        """Return the best value, what it is of, and the number of validations since."""
+        state = {"best": self.best, "best_step": self.best_step, "waited": self.waited}
+        return {**state, "metric": self.metric, "mode": self.mode}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved state."""
+        """Continue from a saved state. ValueError for that of another metric or mode."""
+        require_same_metric(self, state)
         self.best, self.waited = state["best"], int(state["waited"])
         self.best_step = state.get("best_step")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rumus.optim import Optimizer, Plateau
 from rumus.train.checkpoints.snapshot import Schedules
 from rumus.train.loop.callback import Callback
 from rumus.train.loop.events import ValidationEnd
-from rumus.train.loop.monitor import Mode, checked_metric
+from rumus.train.loop.monitor import Mode, checked_metric, require_same_metric
 
 
 class FeedPlateau(Callback):
@@ -53,6 +53,14 @@ class FeedPlateau(Callback):
     def on_validation_end(self, event: ValidationEnd) -> None:
         """Report the metric."""
         self.plateau.report(event.metrics[self.metric])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the schedule's best value is of."""
+        return {"metric": self.metric, "mode": self.mode}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raise ValueError if the schedule has heard of another metric so far."""
+        require_same_metric(self, state)
 
 
 def warn_of_unfed(optimizer: Optimizer[Any], callbacks: Iterable[Callback]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from rumus.optim import Optimizer
 from rumus.optim.wrappers.wrapper import Wrapper
+from rumus.train.data.meaning import Meaning
 
 _MOST: Final = 8  # differences listed in a message
 _OPTIONS: Final = ("clip", "average", "nonfinite", "maximize")
@@ -31,7 +32,8 @@ def hyperparameters(
 
     optimizer: with its wrappers.
     accumulate: batches per step.
-    loader: only its transform, collate, batch_transform and sampler; its state holds the rest.
+    loader: only its transform, collate, batch_transform and sampler, and what its numbers mean; its
+        state holds the rest.
     state: only its modules count.
 
     >>> from rumus.optim import SGD
@@ -59,6 +61,7 @@ def hyperparameters(
     for name in _FUNCTIONS:
         if (value := vars(loader).get(name) if hasattr(loader, "__dict__") else None) is not None:
             found[f"loader.{name}"] = _described(value)
+    found |= {f"loader.{name}": told for name, told in Meaning.of(loader).fingerprints().items()}
     for name, thing in state.items():
         for path, module in thing.named_modules() if hasattr(thing, "named_modules") else ():
             at = f"{name}.{path}." if path else f"{name}."

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from rumus.train.base.every import Every
 from rumus.train.loop.callback import Callback
 
 Mode: TypeAlias = Literal["min", "max"]
+
+
+class Monitoring(Protocol):
+    """A callback that depends on a metric."""
+
+    metric: str
+
+    @property
+    def mode(self) -> Mode:
+        """Whether less or more of it is better."""
+        ...
 
 
 def checked_mode(metric: str, mode: Mode | None) -> Mode:
@@ -36,6 +47,21 @@ def checked_metric(metric: str | None, mode: Mode | None) -> tuple[str, Mode]:
         raise ValueError('metric is missing: its default, "loss", is better if lower, not higher')
     name = "loss" if metric is None else metric
     return name, checked_mode(name, mode)
+
+
+def require_same_metric(callback: Monitoring, state: Mapping[str, Any]) -> None:
+    """Raise ValueError for a saved state of a callback with another metric or mode.
+
+    Its best value is a number of that metric, which no other one is compared with.
+    """
+    now = {"metric": callback.metric, "mode": callback.mode}
+    before = {name: state.get(name, value) for name, value in now.items()}
+    if before != now:
+        told = [f"{each['metric']!r}, mode={each['mode']!r}" for each in (before, now)]
+        raise ValueError(
+            f"{type(callback).__name__}: saved for {told[0]}, here it is for {told[1]}; callbacks "
+            "of one class go on in the order in which they were given"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -11,9 +10,9 @@ from numpy.typing import NDArray
 
 from rumus.tensor import Backend, Tensor, cpu
 from rumus.tensor.graph.evaluation import evaluating
-from rumus.tensor.memory.uninterrupted import putting_back
 from rumus.train.base.calling import call
-from rumus.train.data.batches import arguments, samples
+from rumus.train.data.batches import arguments, samples, whole_epoch
+from rumus.train.data.sample_order import require_own_samples, require_rows_of_samples
 from rumus.train.loop.validation import measure, on_backend
 
 Prediction: TypeAlias = Any  # an array, or a tuple or dict of predictions
@@ -38,9 +37,10 @@ def predict(
     predict_fn: called with the whole batch instead, if the model needs more than the first array or
         you want another output: `lambda x, mask: model(x, mask).argmax(-1)`.
 
-    Raises ValueError for a loader that shuffles, is in the middle of an epoch, or yields nothing,
-    and for a batch whose predictions and samples differ in number. Raises TypeError for a result
-    without arrays. `Trainer.predict` also uses the optimizer's average.
+    Raises ValueError for a loader that shuffles, has a sampler, mixes or leaves out samples, is in
+    the middle of an epoch, or yields nothing, and for a batch whose predictions and samples differ
+    in number. Raises TypeError for a result without arrays. `Trainer.predict` also uses the
+    optimizer's average.
 
     >>> import numpy as np
     >>> from rumus.train import predict
@@ -65,7 +65,8 @@ def evaluate(
         name, as for `validate=` of `Trainer.fit`. Numbers are averaged over the samples; metrics
         are exact over the whole set.
 
-    Raises ValueError for a loader that yields nothing or is in the middle of an epoch.
+    Raises ValueError for a loader that yields nothing, mixes samples, or is in the middle of an
+    epoch, and for a dict with several fields that may be the target.
 
     >>> import numpy as np
     >>> from rumus.train import evaluate, metrics
@@ -81,13 +82,9 @@ def predictions(
     loader: Iterable[Any], backend: Backend, predict_fn: Callable[..., Any]
 ) -> Prediction:
     """Return the results of `predict_fn` for all batches, concatenated on the host."""
-    if getattr(loader, "shuffle", False):
-        raise ValueError(
-            "the loader shuffles, so row i of the predictions would not belong to sample i: use "
-            "DataLoader(dataset, batch_size) without shuffle=True"
-        )
+    require_rows_of_samples(loader)
     found: list[Prediction] = []
-    with left_alone(loader):
+    with whole_epoch(loader):
         waiting: list[tuple[Any, float]] = []  # one is read while the device computes the next
         for batch in loader:
             given = arguments(batch)
@@ -105,8 +102,8 @@ def measurements(
     loader: Iterable[Any], backend: Backend, metric_fn: Callable[..., Any]
 ) -> dict[str, float]:
     """Return the metrics of `metric_fn` over all batches."""
-    with left_alone(loader):
-        return measure((loader, metric_fn), backend).numbers
+    require_own_samples(loader)
+    return measure((loader, metric_fn), backend).numbers
 
 
 def metric_function(model: Callable[..., Any], metrics: Metrics) -> Callable[..., Any]:
@@ -125,7 +122,13 @@ def metric_function(model: Callable[..., Any], metrics: Metrics) -> Callable[...
     scores_of = of_first(model)
 
     def measured(*batch: Any, **fields: Any) -> dict[str, Any]:
-        targets = [fields[name] for name in _TARGETS if name in fields] or batch[1:]
+        there = [name for name in _TARGETS if name in fields]
+        if len(there) > 1:
+            raise ValueError(
+                f"a batch has {' and '.join(map(repr, there))}, and nothing says which of them "
+                "metrics compare with: give a function of the batch"
+            )
+        targets = [fields[name] for name in there] or batch[1:]
         if not targets:
             raise ValueError(
                 "metrics compare the predictions for a batch's first array with its last, or for "
@@ -168,25 +171,6 @@ def backend_of_model(model: object) -> Backend:
     named = getattr(model, "named_parameters", None)
     first = None if named is None else next(iter(named()), None)
     return cpu() if first is None else first[1].backend
-
-
-@contextmanager
-def left_alone(loader: Iterable[Any]) -> Iterator[None]:
-    """Raise for a loader in the middle of an epoch; restore its position after the block."""
-    if getattr(loader, "batch", 0):
-        raise ValueError(
-            "the loader is in the middle of an epoch, so earlier samples would be missing: call "
-            "loader.seek(loader.epoch), or use another loader"
-        )
-    is_stateful = hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
-    before = loader.state_dict() if is_stateful else None  # type: ignore[attr-defined]
-
-    def put_back() -> None:
-        if is_stateful:
-            loader.load_state_dict(before)  # type: ignore[attr-defined]
-
-    with putting_back(put_back):
-        yield
 
 
 def _is_model(thing: object) -> bool:

@@ -19,12 +19,12 @@ from rumus.tensor import NonFiniteGradientError, Tensor
 from rumus.tensor.expression.printable import PrintableError
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.memory.uninterrupted import displaced
-from rumus.train.base.class_names import require_same_classes
 from rumus.train.base.every import Every
 from rumus.train.base.limits import Limits
 from rumus.train.base.logged import OF_VALIDATION
 from rumus.train.base.position import Position
 from rumus.train.base.random_sources import restore_program, states_of_program
+from rumus.train.base.scaling import scaling_of
 from rumus.train.base.spans import Spans
 from rumus.train.base.step_clock import StepClock, measured
 from rumus.train.checkpoints.checkpoint_store import (
@@ -42,8 +42,8 @@ from rumus.train.checkpoints.snapshot import (
     take,
     taking,
 )
-from rumus.train.data.batches import Batches
-from rumus.train.data.feature_encoding import require_same_features
+from rumus.train.data.batches import Batches, batches_of_epoch, require_start
+from rumus.train.data.meaning import Meaning
 from rumus.train.loop.callback import Callback, Callbacks
 from rumus.train.loop.capture import LossFunction
 from rumus.train.loop.environment import backend_of
@@ -87,7 +87,8 @@ class Result:
     epochs, steps: how many are complete, including those before a resume.
     seconds: the duration of the training.
     history: one entry for each epoch and each validation, with "epoch" and "step". An epoch's has
-        the mean "loss" of its steps and whatever else they logged; a validation's has its metrics,
+        the mean "loss" of its steps and whatever else they logged, without steps that were skipped
+        or undone; NaN if `Spikes` or a loss scale has skipped all. A validation's has its metrics,
         prefixed with "val_".
     metrics: of the last validation, for the weights after step `metrics_step`.
     metrics_step: the step that `metrics` belong to.
@@ -129,7 +130,10 @@ class Result:
         }
         if losses:
             found["loss"] = f"{losses[-1]:.4g}"
-        found |= {f"validation {name}": f"{value:.4g}" for name, value in self.metrics.items()}
+        # Those of other weights than the last ones say so.
+        when = "" if self.metrics_step == self.steps else f" after step {self.metrics_step}"
+        when = " of weights that were rolled back" if self.metrics_step is None else when
+        found |= {f"validation {name}": f"{v:.4g}{when}" for name, v in self.metrics.items()}
         if self.best is not None:
             found["best"] = f"{self.best:.4g} after step {self.best_step}"
         if self.spikes:
@@ -192,9 +196,10 @@ class Run:
         self.monitor, self.restore_best = monitor, restore_best
         if validate is not None and validate_every == Every():
             raise ValueError("validate_every=Every() never validates: leave validate= out instead")
+        trainer.meaning = Meaning.of(loader)
         if isinstance(validate, tuple):
-            require_same_classes(loader, validate[0])
-            require_same_features(loader, validate[0])
+            require_start(validate[0])
+            trainer.meaning.require_same(Meaning.of(validate[0]), "validation")
         self.store, self.save_every = store, save_every
         accumulate = whole_number("accumulate", accumulate)
         if accumulate < 1:
@@ -230,7 +235,7 @@ class Run:
         self._rolls_back = _prepare(trainer.optimizer, nonfinite) == "rollback"
         self._keeps_good = goes_back
         self._good: dict[str, Any] = {}
-        self._good_losses: list[float] = []
+        self._good_losses: tuple[list[float], dict[str, Any]] = [], {}
         self._save_asked = False
         self._saved_at: tuple[int, int, bool] | None = None
         self._path: Path | None = None
@@ -393,6 +398,7 @@ class Run:
         self.batches.open(position.epoch)
         self._epoch_started, self._of_epoch = perf_counter(), Spans()
         if not self.batches.batch:
+            self.trainer.losses.open()
             if position.epoch == 1:
                 warn_of_unfed(self.trainer.optimizer, self.callbacks.all)
             if self._keeps_good:
@@ -438,10 +444,12 @@ class Run:
             self._save()
 
     def _mean_loss(self) -> float:
-        epoch = self.position.epoch
+        epoch, optimizer = self.position.epoch, self.trainer.optimizer
         try:
             loss = self.trainer.epoch_avg_loss()
         except ValueError:
+            if self._spikes is not None or self._keeps_good or scaling_of(optimizer) is not None:
+                return math.nan  # every step was skipped or undone on purpose
             raise NonFiniteLossError(f"no step of epoch {epoch} was applied") from None
         self._check_loss(loss, "the mean loss")
         return loss
@@ -523,8 +531,9 @@ class Run:
             self._roll_back(error)
 
     def _note_good(self, state: dict[str, Any]) -> None:
-        """Keep a state to roll back to, with the losses it is compared with."""
-        self._good, self._good_losses = state, list(self.position.recent_losses)
+        """Keep a state to roll back to, with the epoch's losses so far and the recent ones."""
+        losses = list(self.position.recent_losses), self.trainer.losses.state_dict()
+        self._good, self._good_losses = state, losses
 
     def _roll_back(self, error: NonFiniteGradientError | LossSpikeError) -> None:
         """Roll back to the last good state, but not in the data: skip the offending batches."""
@@ -539,7 +548,9 @@ class Run:
             stacklevel=2,
         )
         restore(self._of_model, self._good, "the last good state")
-        self.position.recent_losses = list(self._good_losses)
+        recent, losses = self._good_losses
+        self.position.recent_losses = list(recent)
+        self.trainer.losses.load_state_dict(losses)  # without the steps that were undone
         self.position.metrics_step = None  # the weights that were validated are gone
 
     # Saving
@@ -576,7 +587,12 @@ class Run:
                 restore_program(position.random)
             self._saved_at = self._place
             self._path = found.path
+            self._check_best()
             self._spare_best()
+            if self._spikes is None:
+                position.recent_losses, position.spikes_in_a_row = [], 0  # they grow old unused
+        else:
+            self._warn_of_partial_epoch()
         if store is not None or self._keeps_good or resume:
             self._watch_tensors()
         self._note_machine()
@@ -627,6 +643,17 @@ class Run:
             found.watch(self.loss_fn)
         self.trainer.undeclared_tensors = found
 
+    def _warn_of_partial_epoch(self) -> None:
+        """Warn if a fresh run would begin in the middle of a loader's epoch."""
+        loader = self.batches.loader
+        if (done := batches_of_epoch(loader)) and hasattr(loader, "seek"):
+            warnings.warn(
+                f"the loader has handed out {done} batches of its epoch, which the first epoch of "
+                "this run lacks: loader.seek(loader.epoch) starts the epoch over",
+                UserWarning,
+                stacklevel=2,
+            )
+
     def _note_machine(self) -> None:
         """Warn if a run continues on a machine where the last bits may differ."""
         before, now = self.position.machine, machine(backend_of(self.trainer.optimizer))
@@ -655,6 +682,18 @@ class Run:
                 f"{what}. The current ones apply; to start over, use another folder",
                 UserWarning,
                 stacklevel=2,
+            )
+
+    def _check_best(self) -> None:
+        """Raise, before the training and not after it, if the best weights are not in the store."""
+        best, listed = self.position.best_step, getattr(self.store, "list", None)
+        if not self.restore_best or best is None or listed is None:
+            return
+        if best not in self.team.once("list", lambda: [saved.step for saved in listed()]):
+            raise ValueError(
+                f"restore_best=True: the best validation so far was after step {best}, whose "
+                f"checkpoint is not in {getattr(self.store, 'folder', self.store)}: resume in the "
+                "folder that has it, or leave restore_best= out"
             )
 
     def _spare_best(self) -> None:

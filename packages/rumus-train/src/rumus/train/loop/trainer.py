@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # imports that only `fit` needs are inside it
 
     from rumus.train.base.every import Every
     from rumus.train.checkpoints.checkpoint_store import Resume, Store
+    from rumus.train.data.meaning import Meaning
     from rumus.train.loop.callback import Callback
     from rumus.train.loop.memory_report import MemoryReport
     from rumus.train.loop.monitor import Mode
@@ -132,6 +133,7 @@ class Trainer(Generic[M_co]):
         self._clock: StepClock | None = None
         self._drawn: list[Generator] = []  # what drew in the last step
         self._draws = Draws()  # of the running step
+        self.meaning: Meaning | None = None  # of the data that the last `fit` trained on
         self.undeclared: Undeclared | None = None  # of the running `fit`, if it saves checkpoints
         self.undeclared_tensors: UndeclaredTensors | None = None  # if anything is to be restored
         self.leaves_out: Callable[[Tensor], bool] | None = None  # called with each loss before it
@@ -460,7 +462,7 @@ class Trainer(Generic[M_co]):
         predict_fn: called with each batch instead of the model with its first array.
 
         Raises the errors of `rumus.train.predict`, and ValueError unless `state` names exactly one
-        module or predict_fn is given.
+        module or predict_fn is given, and for a table or classes unlike those of the last `fit`.
 
         >>> import numpy as np
         >>> from rumus.optim import SGD
@@ -474,6 +476,7 @@ class Trainer(Generic[M_co]):
         from rumus.train.loop.prediction import of_first, only_model, predictions
 
         function = predict_fn or of_first(only_model(self.state))
+        self._check_meaning(loader)
         with self._evaluating():
             return predictions(loader, self.backend, function)
 
@@ -488,14 +491,21 @@ class Trainer(Generic[M_co]):
             batch.
 
         Raises the errors of `rumus.train.evaluate`, and ValueError unless `state` names exactly one
-        module or metrics is a function of a batch.
+        module or metrics is a function of a batch, and for a table or classes unlike those of the
+        last `fit`.
         """
         from rumus.train.loop.prediction import measurements, metric_function, only_model
 
         model = metrics if callable(metrics) else only_model(self.state)
         function = metric_function(model, metrics)
+        self._check_meaning(loader)
         with self._evaluating():
             return measurements(loader, self.backend, function)
+
+    def _check_meaning(self, loader: object) -> None:
+        """Raise ValueError for data whose classes or features are not those of the training."""
+        if self.meaning is not None:
+            self.meaning.require_same(type(self.meaning).of(loader), "this loader")
 
     def _evaluating(self) -> AbstractContextManager[None]:
         from rumus.train.loop.validation import evaluating

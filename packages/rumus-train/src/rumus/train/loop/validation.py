@@ -23,7 +23,7 @@ from rumus.train.base.epoch_sum import LAG
 from rumus.train.base.late_values import late_numbers
 from rumus.train.base.metric_state import CONFUSION_MATRIX, MetricState, add_up
 from rumus.train.checkpoints.snapshot import average_in_place
-from rumus.train.data.batches import arguments, samples
+from rumus.train.data.batches import arguments, samples, whole_epoch
 from rumus.train.loop.capture import beside
 from rumus.train.loop.weighing import Weighing
 
@@ -117,8 +117,9 @@ def measure(
         return Measurement(numbers, _confusion(named))
     loader, metric_fn = validate
     measuring, total = Measuring(metric_fn, backend, weight_of), Measured()
-    for batch in loader:
-        total.add(measuring.of(batch))
+    with whole_epoch(loader):
+        for batch in loader:
+            total.add(measuring.of(batch))
     return total.result()
 
 
@@ -197,8 +198,16 @@ class Measured:
             self._read()
 
     def result(self) -> Measurement:
-        """Return the metrics over all batches. Raises ValueError if there was no batch."""
+        """Return the metrics over all batches.
+
+        Raises ValueError if there was no batch, and for a name of a number and of a metric.
+        """
         self._read()
+        if both := self._totals.keys() & self._states.keys():
+            raise ValueError(
+                f"{min(both)!r} is a number in some batches and a metric state in others, which "
+                "do not add up: return the state for each batch"
+            )
         if not self._totals and not self._states:
             raise ValueError("the loader for validation yields nothing")
         averaged = {name: total / weight for name, (total, weight) in self._totals.items()}

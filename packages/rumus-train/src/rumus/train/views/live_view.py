@@ -279,7 +279,8 @@ def validation(progress: Progress) -> str:
 def epoch_line(event: EpochEnd) -> str:
     """Return what an epoch came to."""
     found = [f"epoch {event.epoch + 1} done: mean loss {short(event.loss)}"]
-    found += [f"validation {name} {short(value)}" for name, value in event.metrics.items()]
+    if event.metrics_step == event.step:  # an earlier validation was told of in its own epoch
+        found += [f"validation {name} {short(value)}" for name, value in event.metrics.items()]
     if event.seconds > 0:
         found.append(f"{event.samples / event.seconds:,.0f} samples/s")
     return "  ".join([*found, f"in {clock(event.seconds)}"])

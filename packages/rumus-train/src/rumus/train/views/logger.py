@@ -62,6 +62,7 @@ class LogTo(Callback):
     """
 
     order = 40
+    speaks = True
 
     def __init__(
         self,

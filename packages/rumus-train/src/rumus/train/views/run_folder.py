@@ -35,6 +35,7 @@ from rumus.train.base.configuration import configuration_table
 from rumus.train.base.every import Every
 from rumus.train.base.late_values import late_values
 from rumus.train.base.printable import printable
+from rumus.train.base.regular_file import require_regular_file
 from rumus.train.base.strict_json import parse
 from rumus.train.base.toml_text import parse_toml, to_toml
 from rumus.train.checkpoints.checkpoint_errors import FolderInUseError
@@ -362,7 +363,7 @@ class RunFolder(Callback):
     def _check_fresh(self) -> None:
         done = self.path / DONE
         if done.exists():
-            told = printable(done.read_text("utf-8", "replace").strip())
+            told = printable(_text_of(done).strip())
             raise RunFolderError(
                 f"{self.path} holds a complete run ({told}), and nothing is resumed; choose "
                 "another folder"
@@ -371,7 +372,7 @@ class RunFolder(Callback):
         if not config.exists() or not self.metrics.exists():
             return
         with suppress(ValueError):
-            before, now = parse_toml(config.read_text("utf-8")), parse_toml(self._config)
+            before, now = parse_toml(_text_of(config)), parse_toml(self._config)
             names = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
             if names:
                 raise RunFolderError(
@@ -381,7 +382,7 @@ class RunFolder(Callback):
 
     def _environment(self) -> dict[str, Any]:
         try:
-            found = parse((self.path / ENVIRONMENT).read_bytes())
+            found = parse(_text_of(self.path / ENVIRONMENT).encode())
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
@@ -429,6 +430,12 @@ class _Said(suppress):
         if error is not None and held:
             warnings.warn(f"{self._path} was not written: {error}", RunFolderWarning, stacklevel=2)
         return held
+
+
+def _text_of(path: Path) -> str:
+    """The contents of a regular file; OSError for a pipe, which would block."""
+    require_regular_file(path)
+    return path.read_text("utf-8", "replace")
 
 
 def kept_matrices(confusion: Mapping[str, NDArray[Any]]) -> dict[str, list[list[int]]]:

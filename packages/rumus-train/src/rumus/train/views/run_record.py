@@ -18,6 +18,10 @@ from rumus.train.views.run_folder import CONFIG, DONE, ENVIRONMENT, METRICS, Run
 
 _LAST: Final = 12  # epochs and starts listed individually
 _NAMES: Final = 64  # curves that are kept
+# Fields of a line that are no measurements; a metric of a validation may have any name.
+_OF_LINE: Final = frozenset(
+    ("v", "t", "split", "epoch", "step", "seconds", "samples", "spans", "logged")
+)
 _MATRICES: Final = 6  # names of confusion matrices that are kept
 
 
@@ -79,7 +83,7 @@ class RunRecord:
         if split in ("train", "validation", "epoch") and isinstance(found, Mapping):
             self._add(split, step, found)
         if split == "validation" and line.get("best"):
-            self.best = {"step": step, **found}
+            self.best = {**found, "step": step}
         if split == "validation":
             self._confuse(step, line)
         if split == "epoch":
@@ -92,17 +96,7 @@ class RunRecord:
 
     def _add(self, split: str, step: int, found: Mapping[str, Any]) -> None:
         for name, value in found.items():
-            if name in (
-                "v",
-                "t",
-                "split",
-                "epoch",
-                "step",
-                "seconds",
-                "samples",
-                "spans",
-                "logged",
-            ):
+            if split != "validation" and name in _OF_LINE:
                 continue
             key = f"{split} {name}"
             if key in self.curves or len(self.curves) < _NAMES:

@@ -1,0 +1,65 @@
+"""`Meaning`: what the numbers of a loader stand for, which all data of one model must share."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Any, Self
+
+from rumus.train.base.class_names import class_difference, classes_of
+from rumus.train.base.datasets import datasets_of
+from rumus.train.data.feature_encoding import FeatureEncoding, as_targets
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """The names of the classes, the features of a table, and the order of its targets.
+
+    What a loader does not say is empty, and agrees with everything.
+    """
+
+    classes: list[str]
+    encoding: FeatureEncoding | None
+    targets: list[str]
+
+    @classmethod
+    def of(cls, loader: object) -> Self:
+        """Return that of a loader, from its dataset or the one behind a subset."""
+        found = [*datasets_of(loader)]
+        encodings = [getattr(each, "_encoding", None) for each in found]
+        encoding = next((e for e in encodings if isinstance(e, FeatureEncoding)), None)
+        table = next((d for d, e in zip(found, encodings, strict=True) if e is encoding), None)
+        target = None if encoding is None else getattr(table, "_target", None)
+        return cls(classes_of(loader), encoding, as_targets(target))
+
+    def require_same(self, other: Meaning, name: str) -> None:
+        """Raise ValueError, with the first difference, for other data that means something else.
+
+        name: of the other data, such as "validation".
+        """
+        if (how := class_difference(self.classes, other.classes, name)) is not None:
+            raise ValueError(how)
+        if self.encoding is not None and other.encoding is not None:
+            how = self.encoding.difference(other.encoding, name)
+            if how is None and self.targets and other.targets and self.targets != other.targets:
+                how = f"the targets of training are {self.targets}, those of {name} {other.targets}"
+            if how is not None:
+                raise ValueError(f"{how}; read the second table with train.like(path)")
+
+    def fingerprints(self) -> dict[str, Any]:
+        """Return it as short texts for JSON, so that a resumed run notices other data."""
+        found: dict[str, Any] = {}
+        if self.classes:
+            found["classes"] = _short(self.classes)
+        if self.encoding is not None:
+            found["features"] = _short(self.encoding.names)
+            learned = repr([self.encoding.means, self.encoding.deviations, self.encoding.missing])
+            found["means"] = zlib.crc32(learned.encode())
+        return found
+
+
+def _short(names: list[str]) -> str:
+    """Names in a text of bounded length that differs where they do."""
+    told = ", ".join(names)
+    crc = zlib.crc32(repr(names).encode("utf-8", "surrogatepass"))
+    return told if len(told) <= 100 else f"{told[:80]}... ({len(names)}, {crc:08x})"

@@ -1,0 +1,78 @@
+"""What a column loses in its dtype: infinite numbers, digits of whole numbers, seconds."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.train.base.printable import printable
+from rumus.train.base.user_warning import warn_user
+
+_DAY: Final = 86_400  # seconds
+_KEEPS: Final = (
+    "keep them with a float64 dtype= or target_dtype=, or subtract their mean first with "
+    "standardise=True"
+)
+
+
+def require_finite(shown: str, name: str, numbers: NDArray[Any], found: NDArray[Any]) -> None:
+    """Raise ValueError for a number of a column that its dtype has not, and warn of rounding.
+
+    numbers: as read. found: in the dtype.
+    """
+    if (far := np.isfinite(numbers) & ~np.isfinite(found)).any():
+        raise ValueError(
+            f"{shown}: {numbers[far][0]} in column {printable(repr(name))} is not {found.dtype}"
+        )
+    warn_of_rounding(shown, name, numbers, found)
+
+
+def warn_of_rounding(shown: str, name: str, numbers: NDArray[Any], found: NDArray[Any]) -> bool:
+    """Warn of whole numbers that a floating dtype rounds; return whether there are any.
+
+    numbers: as read. found: in the dtype.
+    """
+    if found.dtype.kind != "f" or numbers.dtype == found.dtype:
+        return False
+    place = _first_rounded(numbers, found)
+    if place is not None:
+        tell_of_rounding(shown, name, str(int(numbers[place])), found[place])
+    return place is not None
+
+
+def tell_of_rounding(shown: str, name: str, cell: str, found: Any) -> None:
+    """Warn of a whole number that was rounded."""
+    warn_user(
+        f"{shown}: column {printable(repr(name))} has whole numbers that {found.dtype} rounds, "
+        f"{cell} to {int(found)}; {_KEEPS}"
+    )
+
+
+def warn_of_times(shown: str, name: str, days: NDArray[Any], found: NDArray[Any]) -> bool:
+    """Warn of times of day that a dtype rounds by a second or more; return whether it does.
+
+    days: since 1970, as read. found: in the dtype.
+    """
+    lost = np.abs(days - found.astype(np.float64)) * _DAY
+    is_rounded = bool((lost >= 1).any())
+    if is_rounded:
+        warn_user(
+            f"{shown}: column {printable(repr(name))} has times of day that {found.dtype} rounds, "
+            f"by up to {np.nanmax(lost):.0f} seconds; {_KEEPS}"
+        )
+    return is_rounded
+
+
+def _first_rounded(numbers: NDArray[Any], found: NDArray[Any]) -> int | None:
+    """The index of the first whole number that the dtype rounds, if there is one."""
+    large = np.abs(found) >= 2.0 ** (np.finfo(found.dtype).nmant + 1)
+    if not large.any():
+        return None
+    for place in np.flatnonzero(large).tolist():
+        value, rounded = numbers[place], found[place]
+        is_whole = bool(np.isfinite(rounded)) and value == np.trunc(value)
+        if is_whole and int(value) != int(rounded):
+            return int(place)
+    return None

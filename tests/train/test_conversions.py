@@ -1,0 +1,304 @@
+"""A conversion is exact, or is refused, or what it loses is said."""
+
+from __future__ import annotations
+
+import enum
+import io
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rumus.nn import Linear
+from rumus.optim import SGD
+from rumus.tensor import Parameter
+from rumus.train import (
+    ArrayDataset,
+    Checkpoints,
+    CsvDataset,
+    DataLoader,
+    LengthBuckets,
+    Mixup,
+    Pad,
+    ParquetDataset,
+    RunFolder,
+    Trainer,
+    images,
+    metrics,
+)
+from rumus.train.base.toml_text import parse_toml
+from rumus.train.command_line.predict import write_table
+from rumus.train.data.csv_cell import as_day
+
+RANDOM = np.random.default_rng(0)
+HIDDEN = np.ma.masked_array([1.0, -999.0], [False, True])
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "table.csv"
+    path.write_text(text)
+    return path
+
+
+# Tables
+
+
+def read(kind: str, folder: Path, name: str, cells: list[Any], **options: Any) -> Any:
+    """A column of a text file, or of a table in memory."""
+    if kind == "csv":
+        lines = [name, *('""' if cell is None else str(cell) for cell in cells)]
+        return CsvDataset(written(folder, "\n".join(lines) + "\n"), **options)
+    pyarrow = pytest.importorskip("pyarrow")
+    return ParquetDataset(pyarrow.table({name: cells}), **options)
+
+
+KINDS = pytest.mark.parametrize("kind", ["csv", "parquet"])
+
+
+@KINDS
+@pytest.mark.parametrize("options", [{}, {"missing": "mean"}], ids=["as it is", "with means"])
+def test_whole_numbers_that_are_rounded_are_said(
+    kind: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.warns(
+        UserWarning, match="'a' has whole numbers that float32 rounds, 16777217"
+    ) as w:
+        read(kind, tmp_path, "a", [16777217, 1], **options)
+    assert w[0].filename == __file__
+    read(kind, tmp_path, "a", [16777216, 1], **options)
+    read(kind, tmp_path, "a", [16777217, 1], dtype=np.float64, **options)
+    read(kind, tmp_path, "a", [16777217, 1], standardise=True, **options)
+
+
+@KINDS
+@pytest.mark.parametrize("options", [{}, {"missing": "mean"}], ids=["as it is", "with means"])
+def test_times_of_day_that_are_rounded_are_said(
+    kind: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    times = [datetime(2024, 5, 5, 12), datetime(2024, 5, 5, 12, 1)]
+    options = {"dates": ["a"], **options}
+    with pytest.warns(
+        UserWarning, match="'a' has times of day that float32 rounds, by up to 60"
+    ) as w:
+        read(kind, tmp_path, "a", times, **options)
+    assert w[0].filename == __file__
+    exact = read(kind, tmp_path, "a", times, dtype=np.float64, **options)
+    seconds = np.diff(exact.batch(np.arange(2))[0][:, 0]) * 86_400
+    assert seconds == pytest.approx(60, abs=1e-6)
+    read(kind, tmp_path, "a", times, standardise=True, **options)
+    read(kind, tmp_path, "a", [datetime(2024, 5, 5)], **options)
+
+
+def test_microseconds_are_kept() -> None:
+    days = [float(as_day(f"2024-05-05 12:00:00.00000{n}", None)) for n in (1, 2)]
+    assert days[0] < days[1]
+
+
+@KINDS
+def test_a_number_beyond_the_largest_is_refused_beside_means(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'a' is not float32"):
+        read(kind, tmp_path, "a", [1e300, 1.0, None], missing="mean")
+    huge = read(kind, tmp_path, "a", [1e300, 3e300], standardise=True)
+    assert huge.batch(np.arange(2))[0].tolist() == [[-1.0], [1.0]]
+
+
+def test_decimals_that_are_whole_are_exact() -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.table({"x": [1.0], "y": [Decimal("12345678901234567")]})
+    assert ParquetDataset(table, target="y", target_dtype=np.int64)[0][1] == 12345678901234567
+
+
+def test_what_is_no_number_is_missing_as_in_a_text_file() -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.table({"a": [float("nan"), 1.0]})
+    assert ParquetDataset(table, missing=0.0).batch(np.arange(2))[0].tolist() == [[0.0], [1.0]]
+
+
+def test_an_empty_text_is_no_category_unasked() -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.table({"c": ["", "red"]})
+    with pytest.raises(ValueError, match="row 0: an empty text in column 'c'"):
+        ParquetDataset(table, categories=["c"])
+    assert ParquetDataset(table, categories=["c"], missing=0.0)[0][0].tolist() == [0.0]
+
+
+def test_zeros_before_a_number_are_digits(tmp_path: Path) -> None:
+    path = written(tmp_path, "a\n" + "0" * 5000 + "16777217\n")
+    with pytest.warns(UserWarning, match="float32 rounds"):
+        assert float(CsvDataset(path)[0][0][0]) == 16777216.0
+
+
+# Masks, which `np.asarray` drops
+
+
+class Samples:
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> tuple[Any]:
+        return (HIDDEN,)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda folder: ArrayDataset(HIDDEN),
+        lambda folder: next(iter(DataLoader(Samples(), 2))),
+        lambda folder: next(iter(DataLoader(Samples(), 2, collate=Pad()))),
+        lambda folder: next(iter(DataLoader(Samples(), 2, collate=lambda samples: samples[0]))),
+        lambda folder: metrics.mean_absolute_error(HIDDEN, np.ones(2)),
+        lambda folder: Checkpoints(folder).save(1, {"state": {"x": HIDDEN}}),
+        lambda folder: Linear(2, 1).load_weights({"weight": HIDDEN[None], "bias": [0.0]}),
+        lambda folder: Linear(2, 1).load_state_dict({"weight": HIDDEN[None], "bias": [0.0]}),
+    ],
+    ids=["dataset", "samples", "pad", "collate", "metric", "checkpoint", "weights", "state"],
+)
+def test_masked_elements_are_not_taken_for_numbers(
+    use: Callable[[Path], object], tmp_path: Path
+) -> None:
+    with pytest.raises((ValueError, TypeError, RuntimeError), match="mask"):
+        use(tmp_path)
+
+
+def test_a_mask_that_hides_nothing_is_none() -> None:
+    assert ArrayDataset(np.ma.masked_array([1.0, 2.0]))[1][0] == 2.0
+
+
+# Padding
+
+
+@pytest.mark.parametrize(
+    ("value", "array"),
+    [
+        (0.5, [1, 2]),
+        (float("nan"), [1, 2]),
+        (-100, np.array([1, 2], np.uint8)),
+        (-100.0, np.array([1, 2], np.uint8)),
+        (1e10, np.array([1, 2], np.int32)),
+        (2, [True, False]),
+        (1e6, np.array([1, 2], np.float16)),
+    ],
+)
+def test_padding_that_a_dtype_lacks_is_refused(value: float, array: Any) -> None:
+    with pytest.raises(ValueError, match=r"value=.* is not"):
+        Pad(value)([(array,), (array[:1],)])
+
+
+def test_padding_that_a_dtype_holds() -> None:
+    found = Pad(-100)([([1, 2],), ([3],), ([],)])[0]
+    assert found.dtype == np.int64
+    assert found.tolist() == [[1, 2], [3, -100], [-100, -100]]
+    assert Pad(2**53 + 1)([([1, 2],), ([3],)])[0][1, 1] == 2**53 + 1
+    assert Pad(1)([([True, False],), ([False],)])[0].tolist() == [[True, False], [False, True]]
+    assert np.isinf(Pad(float("inf"))([([1.0, 2.0],), ([1.0],)])[0][1, 1])
+    assert Pad(0.1)([(np.ones(2, np.float32),), (np.ones(1, np.float32),)])[0].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("pad", "told"),
+    [
+        (Pad({"lables": -100}), "no field 'lables'; did you mean 'labels'"),
+        (Pad([0, 0, 0]), "3 values for samples of 2 fields"),
+        (Pad(mask=True), "the samples have one"),
+    ],
+)
+def test_padding_of_fields_that_are_not_there(pad: Pad, told: str) -> None:
+    names = ("labels", "mask")
+    with pytest.raises(ValueError, match=told):
+        pad([{name: [1, 2] for name in names}, {name: [1] for name in names}])
+
+
+def test_fields_of_several_dtypes_are_joined_exactly_or_not() -> None:
+    assert Pad()([([1, 2],), ([1.5],)])[0].tolist() == [[1.0, 2.0], [1.5, 0.0]]
+    with pytest.raises(ValueError, match="float64 rounds 9007199254740993"):
+        Pad()([([2**53 + 1],), ([1.5],)])
+
+
+# Images
+
+
+@pytest.mark.parametrize("values", [200.0, -1.0])
+def test_colours_outside_of_their_range_are_not_cut_off(values: float) -> None:
+    with pytest.raises(ValueError, match=r"needs values in \[0, 1\]"):
+        images.Colour(0.1)(np.full((2, 2, 3), values, np.float32), RANDOM)
+
+
+@pytest.mark.parametrize("dtype", [np.uint32, np.int32, np.float64])
+def test_pixels_of_many_bits_are_kept(dtype: Any) -> None:
+    value = 1 / 3 if dtype == np.float64 else 2**30 + 1
+    image = np.full((3, 3), value, dtype)
+    assert images.turned(image, 0.0)[1, 1] == image[1, 1]
+    assert images.Colour()(image, RANDOM)[1, 1] == image[1, 1]
+
+
+def test_a_fill_that_the_pixels_lack_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"fill=-1\.0 is not uint8"):
+        images.Rotate(10, -1.0)(np.zeros((4, 4), np.uint8), RANDOM)
+
+
+def test_truth_values_are_an_image() -> None:
+    assert images.Normalise()(np.ones((2, 2), bool), RANDOM).max() == 1.0
+
+
+@pytest.mark.parametrize("options", [{"size": 0}, {"size": (4, -1)}, {"size": 4, "padding": -1}])
+def test_a_crop_of_no_size(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="size must be positive"):
+        images.Crop(**options)
+
+
+# Others
+
+
+def test_lengths_without_a_sign_are_sorted_alike() -> None:
+    lengths = [0, 3, 1]
+    plain, unsigned = LengthBuckets(lengths, shuffle=False), np.array(lengths, np.uint8)
+    order = LengthBuckets(unsigned, shuffle=False).order(ArrayDataset(lengths), 0, 0, 1)
+    assert order.tolist() == plain.order(ArrayDataset(lengths), 0, 0, 1).tolist() == [1, 2, 0]
+
+
+def test_batches_have_one_dtype_whether_they_are_mixed_or_not() -> None:
+    dataset = ArrayDataset(np.zeros((40, 2), np.uint8), np.arange(40) % 3)
+    loader = DataLoader(dataset, 4, batch_transform=Mixup(3, share=0.5))
+    assert {x.dtype for x, _ in loader} == {np.dtype(np.float32)}
+    targets = np.array([[1e300], [1e300]])
+    mixed = Mixup(None)((np.ones((2, 1), np.float32), targets), np.random.default_rng(0))
+    assert np.isfinite(mixed[1]).all()
+
+
+def test_predictions_are_written_with_all_digits() -> None:
+    values = [np.array([2**31 - 1], np.int32), np.array([0.1 + 1e-12]), np.array([0.1], np.float32)]
+    for found in values:
+        file = io.StringIO()
+        write_table(file, found, [])
+        told = file.getvalue().splitlines()[1]
+        assert found.dtype.type(told) == found[0]
+    assert told == "0.100000001"
+
+
+def test_numbers_of_a_configuration_come_back(tmp_path: Path) -> None:
+    class Level(enum.IntEnum):
+        LOW = 1
+
+    folder = RunFolder(tmp_path, config={"lr": np.float64(0.1), "level": Level.LOW})
+    assert parse_toml(folder._config) == {"lr": 0.1, "level": 1}
+
+
+def test_weights_that_would_become_infinite_are_not_converted() -> None:
+    model = Linear(1, 1)
+    model.weight.assign(np.array([[1e5]], np.float32))
+    with pytest.raises(OverflowError, match="does not fit"):
+        model.half()
+    assert model.weight.dtype == model.bias.dtype == np.float32  # type: ignore[union-attr]
+
+
+def test_a_count_that_a_step_logs_is_exact() -> None:
+    weight = Parameter(np.ones(1, np.float32), name="weight")
+    trainer = Trainer(SGD([weight], 0.0))
+    trainer.train_step(
+        lambda x: {"loss": (weight * x).sum(), "tokens": 2**24 + 1}, np.ones(1, np.float32)
+    )
+    assert trainer.epoch_averages() == {"tokens": 2**24 + 1}

@@ -1,0 +1,334 @@
+"""Input of any size or damage is answered in linear time, with the documented error.
+
+Quadratic time would take minutes here, and be noticed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rumus.nn import Linear, Sequential, load_lora, read_weights
+from rumus.nn.weights_file import WeightsFileError
+from rumus.optim import SGD, constant, load_torch_state, torch_state
+from rumus.tensor import Parameter
+from rumus.train import (
+    ArrayDataset,
+    ConfigurationError,
+    CsvDataset,
+    DataLoader,
+    NpyDataset,
+    ParquetDataset,
+    RunFolder,
+    Subset,
+    Trainer,
+    load_configuration,
+    load_model,
+)
+from rumus.train.base.datasets import datasets_of
+from rumus.train.base.toml_text import parse_toml
+from rumus.train.command_line.main import main
+from rumus.train.data.dataset import batch_of, describe
+
+ESCAPE = "\x1b[2J"
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def error_of(use: Callable[[], object]) -> Exception | None:
+    """What a call raises, if it does."""
+    try:
+        use()
+    except Exception as error:
+        return error
+    return None
+
+
+# Datasets in each other
+
+
+class Named:
+    """A dataset that is read sample by sample."""
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, index: int) -> tuple[np.float32]:
+        return (np.float32(index),)
+
+    def describe(self, index: int) -> str:
+        return f"line {index}"
+
+
+class Part(Subset):
+    """A subset of one's own, which may do anything."""
+
+
+@pytest.mark.parametrize("whole", [ArrayDataset(np.arange(5.0)), Named()], ids=["arrays", "others"])
+def test_a_part_of_a_part_of_thousands(whole: Any) -> None:
+    part: Any = whole
+    for _ in range(2_001):
+        part = Subset(part, [4, 3, 2, 1, 0])
+    for workers in (0, 1):
+        loader = DataLoader(part, 2, workers=workers, processes=bool(workers))
+        assert [x.tolist() for (x,) in loader] == [[4.0, 3.0], [2.0, 1.0], [0.0]]
+        loader.close()
+    assert describe(part, 1) == ("line 3" if isinstance(whole, Named) else "3 of the whole dataset")
+    assert [*datasets_of(DataLoader(part, 2))][-1] is whole
+
+
+def test_parts_of_other_kinds_are_found_without_recursion() -> None:
+    part: Any = ArrayDataset(np.arange(5.0))
+    for _ in range(2_001):
+        part = Part(part, [4, 3, 2, 1, 0])
+    read = batch_of(part)
+    assert read is not None
+    (found,) = read(np.arange(5))
+    assert np.asarray(found).tolist() == [4, 3, 2, 1, 0]
+    assert describe(part, 1) == "3 of the whole dataset"
+
+
+def test_a_dataset_that_holds_itself_is_looked_at_once() -> None:
+    class Looped(Named):
+        @property
+        def dataset(self) -> Looped:
+            return self
+
+    class Endless(Named):
+        @property
+        def dataset(self) -> Endless:
+            return Endless()
+
+    assert len([*datasets_of(DataLoader(Looped(), 2))]) == 1
+    assert len([*datasets_of(DataLoader(Endless(), 2))]) == 1000
+
+
+# Tables of many columns and texts
+
+
+def test_a_table_of_many_columns() -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    names = [f"gene_{n}" for n in range(20_000)]
+    table = pyarrow.table({name: [1.0] for name in names})
+    assert len(ParquetDataset(table, target="gene_19999")[0][0]) == 19_999
+
+
+@pytest.mark.parametrize("kind", ["booleans", "categories", "dates"])
+def test_many_columns_that_are_no_numbers(kind: str, tmp_path: Path) -> None:
+    names = [f"column_{n}" for n in range(20_000)]
+    cell = {"booleans": "yes", "categories": "red", "dates": "2024-01-01"}[kind]
+    text = ",".join(names) + "\n" + ",".join([cell] * len(names)) + "\n"
+    options: dict[str, Any] = {kind: names}
+    dataset = CsvDataset(written(tmp_path / "a.csv", text), **options)
+    assert len(dataset.features) == len(names)
+    with pytest.raises(ValueError, match="only one of the kinds"):
+        CsvDataset(tmp_path / "a.csv", **{"booleans": names, "dates": names, **options})
+
+
+def test_many_texts(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "c\n" + "".join(f"t{n}\n" for n in range(4_000)))
+    dataset = CsvDataset(path, categories=["c"])
+    assert len(dataset.like(path)) == 4_000
+
+
+def test_many_classes_of_which_one_is_there_twice(tmp_path: Path) -> None:
+    classes = [str(n) for n in range(100_000)]
+    with pytest.raises(ValueError, match="classes has '99999' twice"):
+        CsvDataset(tmp_path / "a.csv", target="y", classes=[*classes, "99999"])
+
+
+def test_a_cell_of_spaces(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "a;b\n1;" + " " * 130_000 + "x\n")
+    with pytest.raises(ValueError, match=r"a\.csv:2: .* is not float32"):
+        CsvDataset(path, delimiter=";", decimal=",")
+
+
+@pytest.mark.parametrize("options", [{"encoding": "nonsense"}, {"delimiter": '"'}])
+def test_a_format_that_there_is_not(options: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        CsvDataset(written(tmp_path / "a.csv", "a\n1\n"), **options)
+
+
+def test_damaged_parquet_files(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    pyarrow = pytest.importorskip("pyarrow")
+    random = np.random.default_rng(0)
+    table = pyarrow.table({"a": random.normal(size=50), "c": ["x", "y"] * 25, "i": np.arange(50)})
+    for suffix in (".parquet", ".feather"):
+        path = tmp_path / f"table{suffix}"
+        if suffix == ".parquet":
+            parquet.write_table(table, path)
+        else:
+            pytest.importorskip("pyarrow.feather").write_feather(table, path)
+        whole = path.read_bytes()
+        for _ in range(150):
+            damaged = bytearray(whole)
+            for place in random.integers(len(whole), size=random.integers(1, 6)):
+                damaged[place] = random.integers(256)
+            path.write_bytes(bytes(damaged[: random.integers(8, len(whole) + 1)]))
+            error = error_of(partial(ParquetDataset, path, categories=["c"]))
+            assert error is None or isinstance(error, (ValueError, OSError)), error
+            assert "\x1b" not in str(error)
+
+
+# Configurations
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ".".join(['"a b"'] * 60_000) + " = 1",
+        "x = {" + ".".join("a" * 60_000) + " = 1}",
+        "x = {y = 1, " + ".".join(["'a'"] * 60_000) + " = 1}",
+    ],
+    ids=["in quotes", "in braces", "behind a comma"],
+)
+def test_keys_of_many_parts(text: str) -> None:
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_toml(text)
+
+
+def test_texts_with_many_points_are_no_keys() -> None:
+    text = '"' + ".".join("a" * 200) + '"'
+    assert len(parse_toml(f"x = {text}\ny = [1.5, {text}]\n")["y"]) == 2
+
+
+def test_a_setting_of_many_parts() -> None:
+    @dataclass
+    class Config:
+        width: int = 1
+
+    with pytest.raises(ConfigurationError, match="nested too deeply"):
+        load_configuration(Config, settings=["width." + "a." * 20_000 + "b=1"])
+
+
+# Weights and states
+
+
+def index_of(folder: Path, weight_map: str) -> Path:
+    return written(folder / "model.safetensors.index.json", f'{{"weight_map": {weight_map}}}')
+
+
+def test_the_index_of_many_weights(tmp_path: Path) -> None:
+    names = ", ".join(f'"n{n}": "f"' for n in range(100_000))
+    with pytest.raises(WeightsFileError, match="'n99999' is there twice"):
+        read_weights(index_of(tmp_path, f'{{{names}, "n99999": "g"}}'))
+    with pytest.raises(WeightsFileError, match="does not exist"):
+        read_weights(index_of(tmp_path, json.dumps({"a": f"x-1-of-{'9' * 200}.safetensors"})))
+
+
+@pytest.mark.parametrize("alphas", ["[1]", '"ab"', "1", "[[1, 2, 3]]"])
+def test_adapters_of_which_nothing_fits(alphas: str, tmp_path: Path) -> None:
+    text = f'{{"peft_type": "LORA", "lora_alpha": 1, "alpha_pattern": {alphas}}}'
+    written(tmp_path / "adapter_config.json", text)
+    with pytest.raises(WeightsFileError, match="is not a LoRA configuration"):
+        load_lora(Sequential(Linear(1, 1)), tmp_path)
+
+
+def test_adapters_in_a_pipe_do_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "adapter_config.json")
+    with pytest.raises(OSError, match="not a regular file"):
+        load_lora(Sequential(Linear(1, 1)), tmp_path)
+
+
+def test_the_state_of_many_parameters() -> None:
+    names = [f"p{n}" for n in range(4_000)]
+    optimizer = SGD([Parameter(np.zeros(1, np.float32), name=n) for n in names], 0.1, momentum=0.9)
+    state = torch_state(optimizer, names)
+    load_torch_state(optimizer, state, names, steps=0)
+    with pytest.raises(ValueError, match="'p0': named twice"):
+        torch_state(optimizer, [*names, "p0"])
+
+
+def test_a_product_of_thousands() -> None:
+    schedule = constant(0.5)
+    for _ in range(3_000):
+        schedule = schedule * 1.0
+    assert schedule(7) == 0.5
+    assert ((constant(2.0) * 3.0) * constant(5.0))(1) == 30.0
+
+
+# What is no regular file, and what commands a terminal
+
+
+@pytest.mark.parametrize("name", ["env.json", "config.toml", "DONE"])
+def test_a_pipe_in_a_run_folder_does_not_block(name: str, tmp_path: Path) -> None:
+    written(tmp_path / "metrics.jsonl", '{"split": "train", "step": 1}\n')
+    os.mkfifo(tmp_path / name)
+    weight = Parameter(np.ones(1, np.float32), name="weight")
+    trainer = Trainer(SGD([weight], 0.1))
+    data = [(np.ones(1, np.float32),)]
+    loss = lambda x: (weight * x).sum()
+    error = error_of(lambda: trainer.fit(data, loss, epochs=1, callbacks=[RunFolder(tmp_path)]))
+    assert error is None or name in str(error)
+
+
+def tables(folder: Path) -> dict[str, Callable[[], object]]:
+    pyarrow = pytest.importorskip("pyarrow")
+    path = folder / "a.parquet"
+    pytest.importorskip("pyarrow.parquet").write_table(
+        pyarrow.table({"a": [1.0, None], "t": ["x", "y"]}), path
+    )
+    written(folder / "bad.parquet", "x")
+    for name, array in {
+        "text": np.array(["x"]),
+        "b": np.zeros((2, 3)),
+        "c": np.zeros((3, 4)),
+    }.items():
+        np.save(folder / f"{name}.npy", array)
+    return {
+        "texts": lambda: ParquetDataset(path),
+        "unknown": lambda: ParquetDataset(path, columns=["zz"]),
+        "missing": lambda: ParquetDataset(path, columns=["a"]),
+        "both": lambda: ParquetDataset(path, columns=["a"], target="a"),
+        "damaged": lambda: ParquetDataset(folder / "bad.parquet"),
+        "no numbers": lambda: NpyDataset(folder / "text.npy"),
+        "rows": lambda: NpyDataset([folder / "b.npy", folder / "c.npy"]),
+        "lengths": lambda: NpyDataset(folder / "b.npy", folder / "c.npy"),
+        "no run": lambda: load_model(folder / "none", Linear(1, 1)),
+    }
+
+
+def test_a_path_cannot_command_the_terminal(tmp_path: Path) -> None:
+    folder = tmp_path / f"d{ESCAPE}"
+    folder.mkdir()
+    for name, use in tables(folder).items():
+        with pytest.raises((ValueError, OSError)) as caught:
+            use()
+        assert "\x1b" not in str(caught.value), name
+
+
+def test_runs_cannot_command_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [tmp_path / f"{name}{ESCAPE}" for name in "ab"]
+    for number, run in enumerate(runs):
+        run.mkdir()
+        lines: list[dict[str, Any]] = [
+            {"split": "train", "step": 1, "loss": 1.0 + number},
+            {"split": "validation", "step": 1, "metrics": {f"acc{ESCAPE}": 1.0}, "best": True},
+            {"split": "end", "step": 1, "reason": f"why{ESCAPE}"},
+        ]
+        written(run / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+        written(run / "config.toml", f'x = "{number}\\u001b[2J"\n')
+        written(run / "env.json", json.dumps({"starts": [{"seed": f"{number}{ESCAPE}"}]}))
+    for command in (
+        ["list", str(tmp_path)],
+        ["compare", *map(str, runs)],
+        ["doctor", str(runs[0])],
+    ):
+        assert main(command) == 0
+        printed = capsys.readouterr()
+        assert "\x1b" not in printed.out + printed.err, command
+        assert "\\x1b" in printed.out

@@ -1,0 +1,203 @@
+"""What all data of one model must mean alike, beyond the validation of `fit`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rumus.optim import SGD
+from rumus.tensor import Parameter, Tensor, tensor
+from rumus.train import (
+    ArrayDataset,
+    CsvDataset,
+    DataLoader,
+    ImageFolder,
+    ParquetDataset,
+    Subset,
+    Trainer,
+    metrics,
+)
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def drawn(folder: Path, *names: str) -> Path:
+    image = pytest.importorskip("PIL.Image")
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        image.new("RGB", (2, 2)).save(folder / name)
+    return folder
+
+
+class Model:
+    """What the trainers here predict with."""
+
+    def __init__(self, inputs: int) -> None:
+        self.weight = Parameter(np.ones((inputs, 2), np.float32), name="weight")
+
+    def named_parameters(self) -> list[tuple[str, Parameter]]:
+        return [("weight", self.weight)]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"weight": self.weight.numpy()}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.weight.assign(tensor(state["weight"]))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x @ self.weight
+
+
+def fitted(dataset: Any, inputs: int, **options: Any) -> Trainer[Any]:
+    model = Model(inputs)
+    trainer = Trainer(SGD([model.weight], 0.0), state={"model": model})
+    loss = lambda x, *y: model(x).mean()
+    trainer.fit(DataLoader(dataset, 2), loss, epochs=options.pop("epochs", 1), **options)
+    return trainer
+
+
+# Images
+
+
+@pytest.mark.parametrize("others", [("Cat/1.png", "dog/1.png"), ("dog/1.png", "cow/1.png")])
+def test_a_folder_that_is_no_class_is_not_class_0(tmp_path: Path, others: tuple[str, str]) -> None:
+    train = ImageFolder(drawn(tmp_path / "train", "cat/1.png", "dog/1.png"))
+    with pytest.raises(ValueError, match="is not in classes"):
+        train.like(drawn(tmp_path / "test", *others))
+    assert train.like(drawn(tmp_path / "part", "dog/1.png")).labels == [1]
+
+
+@pytest.mark.parametrize("names", [("1.png", "2.png"), ("train/cat/1.png", "test/cat/1.png")])
+def test_images_outside_of_classes_have_no_labels(tmp_path: Path, names: tuple[str, str]) -> None:
+    train = ImageFolder(drawn(tmp_path / "train", "cat/1.png", "dog/1.png"))
+    new = train.like(drawn(tmp_path / "new", *names))
+    assert len(new) == 2
+    assert len(new[0]) == 1
+    batch = next(iter(DataLoader(new, 2)))
+    assert [field.shape for field in batch] == [(2, 2, 2, 3)]
+
+
+# Tables
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_classes_that_are_numbers_are_in_the_order_of_texts(kind: str, tmp_path: Path) -> None:
+    def read(count: int, **options: Any) -> Any:
+        if kind == "csv":
+            lines = ["x,y", *(f"{n},{n}" for n in range(count))]
+            path = written(tmp_path / "table.csv", "\n".join(lines))
+            return CsvDataset(path, target="y", target_dtype=str, **options)
+        pyarrow = pytest.importorskip("pyarrow")
+        table = pyarrow.table({"x": np.arange(float(count)), "y": np.arange(count)})
+        return ParquetDataset(table, target="y", target_dtype=str, **options)
+
+    with pytest.warns(UserWarning, match="class 2 is the text 10") as found:
+        assert read(11).classes[2] == "10"
+    assert found[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read(10)
+        read(11, classes=[str(n) for n in range(11)])
+
+
+def test_a_header_line_is_no_row(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "Colour,kind\nred,a\nblue,b\n")
+    options: dict[str, Any] = {"target": "kind", "target_dtype": str, "categories": ["colour"]}
+    with pytest.raises(ValueError, match=r"a\.csv:1: the line has the names that header= gives"):
+        CsvDataset(path, header=["colour", "kind"], **options)
+    written(path, "red,a\nblue,b\n")
+    assert len(CsvDataset(path, header=["colour", "kind"], **options)) == 2
+    assert len(CsvDataset(written(path, "0,1\n5,6\n"), header=["0", "1"])) == 2
+
+
+ONE = "p,q,u,v\n1,10,1,0\n2,20,0,1\n3,30,1,1\n"
+TWO = "p,q,u,v\n5,50,1,0\n6,60,0,1\n"
+
+
+@pytest.mark.parametrize(
+    ("train", "other", "told"),
+    [
+        (
+            {"columns": ["p", "q"], "standardise": True},
+            {"columns": ["p", "q"], "standardise": True},
+            "have means of their own",
+        ),
+        ({"columns": ["p", "q"]}, {"columns": ["q", "p"]}, "differ from 0 on"),
+        (
+            {"columns": ["p"], "missing": -1.0},
+            {"columns": ["p"], "missing": 0.0},
+            "missing is -1.0 for training and 0.0 for this loader",
+        ),
+        (
+            {"columns": ["p"], "target": ["u", "v"]},
+            {"columns": ["p"], "target": ["v", "u"]},
+            "the targets of training are",
+        ),
+    ],
+)
+def test_predictions_need_the_features_of_the_training(
+    train: Any, other: Any, told: str, tmp_path: Path
+) -> None:
+    one, two = written(tmp_path / "one.csv", ONE), written(tmp_path / "two.csv", TWO)
+    dataset = CsvDataset(one, **train)
+    trainer = fitted(dataset, len(dataset.features))
+    own = CsvDataset(two, **other)
+    for loader in (DataLoader(own, 2), DataLoader(Subset(own, [0, 1]), 2)):
+        with pytest.raises(ValueError, match=told):
+            trainer.predict(loader)
+        with pytest.raises(ValueError, match=told):
+            trainer.evaluate(loader, lambda *batch: 1.0)
+    assert len(trainer.predict(DataLoader(dataset.like(two), 2))) == 2
+    assert len(trainer.predict(DataLoader(ArrayDataset(np.ones((2, len(own.features)))), 2))) == 2
+
+
+def test_metrics_need_the_classes_of_the_training(tmp_path: Path) -> None:
+    def read(name: str, text: str, **options: Any) -> CsvDataset:
+        path = written(tmp_path / name, text)
+        return CsvDataset(path, target="y", target_dtype=str, **options)
+
+    train = read("train.csv", "x,y\n1,a\n2,b\n")
+    trainer = fitted(train, 1)
+    lacking = DataLoader(read("test.csv", "x,y\n1,b\n"), 2)
+    with pytest.raises(ValueError, match="of training and this loader differ from number 0"):
+        trainer.evaluate(lacking, [metrics.accuracy])
+    shared = read("test.csv", "x,y\n1,b\n", classes=train.classes)
+    assert trainer.evaluate(DataLoader(shared, 2), [metrics.accuracy]) == {"accuracy": 0.0}
+
+
+def resumed(folder: Path, make: Callable[[str], Any], *texts: str) -> None:
+    for epochs, text in enumerate(texts, start=1):
+        dataset = make(text)
+        fitted(dataset, 1, epochs=epochs, checkpoints=folder / "checkpoints", resume="auto")
+
+
+@pytest.mark.parametrize(
+    ("options", "texts", "told"),
+    [
+        (
+            {"target": "y", "target_dtype": str},
+            ("x,y\n1,a\n2,b\n", "x,y\n1,0\n2,a\n"),
+            r"loader\.classes was a, b and is 0, a",
+        ),
+        ({"standardise": True}, ("x\n1\n2\n", "x\n10\n20\n"), r"loader\.means was"),
+        ({}, ("x\n1\n2\n", "z\n1\n2\n"), r"loader\.features was x and is z"),
+    ],
+    ids=["classes", "means", "features"],
+)
+def test_a_run_that_goes_on_with_other_data_says_so(
+    options: Any, texts: tuple[str, str], told: str, tmp_path: Path
+) -> None:
+    make = lambda text: CsvDataset(written(tmp_path / "table.csv", text), **options)
+    with pytest.warns(UserWarning, match=told):
+        resumed(tmp_path, make, *texts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resumed(tmp_path / "same", make, texts[0], texts[0])
