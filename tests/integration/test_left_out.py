@@ -185,6 +185,69 @@ def test_a_custom_mean_within_a_sum_asks_for_weights_if_uneven() -> None:
         trainer.fit(parts, loss, epochs=1, accumulate=2)
 
 
+MASKED: dict[str, Any] = {
+    "by its sum": lambda losses, mask: (losses * mask).sum() / mask.sum(),
+    "negated": lambda losses, mask: -(-losses * mask).sum() / mask.sum(),
+    "at least 1": lambda losses, mask: (losses * mask).sum() / mask.sum().clip(1.0, None),
+}
+
+
+def masked() -> list[tuple[NDArray[Any], ...]]:
+    """Two batches of four rows each; the mask leaves 2 numbers of the first, and 9 of the other."""
+    mask = np.zeros((8, 3), np.float32)
+    mask[:2, 0], mask[4:7] = 1, 1
+    x, y = RANDOM.normal(size=(8, 5)), RANDOM.normal(size=(8, 3)) + np.arange(8)[:, None]
+    arrays = [array.astype(np.float32) for array in (x, y, mask)]
+    return [tuple(array[rows] for array in arrays) for rows in (slice(0, 4), slice(4, 8))]
+
+
+@pytest.mark.parametrize("spelling", MASKED)
+def test_the_mean_over_a_mask_counts_by_the_mask(spelling: str) -> None:
+    """As one batch of all rows: weights, mean loss and validation, captured steps included."""
+    parts, found = masked(), []
+    whole = [tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))]
+    for data, accumulate in ((parts * 3, 2), (whole * 3, 1)):
+        layer = nn.Linear(5, 3, generator=Generator(1))
+
+        def loss(x: Tensor, y: Tensor, mask: Tensor, layer: nn.Linear = layer) -> Tensor:
+            result: Tensor = MASKED[spelling]((layer(x) - y) ** 2, mask)
+            return result
+
+        trainer = Trainer(SGD(layer.parameters(), 0.05))
+        result = trainer.fit(
+            data, loss, epochs=2, accumulate=accumulate, validate=(data, lambda *a: loss(*a))
+        )
+        found.append(
+            [layer.weight.numpy(), *(list(entry.values())[-1] for entry in result.history)]
+        )
+        assert trainer.counts.replayed
+    for ours, wanted in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, wanted, rtol=1e-5)
+
+
+def test_the_mean_loss_over_masks_counts_by_them(backend: Backend) -> None:
+    """Without an accumulation, also where only the device knows the mask."""
+    parts, means = masked(), []
+    whole = [tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))]
+    for data in (parts * 3, whole * 3):
+        layer = nn.Linear(5, 3, generator=Generator(1)).to(backend)
+        trainer = Trainer(SGD(layer.parameters(), 0.0))
+        loss = lambda x, y, mask, layer=layer: MASKED["by its sum"]((layer(x) - y) ** 2, mask)
+        means.append(trainer.fit(data, loss, epochs=1).history[0]["loss"])
+    assert means[0] == pytest.approx(means[1], rel=1e-5)
+
+
+def test_a_mean_over_a_mask_within_a_sum_asks_for_weights() -> None:
+    layer = nn.Linear(5, 3, generator=Generator(1))
+
+    def loss(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+        result: Tensor = MASKED["by its sum"]((layer(x) - y) ** 2, mask) + 1.0
+        return result
+
+    with pytest.raises(ValueError, match=r"averages 2 terms .* and 9 in one of 4.* weight_of="):
+        Trainer(SGD(layer.parameters(), 0.1)).fit(masked(), loss, epochs=1, accumulate=2)
+
+
 def test_the_mean_loss_of_an_epoch_counts_tokens(backend: Backend) -> None:
     """As a step over all of them would, even if only the device knows their number."""
     x, y = texts()

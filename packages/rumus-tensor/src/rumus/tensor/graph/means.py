@@ -8,10 +8,11 @@ too.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import displaced
@@ -25,7 +26,7 @@ class Mean:
     """A computed mean: its tensor, and the number of its terms or their total weight.
 
     count: None if only the device knows it, in `counted`. is_loss: whether a loss function reported
-        it; otherwise it is a mean over all elements of some tensor.
+        it; otherwise it is a mean over all elements of some tensor, or a sum of them by another.
     """
 
     array: Array
@@ -45,6 +46,9 @@ class Mean:
 
 class _Listening(threading.local):
     means: list[Mean] | None = None
+
+    def __init__(self) -> None:
+        self.totals: list[weakref.ref[Any]] = []  # sums over all elements of some tensor
 
 
 _listening = _Listening()
@@ -67,6 +71,39 @@ def note_average(result: Tensor, count: int) -> Tensor:
     return result
 
 
+def note_total(result: Tensor) -> Tensor:
+    """Report that `result` is the sum of all elements of a tensor, perhaps negated; return it."""
+    if _listening.means is not None:
+        _listening.totals.append(weakref.ref(result._array))
+    return result
+
+
+def note_negative(result: Tensor, of: Tensor) -> Tensor:
+    """Report that `result` is another tensor negated, and return it."""
+    return note_total(result) if _is_total(of) else result
+
+
+def note_quotient(result: Tensor, total: Tensor, count: object) -> Tensor:
+    """Report that `result` is `total` divided by `count`, and return it.
+
+    A sum of all elements by a number that depends on no parameter is a mean of so many terms, as
+    of those that a mask leaves: (losses * mask).sum() / mask.sum().
+    """
+    if _is_total(total) and hasattr(count, "requires_grad"):
+        counted: Any = count
+        if counted.size == 1 and result.size == 1 and not counted.requires_grad:
+            assert _listening.means is not None
+            mean = Mean(result._array, None, counted.detach().reshape(), is_loss=False)
+            _listening.means.append(mean)
+    return result
+
+
+def _is_total(tensor: Tensor) -> bool:
+    if _listening.means is None or not _listening.totals:
+        return False
+    return any(total() is tensor._array for total in _listening.totals)
+
+
 def note_again(means: Sequence[Mean]) -> None:
     """Report again what was reported when a step was recorded, for a replay."""
     if _listening.means is not None:
@@ -79,7 +116,7 @@ def noting_means() -> Iterator[list[Mean]]:
     before: list[Mean] | None = _listening.means
     found: list[Mean] = []
     try:
-        with displaced(_listening, "means", found):
+        with displaced(_listening, "means", found), displaced(_listening, "totals", []):
             yield found
     finally:
         if before is not None:

@@ -11,7 +11,7 @@ from rumus.tensor.expression.dtype import bool_, float16, float32, int32, is_flo
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel, trace
 from rumus.tensor.graph.autograd import SCALE, Spread
-from rumus.tensor.graph.means import note_average
+from rumus.tensor.graph.means import note_average, note_total
 from rumus.tensor.graph.operators import cast, compute
 from rumus.tensor.graph.tensor import Axis, Tensor, result_of
 from rumus.tensor.memory.backend import Array, Shape
@@ -81,7 +81,8 @@ def sum(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     OverflowError for integers whose sum does not fit int32, on the CPU; a GPU wraps around.
     """
     x = cast(x, int32) if x.dtype == bool_ else x
-    return _total(x, normalize_axes(axis, x.ndim, "sum"), keepdims, 1.0, "sum")
+    found = _total(x, normalize_axes(axis, x.ndim, "sum"), keepdims, 1.0, "sum")
+    return note_total(found) if found.size == 1 else found
 
 
 def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:

@@ -18,6 +18,7 @@ from rumus.tensor.expression.dtype import DType, as_dtype, bool_, default_dtype,
 from rumus.tensor.expression.errors import BackendMismatchError, GraphError
 from rumus.tensor.expression.masked import unmasked
 from rumus.tensor.graph.autograd import Node, Version, Vjp, is_recording
+from rumus.tensor.graph.means import note_negative, note_quotient
 from rumus.tensor.graph.other_names import AXIS, TENSOR
 from rumus.tensor.memory.backend import Array, Backend, Shape
 from rumus.tensor.memory.recording import live
@@ -224,6 +225,12 @@ class Tensor(Arithmetic["Tensor"]):
 
     def _apply(self, operation: str, *operands: Any) -> Tensor:
         return operators.apply(operation, operands)
+
+    def __truediv__(self, other: Tensor | float) -> Tensor:
+        return note_quotient(self._apply("div", self, other), self, other)
+
+    def __neg__(self) -> Tensor:
+        return note_negative(self._apply("mul", self, -1), self)
 
     def __and__(self, other: Tensor | float) -> Tensor:
         _check_truth("&", self, other)

@@ -13,8 +13,9 @@ class Weighing:
     """The weights of batches in a mean over all of them.
 
     A mean counts by its terms: a loss of `rumus.nn` with reduction "mean" by its elements or its
-    targets that are not ignored, any other `mean()` by its elements. A number computed from such
-    means counts by samples, which is right as long as they average equally many terms per sample.
+    targets that are not ignored, any other `mean()` by its elements, a sum divided by a tensor by
+    that tensor's number. A number computed from such means counts by samples, which is right as
+    long as they average equally many terms per sample.
 
     >>> from rumus.tensor import tensor
     >>> Weighing().weigh([tensor(0.5)], [], samples=4.0)
@@ -55,7 +56,8 @@ class Weighing:
         perhaps.
         """
         losses = [mean for mean in means if mean.is_loss]
-        others = [m for m in means if not m.is_loss and not _is_among(m, losses)]
+        own = [m for m in means if not m.is_loss and not _is_among(m, losses)]
+        others = [m for m in own if m.count is not None or not _is_on_device(m)]
         counts, plain = tuple(map(_known, losses)), tuple(map(_known, others))
         if self._first is None:
             self._first = counts, plain, samples
@@ -109,7 +111,7 @@ def _is_among(mean: Mean, others: Sequence[Mean]) -> bool:
 
 
 def _known(mean: Mean) -> float:
-    if mean.counted is not None and not mean.counted.backend.runs_ahead:
+    if mean.counted is not None and not _is_on_device(mean):
         return float(mean.counted)
     if mean.count is None:
         raise ValueError(
@@ -117,6 +119,10 @@ def _known(mean: Mean) -> float:
             "that returns the weight of a batch"
         )
     return mean.count
+
+
+def _is_on_device(mean: Mean) -> bool:
+    return mean.counted is not None and mean.counted.backend.runs_ahead
 
 
 def _told(counts: tuple[float, ...]) -> str:
