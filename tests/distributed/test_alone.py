@@ -130,26 +130,30 @@ def test_without_an_mpi_the_launcher_says_what_to_install(
 
 
 @pytest.mark.parametrize(
-    ("packages", "recorded"),
-    [("lib/python3.11/site-packages", "../../../bin/mpiexec"), (".", "../../bin/mpiexec")],
+    ("packages", "mpiexec"),
+    [
+        ("lib/python3.11/site-packages", "bin/mpiexec"),
+        ("some/packages", "some/packages/bin/mpiexec"),
+    ],
     ids=["pip install --user", "pip install --target"],
 )
 def test_the_mpiexec_of_a_wheel_is_found(
-    packages: str, recorded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    packages: str, mpiexec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And not the machine's, which may belong to another MPI."""
+    """Not the machine's, which may be of another MPI, and even where the wheel says that its is."""
     info = tmp_path / packages / "mpich-5.0.2.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mpich\nVersion: 5.0.2\n")
-    (info / "RECORD").write_text(f"{recorded},,\nmpich-5.0.2.dist-info/METADATA,,\n")
+    up = "../" * (len(Path(packages).parts) if mpiexec.startswith("bin") else 2)
+    (info / "RECORD").write_text(f"{up}bin/mpiexec,,\nmpich-5.0.2.dist-info/METADATA,,\n")
     monkeypatch.syspath_prepend(tmp_path / packages)
     monkeypatch.setattr(mpi_library, "installed_wheels", lambda: ["mpich"])
     with pytest.raises(RankError, match="the wheel mpich is installed, but its mpiexec is not"):
         mpi_library.find_library()
-    (tmp_path / "bin").mkdir()
-    mpiexec = tmp_path / "bin" / "mpiexec"
-    mpiexec.touch()
-    assert mpi_library.find_library() == MpiLibrary("MPICH", mpiexec.resolve())
+    for place in ("bin/mpiexec", mpiexec):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).touch()
+    assert mpi_library.find_library() == MpiLibrary("MPICH", (tmp_path / mpiexec).resolve())
 
 
 def test_the_command_line_of_each_mpi(monkeypatch: pytest.MonkeyPatch) -> None:

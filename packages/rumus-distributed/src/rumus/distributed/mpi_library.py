@@ -78,11 +78,12 @@ def find_library() -> MpiLibrary:
 def _mpiexec_of(wheel: str) -> Path:
     """The mpiexec that a wheel has installed, in a venv, by `pip --user` or by `pip --target`.
 
-    With `--target` it is in the folder's bin, which the wheel's record does not know.
+    With `--target` it is in the folder's bin; the wheel's record names another place, where the
+    machine's may be.
     """
     own = distribution(wheel)
     recorded = [str(file) for file in own.files or () if file.name == "mpiexec"]
-    files = [*recorded, "bin/mpiexec"]
+    files = ["bin/mpiexec", *recorded]
     places = [Path(str(own.locate_file(file))).resolve() for file in files]
     for place in places:
         if place.exists():
