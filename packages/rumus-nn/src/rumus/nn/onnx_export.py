@@ -17,6 +17,7 @@ from rumus.nn.module import Module
 from rumus.nn.onnx_graph import OPSET, Graph, Node, OnnxExportError, Value, differences, used
 from rumus.tensor import Generator, Tensor, TensorLike, no_grad, tensor
 from rumus.tensor.expression.whole_number import whole_number
+from rumus.tensor.memory.replaced_file import replaced
 from rumus.tensor.operations.generator import Draws
 
 _LARGEST: Final = 2**31 - 2**20  # bytes: a protocol buffer is limited to 2 GiB
@@ -76,7 +77,9 @@ def export_onnx(
     if found is not None:
         raise OnnxExportError(f"{type(model).__name__} cannot be exported: {found}")
     writer = _Writer(onnx, first, last, batch_axis)
-    Path(path).write_bytes(writer.model().SerializeToString())
+    data = writer.model().SerializeToString()
+    with replaced(Path(path)) as beside:
+        beside.write_bytes(data)
 
 
 def _names(given: Sequence[str] | None, count: int) -> list[str]:

@@ -23,6 +23,8 @@ from rumus.nn.module import Module
 from rumus.nn.names import Names, Row, cut
 from rumus.nn.weights_file import WeightsFileError, read_weights, regular, write_weights
 from rumus.tensor import StateMismatchError
+from rumus.tensor.memory.replaced_file import replaced
+from rumus.tensor.memory.uninterrupted import Uninterrupted
 
 _CONFIG: Final = "adapter_config.json"
 _WEIGHTS: Final = "adapter_model.safetensors"
@@ -67,9 +69,11 @@ def save_lora(
             layers[foreign] = layer
             is_turned = is_turned or row.is_transposed
     folder.mkdir(parents=True, exist_ok=True)
-    write_weights(folder / _WEIGHTS, arrays)
     text = json.dumps(_configuration(layers, is_turned), indent=2)
-    (folder / _CONFIG).write_text(text + "\n", encoding="utf-8")
+    # Both or neither: other weights would fit the old settings, with another scale.
+    with Uninterrupted(), replaced(folder / _CONFIG) as beside:
+        beside.write_text(text + "\n", encoding="utf-8")
+        write_weights(folder / _WEIGHTS, arrays)
 
 
 def _configuration(layers: Mapping[str, LoraLinear], is_turned: bool) -> dict[str, Any]:

@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from secrets import token_hex
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor import StateMismatchError
+from rumus.tensor.memory.replaced_file import replaced
 
 _INDEX: Final = "model.safetensors.index.json"
 _SINGLE: Final = "model.safetensors"
@@ -125,16 +125,9 @@ def write_weights(
 
     whole = {name: np.ascontiguousarray(array).reshape(array.shape)
              for name, array in weights.items()}  # fmt: skip
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{token_hex(4)}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(save(whole, {"format": "pt"}))  # which transformers 4 requires
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    data = save(whole, {"format": "pt"})  # which transformers 4 requires
+    with replaced(Path(path)) as beside:
+        beside.write_bytes(data)
 
 
 def _inside(folder: Path) -> Path:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor import StateMismatchError
+from rumus.tensor.memory.replaced_file import replaced
 
 _FORMAT: Final = "state 2"
 _BEFORE: Final = "state 1"  # an older format, with a slash before each path
@@ -132,17 +133,8 @@ def _digest(arrays: Mapping[str, NDArray[Any]], text: str) -> str:
 
 def _write(path: Path, data: bytes) -> None:
     """Replace the content of `path` atomically."""
-    from secrets import token_hex
-
-    temporary = path.with_name(f".{path.name}.{token_hex(4)}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replaced(path) as beside:
+        beside.write_bytes(data)
     if os.name == "posix":  # the rename must reach the disk, too
         folder = os.open(path.parent, os.O_RDONLY)
         try:

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, ge
 
 from rumus.tensor.expression.nearest_name import nearest_name
 from rumus.tensor.expression.printable import PrintableError
+from rumus.tensor.memory.replaced_file import replaced
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
 from rumus.train.base.toml_text import DEEPEST, parse_toml, to_toml
@@ -125,7 +126,9 @@ def save_configuration(config: Any, file: str | Path) -> None:
     config: an object of a dataclass.
     file: to write, in TOML.
     """
-    Path(file).write_text(to_toml(configuration_table(config)), encoding="utf-8")
+    text = to_toml(configuration_table(config))
+    with replaced(Path(file)) as beside:
+        beside.write_text(text, encoding="utf-8")
 
 
 # Reading

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.tensor.memory.replaced_file import replaced
 from rumus.train.base.class_names import classes_of
 from rumus.train.checkpoints.saved_model import WhichStep
 from rumus.train.command_line.exit_codes import ExitCode, UsageError
@@ -41,7 +42,8 @@ def predict(arguments: Namespace) -> int:
     if not isinstance(found, np.ndarray):
         raise UsageError("the model returns several arrays: give Training(..., predict_fn=...)")
     if arguments.output is not None and arguments.output.suffix == ".npy":
-        np.save(arguments.output, found)
+        with replaced(arguments.output) as beside:
+            np.save(beside, found)
     else:
         with _opened(arguments.output) as file:
             write_table(file, found, classes_of(training.loader))
@@ -128,5 +130,6 @@ def _opened(path: Path | None) -> Iterator[TextIO]:
     if path is None:
         yield sys.stdout
         return
-    with path.open("w", encoding="utf-8", newline="") as file:
+    # Half of a table would look like all of one.
+    with replaced(path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
         yield file
