@@ -12,6 +12,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from rumus.train import (
     CsvDataset,
     ImageFolder,
     NpyDataset,
+    ParquetDataset,
     load_configuration,
     read_metrics,
     write_report,
@@ -62,6 +64,17 @@ def _csv(path: Path) -> None:
 
 def _npy(path: Path) -> None:
     np.save(path, np.arange(12, dtype=np.float32).reshape(4, 3))
+
+
+def _table(path: Path) -> None:
+    from pyarrow import feather, parquet, table
+
+    content = table({"a": [1.5, None, 3.0], "b": [1, 2, 3], "kind": ["cat", "dog", "cat"]})
+    (feather.write_feather if path.suffix == ".feather" else parquet.write_table)(content, path)
+
+
+def _read_table(path: Path) -> None:
+    ParquetDataset(path, target="kind", target_dtype=str, missing=0.0)
 
 
 def _image(format: str) -> Callable[[Path], None]:
@@ -113,7 +126,7 @@ _PARTS: Final = (
 
 
 def loaders() -> list[Loader]:
-    """Return all loaders of files; ImageFolder's only where Pillow is installed."""
+    """Return all loaders of files; those of tables and images only where their package is."""
     text = (OSError, ValueError)
     found = [
         Loader("CsvDataset", "x.csv", _csv, lambda path: CsvDataset(path, columns=["a", "b"]),
@@ -134,6 +147,10 @@ def loaders() -> list[Loader]:
         found.append(Loader(f"Checkpoints ({file})", f"c/step-00000001/{file}", _checkpoint(file),
                             lambda path: Checkpoints(path.parent.parent).load(),
                             (OSError, CheckpointError), (b'"files":{', b"[4,-1]")))  # fmt: skip
+    if find_spec("pyarrow") is not None:
+        for kind in ("parquet", "feather"):
+            found.append(Loader(f"ParquetDataset ({kind})", f"x.{kind}", _table, _read_table,
+                                text, (b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")))  # fmt: skip
     try:
         import PIL.Image  # noqa: F401
     except ImportError:

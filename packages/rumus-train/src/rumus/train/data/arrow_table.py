@@ -48,10 +48,10 @@ class ParquetDataset:
         `CsvDataset`; pandas' index, "__index_level_0__", is not a feature. Booleans become 1 and 0.
     dates: columns of dates and times, converted to days since 1970.
 
-    Raises ValueError for an unknown column, suggesting the closest name; for a column of lists or
-    structures, of texts or dates not declared as such, or with missing values but no `missing=`;
-    and for a target that is also in `columns`. Raises TypeError for means of features that are not
-    floating-point, OSError for anything but a regular file.
+    Raises ValueError for a damaged file; for an unknown column, suggesting the closest name; for a
+    column of lists or structures, of texts or dates not declared as such, or with missing values
+    but no `missing=`; and for a target that is also in `columns`. Raises TypeError for means of
+    features that are not floating-point, OSError for anything but a regular file.
 
     Needs pyarrow; the ImportError says how to install it.
 
@@ -251,8 +251,11 @@ class _Source:
         read = feather.read_table if self._given.suffix in _IPC else parquet.read_table
         try:
             self._table = read(self._given, columns=chosen)
-        except MemoryError:
-            raise
+            self._table.validate(full=True)  # or offsets that are damaged would lead anywhere
+        except MemoryError as error:  # of a size that is damaged, most likely
+            raise ValueError(
+                f"{self.shown} is damaged, or takes more memory than there is: {printable(error)}"
+            ) from error
         except Exception as error:  # of damage behind the schema, of whatever kind
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the system's
