@@ -19,6 +19,7 @@ import sys
 import threading
 import types
 import warnings
+import weakref
 from collections.abc import Callable, Generator
 from decimal import Decimal
 from enum import IntEnum
@@ -32,7 +33,7 @@ from captured_number import CHANGED, STEPS, Change, Number, are_heard, nothing, 
 from rumus import nn
 from rumus.gpu import Gpu, GpuBackend
 from rumus.optim import SGD
-from rumus.tensor import NumbaBackend, NumpyBackend, Parameter, Tensor
+from rumus.tensor import NumbaBackend, NumpyBackend, Parameter, Tensor, no_grad
 from rumus.tensor.memory.recording import Capturing
 from rumus.train import Trainer
 from rumus.train.loop.reads import Reads
@@ -374,6 +375,34 @@ def context_of_the_library() -> tuple[Number, Change]:
     return number, lambda: setattr(context, "enter_result", 3.0)
 
 
+def context_of_a_generator() -> tuple[Number, Change]:
+    box = {"rate": 1.0}
+
+    @contextlib.contextmanager
+    def context() -> Generator[float, None, None]:
+        yield box["rate"]
+
+    def number() -> float:
+        with context() as rate, no_grad():
+            return rate
+
+    return number, lambda: box.update(rate=3.0)
+
+
+def one_of_many_closures() -> tuple[Number, Change]:
+    """Others of the same code close over what cannot be compared."""
+
+    def made(given: Any) -> Callable[[], Any]:
+        return lambda: next(given) if hasattr(given, "__next__") else given["rate"]
+
+    box = {"rate": 1.0}
+    others.append(made(iter([1.0])))
+    return made(box), lambda: box.update(rate=3.0)
+
+
+others: list[Any] = []
+
+
 # By imports, in a function
 
 
@@ -515,6 +544,16 @@ def module_by_a_function() -> Number:
 
 def names_of_pythons_module() -> Number:
     return lambda: float(vars(math)["pi"])
+
+
+def references() -> Number:
+    thing = kind()()
+    return lambda: 1.0 + weakref.getweakrefcount(thing)
+
+
+def iterator_of_numpy() -> Number:
+    values = np.ndenumerate(np.arange(1.0, 100.0))
+    return lambda: 1.0 / float(next(values)[1])
 
 
 def lock() -> Number:

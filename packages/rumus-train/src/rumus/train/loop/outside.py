@@ -71,6 +71,7 @@ _OF_THREADS: Final = frozenset(
     ("get_ident", "get_native_id", "start_new_thread", "start_joinable_thread", "_count")
 )
 OF_LOCKS: Final = frozenset(("locked", "acquire", "_is_owned"))
+_COUNTS: Final = frozenset((("_weakref", "getweakrefcount"), ("_weakref", "getweakrefs")))
 _COMPILED: Final = frozenset(("numba.core.dispatcher", "numba.core.registry", "_cffi_backend"))
 _DYNAMIC: Final = frozenset(
     (
@@ -145,6 +146,11 @@ def _is_there(kind: type) -> bool:
     return first in own and (bool(dot) or own[first] is kind)
 
 
+def is_of_user(function: FunctionType) -> bool:
+    """Whether a function is followed, so that what it reads is seen."""
+    return not is_trusted(function.__module__)
+
+
 def is_plain(value: object) -> bool:
     """Whether equality says all about a value: it has no attributes."""
     kind = type(value)
@@ -214,7 +220,7 @@ def _is_iterator(kind: type) -> bool:
     if issubclass(kind, (CoroutineType, AsyncGeneratorType)):
         return True
     step = getattr(kind, "__next__", None)
-    return step is not None and not isinstance(step, FunctionType)
+    return step is not None and not (isinstance(step, FunctionType) and is_of_user(step))
 
 
 def _why_not_called(value: Any) -> str | None:
@@ -236,6 +242,7 @@ def _why_not_called(value: Any) -> str | None:
         if isinstance(module, str) and module.startswith("numpy.random"):
             return "a random generator"
         known = module in _PURE_MODULES or is_trusted(module)
+        known = known and (module, name) not in _COUNTS
         known = known and not (module == "_thread" and name in _OF_THREADS)
         if known and not (module in ("builtins", "io", "_io") and name in _IMPURE):
             return "a function that reads files" if name in _NUMPY_FILES else None

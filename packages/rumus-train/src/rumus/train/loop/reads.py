@@ -80,6 +80,7 @@ _MAKING: Final = frozenset(("__init__", "__new__", "__init_subclass__", "__post_
 _PLACES: Final = frozenset(("position", "place", "state"))  # of a generator, which moves
 _FORMATS: Final = frozenset(("format", "format_map"))  # of texts: they read attributes themselves
 _WHOLE: Final = frozenset(("__reduce__", "__reduce_ex__", "__getstate__"))  # and so do these
+_MANAGERS: Final = ("contextmanager.", "_GeneratorContextManager")  # they run what is followed
 _BY_NAME: Final = (operator.attrgetter, operator.methodcaller)
 
 _READ_BY_HOST: Final = frozenset(
@@ -160,17 +161,21 @@ class Reads:
         value = frame.f_locals.get(name, UNKNOWN)
         if name not in code.co_freevars or code in self._inner:
             return value
-        for cell in self._cells(code, name):
+        for cell in self._cells(frame, name):
             self.guards.add_attribute(cell, "cell_contents", name)
             self._take(contents(cell), name)
         return value
 
-    def _cells(self, code: CodeType, name: str) -> Iterator[CellType]:
+    def _cells(self, frame: FrameType, name: str) -> Iterator[CellType]:
+        """Yield what a variable is in: of functions with this code, those with its value."""
+        code, value = frame.f_code, frame.f_locals.get(name, MISSING)
         if id(code) not in self._functions:
             made = [f for f in gc.get_referrers(code) if isinstance(f, FunctionType)]
             self._functions[id(code)] = [f for f in made if f.__code__ is code]
         for function in self._functions[id(code)]:
-            yield (function.__closure__ or ())[code.co_freevars.index(name)]
+            cell = (function.__closure__ or ())[code.co_freevars.index(name)]
+            if contents(cell) is value:
+                yield cell
 
     def read_attribute(self, base: Any, name: str) -> Any:
         """An attribute of what is known, or else of whatever has it."""
@@ -239,7 +244,7 @@ class Reads:
         """The same for a global variable, or one of an enclosing function."""
         code = frame.f_code
         if name in code.co_freevars and code not in self._inner:
-            for cell in self._cells(code, name):
+            for cell in self._cells(frame, name):
                 self._left.append((cell, "cell_contents", name))
         elif name in code.co_names:
             self._left.append((frame.f_globals, name, name))
@@ -581,7 +586,8 @@ class Reads:
         module = frame.f_globals.get("__name__", "")
         caller = frame.f_back.f_trace if frame.f_back is not None else None
         is_asked = isinstance(caller, _Followed)
-        if is_trusted(module):
+        of_generators = frame.f_code.co_qualname.startswith(_MANAGERS)
+        if is_trusted(module) or (module == "contextlib" and of_generators):
             if is_asked and frame.f_code in _READ_BY_HOST:
                 self._check_device(frame.f_locals.get("self"))
             return None
