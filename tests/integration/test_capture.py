@@ -156,6 +156,27 @@ def test_a_repeated_step_matches_the_code(gpu: GpuBackend) -> None:
     assert captured.optimizer.steps == 20
 
 
+def test_batches_that_are_views_of_a_tensor_are_repeated(gpu: GpuBackend) -> None:
+    """Rows of one tensor on the device, and one view passed twice, only lie elsewhere."""
+    x, y = (tensor(each, backend=gpu) for each in next(batches(1, 8)))
+
+    def train(run: Run) -> None:
+        for step in range(12):
+            rows = slice(2 * (step % 4), 2 * (step % 4) + 2)
+            inputs = x[rows]
+            loss = run.trainer.train_step(
+                lambda a, b, target: run.loss((a + b) / 2, target), inputs, inputs, y[rows]
+            )
+            run.losses.append(loss)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CaptureWarning)
+        captured, _ = both(gpu, train)
+    counts = captured.trainer.counts
+    assert counts.compared > 0
+    assert counts.captured >= 9
+
+
 def test_a_busy_device_gets_its_batches_in_order(
     gpu: GpuBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -332,6 +332,13 @@ class Capture:
         """Whether the numbers used as indices are in range in this batch as well."""
         return all(given.fits(value) for given, value in zip(self._batch, batch, strict=True))
 
+    def fill(self, batch: Sequence[GPUArray]) -> None:
+        """Copy a batch into `inputs`; what is known of its numbers is then known of theirs."""
+        with self.backend.gpu.lock:
+            for given, value in zip(self._batch, batch, strict=True):
+                given.fill(self.backend.gpu, value)
+                given.learn(value)
+
     def replay(self, batch: Sequence[GPUArray | NDArray[Any]]) -> None:
         """Run the commands on new data."""
         gpu = self.backend.gpu

@@ -48,9 +48,14 @@ class CapturedInput:
         copy = backend.allocate(value.shape, value.dtype)
         if copy.size:
             backend.gpu.copy(contiguous(value), copy)
+        found = cls(copy)
+        found.learn(value)
+        return found
+
+    def learn(self, value: GPUArray) -> None:
+        """Take over the known bounds of an array's numbers, which were copied here."""
         bounds = value.known_bounds()
-        copy.bounds = None if bounds is None else (copy.storage.writes, *bounds)
-        return cls(copy)
+        self.array.bounds = None if bounds is None else (self.array.storage.writes, *bounds)
 
     def holds(self, value: GPUArray | NDArray[Any]) -> bool:
         """Whether it already holds an array's elements: the same array, unchanged since."""

@@ -1,7 +1,7 @@
 """`Comparison`: runs a recorded step's code again and compares it with the recording.
 
 The code runs normally and its results are used. Its arrays reuse the recorded step's memory, so the
-comparison needs no extra.
+comparison needs no extra; its batch lies where a replay would put it, not where it came from.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class Comparison(Notes):
     difference: the first difference found, or None.
     """
 
-    def __init__(self, capture: Capture, batch: Sequence[GPUArray]) -> None:
+    def __init__(self, capture: Capture) -> None:
         super().__init__()
         self.difference: str | None = None
-        self.inputs = batch
+        self.inputs = capture.inputs
         self._capture = capture
-        self._dataflow = Dataflow(batch, capture.region)
+        self._dataflow = Dataflow(self.inputs, capture.region)
 
     def takes(
         self, pipeline: Pipeline, arrays: Sequence[GPUArray], scalars: bytes, grid: tuple[int, int]
@@ -96,7 +96,8 @@ def compare(capture: Capture, batch: Sequence[GPUArray]) -> Iterator[Comparison]
 
     batch: the arguments of the step's code.
     """
-    comparison = Comparison(capture, batch)
+    capture.fill(batch)
+    comparison = Comparison(capture)
     capture.region.made.clear()
     with capture.backend.gpu.watched_by(comparison, capture.region), recorded_by(comparison):
         yield comparison
