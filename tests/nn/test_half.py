@@ -104,7 +104,9 @@ def test_what_cannot_be_converted() -> None:
     owner = Owner()
     assert model.bias is not None
     model.bias._owner = lambda: owner  # type: ignore[assignment]
-    with pytest.raises(OwnershipError, match=r"'bias' is float32 and owned by .*before the optim"):
+    with pytest.raises(
+        OwnershipError, match=r"'bias' is float32 and owned by .*before making the optimizer"
+    ):
         model.half()
     assert model.weight.dtype == float32
     with pytest.raises(TypeError, match="int32 has no gradient"):

@@ -110,7 +110,7 @@ def test_a_first_line_of_numbers_read_as_names_is_reported(tmp_path: Path) -> No
             r"'cat' in column 'k' is not float32; categories=\['k'\] .*target='k', target_dty",
         ),
         ("a,k\n1,NA\n", {}, r"'NA' in column 'k' is not float32; missing="),
-        ("a,k\n1,TRUE\n", {}, r"'TRUE' .* booleans=\['k'\] takes"),
+        ("a,k\n1,TRUE\n", {}, r"'TRUE' .* booleans=\['k'\] reads"),
         ('a,k\n1,"1,5"\n', {}, r"'1,5' .* decimal=',' reads the comma"),
         ('a,k\n1,"1,500,000.5"\n', {}, r"thousands=',' reads commas"),
         ("a,k\n1,2024-01-31\n", {}, r"dates=\['k'\] reads the column as dates"),
