@@ -66,3 +66,15 @@ def test_a_signal_to_one_rank_stops_all_with_one_checkpoint(tmp_path: Path) -> N
     run = launched(2, "--fault", "term", "--folder", str(tmp_path))
     assert run.code == 143, run.errors
     assert {path.name for path in tmp_path.glob("step-*")} == {"step-00000003", "step-00000004"}
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the launcher in /proc")
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
+def test_a_signal_to_the_launcher_stops_all_with_a_checkpoint(
+    name: str, code: int, tmp_path: Path
+) -> None:
+    """It goes to the ranks; the launcher waits for them, and reports how they ended."""
+    run = launched(2, "--fault", f"launcher {name}", "--folder", str(tmp_path))
+    assert run.code == code, run.errors
+    assert run.errors.count(f"exit code {code}: {name} ended the training after step 4") == 2
+    assert (tmp_path / "step-00000004").exists()

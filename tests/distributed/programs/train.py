@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,14 @@ from rumus.train import (
 )
 
 HELD_OUT = 32
+
+
+def launcher() -> int:
+    """Return the process of `python -m rumus.distributed` that has started this one."""
+    pid = os.getppid()
+    while b"rumus.distributed\0-n" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return pid
 
 
 def options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -126,6 +135,9 @@ class Training:
                 os.kill(os.getpid(), signal.SIGKILL)
             case "term":
                 os.kill(os.getpid(), signal.SIGTERM)
+            case "launcher SIGTERM" | "launcher SIGINT" | "launcher SIGHUP":
+                os.kill(launcher(), signal.Signals[self.fault.split()[1]])
+                time.sleep(2)  # it comes back to this rank
             case "cut":  # the link from this namespace to the other rank
                 subprocess.run(["ip", "link", "set", "rumus1", "down"], check=True)
             case "nan":

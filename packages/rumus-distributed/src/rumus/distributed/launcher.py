@@ -8,24 +8,30 @@ a killed job are removed, and every rank reports how it ended.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 from rumus.distributed.mpi_library import MpiLibrary, find_library
 from rumus.distributed.processors import processors
-from rumus.distributed.rank_program import FOLDER, UNFINISHED, Ended
+from rumus.distributed.rank_program import FOLDER, UNFINISHED, Ended, running
 
 THREADS: Final = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
     "NUMBA_NUM_THREADS",
+)
+STOPPING: Final = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
 SHARED: Final = Path("/dev/shm")
 SEGMENTS: Final = ("rumus-*", "mpich_*", "sm_segment.*", "vader_segment.*", "prte.*", "pmix_*")
@@ -96,18 +102,53 @@ def launch(job: Job) -> int:
         raise ValueError(f"there is no script {job.script}")
     if job.ranks == 1 and not job.hosts:
         program = [sys.executable, job.script, *job.arguments]
-        return _code(subprocess.run(program, env=environment(job, os.environ)).returncode)
+        return _ended(program, environment(job, os.environ), lambda: [])
     library = find_library()
     before = set(_segments())
     with tempfile.TemporaryDirectory(prefix="rumus-ranks-") as folder:
         variables = environment(job, os.environ) | {FOLDER: folder}
-        code = _code(subprocess.run(command(job, library), env=variables).returncode)
+        code = _ended(command(job, library), variables, lambda: running(Path(folder), job.ranks))
         ends = Ended.read(Path(folder), job.ranks)
     for left in unused(set(_segments()) - before):
         left.unlink(missing_ok=True)
     if job.hosts:
         return code  # the other machines' ranks have written their last words there
     return _last_words(job, ends, code)
+
+
+def _ended(
+    program: Sequence[str], variables: Mapping[str, str], ranks: Callable[[], Sequence[int]]
+) -> int:
+    """Run a program, and return its exit code.
+
+    A signal goes to the ranks, which save a checkpoint and end, or as long as there are none to the
+    program. Were this process to end, they would go on without it, or end without a checkpoint.
+    """
+    with subprocess.Popen(program, env=variables) as process:
+
+        def forward(number: int, _: FrameType | None) -> None:
+            for pid in ranks() or [process.pid]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+
+        with _handled(forward):
+            return _code(process.wait())
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let a function handle what asks a process to end, unless that is ignored, as under nohup."""
+    found = {number: signal.getsignal(number) for number in STOPPING}
+    before = {number: known for number, known in found.items() if known is not signal.SIG_IGN}
+    if threading.current_thread() is not threading.main_thread():
+        before = {}
+    for number in before:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, known in before.items():
+            signal.signal(number, known)
 
 
 def _last_words(job: Job, ends: Sequence[Ended], code: int) -> int:

@@ -48,6 +48,12 @@ class Ended:
         return cls(rank, pid, code, " ".join(lines[2:]))
 
 
+def running(folder: Path, ranks: int) -> list[int]:
+    """Return the process of each rank of this machine that has started and not ended."""
+    ends = Ended.read(folder, ranks)
+    return [end.pid for end in ends if end.pid and end.code == UNFINISHED]
+
+
 class _Notes:
     """Where a rank writes its report for the launcher."""
 
