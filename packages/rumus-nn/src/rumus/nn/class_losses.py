@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rumus.nn.reduction import is_readable
 from rumus.tensor import Tensor, TensorLike, float16, float32, tensor
+from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.indexing import may_hold
 from rumus.tensor.memory.recording import ask_host
 
@@ -63,6 +64,8 @@ def count_classes(
     looked at.
     ignore_index: None if all are meant.
     """
+    if ignore_index is not None:
+        ignore_index = whole_number(f"{loss}: ignore_index", ignore_index)
     share = partial(_share, loss, classes=classes, ignore_index=ignore_index)
     if isinstance(targets, np.ndarray):
         found = share(targets)

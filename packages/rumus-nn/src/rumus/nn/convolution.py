@@ -68,7 +68,7 @@ class _Convolution(Module):
         self.padding_mode = padding_mode
         self.padding, self._around = self._paddings(padding)
         self.groups = groups
-        generator = generator or next_generator()
+        generator = next_generator() if generator is None else generator
         first, second = (inputs, outputs) if self.is_transposed else (outputs, inputs)
         shape = (first, second // groups, *self.kernel)
         bound = 1 / math.sqrt(initialisation.fans(shape)[0])

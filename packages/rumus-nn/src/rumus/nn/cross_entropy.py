@@ -19,6 +19,7 @@ from rumus.nn.reduction import (
     widened,
 )
 from rumus.tensor import Expr, Tensor, TensorLike, elementwise, ones
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.real_number import real_number
 from rumus.tensor.operations.cross_entropy import weighted_cross_entropy
 
@@ -33,6 +34,7 @@ def _expected(log_probability: T, target: T, weight: T, *, keep: float, share: f
     return (abs(probability) <= 0).where(0.0, -probability * weight * log_probability)
 
 
+@checked_arguments
 def cross_entropy_loss(
     logits: Tensor,
     targets: TensorLike,

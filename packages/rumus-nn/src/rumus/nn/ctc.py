@@ -19,6 +19,7 @@ from rumus.nn.reduction import (
 )
 from rumus.tensor import Tensor, TensorLike
 from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.tensor import backend_of
 from rumus.tensor.operations.ctc import ctc
 
@@ -71,7 +72,7 @@ def ctc_loss(
         raise ValueError(f"{NAME}: expected (batch, length, classes), got {x.shape}")
     if reduction == "mean" and not len(x):
         raise ValueError(f"{NAME}: no samples to take the mean of, shape {x.shape}")
-    if not 0 <= blank < x.shape[2]:
+    if not 0 <= whole_number(f"{NAME}: blank", blank) < x.shape[2]:
         raise ValueError(f"{NAME}: blank {blank} is outside [0, {x.shape[2]})")
     labels = _integers(x, targets, "targets")
     if labels.ndim != 2 or len(labels) != len(x):

@@ -40,6 +40,7 @@ def pairwise_distance(
     return _apart(x, y, eps=eps).norm(p, axis=-1, keepdims=keepdims)
 
 
+@checked_arguments
 def cosine_similarity(x: Tensor, y: Tensor, *, axis: int = -1, eps: float = 1e-8) -> Tensor:
     """The cosine of the angle between x and y: x y / (max(|x|, eps) max(|y|, eps)) along an axis.
 

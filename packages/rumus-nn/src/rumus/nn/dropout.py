@@ -39,7 +39,7 @@ class Dropout(Module):
         if not 0 <= real_number("Dropout: p", p) <= 1:
             raise ValueError(f"Dropout: p must be in [0, 1], not {p}")
         self.p = p
-        self.generator = generator or next_generator()
+        self.generator = next_generator() if generator is None else generator
 
     def is_active(self) -> bool:
         """Whether anything is dropped: in training, unless p is 0."""

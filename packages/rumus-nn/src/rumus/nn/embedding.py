@@ -65,7 +65,7 @@ class Embedding(Module):
         self.count = count
         self.size = size
         self.padding_idx = padding_idx
-        generator = generator or next_generator()
+        generator = next_generator() if generator is None else generator
         start = zeros((count, size), dtype=dtype, backend=backend)
         self.weight = Parameter(start, name="weight", role="embedding")
         initialisation.normal(self.weight, generator=generator)

@@ -58,6 +58,7 @@ def _check_gamma(loss: str, gamma: float) -> None:
         raise ValueError(f"{loss}: gamma must be at least 0 and finite, not {gamma}")
 
 
+@checked_arguments
 def focal_loss(
     logits: Tensor,
     targets: TensorLike,
@@ -106,6 +107,7 @@ def focal_loss(
     return Found(losses, found.count, found.weights).reduced(name, reduction, sample_weight)
 
 
+@checked_arguments
 def sigmoid_focal_loss(
     logits: Tensor,
     target: TensorLike,

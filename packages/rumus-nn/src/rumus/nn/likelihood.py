@@ -24,6 +24,7 @@ from rumus.nn.reduction import (
 )
 from rumus.tensor import Expr, Tensor, TensorLike, elementwise, ones
 from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.expression.real_number import positive_number
 from rumus.tensor.graph.scan import numbers
 from rumus.tensor.graph.tensor import backend_of
 from rumus.tensor.memory.recording import ask_host
@@ -87,6 +88,7 @@ def _gaussian(
     return scale * (0.5 * (kept.log() + difference * difference / kept) + constant)
 
 
+@checked_arguments
 def nll_loss(
     log_probabilities: Tensor,
     targets: TensorLike,
@@ -212,8 +214,8 @@ def poisson_nll_loss(
     target: as in `mse_loss`.
     log_input: False if the prediction is the rate itself, to which `eps` is added in the logarithm.
     full: add Stirling's approximation of log(target!) for targets above 1.
-    eps: positive.
-    reduction, sample_weight: as in `mse_loss`, as are the errors.
+    eps: positive, ValueError otherwise.
+    reduction, sample_weight: as in `mse_loss`, as are the other errors.
 
     >>> from rumus.nn import poisson_nll_loss
     >>> from rumus.tensor import tensor
@@ -221,6 +223,7 @@ def poisson_nll_loss(
     1.0
     """
     name = "poisson_nll_loss"
+    positive_number(f"{name}: eps", eps)
     x, beside = check_pair(name, prediction, target, reduction)
 
     def losses(scale: float) -> Tensor:
@@ -251,7 +254,8 @@ def gaussian_nll_loss(
     prediction, target: as in `mse_loss`.
     variance: of this shape, or without the last axis, or with length 1 there.
     full: add log(2 pi) / 2.
-    eps: the lower bound of the variance; a smaller one counts as `eps`, with its gradient.
+    eps: positive, the lower bound of the variance; a smaller one counts as `eps`, with its
+        gradient.
     reduction, sample_weight: as in `mse_loss`.
 
     ValueError for a variance that does not fit or is negative (checked only on the CPU), and as for
@@ -263,6 +267,7 @@ def gaussian_nll_loss(
     2.0
     """
     name = "gaussian_nll_loss"
+    positive_number(f"{name}: eps", eps)
     x, beside = check_pair(name, prediction, target, reduction)
     spread = as_target(name, x, variance, "variance")
     if spread.shape == x.shape[:-1] and spread.ndim < x.ndim:

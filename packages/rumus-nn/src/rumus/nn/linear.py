@@ -58,7 +58,7 @@ class Linear(Module):
             raise ValueError(f"Linear needs sizes of at least 1, not ({inputs}, {outputs})")
         self.inputs = inputs
         self.outputs = outputs
-        generator = generator or next_generator()
+        generator = next_generator() if generator is None else generator
         bound = 1 / math.sqrt(inputs)
 
         def start(name: Literal["weight", "bias"], *shape: int) -> Parameter:

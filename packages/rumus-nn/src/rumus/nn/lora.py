@@ -65,7 +65,7 @@ class LoraLinear(FrozenLinear):
         self.rank = rank
         self.scale = scale
         backend = base.weight.backend
-        generator = generator or next_generator()
+        generator = next_generator() if generator is None else generator
         first = zeros((rank, base.inputs), dtype=float32, backend=backend)
         second = zeros((base.outputs, rank), dtype=float32, backend=backend)
         self.lora_A = Parameter(first, name="lora_A", role="weight")

@@ -16,6 +16,7 @@ from rumus.nn.reduction import (
     of_elements,
 )
 from rumus.tensor import Expr, Tensor, TensorLike, elementwise
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.memory.recording import ask_host
 
 T = TypeVar("T", Tensor, Expr)
@@ -82,6 +83,7 @@ def _weighted_binary(logits: T, target: T, weight: T, pos_weight: T, *, scale: f
     return scale * (weight * (positive + (1 - target) * logits.softplus()))
 
 
+@checked_arguments
 def mse_loss(
     prediction: Tensor,
     target: TensorLike,
@@ -110,6 +112,7 @@ def mse_loss(
     return of_elements("mse_loss", losses, x.size, reduction, sample_weight)
 
 
+@checked_arguments
 def l1_loss(
     prediction: Tensor,
     target: TensorLike,
@@ -131,6 +134,7 @@ def l1_loss(
     return of_elements("l1_loss", losses, x.size, reduction, sample_weight)
 
 
+@checked_arguments
 def huber_loss(
     prediction: Tensor,
     target: TensorLike,
@@ -157,6 +161,7 @@ def huber_loss(
     return of_elements("huber_loss", losses, x.size, reduction, sample_weight)
 
 
+@checked_arguments
 def smooth_l1_loss(
     prediction: Tensor,
     target: TensorLike,
@@ -191,6 +196,7 @@ def _check_positive(loss: str, what: str, value: float) -> None:
         raise ValueError(f"{loss}: {what} must be positive and finite, not {value}")
 
 
+@checked_arguments
 def binary_cross_entropy(
     probabilities: Tensor,
     target: TensorLike,
@@ -224,6 +230,7 @@ def binary_cross_entropy(
     return of_elements(name, losses, p.size, reduction, sample_weight)
 
 
+@checked_arguments
 def binary_cross_entropy_with_logits(
     logits: Tensor,
     target: TensorLike,

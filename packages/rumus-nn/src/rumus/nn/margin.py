@@ -93,6 +93,7 @@ def _check_values(loss: str, target: NDArray[Any]) -> None:
         raise ValueError(f"{loss}: target {target[at]} at index {at} is neither 1 nor -1")
 
 
+@checked_arguments
 def hinge_loss(
     prediction: Tensor,
     target: TensorLike,
@@ -121,6 +122,7 @@ def hinge_loss(
     return of_elements("hinge_loss", losses, x.size, reduction, sample_weight)
 
 
+@checked_arguments
 def hinge_embedding_loss(
     distance: Tensor,
     target: TensorLike,
@@ -146,6 +148,7 @@ def hinge_embedding_loss(
     return of_elements("hinge_embedding_loss", losses, x.size, reduction, sample_weight)
 
 
+@checked_arguments
 def soft_margin_loss(
     prediction: Tensor,
     target: TensorLike,
@@ -168,6 +171,7 @@ def soft_margin_loss(
     return of_elements("soft_margin_loss", losses, x.size, reduction, sample_weight)
 
 
+@checked_arguments
 def margin_ranking_loss(
     first: Tensor,
     second: Tensor,
@@ -196,6 +200,7 @@ def margin_ranking_loss(
     return of_elements(name, losses, x.size, reduction, sample_weight)
 
 
+@checked_arguments
 def multi_margin_loss(
     logits: Tensor,
     targets: TensorLike,
@@ -292,6 +297,7 @@ def triplet_margin_loss(
     return of_elements(name, losses, near.size, reduction, sample_weight)
 
 
+@checked_arguments
 def cosine_embedding_loss(
     first: Tensor,
     second: Tensor,
@@ -324,6 +330,7 @@ def cosine_embedding_loss(
     return of_elements(name, losses, similarity.size, reduction, sample_weight)
 
 
+@checked_arguments
 def contrastive_loss(
     first: Tensor,
     second: Tensor,

@@ -31,6 +31,7 @@ from rumus.tensor import (
     move_parameters,
 )
 from rumus.tensor.expression.arguments import check_arguments, checked_arguments
+from rumus.tensor.expression.dtype import as_dtype
 from rumus.tensor.graph.assignment import running_pass
 from rumus.tensor.graph.evaluation import current_evaluation
 from rumus.tensor.memory.late_array import host_copy
@@ -118,6 +119,8 @@ class Module:
         def __new__(cls, *args: object, **given: object) -> Self:  # noqa: D102
             if given and cls.__module__.startswith("rumus."):
                 LAYER.check_keywords(given)
+                if "dtype" in given:  # also of a layer that makes no parameters
+                    as_dtype(given["dtype"])  # type: ignore[arg-type]
             check_arguments(cls, args, given)
             return super().__new__(cls)
 
@@ -433,10 +436,19 @@ class Module:
 def _called(module: Forward[P, R_co], args: Any, kwargs: Any) -> R_co:
     try:
         return module.forward(*args, **kwargs)
-    except AttributeError as error:
-        if isinstance(error.obj, np.ndarray):
+    except (AttributeError, TypeError) as error:
+        if _is_about_an_array(error):
             raise _met_an_array(type(module).__name__) from error
         raise
+
+
+def _is_about_an_array(error: BaseException | None) -> bool:
+    """Whether a NumPy array lacks an attribute, perhaps said in other words since."""
+    while error is not None:
+        if isinstance(error, AttributeError) and isinstance(error.obj, np.ndarray):
+            return True
+        error = error.__context__
+    return False
 
 
 def _every_path(

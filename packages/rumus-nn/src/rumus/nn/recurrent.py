@@ -60,7 +60,7 @@ class _Recurrent(Module, Generic[S]):
             )
         self.inputs, self.hidden, self.layers = inputs, hidden, layers
         self.has_bias, self.bidirectional = bias, bidirectional
-        generator = generator or next_generator()
+        generator = next_generator() if generator is None else generator
         bound, rows = 1 / math.sqrt(hidden), GATES[self.kind] * hidden
 
         def start(parameter: str, role: Literal["weight", "bias"], *shape: int) -> None:

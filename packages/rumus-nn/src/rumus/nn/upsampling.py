@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rumus.nn.module import Module
 from rumus.tensor import Tensor, interpolate
-from rumus.tensor.operations.interpolation import InterpolationMode
+from rumus.tensor.operations.interpolation import InterpolationMode, check_interpolation
 
 
 class Upsample(Module):
@@ -16,6 +16,8 @@ class Upsample(Module):
     scale_factor: the factor of each length, instead of size.
     mode: "nearest", or "linear", "bilinear", "trilinear" for one, two, three axes.
     align_corners: align the centres of the first and last elements.
+
+    ValueError for an unknown mode, and for sizes and factors that are not positive.
 
     >>> from rumus.nn import Upsample
     >>> from rumus.tensor import ones
@@ -33,6 +35,7 @@ class Upsample(Module):
     ) -> None:
         if (size is None) == (scale_factor is None):
             raise ValueError("Upsample: give size or scale_factor, one of the two")
+        check_interpolation("Upsample", size, scale_factor, mode)
         self.size, self.scale_factor = size, scale_factor
         self.mode, self.align_corners = mode, align_corners
 

@@ -21,7 +21,7 @@ from rumus.optim.engine.rule_state import RuleState
 from rumus.optim.engine.segments import Segment
 from rumus.optim.engine.update_rule import Signature, UpdateRule
 from rumus.optim.options.group import Claimable, M_co, ParameterGroup, as_groups
-from rumus.optim.options.hyperparameter import Hyper, check
+from rumus.optim.options.hyperparameter import COMMON, Hyper, check, checked
 from rumus.optim.options.options import Options
 from rumus.tensor import Arena, Backend, Expr, Kernel, Parameter, ParamId
 from rumus.tensor.graph.selection import Criterion, selected
@@ -132,7 +132,7 @@ class Muon(FusedOptimizer[M_co]):
         self._parts = _numbers_of_parts(parameters, parts or {})
         self._adamw = UpdateRule(self._variant.others, _ADAMW.state, _ADAMW.scalars)
         given = {"lr": adamw_lr, "weight_decay": adamw_weight_decay}
-        own = {name: hyper for name, hyper in given.items() if hyper is not None}
+        own = checked({name: hyper for name, hyper in given.items() if hyper is not None}, COMMON)
         self.matrices, groups = _divided(parameters, matrices, own, self._variant)
         super().__init__(
             groups,

@@ -1,8 +1,9 @@
 """Checks for arguments that Python accepts silently or rejects with obscure messages.
 
 To Python a string such as "no" is True, an error about a misspelt keyword does not suggest the
-right one, and a string in place of a number fails deep inside. A function's wrapper checks switches
-first, and everything else only after the call has failed; a class checks before it makes an object.
+right one, and a string in place of a number or of a tensor fails deep inside. A function's wrapper
+checks switches first, and everything else only after the call has failed; a class, or a
+constructor, checks before it makes an object.
 """
 
 from __future__ import annotations
@@ -11,17 +12,18 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, wraps
 from types import CodeType
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 
+from rumus.tensor.expression.declared_type import shown, wanted
 from rumus.tensor.expression.nearest_name import nearest_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Declared: TypeAlias = tuple[str, Mapping[str, Any]]
 
 _DECLARED: Final = ("bool", bool)  # as text if annotations are not evaluated
-_NUMERIC: Final = frozenset({"int", "float", "None", "Sequence", "tuple", "list"})
 _TAKES_ANY_NAME: Final = 0x08  # CO_VARKEYWORDS of a code object
 _UNPACKED: Final = r"Unpack\[(\w+)\]"
 _NOTHING: Final = object()
@@ -52,7 +54,7 @@ def check_arguments(cls: type, args: tuple[object, ...], given: Mapping[str, obj
 
     A class without `__init__` takes none: with our `__new__`, Python would ignore them. An
     `__init__` of rumus rejects a switch that is neither True nor False, an undeclared keyword, and
-    a string in place of a number. Other classes may define theirs as they like.
+    whatever does not fit its declaration. Other classes may define theirs as they like.
 
     >>> class Empty: ...
     >>> check_arguments(Empty, (), {"size": 2})
@@ -69,17 +71,17 @@ def check_arguments(cls: type, args: tuple[object, ...], given: Mapping[str, obj
         owner = next(base for base in cls.__mro__ if "__init__" in vars(base))
     if not owner.__module__.startswith("rumus."):
         return
-    placed, names, switches, numbers = _declared(owner)
+    placed, names, switches, types = _declared(owner)
     if given:
         check_switches(cls.__name__, switches, given)
         _check_names(cls.__name__, names, given)
-    _check_texts(cls.__name__, numbers, placed[1:], args, given)
+    _check_types(cls.__name__, types, placed[1:], args, given)
 
 
 def checked_arguments(
     function: Callable[P, R], check_keywords: Callable[[Iterable[str]], None] | None = None
 ) -> Callable[P, R]:
-    """Return `function` with checked switches and with more helpful TypeErrors.
+    """Return `function` with checked switches and with more helpful errors.
 
     check_keywords: raises for keywords it has advice on, such as those of other libraries.
 
@@ -92,6 +94,7 @@ def checked_arguments(
     """
     names, of = switches_of(function), function.__qualname__.removesuffix(".__init__")
     placed, known = _placed(_code(function)), _names(function)
+    is_constructor = function.__name__ == "__init__"
     first = min((at for at, name in enumerate(placed) if name in names), default=len(placed))
 
     @wraps(function)
@@ -101,13 +104,16 @@ def checked_arguments(
                 check_switches(of, names, kwargs)
             if len(args) > first:
                 check_switches(of, names, dict(zip(placed, args, strict=False)))
+        if is_constructor:
+            _check_types(of, _types(function), placed, args, kwargs)
         try:
             return function(*args, **kwargs)
-        except TypeError:
-            if check_keywords is not None:
-                check_keywords(kwargs)
-            _check_names(of, known, kwargs)
-            _check_texts(of, _numbers(function), placed, args, kwargs)
+        except (TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, TypeError):
+                if check_keywords is not None:
+                    check_keywords(kwargs)
+                _check_names(of, known, kwargs)
+            _check_types(of, _types(function), placed, args, kwargs)
             raise
 
     return checked
@@ -131,35 +137,24 @@ def _check_names(of: str, names: frozenset[str] | None, given: Mapping[str, obje
         raise TypeError(f"{of} takes no {name!r}{unknown_name(name, names)}") from None
 
 
-def _check_texts(
+def _check_types(
     of: str,
-    numbers: Mapping[str, str],
+    types: Mapping[str, Declared],
     placed: tuple[str, ...],
     args: tuple[object, ...],
     given: Mapping[str, object],
 ) -> None:
-    if args:
-        _check_texts(of, numbers, (), (), dict(zip(placed, args, strict=False)))
-    for name, value in given.items():
-        if isinstance(value, (str, bytes)) and name in numbers:
-            raise TypeError(f"{of}: {name} must be {numbers[name]}, not {value!r}") from None
+    """Raise TypeError for the first argument that does not fit its declaration."""
+    for name, value in (*zip(placed, args, strict=False), *given.items()):
+        if name in types and (told := wanted(*types[name], value)) is not None:
+            raise TypeError(f"{of}: {name} must be {told}, not {shown(value)}") from None
 
 
-def _numbers(function: Callable[..., Any]) -> dict[str, str]:
-    """The parameters that are declared as numbers, with their description for messages."""
+def _types(function: Callable[..., Any]) -> dict[str, Declared]:
+    """The declaration of each parameter, and the globals in which its names stand."""
     declared = getattr(function, "__annotations__", {})
-    known = _globals(function)  # in which a name may stand for `int | Sequence[int]`
-    kinds = {name: str(known.get(kind, kind)) for name, kind in declared.items()}
-    return {name: wanted for name, kind in kinds.items() if (wanted := _number(kind))}
-
-
-def _number(declared: str) -> str | None:
-    """The description of a declaration that allows only numbers."""
-    words = frozenset(re.findall(r"\w+(?!\w*\.)", declared))  # without collections.abc
-    if not words <= _NUMERIC or not words & {"int", "float"}:
-        return None
-    kind = "whole number" if "int" in words else "number"
-    return f"a {kind}" if words <= {"int", "float", "None"} else f"{kind}s"
+    known = _globals(function)
+    return {name: (str(kind), known) for name, kind in declared.items() if name != "return"}
 
 
 def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -208,15 +203,15 @@ def _is_ours(cls: type, method: str) -> bool:
 @cache  # of our own classes only
 def _declared(
     owner: type,
-) -> tuple[tuple[str, ...], frozenset[str] | None, frozenset[str], dict[str, str]]:
-    """Positions, keywords (None for any), switches and numbers; and classes that get the rest."""
+) -> tuple[tuple[str, ...], frozenset[str] | None, frozenset[str], dict[str, Declared]]:
+    """Positions, keywords (None for any), switches and declarations, also those of bases."""
     inits = [vars(base)["__init__"] for base in owner.__mro__[:-1] if "__init__" in vars(base)]
-    switches, numbers, found = frozenset[str](), dict[str, str](), frozenset[str]()
+    switches, types, found = frozenset[str](), dict[str, Declared](), frozenset[str]()
     for init in inits:
         switches |= switches_of(init) - found
-        numbers |= {name: kind for name, kind in _numbers(init).items() if name not in found}
+        types |= {name: kind for name, kind in _types(init).items() if name not in found}
         code = _code(init)
         if code is None or not code.co_flags & _TAKES_ANY_NAME:
             break
         found |= _named(code)
-    return _placed(_code(inits[0])), _names(inits[0]), switches, numbers
+    return _placed(_code(inits[0])), _names(inits[0]), switches, types

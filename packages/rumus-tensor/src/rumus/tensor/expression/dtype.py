@@ -24,10 +24,16 @@ _RANK: Final = {bool_: 0, int32: 1, float16: 2, float32: 3, float64: 4}
 
 
 def as_dtype(dtype: DTypeLike) -> DType:
-    """Return `dtype` as one of the five; TypeError lists them if it is another one."""
-    found = np.dtype(dtype)
+    """Return `dtype` as one of the five; TypeError lists them if it is another one, or None."""
+    given: Any = dtype
+    names = ", ".join(map(str, _RANK))
+    if given is None:  # float64 to NumPy
+        raise TypeError(f"dtype None is not supported; use one of {names}")
+    try:
+        found: DType = np.dtype(given)
+    except TypeError:
+        raise TypeError(f"dtype {given!r} is not supported; use one of {names}") from None
     if found not in _RANK:
-        names = ", ".join(str(known) for known in _RANK)
         raise TypeError(f"dtype {found} is not supported; use one of {names}")
     return found
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.dtype import bool_, int32
 from rumus.tensor.graph.autograd import SoFar
 from rumus.tensor.graph.operators import broadcast_shape
@@ -206,6 +207,7 @@ def may_hold(index: Tensor, number: int) -> bool:
     return found
 
 
+@checked_arguments
 def gather(table: Tensor, index: Tensor) -> Tensor:
     """Rows of `table` by number: the result's shape is that of `index`, then that of a row.
 

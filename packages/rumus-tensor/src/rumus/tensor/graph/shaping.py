@@ -10,11 +10,12 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.dtype import DType, promote
 from rumus.tensor.graph.autograd import Spread
 from rumus.tensor.graph.operators import cast, sum_to
 from rumus.tensor.graph.reduction import normalize_axis
-from rumus.tensor.graph.tensor import Tensor, backend_of, result_of
+from rumus.tensor.graph.tensor import Tensor, as_host, backend_of, result_of
 from rumus.tensor.memory.backend import Array, Backend, Shape
 from rumus.tensor.memory.reshaping import reshaped
 
@@ -259,6 +260,7 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     return concat([unsqueeze(t, axis) for t in tensors], axis)
 
 
+@checked_arguments
 def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
     """Pad `x` with `value`.
 
@@ -270,10 +272,10 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Ten
     """
     if len(widths) != x.ndim or any(w < 0 for pair in widths for w in pair):
         raise ValueError(f"pad: expected {x.ndim} pairs of widths >= 0, got {widths!r}")
-    backend = x._backend
+    backend, number = x._backend, as_host(value, x.dtype).item()
     pairs = list(zip(widths, x.shape, strict=True))
     inside = (*(slice(before, before + n) for (before, _), n in pairs), ...)  # never a number
     out = backend.allocate(tuple(before + n + after for (before, after), n in pairs), x.dtype)
-    backend.fill(value, out)
+    backend.fill(number, out)
     backend.copy(x._array, out[inside])
     return result_of("pad", out, backend, (x,), lambda g, _: (copied(backend, g[inside]),))

@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rumus.tensor.backends.default_backend import cpu
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.arithmetic import Arithmetic
 from rumus.tensor.expression.dtype import DType, as_dtype, bool_, default_dtype, float32, int32
 from rumus.tensor.expression.errors import BackendMismatchError, GraphError
+from rumus.tensor.expression.lengths import lengths_of
 from rumus.tensor.expression.masked import unmasked
 from rumus.tensor.graph.autograd import Node, Version, Vjp, is_recording
 from rumus.tensor.graph.means import note_negative, note_quotient
@@ -511,7 +513,7 @@ class Tensor(Arithmetic["Tensor"]):
 
         shape: to which the tensor's shape must broadcast.
         """
-        return shaping.broadcast_to(self, tuple(shape))
+        return shaping.broadcast_to(self, lengths_of("broadcast_to", shape))
 
     @AXIS.as_keywords
     def unsqueeze(self, axis: int) -> Tensor:
@@ -628,6 +630,7 @@ def backend_of(operation: str, tensors: Sequence[Tensor]) -> Backend:
     return backend
 
 
+@checked_arguments
 def tensor(
     data: TensorLike, *, dtype: DTypeLike | None = None, backend: Backend | None = None
 ) -> Tensor:
@@ -645,16 +648,17 @@ def tensor(
     [4.0, 6.0]
     """
     if isinstance(data, Tensor):
-        moved = data.detach().to(backend or data.backend)
+        moved = data.detach().to(data.backend if backend is None else backend)
         return moved.clone() if dtype is None else moved.clone().astype(dtype)
-    backend = backend or cpu()
+    backend = cpu() if backend is None else backend
     return Tensor(backend.upload(as_host(data, dtype)), backend)
 
 
 def as_host(data: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]:
     """Return `data` as a NumPy array with the dtype of its tensor; see `tensor`."""
     host = unmasked(data)
-    wanted = default_dtype(host) if dtype is None else as_dtype(dtype)
+    usual = default_dtype(host)  # refuses text, which NumPy would read as numbers, None and 1j
+    wanted = usual if dtype is None else as_dtype(dtype)
     if wanted == int32 and host.dtype != int32 and host.size:
         low, high = host.min(), host.max()
         if not (low >= -(2**31) and high < 2**31):  # NaN does not fit
@@ -672,8 +676,9 @@ def as_tensor(data: TensorLike | Number, backend: Backend, dtype: DType | None =
     return data if isinstance(data, Tensor) else tensor(data, dtype=dtype, backend=backend)
 
 
+@checked_arguments
 def full(
-    shape: Sequence[int],
+    shape: int | Sequence[int],
     value: float,
     *,
     dtype: DTypeLike = float32,
@@ -686,14 +691,18 @@ def full(
     dtype: of the elements.
     backend: that holds the elements, by default the CPU.
     """
-    backend = backend or cpu()
-    array = backend.allocate(tuple(shape), as_dtype(dtype))
-    backend.fill(value, array)
+    backend, wanted = cpu() if backend is None else backend, as_dtype(dtype)
+    number = as_host(value, wanted)
+    if number.ndim:
+        raise TypeError(f"full: value must be a number, not of shape {number.shape}")
+    array = backend.allocate(lengths_of("full", shape), wanted)
+    backend.fill(number.item(), array)
     return Tensor(array, backend)
 
 
+@checked_arguments
 def zeros(
-    shape: Sequence[int], *, dtype: DTypeLike = float32, backend: Backend | None = None
+    shape: int | Sequence[int], *, dtype: DTypeLike = float32, backend: Backend | None = None
 ) -> Tensor:
     """Return a tensor of zeros.
 
@@ -704,8 +713,9 @@ def zeros(
     return full(shape, 0, dtype=dtype, backend=backend)
 
 
+@checked_arguments
 def ones(
-    shape: Sequence[int], *, dtype: DTypeLike = float32, backend: Backend | None = None
+    shape: int | Sequence[int], *, dtype: DTypeLike = float32, backend: Backend | None = None
 ) -> Tensor:
     """Return a tensor of ones.
 
@@ -716,6 +726,7 @@ def ones(
     return full(shape, 1, dtype=dtype, backend=backend)
 
 
+@checked_arguments
 def arange(
     start: int, stop: int | None = None, step: int = 1, *, backend: Backend | None = None
 ) -> Tensor:

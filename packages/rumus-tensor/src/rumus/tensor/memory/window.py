@@ -8,6 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
+
+from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.memory.backend import Shape
 
 Sizes: TypeAlias = "int | Sequence[int]"
@@ -88,8 +91,8 @@ def window(
 
 def each_axis(name: str, size: Sizes, axes: int) -> Shape:
     """Return a size for each axis; ValueError for a wrong number of them."""
-    if isinstance(size, int):
-        return (size,) * axes
+    if isinstance(size, (int, np.integer)):
+        return (int(size),) * axes
     if len(size) != axes:
         raise ValueError(f"{name} needs a number, or one for each of {axes} axes, not {size}")
-    return tuple(size)
+    return tuple([whole_number(name, n) for n in size])

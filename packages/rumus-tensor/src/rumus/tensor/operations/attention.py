@@ -15,6 +15,7 @@ import numpy as np
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.dtype import DType, bool_, float16, float32, is_floating
 from rumus.tensor.expression.expr import Expr
+from rumus.tensor.expression.real_number import real_number
 from rumus.tensor.graph.operators import cast, elementwise
 from rumus.tensor.graph.tensor import Tensor, backend_of, result_of, tensor
 from rumus.tensor.memory.backend import Array, Backend
@@ -78,7 +79,7 @@ def scaled_dot_product_attention(
     _check_shapes(query, key, value, causal)
     _check_mask(query, key, mask)
     tensors = [query, key, value]
-    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scale = _checked_scale(query, scale)
     backend = backend_of("attention", tensors if mask is None else [*tensors, mask])
     is_narrow = max(query.shape[-1], value.shape[-1]) <= FUSED_SIZE
     if mask is None and is_narrow and _is_fused(backend, query.dtype):
@@ -116,8 +117,7 @@ def attention_weights(
     """
     _check_shapes(query, key, key, causal)
     _check_mask(query, key, mask)
-    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    query = query * scale
+    query = query * _checked_scale(query, scale)
     if _shares_heads(query, key):
         grouped = _grouped(query, key.shape[-3]) @ key.unsqueeze(-3).transpose()
         scores = grouped.reshape(*query.shape[:-1], key.shape[-2])
@@ -148,6 +148,12 @@ def weighted_values(weights: Tensor, value: Tensor) -> Tensor:
         return weights @ value
     grouped = _grouped(weights, value.shape[-3]) @ value.unsqueeze(-3)
     return grouped.reshape(*weights.shape[:-1], value.shape[-1])
+
+
+def _checked_scale(query: Tensor, scale: float | None) -> float:
+    if scale is None:
+        return 1 / math.sqrt(query.shape[-1])
+    return real_number("attention: scale", scale)
 
 
 def _shares_heads(query: Tensor, key: Tensor) -> bool:

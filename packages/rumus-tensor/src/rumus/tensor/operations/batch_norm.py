@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.dtype import float32, float64
 from rumus.tensor.graph.autograd import Vjp
 from rumus.tensor.graph.tensor import Tensor, backend_of, result_of
@@ -16,6 +17,7 @@ from rumus.tensor.memory.backend import Array
 from rumus.tensor.operations.norms import _affine, _centred, _normalized
 
 
+@checked_arguments
 def batch_norm(
     x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 from weakref import WeakKeyDictionary
 
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.dtype import DType, float16, float32, is_floating
 from rumus.tensor.graph.autograd import ACCUMULATE, ADD
 from rumus.tensor.graph.operators import cast
@@ -71,6 +72,7 @@ class Geometry:
         return Geometry(window, self.groups, self.outputs, self.inputs, self.places, self.lengths)
 
 
+@checked_arguments
 def convolution(
     x: Tensor,
     weight: Tensor,
@@ -104,6 +106,8 @@ def convolution(
             "convolution: expected (batch, inputs, *lengths) and (outputs, inputs, *kernel), got "
             f"{x.shape} and {weight.shape}"
         )
+    if stride is None:  # to a window the size of the kernel, as of pools
+        raise TypeError("convolution: stride must be whole numbers, not None")
     found = window("convolution", x.shape[2:], weight.shape[2:], stride, padding, dilation)
     check_groups("convolution", x.shape[1], weight.shape[1], weight.shape[0], groups)
     check_bias("convolution", bias, weight.shape[0])
@@ -135,6 +139,7 @@ def convolution(
     return result_of("convolution", out, backend, tensors, vjp, saved=(x, weight))
 
 
+@checked_arguments
 def convolution_transpose(
     x: Tensor,
     weight: Tensor,

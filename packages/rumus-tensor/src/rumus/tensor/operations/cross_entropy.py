@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.dtype import float16, float32, int32, is_floating
+from rumus.tensor.expression.real_number import real_number
+from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.autograd import Spread
 from rumus.tensor.graph.indexing import gather
 from rumus.tensor.graph.operators import cast
@@ -51,6 +54,7 @@ def cross_entropy_primitive(
     return logsumexp(logits) * mass - picked, own
 
 
+@checked_arguments
 def cross_entropy(
     logits: Tensor,
     targets: Tensor,
@@ -84,6 +88,10 @@ def weighted_cross_entropy(
 ) -> tuple[Tensor, Tensor | None]:
     """`cross_entropy` and, with weights, the weight of each target, 0 if it is ignored."""
     _check_classes(logits, targets, weight)
+    if not 0 <= real_number("cross_entropy: label_smoothing", label_smoothing) <= 1:
+        raise ValueError(f"cross_entropy: label_smoothing must be in [0, 1], not {label_smoothing}")
+    if ignore_index is not None:
+        ignore_index = whole_number("cross_entropy: ignore_index", ignore_index)
     given = (logits, targets) if weight is None else (logits, targets, weight)
     backend = backend_of("cross_entropy", given)
     forward, back = backend.fused("cross_entropy"), backend.fused("cross_entropy_gradient")

@@ -15,9 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor.backends.default_backend import cpu
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.dtype import DType, float32, int32
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel
+from rumus.tensor.expression.lengths import lengths_of
+from rumus.tensor.expression.real_number import real_number
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.operators import run
 from rumus.tensor.graph.tensor import Tensor
@@ -145,21 +148,23 @@ class Generator:
         self.undecided.hear_on_host()
         return philox_words(self.key, self._advance(count), count)
 
-    def words(self, shape: Sequence[int], *, backend: Backend | None = None) -> Tensor:
+    @checked_arguments
+    def words(self, shape: int | Sequence[int], *, backend: Backend | None = None) -> Tensor:
         """Return int32 words, every bit pattern equally likely.
 
         shape: a number or a sequence of numbers.
         backend: where the elements lie, by default the CPU.
         """
-        backend = backend or cpu()
-        out = backend.allocate(tuple(shape), int32)
-        count = math.prod(shape)
+        backend = cpu() if backend is None else backend
+        lengths = lengths_of("Generator.words", shape)
+        out, count = backend.allocate(lengths, int32), math.prod(lengths)
         behind = self.undecided.behind(backend)
         live(lambda: backend.random_words(self.key, self._advance(count), out, behind))
         return Tensor(out, backend)
 
+    @checked_arguments
     def keep(
-        self, probability: float, shape: Sequence[int], *, backend: Backend | None = None
+        self, probability: float, shape: int | Sequence[int], *, backend: Backend | None = None
     ) -> Tensor:
         """Return a bool mask, True with this probability, equal on every backend.
 
@@ -167,7 +172,7 @@ class Generator:
         shape: a number or a sequence of numbers.
         backend: where the elements lie, by default the CPU.
         """
-        if not 0 <= probability <= 1:
+        if not 0 <= real_number("Generator.keep: probability", probability) <= 1:
             raise ValueError(f"probability must be in [0, 1], not {probability}")
         words = self.words(shape, backend=backend)
         threshold = round((1 - probability) * 2**32) - 2**31
@@ -175,9 +180,10 @@ class Generator:
             return words < words  # no int32 is above the largest word
         return run(_KEEP, [words], {"threshold": threshold})
 
+    @checked_arguments
     def uniform(
         self,
-        shape: Sequence[int],
+        shape: int | Sequence[int],
         low: float = 0.0,
         high: float = 1.0,
         *,
@@ -190,21 +196,25 @@ class Generator:
         high: above all numbers, finite.
         backend: where the elements lie, by default the CPU.
         """
+        lengths = lengths_of("Generator.uniform", shape)
+        for name, value in (("low", low), ("high", high)):
+            _check_finite(f"Generator.uniform: {name}", value)
         below = np.nextafter(np.float32(high), np.float32(low))  # float32 may round up to `high`
 
         def draw() -> NDArray[Any]:
-            values = low + (high - low) * self._unit(math.prod(shape))
+            values = low + (high - low) * self._unit(math.prod(lengths))
             return np.minimum(values.astype(np.float32), below)
 
-        return _on(backend, shape, float32, draw)
+        return _on(backend, lengths, float32, draw)
 
     def _unit(self, count: int) -> NDArray[Any]:
         """float64 numbers k / 2**24 in [0, 1)."""
         return (self._host_words(count) >> np.uint32(8)) * 2.0**-24
 
+    @checked_arguments
     def normal(
         self,
-        shape: Sequence[int],
+        shape: int | Sequence[int],
         mean: float = 0.0,
         std: float = 1.0,
         *,
@@ -220,8 +230,13 @@ class Generator:
         std: finite, at least 0.
         backend: where the elements lie, by default the CPU.
         """
-        count = math.prod(shape)
-        return _on(backend, shape, float32, lambda: mean + std * self._normal(count))
+        lengths = lengths_of("Generator.normal", shape)
+        for name, value in (("mean", mean), ("std", std)):
+            _check_finite(f"Generator.normal: {name}", value)
+        if std < 0:
+            raise ValueError(f"Generator.normal: std must be at least 0, not {std}")
+        count = math.prod(lengths)
+        return _on(backend, lengths, float32, lambda: mean + std * self._normal(count))
 
     def _normal(self, count: int) -> NDArray[Any]:
         pairs = -(-count // 2)
@@ -230,9 +245,10 @@ class Generator:
         angle = 2 * np.pi * 2.0**-32 * words[pairs:]
         return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
 
+    @checked_arguments
     def truncated_normal(
         self,
-        shape: Sequence[int],
+        shape: int | Sequence[int],
         mean: float = 0.0,
         std: float = 1.0,
         low: float = -2.0,
@@ -251,6 +267,12 @@ class Generator:
 
         ValueError if the interval has less than a thousandth of the probability.
         """
+        lengths = lengths_of("Generator.truncated_normal", shape)
+        for name, value in (("mean", mean), ("std", std)):
+            _check_finite(f"Generator.truncated_normal: {name}", value)
+        for name, value in (("low", low), ("high", high)):
+            if math.isnan(real_number(f"Generator.truncated_normal: {name}", value)):
+                raise ValueError(f"Generator.truncated_normal: {name} is NaN")
         scale = std * math.sqrt(2)
         if std <= 0 or math.erf((high - mean) / scale) - math.erf((low - mean) / scale) < 2e-3:
             raise ValueError(
@@ -258,15 +280,16 @@ class Generator:
             )
 
         def draw() -> NDArray[Any]:
-            values = mean + std * self._normal(math.prod(shape))
+            values = mean + std * self._normal(math.prod(lengths))
             while (outside := (values < low) | (values > high)).any():
                 values[outside] = mean + std * self._normal(int(outside.sum()))
             return values
 
-        return _on(backend, shape, float32, draw)
+        return _on(backend, lengths, float32, draw)
 
+    @checked_arguments
     def integers(
-        self, low: int, high: int, shape: Sequence[int], *, backend: Backend | None = None
+        self, low: int, high: int, shape: int | Sequence[int], *, backend: Backend | None = None
     ) -> Tensor:
         """Return int32 numbers in [low, high). ValueError for an empty interval.
 
@@ -278,15 +301,21 @@ class Generator:
         shape: a number or a sequence of numbers.
         backend: where the elements lie, by default the CPU.
         """
+        lengths = lengths_of("Generator.integers", shape)
+        low, high = (
+            whole_number(f"Generator.integers: {name}", value)
+            for name, value in (("low", low), ("high", high))
+        )
         if not -(2**31) <= low < high <= 2**31:
             raise ValueError(f"expected an interval of int32 numbers, got [{low}, {high})")
 
         def draw() -> NDArray[Any]:
-            words = self._host_words(math.prod(shape)).astype(np.uint64)
+            words = self._host_words(math.prod(lengths)).astype(np.uint64)
             return (words * np.uint64(high - low) >> np.uint64(32)).astype(np.int64) + low
 
-        return _on(backend, shape, int32, draw, (low, high - 1))
+        return _on(backend, lengths, int32, draw, (low, high - 1))
 
+    @checked_arguments
     def permutation(self, count: int) -> NDArray[np.int64]:
         """Return the numbers below `count` in random order, every order equally likely.
 
@@ -294,12 +323,15 @@ class Generator:
 
         count: at least 0.
 
-        CaptureError in a training step that a GPU records, since the numbers could not be redrawn.
+        ValueError for a negative count; CaptureError in a training step that a GPU records, since
+        the numbers could not be redrawn.
         """
         refuse(
             "a permutation is drawn on the host, so every repetition would use the same one; "
             "draw it before the step and pass it in the batch"
         )
+        if whole_number("Generator.permutation: count", count) < 0:
+            raise ValueError(f"Generator.permutation: count must be at least 0, not {count}")
         words = self._host_words(2 * count).astype(np.uint64)
         keys = words[0::2] << np.uint64(32) | words[1::2]
         return np.argsort(keys, kind="stable")
@@ -506,6 +538,11 @@ class _Watching(threading.local):
 _watching = _Watching()
 
 
+def _check_finite(name: str, value: float) -> None:
+    if not math.isfinite(real_number(name, value)):
+        raise ValueError(f"{name} must be finite, not {value}")
+
+
 def _on(
     backend: Backend | None,
     shape: Sequence[int],
@@ -514,7 +551,7 @@ def _on(
     bounds: tuple[int, int] | None = None,
 ) -> Tensor:
     """A tensor of what `draw` returns, redrawn in each replay of a captured step."""
-    backend = backend or cpu()
+    backend = cpu() if backend is None else backend
 
     def make() -> NDArray[Any]:
         return draw().reshape(tuple(shape)).astype(dtype, copy=False)

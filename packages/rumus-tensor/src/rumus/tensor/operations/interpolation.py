@@ -71,6 +71,22 @@ def interpolate(
     return x
 
 
+def check_interpolation(
+    of: str,
+    size: int | Sequence[int] | None,
+    scale_factor: float | Sequence[float] | None,
+    mode: str,
+) -> None:
+    """Raise ValueError for what fits no input: an unknown mode, a size that is not positive."""
+    if mode not in ("nearest", *_AXES):
+        known = ", ".join(map(repr, ("nearest", *_AXES)))
+        raise ValueError(f"{of}: mode must be one of {known}, not {mode!r}")
+    for name, given in (("size", size), ("scale_factor", scale_factor)):
+        numbers = np.asarray(() if given is None else given)
+        if not ((numbers > 0) & np.isfinite(numbers)).all():
+            raise ValueError(f"{of}: {name} must be positive and finite, not {given!r}")
+
+
 def _sizes(
     x: Tensor, size: int | Sequence[int] | None, scale_factor: float | Sequence[float] | None
 ) -> tuple[list[int], list[float]]:

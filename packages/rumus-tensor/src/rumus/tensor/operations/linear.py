@@ -9,6 +9,7 @@ from functools import cache
 from itertools import compress
 from typing import Any
 
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.dtype import float32, is_floating, promote
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import GRADIENT, Kernel
@@ -19,6 +20,7 @@ from rumus.tensor.memory.backend import Array, Backend, Epilogue, Shape
 from rumus.tensor.memory.reshaping import reshaped
 
 
+@checked_arguments
 def linear(
     x: Tensor,
     weight: Tensor,

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal, TypeVar
 
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.dtype import float16, float32, is_floating, promote
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.graph.autograd import SoFar, Vjp
@@ -63,6 +64,7 @@ def rms_norm_primitive(x: Tensor, weight: Tensor | None = None, eps: float = 1e-
     return _scaled(x, squares, weight, share=share, eps=eps)
 
 
+@checked_arguments
 def layer_norm(
     x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
@@ -84,6 +86,7 @@ def layer_norm(
     return _norm("layer_norm", x, weight, bias, eps)
 
 
+@checked_arguments
 def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-5) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight along the last axis. arXiv:1910.07467.
 

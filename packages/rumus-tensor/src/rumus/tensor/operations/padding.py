@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal, TypeAlias
 
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.graph import shaping
 from rumus.tensor.graph.tensor import Tensor
 
@@ -12,6 +13,7 @@ PaddingMode: TypeAlias = Literal["zeros", "reflect", "replicate", "circular"]
 MODES: Final = ("zeros", "reflect", "replicate", "circular")
 
 
+@checked_arguments
 def pad_edges(x: Tensor, widths: Sequence[tuple[int, int]], mode: PaddingMode) -> Tensor:
     """Pad `x` with its own elements.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.dtype import bool_, float16, float32, int32, is_floating
 from rumus.tensor.expression.kernel import Kernel, trace
 from rumus.tensor.expression.whole_number import whole_number
@@ -24,6 +25,7 @@ _LOWER: Final = trace(_lower, "tril")
 _UPPER: Final = trace(_upper, "triu")
 
 
+@checked_arguments
 def tril(x: Tensor, diagonal: int = 0) -> Tensor:
     """The lower triangle of the last two axes, 0 above.
 
@@ -39,6 +41,7 @@ def tril(x: Tensor, diagonal: int = 0) -> Tensor:
     return _triangle(_LOWER, x, diagonal)
 
 
+@checked_arguments
 def triu(x: Tensor, diagonal: int = 0) -> Tensor:
     """The upper triangle of the last two axes, 0 below.
 

@@ -46,6 +46,12 @@ class Batcher:
     batch_transform: Transform | None = None
     _is_new: bool = True
 
+    def __post_init__(self) -> None:
+        for name in ("transform", "collate", "batch_transform"):
+            function = getattr(self, name)
+            if function is not None and not callable(function):
+                raise TypeError(f"{name} must be a function, not {function!r}")
+
     def is_new(self) -> bool:
         """Whether this is the first call in this process."""
         is_new, self._is_new = self._is_new, False

@@ -48,6 +48,8 @@ class Pad:
         check_arguments(type(self), (), vars(self))
         if self.multiple < 1:
             raise ValueError(f"multiple must be at least 1, not {self.multiple}")
+        if self.length is not None and self.length < 0:
+            raise ValueError(f"length must be at least 0, not {self.length}")
 
     def __call__(self, samples: Sequence[Any]) -> Any:
         """Return a batch of samples, which are tuples or dicts."""

@@ -1,0 +1,26 @@
+"""Shapes as arguments: one length or several, of Python or NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rumus.tensor.expression.whole_number import whole_number
+
+
+def lengths_of(operation: str, shape: int | Sequence[int]) -> tuple[int, ...]:
+    """Return a shape. TypeError for what is no whole number, ValueError for a negative one.
+
+    >>> lengths_of("zeros", 3), lengths_of("zeros", [2, 0])
+    ((3,), (2, 0))
+    >>> lengths_of("zeros", (2, -1))
+    Traceback (most recent call last):
+    ValueError: zeros: the shape (2, -1) has a negative length
+    """
+    given: Any = shape
+    if isinstance(given, (str, bytes, dict)) or not hasattr(given, "__iter__"):
+        return lengths_of(operation, (whole_number(f"{operation}: the shape", given),))
+    found = tuple(whole_number(f"{operation}: a length", n) for n in given)
+    if any(n < 0 for n in found):
+        raise ValueError(f"{operation}: the shape {found} has a negative length")
+    return found

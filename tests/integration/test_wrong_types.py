@@ -1,0 +1,142 @@
+"""Arguments of the wrong type: refused by name, and not taken for something that they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import pytest
+
+from rumus import nn, optim, train
+from rumus import tensor as rt
+from rumus.tensor import Generator, Parameter, float32, int32, ones, tensor, zeros
+
+ANY: Any = rt  # what a type checker would refuse
+LAYER: Any = nn
+OPTIM: Any = optim
+TRAIN: Any = train
+DRAW: Any = Generator(0)
+X: Any = ones((2, 3))
+PICTURE: Any = ones((1, 2, 6, 6))
+
+TYPES: Final[list[tuple[Callable[[], object], str]]] = [
+    # Taken for something that they are not
+    (lambda: ANY.tensor(["1", "2"], dtype=float32), "data of dtype <U1 cannot become a tensor"),
+    (lambda: ANY.tensor([1.0, None], dtype=float32), "data of dtype object cannot become"),
+    (lambda: ANY.tensor([1j], dtype=float32), "data of dtype complex128 cannot become"),
+    (lambda: X.assign(None), "data of dtype object cannot become a tensor"),
+    (lambda: X.__setitem__(0, "3"), "data of dtype <U1 cannot become a tensor"),
+    (lambda: ANY.full((2,), None), "full: value must be a number, not None"),
+    (lambda: ANY.full((2,), [1.0]), "full: value must be a number, not list"),
+    (lambda: ANY.full((2,), "3"), "full: value must be a number, not '3'"),
+    (lambda: ANY.pad(X, [(1, 1), (0, 0)], "3"), "pad: value must be a number, not '3'"),
+    (lambda: ANY.zeros((2,), dtype=None), "dtype None is not supported; use one of bool, int32"),
+    (lambda: X.astype(None), "dtype None is not supported"),
+    (lambda: X.astype("flaot32"), "dtype 'flaot32' is not supported"),
+    (lambda: LAYER.Linear(2, 2, dtype=None), "dtype None is not supported"),
+    (lambda: LAYER.InstanceNorm1d(3, dtype="x"), "dtype 'x' is not supported"),
+    (lambda: LAYER.Linear(2, 2, generator=0), "Linear: generator must be a Generator, not 0"),
+    (lambda: LAYER.Dropout(0.5, generator=3), "Dropout: generator must be a Generator, not 3"),
+    (lambda: LAYER.Conv2d(1, 2, 3, backend=0), "Conv2d: backend must be a Backend, not 0"),
+    (lambda: ANY.tensor([1.0], backend=0), "tensor: backend must be a Backend, not 0"),
+    (lambda: ANY.zeros((2,), backend=""), "zeros: backend must be a Backend, not ''"),
+    (
+        lambda: DRAW.normal((2,), backend=[]),
+        "Generator.normal: backend must be a Backend, not list",
+    ),
+    (lambda: DRAW.normal((2,), std=1j), "Generator.normal: std must be a number, not 1j"),
+    (lambda: DRAW.integers(0, 2.5, (2,)), "Generator.integers: high must be a whole number"),
+    (lambda: DRAW.permutation(True), "Generator.permutation: count must be a whole number"),
+    (lambda: DRAW.keep(0.5, "ab"), "keep: shape must be .*whole number.*, not 'ab'"),
+    (lambda: ANY.zeros(b"ab"), "zeros: shape must be .*whole number.*, not b'ab'"),
+    (lambda: ANY.zeros((2, 1.5)), r"zeros: shape must be .*whole number.*, not \(2, 1.5\)"),
+    (lambda: ANY.scaled_dot_product_attention(X, X, X, scale="3"), "scale must be a number"),
+    (lambda: ANY.cross_entropy(X, tensor([0, 1]), None), "label_smoothing must be a number"),
+    (lambda: ANY.cross_entropy(X, tensor([0, 1]), 0.0, "0"), "ignore_index must be a whole number"),
+    (lambda: LAYER.cross_entropy_loss(X, [0, 1], ignore_index=0.5), "ignore_index must be a whole"),
+    (lambda: LAYER.poisson_nll_loss(X, X, eps="x"), "poisson_nll_loss: eps must be a number"),
+    (lambda: LAYER.ctc_loss(ones((1, 2, 3)), [[1]], blank=0.5), "blank must be a whole number"),
+    (lambda: ANY.convolution(PICTURE, ones((1, 2, 3, 3)), stride=None), "stride must be whole"),
+    (lambda: LAYER.PixelShuffle(2.5), "PixelShuffle: factor must be a whole number, not 2.5"),
+    (lambda: LAYER.InstanceNorm2d(2.5), "InstanceNorm2d: channels must be a whole number"),
+    (lambda: LAYER.Conv2d(1, 2, (3, 1.5)), "Conv2d: kernel must be whole numbers"),
+    (lambda: ANY.max_pool(PICTURE, (2, 1.5)), "max_pool: kernel must be (a )?whole number"),
+    (
+        lambda: OPTIM.Muon([Parameter(np.ones((2, 2)))], adamw_lr="3"),
+        "lr must be a number or a fun",
+    ),
+    (lambda: TRAIN.Pad(length=2.5), "Pad: length must be a whole number, not 2.5"),
+    (lambda: TRAIN.StreamLoader([1], 1, transform=3), "transform must be a function, not 3"),
+    (lambda: TRAIN.StreamLoader([1], 1, backend="gpu"), "backend must be a Backend, not 'gpu'"),
+    (
+        lambda: TRAIN.DataLoader(TRAIN.ArrayDataset(np.ones(4)), 2, collate=3),
+        "collate must be a fu",
+    ),
+    # What said it in the words of something deep inside
+    (lambda: ANY.layer_norm(X, "w"), "layer_norm: weight must be a tensor, not 'w'"),
+    (lambda: ANY.rms_norm(np.ones((2, 3))), "rms_norm: x must be a tensor, not ndarray"),
+    (lambda: ANY.gather([1.0], tensor([0])), "gather: table must be a tensor, not list"),
+    (lambda: ANY.linear(X, None), "linear: weight must be a tensor, not None"),
+    (lambda: ANY.convolution(PICTURE, None), "convolution: weight must be a tensor, not None"),
+    (lambda: ANY.convolution(PICTURE, PICTURE, groups="2"), "groups must be a whole number"),
+    (lambda: ANY.avg_pool(PICTURE, 2.5), "avg_pool: kernel must be whole numbers, not 2.5"),
+    (lambda: ANY.batch_norm(X, ones((3,)), 3), "batch_norm: bias must be a tensor, not 3"),
+    (lambda: ANY.attention_weights(X, None), "attention_weights: key must be a tensor, not None"),
+    (lambda: ANY.tril(X, 0.5), "tril: diagonal must be a whole number, not 0.5"),
+    (lambda: ANY.tensor([1.0], backend="gpu"), "tensor: backend must be a Backend, not 'gpu'"),
+    (lambda: X.topk("2"), "topk: k must be a whole number, not '2'"),
+    (lambda: DRAW.uniform((2,), None), "Generator.uniform: low must be a number, not None"),
+    (lambda: LAYER.Linear(2.5, 3), "Linear: inputs must be a whole number, not 2.5"),
+    (lambda: LAYER.LSTM(3, None), "LSTM: hidden must be a whole number, not None"),
+    (lambda: LAYER.huber_loss(X, X, delta=None), "huber_loss: delta must be a number, not None"),
+    (lambda: LAYER.hinge_loss(X, X, margin="1"), "hinge_loss: margin must be a number, not '1'"),
+    (lambda: LAYER.focal_loss(X, [0, 1], axis="x"), "focal_loss: axis must be a whole number"),
+]
+VALUES: Final[list[tuple[Callable[[], object], str]]] = [
+    (lambda: DRAW.normal((2,), std=-1.0), "Generator.normal: std must be at least 0, not -1.0"),
+    (lambda: DRAW.normal((2,), np.nan), "Generator.normal: mean must be finite, not nan"),
+    (lambda: DRAW.uniform((2,), 0.0, np.inf), "Generator.uniform: high must be finite, not inf"),
+    (lambda: DRAW.truncated_normal((2,), low=np.nan), "truncated_normal: low is NaN"),
+    (lambda: DRAW.permutation(-1), "permutation: count must be at least 0, not -1"),
+    (lambda: ANY.ones((2, -1)), r"full: the shape \(2, -1\) has a negative length"),
+    (lambda: ANY.cross_entropy(X, tensor([0, 1]), 1.5), r"label_smoothing must be in \[0, 1\]"),
+    (lambda: LAYER.Upsample(2, mode="cubic"), "Upsample: mode must be one of 'nearest', 'linear'"),
+    (lambda: LAYER.Upsample(-1), "Upsample: size must be positive and finite, not -1"),
+    (lambda: LAYER.gaussian_nll_loss(X, X, X, eps=0.0), "eps must be finite and positive, not 0.0"),
+    (lambda: TRAIN.Pad(length=-1), "length must be at least 0, not -1"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), TYPES, ids=[message for _, message in TYPES])
+def test_a_wrong_type_is_named(call: Callable[[], object], message: str) -> None:
+    before = X.tolist(), DRAW.position
+    with pytest.raises(TypeError, match=message):
+        call()
+    assert before == (X.tolist(), DRAW.position)
+
+
+@pytest.mark.parametrize(("call", "message"), VALUES, ids=[message for _, message in VALUES])
+def test_a_number_that_cannot_be_meant_is_refused(call: Callable[[], object], message: str) -> None:
+    before = DRAW.position
+    with pytest.raises(ValueError, match=message):
+        call()
+    assert before == DRAW.position
+
+
+def test_a_shape_is_one_length_or_several() -> None:
+    assert zeros(3).shape == (3,)
+    assert ones(np.int64(2)).shape == (2,)  # type: ignore[call-overload, arg-type, unused-ignore]
+    assert zeros([2, np.int32(0)]).shape == (2, 0)  # type: ignore[list-item]
+    for draw in (DRAW.words, DRAW.uniform, DRAW.normal, DRAW.truncated_normal):
+        assert draw(3).shape == (3,)
+    assert DRAW.integers(0, 5, 3).shape == DRAW.keep(0.5, 3).shape == (3,)
+    assert X.broadcast_to(np.array([4, 2, 3])).shape == (4, 2, 3)
+
+
+def test_what_is_a_number_stays_one() -> None:
+    assert nn.Dropout(np.float32(0.25)).p == 0.25  # type: ignore[arg-type]
+    assert nn.Linear(np.int64(2), 3).inputs == 2  # type: ignore[arg-type]
+    assert nn.Conv2d(1, 2, np.array([3, 1])).kernel == (3, 1)  # type: ignore[arg-type]
+    assert tensor([True, False], dtype=int32).tolist() == [1, 0]
+    assert tensor([], dtype=int32).shape == (0,)
