@@ -518,3 +518,64 @@ def test_float64_models_save_and_load() -> None:
     assert found.state_dict()["weight"].dtype == np.float64
     with pytest.raises(StateMismatchError, match="weight: saved dtype float64, expected float32"):
         nn.Linear(2, 2).load_state_dict(found.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "value", "message"),
+    [
+        (lambda: nn.TransformerBlock(4, 2), "causal", True, "'causal': that is decided when it is"),
+        (lambda: nn.FeedForward(4, 8), "hidden", 4, "'hidden': that is decided when it is made"),
+        (lambda: nn.LSTM(3, 2), "bias", False, "'bias': that is decided when it is made"),
+        (lambda: nn.LeakyReLU(), "negative_slope", 0.2, "'negative_slope'; here it is slope"),
+        (lambda: nn.Conv2d(2, 2, 3), "kernel_size", 5, "'kernel_size'; here it is kernel"),
+        (lambda: nn.Dropout(0.5), "drop_prob", 0.1, "'drop_prob'; here it is p"),
+        (lambda: nn.Conv2d(2, 2, 3), "padding_mode", "reflect", "Conv2d.padding_mode is decided"),
+        (
+            lambda: nn.Conv2d(2, 2, 2, padding="same"),
+            "padding",
+            1,
+            "Conv2d.padding is decided when",
+        ),
+        (lambda: nn.Conv2d(2, 2, 2, padding="same"), "dilation", 2, "Conv2d.dilation is decided"),
+    ],
+)
+def test_an_attribute_that_a_layer_would_not_read(
+    make: Callable[[], Any], name: str, value: object, message: str
+) -> None:
+    layer = make()
+    before = dict(vars(layer))
+    with pytest.raises(AttributeError, match=message):
+        setattr(layer, name, value)
+    assert vars(layer) == before
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "value", "message"),
+    [
+        (lambda: nn.LSTM(3, 2), "dropout", 0.5, "LSTM.dropout is a module, Dropout, and no number"),
+        (lambda: nn.Linear(2, 2), "bias", False, "Linear.bias is a parameter, which bool would"),
+        (lambda: nn.Linear(2, 2), "weight", 0.5, "Linear.weight is a parameter, which float would"),
+    ],
+)
+def test_a_number_is_no_part_of_a_model(
+    make: Callable[[], Any], name: str, value: object, message: str
+) -> None:
+    layer = make()
+    with pytest.raises(TypeError, match=message):
+        setattr(layer, name, value)
+
+
+def test_attributes_that_a_layer_reads_or_a_user_adds() -> None:
+    layer: Any = nn.Conv2d(2, 2, 3)
+    layer.stride, layer.dilation, layer.padding = (2, 2), (2, 2), (2, 2)
+    assert layer(zeros((1, 2, 9, 9))).shape == (1, 2, 5, 5)
+    layer.bias = None
+    layer.tag = "first"
+    assert (layer.bias, layer.tag, len(layer.parameters())) == (None, "first", 1)
+
+    class Wide(nn.Linear):
+        def __init__(self) -> None:
+            self.units = 3
+            super().__init__(2, self.units)
+
+    assert Wide().units == 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from numpy.typing import DTypeLike
 
@@ -80,6 +80,21 @@ class _Convolution(Module):
 
         self.weight = start("weight", *shape)
         self.bias = start("bias", outputs) if bias else None
+
+    if not TYPE_CHECKING:  # type checkers know which attributes there are
+
+        def __setattr__(self, name: str, value: object) -> None:
+            # What is padded before the convolution was computed from these.
+            around = vars(self).get("_around")
+            is_fixed = name in ("padding", "kernel", "dilation") and around is not None
+            if (name == "padding_mode" and "_around" in vars(self)) or is_fixed:
+                raise AttributeError(
+                    f"{type(self).__name__}.{name} is decided when the layer is made, if it pads "
+                    "by 'same' or with its own elements: make another layer",
+                    name=name,
+                    obj=self,
+                )
+            super().__setattr__(name, value)
 
     def _paddings(self, given: Padding) -> tuple[tuple[int, ...], list[tuple[int, int]] | None]:
         """The padding that the convolution does on both sides, and the one applied before it."""

@@ -7,7 +7,9 @@ is a declaration, and `__init__` need not call the base class.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Protocol, Self, TypeVar
 
 import numpy as np
@@ -30,7 +32,11 @@ from rumus.tensor import (
     gpu_backend,
     move_parameters,
 )
-from rumus.tensor.expression.arguments import check_arguments, checked_arguments
+from rumus.tensor.expression.arguments import (
+    check_arguments,
+    checked_arguments,
+    constructor_names,
+)
 from rumus.tensor.expression.dtype import as_dtype
 from rumus.tensor.graph.assignment import running_pass
 from rumus.tensor.graph.evaluation import current_evaluation
@@ -129,13 +135,10 @@ class Module:
             MODULE.refuse(name, self)
 
         def __setattr__(self, name: str, value: object) -> None:
-            is_plain = isinstance(value, (Tensor, np.ndarray)) and not isinstance(value, Parameter)
-            if is_plain and isinstance(vars(self).get(name), Parameter):
-                raise TypeError(
-                    f"{type(self).__name__}.{name} is a parameter, which {type(value).__name__} "
-                    f"would take out of training: write into it with {name}.assign(value), or set "
-                    "a Parameter"
-                )
+            if name in (own := vars(self)):
+                _check_replaced(self, name, own[name], value)
+            elif type(self).__module__.startswith("rumus."):
+                _check_new(self, name)
             if running_pass() is not None:
                 assigned(self, name, value)
             object.__setattr__(self, name, value)
@@ -431,6 +434,46 @@ class Module:
     def to_gpu(self) -> Self:
         """Move to the GPU. ImportError says what to install if `rumus.gpu` is missing."""
         return self.to(gpu_backend())
+
+
+def _check_replaced(module: Module, name: str, held: object, value: object) -> None:
+    """Raise TypeError for a value that would take a parameter or a module out of the model."""
+    is_number = isinstance(value, (int, float, np.number))
+    is_plain = isinstance(value, (Tensor, np.ndarray)) and not isinstance(value, Parameter)
+    if isinstance(held, Parameter) and (is_plain or is_number):
+        raise TypeError(
+            f"{type(module).__name__}.{name} is a parameter, which {type(value).__name__} "
+            f"would take out of training: write into it with {name}.assign(value), or set "
+            "a Parameter"
+        )
+    if isinstance(held, Module) and is_number:
+        raise TypeError(
+            f"{type(module).__name__}.{name} is a module, {type(held).__name__}, and no number: "
+            f"set an attribute of {name}, or another module"
+        )
+
+
+def _check_new(module: Module, name: str) -> None:
+    """Raise AttributeError for an attribute that a layer of rumus would never read from users.
+
+    That is an argument of its constructor, or what another library calls an attribute.
+    """
+    cls = type(module)
+    is_argument = name in constructor_names(cls)
+    if not (is_argument or name in LAYER.rows) or hasattr(cls, name):
+        return
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_name == "__setattr__":
+        frame = frame.f_back
+    if frame is not None and frame.f_globals.get("__name__", "").startswith("rumus."):
+        return
+    if not is_argument:
+        LAYER.refuse(name, module)
+    raise AttributeError(
+        f"{cls.__name__!r} object has no attribute {name!r}: that is decided when it is made",
+        name=name,
+        obj=module,
+    )
 
 
 def _called(module: Forward[P, R_co], args: Any, kwargs: Any) -> R_co:

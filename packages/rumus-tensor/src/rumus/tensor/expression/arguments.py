@@ -78,6 +78,18 @@ def check_arguments(cls: type, args: tuple[object, ...], given: Mapping[str, obj
     _check_types(cls.__name__, types, placed[1:], args, given)
 
 
+def constructor_names(cls: type) -> frozenset[str]:
+    """Return the keywords that a class of rumus takes; none for any other class.
+
+    >>> constructor_names(int)
+    frozenset()
+    """
+    owner = next((base for base in cls.__mro__ if "__init__" in vars(base)), object)
+    if not owner.__module__.startswith("rumus."):
+        return frozenset()
+    return _declared(owner)[1] or frozenset()
+
+
 def checked_arguments(
     function: Callable[P, R], check_keywords: Callable[[Iterable[str]], None] | None = None
 ) -> Callable[P, R]:
