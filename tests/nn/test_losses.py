@@ -470,7 +470,7 @@ X = tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
             r"blank 3 is outside \[0, 3\)",
         ),
         (lambda: nn.ctc_loss(X[None], [[1]], input_lengths=[0]), ValueError, r"\[0\] is 0, which"),
-        (lambda: nn.ctc_loss(X[None], [[1]], target_lengths=[2]), ValueError, r"of \[0, 1\]"),
+        (lambda: nn.ctc_loss(X[None], [[1]], target_lengths=[2]), ValueError, r"outside \[0, 1\]"),
         (lambda: nn.ctc_loss(X[None], [[1], [2]]), ValueError, r"shape \(1, most labels\), got"),
         (lambda: nn.ctc_loss(X[None], [[1.0]]), TypeError, "targets must be integers"),
         (lambda: nn.mse_loss(X, X, sample_weight=[1, 2, 3]), ValueError, "from its first axis on"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from itertools import pairwise
 from typing import Any, Final
 
@@ -301,3 +303,12 @@ def test_owning_a_group_does_not_change_it() -> None:
     assert [name for name, _ in group.named] == ["w", "f"]
     with pytest.raises(OwnershipError, match="'w'"):
         SGD([group], 0.1)
+
+
+@pytest.mark.parametrize("act", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_an_optimizer_is_not_copied(act: Any) -> None:
+    parameter = Parameter([1.0], name="w")
+    optimizer = AdamW([parameter], 0.1)
+    with pytest.raises(TypeError, match=r"AdamW is not copied or pickled.*state_dict\(\)"):
+        act(optimizer)
+    assert parameter.owner is optimizer

@@ -87,6 +87,12 @@ class Optimizer(ABC, Generic[M_co]):
                 OPTIMIZER.check_assignment(self, name)
             object.__setattr__(self, name, value)
 
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} is not copied or pickled, since a parameter has one owner: "
+            "make another for a copy of the model, and give it optimizer.state_dict()"
+        )
+
     def __str__(self) -> str:
         return f"{type(self).__name__} (made at {self.made_at})"
 
