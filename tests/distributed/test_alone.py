@@ -153,7 +153,14 @@ def test_the_mpiexec_of_a_wheel_is_found(
     for place in ("bin/mpiexec", mpiexec):
         (tmp_path / place).parent.mkdir(exist_ok=True)
         (tmp_path / place).touch()
-    assert mpi_library.find_library() == MpiLibrary("MPICH", (tmp_path / mpiexec).resolve())
+    found = mpi_library.find_library()
+    assert found == MpiLibrary("MPICH", (tmp_path / mpiexec).resolve())
+    library = found.mpiexec.parent.parent / "lib" / "libmpi.so.12"
+    library.parent.mkdir(exist_ok=True)
+    library.with_name("libmpi.so").write_text("INPUT(libmpi.so.12)")  # for linkers
+    assert found.variables() == {}
+    library.write_bytes(bytes(2000))
+    assert found.variables() == {"MPI4PY_LIBMPI": str(library)}
 
 
 def test_the_command_line_of_each_mpi(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,7 +106,7 @@ def launch(job: Job) -> int:
     library = find_library()
     before = set(_segments())
     with tempfile.TemporaryDirectory(prefix="rumus-ranks-") as folder:
-        variables = environment(job, os.environ) | {FOLDER: folder}
+        variables = library.variables() | environment(job, os.environ) | {FOLDER: folder}
         code = _ended(command(job, library), variables, lambda: running(Path(folder), job.ranks))
         ends = Ended.read(Path(folder), job.ranks)
     for left in unused(set(_segments()) - before):

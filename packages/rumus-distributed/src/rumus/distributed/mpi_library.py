@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
@@ -25,6 +26,19 @@ class MpiLibrary:
 
     name: str
     mpiexec: Path
+
+    def variables(self) -> dict[str, str]:
+        """Return the variables with which mpi4py finds this MPI, where it does not look for it.
+
+        It looks in this environment and then where the system does, which may have another MPI.
+        """
+        if self.mpiexec.is_relative_to(sys.prefix):
+            return {}
+        found = [*(self.mpiexec.parent.parent / "lib").glob("libmpi.*")]
+        libraries = [
+            path for path in found if path.stat().st_size > 1024
+        ]  # one is a text for linkers
+        return {"MPI4PY_LIBMPI": str(libraries[0])} if libraries else {}
 
 
 def installed_wheels() -> list[str]:
