@@ -154,13 +154,15 @@ def test_the_mpiexec_of_a_wheel_is_found(
         (tmp_path / place).parent.mkdir(exist_ok=True)
         (tmp_path / place).touch()
     found = mpi_library.find_library()
-    assert found == MpiLibrary("MPICH", (tmp_path / mpiexec).resolve())
+    assert found == MpiLibrary("MPICH", (tmp_path / mpiexec).resolve(), is_wheel=True)
     library = found.mpiexec.parent.parent / "lib" / "libmpi.so.12"
     library.parent.mkdir(exist_ok=True)
     library.with_name("libmpi.so").write_text("INPUT(libmpi.so.12)")  # for linkers
-    assert found.variables() == {}
+    with pytest.raises(RankError, match=r"no libmpi in .*: pip install --target leaves"):
+        found.variables()
     library.write_bytes(bytes(2000))
     assert found.variables() == {"MPI4PY_LIBMPI": str(library)}
+    assert MpiLibrary("MPICH", found.mpiexec).variables() == {}  # the machine's
 
 
 def test_the_command_line_of_each_mpi(monkeypatch: pytest.MonkeyPatch) -> None:

