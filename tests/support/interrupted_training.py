@@ -6,6 +6,7 @@ Everything is restored afterwards, wherever the signal arrived: see `interrupted
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
@@ -171,3 +172,21 @@ def loading(folder: Path) -> Prepared:
         store.save(step, {"model": {"weight": np.full(50, step)}})
     found = []
     return lambda: found.append(store.load().step), lambda: (2 if found == [] else found[-1],)
+
+
+def looping() -> Prepared:
+    """A loop over a loader with threads, which is left early: none of them stays."""
+    loader = DataLoader(ArrayDataset(X), 2, workers=2)
+
+    def act() -> None:
+        for _ in loader:
+            break
+
+    def seen() -> tuple[Any, ...]:
+        for thread in threading.enumerate():
+            if thread.name.startswith("rumus-data"):
+                thread.join(1)  # the signal may have ended the wait for it
+        left = [each.name for each in threading.enumerate() if each.name.startswith("rumus-data")]
+        return (left,)
+
+    return act, seen

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 from interrupted import attempts
-from interrupted_training import DISPLACED, loading, saving, saving_in_a_thread
+from interrupted_training import (
+    DISPLACED,
+    loading,
+    looping,
+    saving,
+    saving_in_a_thread,
+)
 
 
 @pytest.mark.parametrize("name", DISPLACED)
@@ -23,3 +29,9 @@ def test_a_time_limit_is_not_a_disk_fault(prepare: Any, tmp_path: Path) -> None:
     """TimeoutError is an OSError: a save and a load propagate it, and stay consistent."""
     found = list(attempts(lambda: prepare(tmp_path), 150, prepare.__name__))
     assert not [each for each in found if each.is_torn or each.is_lost]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_threads_of_a_loader_end() -> None:
+    """What is raised as Python drops the loop's iterator is lost: Python itself swallows it."""
+    assert not [each for each in attempts(looping, 20, "looping", last=40) if each.is_torn]

@@ -14,6 +14,7 @@ from itertools import islice
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 
+from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.train.data.batcher import Batcher, Task
 from rumus.train.data.dataset import AnyBatch
 from rumus.train.data.stray_draws import Drawn, warn_of, watched
@@ -95,21 +96,32 @@ def in_order(
     ]
     rest = iter(tasks)
     waiting: deque[Future[T]] = deque()
-    try:
-        for thread in threads:
-            thread.start()
-        while True:
-            for task in islice(rest, ahead + 1 - len(waiting)):
-                waiting.append(Future())
-                todo.put((task, waiting[-1]))
-            if not waiting:
-                return
-            yield waiting.popleft().result()
-    finally:
+
+    def end() -> None:
         stopped.set()
         stop()
         for _ in threads:
             todo.put(None)
+
+    try:
+        try:
+            for thread in threads:
+                thread.start()
+            while True:
+                for task in islice(rest, ahead + 1 - len(waiting)):
+                    waiting.append(Future())
+                    todo.put((task, waiting[-1]))
+                if not waiting:
+                    return
+                yield waiting.popleft().result()
+        finally:
+            with Uninterrupted():
+                end()
+    except BaseException:
+        with Uninterrupted():
+            end()  # a signal may have come before the other was reached
+        raise
+    finally:
         for thread in threads:
             if thread.is_alive():  # unless an interrupt came before it started
                 thread.join()
