@@ -25,7 +25,7 @@ from rumus.tensor import OwnershipError, Parameter, Tensor, tensor
 from rumus.tensor.expression.other_names import OtherNames
 from rumus.tensor.graph import other_names as of_tensor
 from rumus.tensor.graph.other_names import AXIS, TENSOR
-from rumus.train import ArrayDataset, Checkpoints, DataLoader, Trainer
+from rumus.train import ArrayDataset, Checkpoints, DataLoader, EarlyStopping, Trainer
 from rumus.train.base import other_names as of_train
 
 
@@ -139,10 +139,17 @@ def test_a_layer_says_that_it_takes_tensors(name: str) -> None:
         make()(np.ones(shape, np.float32))
 
 
-def test_devices_are_no_strings() -> None:
-    layer: Any = nn.Linear(4, 3)
-    with pytest.raises(TypeError, match=r"to_gpu\(\)"):
-        layer.to("cuda")
+@pytest.mark.parametrize("thing", [nn.Linear(4, 3), tensor([1.0])])
+@pytest.mark.parametrize("wrong", ["cuda", rumus.tensor.float16])
+def test_devices_are_no_strings(thing: Any, wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"to_gpu\(\) .*dtype is changed by astype\(\)"):
+        thing.to(wrong)
+
+
+def test_groups_are_no_dicts() -> None:
+    groups: Any = [{"params": [Parameter([1.0])], "lr": 0.1}]
+    with pytest.raises(TypeError, match=r"item 0 is a dict: write it as ParameterGroup\("):
+        SGD(groups, 0.1)
 
 
 def test_rerunning_a_cell_shows_the_line_to_write() -> None:
@@ -221,6 +228,10 @@ def _method(name: str) -> Callable[..., Any]:
     return lambda **options: getattr(tensor([1.0]), name)(**options)
 
 
+def _maker(name: str) -> Callable[..., Any]:
+    return lambda **options: getattr(rumus.tensor, name)([1], **options)
+
+
 REDUCTIONS: Final = (
     "sum", "mean", "max", "min", "var", "argmax", "squeeze", "unsqueeze", "softmax", "log_softmax",
     "logsumexp", "std", "norm", "prod", "any", "all", "argmin", "cumsum", "sort", "argsort",
@@ -230,6 +241,9 @@ CALLS: Final[dict[str, tuple[Callable[..., Any], OtherNames]]] = {
     "loader": (_loader, of_train.LOADER_OPTIONS),
     "trainer": (_trainer, of_train.TRAINER_OPTIONS),
     "fit": (_fit, of_train.FIT),
+    "stopping": (EarlyStopping, of_train.STOPPING),
+    **{name: (_maker(name), of_tensor.CREATION) for name in ("tensor", "zeros", "ones", "arange")},
+    **{name: (_maker(name), of_tensor.JOINING) for name in ("stack", "concat")},
     "checkpoints": (lambda **given: Checkpoints("folder", **given), of_train.CHECKPOINTS_OPTIONS),
     "layer": (lambda **given: nn.Linear(2, 2, **given), LAYER),
     "optimizer": (lambda **given: AdamW([Parameter([1.0])], **given), of_optim.OPTIONS),

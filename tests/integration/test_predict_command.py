@@ -81,7 +81,7 @@ def test_unsupported_predictions(here: Path, capsys: pytest.CaptureFixture[str])
     for arguments, told in (
         (["run", "none.csv"], "there is no file or folder none.csv"),
         (["rum", "flowers.csv"], "did you mean run?"),
-        (["run", "bad.csv"], "'green' is not in classes"),
+        (["run", "bad.csv"], "'green' is not one of its categories; they are"),
         (["run", "flowers.csv", "--step", "newest"], "--step takes best, latest or a number"),
         (["run", "flowers.csv", "--step", "77"], "holds no checkpoint of step 77"),
     ):

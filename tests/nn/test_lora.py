@@ -120,6 +120,13 @@ def test_what_is_trained() -> None:
     assert isinstance(model.first, nn.Linear)
 
 
+def test_adapters_say_what_they_are() -> None:
+    adapters = nn.lora(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), rank=2)
+    assert repr(adapters) == "Lora(2 layers, 24 trained parameters)"
+    adapters.merge()
+    assert repr(adapters) == "Lora(2 layers, 24 trained parameters, merged)"
+
+
 def test_a_layer_that_is_held_twice_stays_one() -> None:
     model = Model()
     adapters = nn.lora(model, 2, targets="first")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from rumus.tensor import Expr, Kernel, NumpyBackend
 from rumus.tensor.backends import numba_loops
 from rumus.tensor.backends.numpy_program import FUNCTIONS
 from rumus.tensor.expression.derivative import DERIVATIVES
-from rumus.tensor.expression.expr import OPERATIONS, postorder
+from rumus.tensor.expression.expr import EXPR, OPERATIONS, postorder
 
 A, B, S = Expr.array("a"), Expr.array("b"), Expr.scalar("s")
 INF, NAN = math.inf, math.nan
@@ -194,6 +195,40 @@ def test_an_expr_has_no_truth_value() -> None:
 def test_numpy_numbers_are_numbers() -> None:
     kernel = Kernel("scaled", {"out": A * np.float64(0.5) + Expr.of(np.float32(2))})  # type: ignore[arg-type]
     assert kernel.key == Kernel("scaled", {"out": A * 0.5 + 2.0}).key
+
+
+@pytest.mark.parametrize(
+    ("of_numpy", "ours"),
+    [
+        (lambda a, b: np.sign(a), A.sign()),
+        (lambda a, b: np.abs(a), abs(A)),
+        (lambda a, b: np.maximum(a, 0.0), A.maximum(0.0)),
+        (lambda a, b: np.float64(2) - a, 2.0 - A),
+        (lambda a, b: np.float32(2) > a, A < 2.0),
+        (lambda a, b: np.less_equal(a, b), A <= B),
+    ],
+)
+def test_functions_of_numpy_build_expressions(
+    of_numpy: Callable[[Any, Any], Any], ours: Expr
+) -> None:
+    assert Kernel("k", {"out": of_numpy(A, B)}).key == Kernel("k", {"out": ours}).key
+
+
+def test_numpy_does_not_fill_arrays_with_expressions() -> None:
+    a: Any = A
+    with pytest.raises(TypeError, match="not with ndarray"):
+        np.ones(2) * a
+    with pytest.raises(TypeError, match=r"np\.arctan does not take an Expr"):
+        np.arctan(a)
+    with pytest.raises(TypeError, match=r"np\.add does not take an Expr"):
+        np.add.reduce(a)
+    assert np.float64(1) != a
+
+
+@pytest.mark.parametrize("name", EXPR.rows)
+def test_names_of_an_expression(name: str) -> None:
+    with pytest.raises(AttributeError, match=rf"an Expr has no attribute '{name}'; here it is "):
+        getattr(A, name)
 
 
 def test_a_kernel_declares_what_it_reads() -> None:

@@ -323,7 +323,7 @@ def test_another_file_with_and_without_a_target(tmp_path: Path) -> None:
     test.write_text("x,colour\n3,red\n")
     assert [field.tolist() for field in dataset.like(test)[0]] == [[3, 0, 1]]
     test.write_text("x,colour\n3,green\n")
-    with pytest.raises(ValueError, match=r"test.csv:2: column 'colour': 'green' is not in classes"):
+    with pytest.raises(ValueError, match=r"test.csv:2: column 'colour': 'green' is not one of"):
         dataset.like(test)
 
 
@@ -344,7 +344,11 @@ def test_another_file_with_and_without_a_target(tmp_path: Path) -> None:
             {"categories": ["k"]},
             r":2: '' in column 'k' is not a category; set missing=",
         ),
-        ("k\nred\n", {"categories": {"k": ["Red"]}}, r"'red' is not in classes; did you mean"),
+        (
+            "k\nred\n",
+            {"categories": {"k": ["Red"]}},
+            r"'red' is not one of its categories; did you mean 'Red'",
+        ),
         ("k\nNA\n", {"missing": "mean"}, "column 'k' has no numbers at all"),
         ("k\n1\n", {"missing": "median"}, 'missing must be a number or "mean"'),
     ],
@@ -360,12 +364,20 @@ def test_rows_that_do_not_fit(tmp_path: Path) -> None:
     dataset = CsvDataset(written(tmp_path, "x,colour\n3,red\n"), categories=["colour"])
     cases: list[tuple[dict[str, Any], str]] = [
         ({"x": 1}, "row 0 has no 'colour'"),
-        ({"x": None, "colour": "red"}, "row:0: '' in column 'x' is not float32; missing="),
-        ({"x": 1, "colour": "blue"}, "row:0: column 'colour': 'blue' is not in classes"),
+        ({"x": None, "colour": "red"}, "row 0: '' in column 'x' is not float32; missing="),
+        (
+            {"x": 1, "colour": "blue"},
+            r"row 0: column 'colour': 'blue' is not one of its categories; they are \['red'\]",
+        ),
     ]
     for row, said in cases:
         with pytest.raises(ValueError, match=said):
             dataset.encode([row])
+    single: Any = {"x": 1, "colour": "red"}
+    with pytest.raises(
+        TypeError, match=r"a list of rows; for a single one, write encode\(\[row\]\)"
+    ):
+        dataset.encode(single)
     with pytest.raises(TypeError, match="means need a floating dtype"):
         CsvDataset(written(tmp_path, "x\n1\n"), dtype=np.int32, missing="mean")
     with pytest.raises(TypeError, match="categories must be a list of columns"):

@@ -272,3 +272,12 @@ def test_nan_gives_no_value_or_an_error(backend: Backend) -> None:
         for measure in (metrics.accuracy, metrics.f1):
             with pytest.raises(ValueError, match="some are NaN"):
                 float(measure(rows, np.array([0, 1])))
+
+
+def test_only_a_confusion_matrix_has_a_matrix() -> None:
+    scores, targets = np.array([[0.1, 0.9], [0.2, 0.8]]), np.array([1, 0])
+    matrix = metrics.confusion_matrix(scores, targets)
+    assert (matrix + matrix).matrix.tolist() == [[0, 2], [0, 2]]
+    assert matrix.matrix.dtype == np.int64
+    with pytest.raises(TypeError, match="only a confusion matrix has a matrix; this is 'accuracy"):
+        metrics.accuracy(scores, targets).matrix  # noqa: B018

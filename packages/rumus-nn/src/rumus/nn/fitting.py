@@ -32,7 +32,7 @@ class WrongShape(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What was loaded from a file, and what did not fit; `str` lists the misfits.
+    """What was loaded from a file, and what did not fit; `str` lists the misfits, if any.
 
     loaded: names in the model that were loaded.
     missing: names in the model that the file lacks.
@@ -43,6 +43,8 @@ class LoadReport:
     >>> report = LoadReport(("body.weight",), ("head.bias",), (), ())
     >>> report.fits, str(report)
     (False, 'head.bias: missing')
+    >>> str(LoadReport(("body.weight", "head.bias"), (), (), ()))
+    'all 2 tensors loaded'
     """
 
     loaded: tuple[str, ...]
@@ -56,6 +58,8 @@ class LoadReport:
         return not (self.missing or self.unexpected or self.wrong_shapes)
 
     def __str__(self) -> str:
+        if self.fits:
+            return f"all {len(self.loaded)} tensors loaded"
         return "\n".join(
             [
                 *_some([f"{name}: missing" for name in self.missing]),

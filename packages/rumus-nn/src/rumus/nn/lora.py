@@ -110,6 +110,11 @@ class Lora:
         self.layers = dict(layers)
         self._merged: list[tuple[FrozenLinear, Linear]] = []
 
+    def __repr__(self) -> str:
+        trained = sum(parameter.size for parameter in self.parameters())
+        merged = ", merged" if self.is_merged else ""
+        return f"Lora({len(self.layers)} layers, {trained} trained parameters{merged})"
+
     @property
     def is_merged(self) -> bool:
         """Whether the model currently uses merged matrices."""

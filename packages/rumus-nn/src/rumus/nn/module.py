@@ -40,6 +40,7 @@ from rumus.tensor.expression.arguments import (
 from rumus.tensor.expression.dtype import as_dtype
 from rumus.tensor.graph.assignment import running_pass
 from rumus.tensor.graph.evaluation import current_evaluation
+from rumus.tensor.graph.shaping import require_backend
 from rumus.tensor.memory.late_array import host_copy
 from rumus.tensor.memory.recording import depends_on
 from rumus.tensor.memory.uninterrupted import Uninterrupted
@@ -389,11 +390,7 @@ class Module:
 
         backend: the destination, such as `rumus.gpu.default_backend()` or `NumpyBackend()`.
         """
-        if isinstance(backend, str):
-            raise TypeError(
-                f"to() takes a backend, not {backend!r}: to_gpu() moves to the GPU, and "
-                "to(rumus.tensor.cpu()) to the CPU"
-            )
+        require_backend(backend)
         moved = {id(buffer): buffer.to(backend) for _, buffer in self.named_buffers()}
         with Uninterrupted():
             move_parameters(list(self.parameters()), backend)

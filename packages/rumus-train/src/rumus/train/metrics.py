@@ -84,7 +84,7 @@ def accuracy(scores: Given, targets: Given, *, top: int = 1) -> MetricState:
 def confusion_matrix(scores: Given, targets: Given) -> MetricState:
     """Counts by class, (target, prediction).
 
-    `state.parts[0]` is the matrix; `float` of the state is the accuracy.
+    `state.matrix` is the matrix; `float` of the state is the accuracy.
 
     A run folder keeps the matrix if a validation returns it, and the report shows it.
 
@@ -93,8 +93,8 @@ def confusion_matrix(scores: Given, targets: Given) -> MetricState:
     >>> import numpy as np
     >>> from rumus.train.metrics import confusion_matrix
     >>> scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
-    >>> confusion_matrix(scores, np.array([0, 1, 1])).parts[0].tolist()
-    [[1.0, 0.0], [1.0, 1.0]]
+    >>> confusion_matrix(scores, np.array([0, 1, 1])).matrix.tolist()
+    [[1, 0], [1, 1]]
     """
     parts = confusion_counts(scores, targets)
     return MetricState(CONFUSION_MATRIX, parts, _of_matrix)

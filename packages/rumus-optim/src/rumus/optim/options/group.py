@@ -140,6 +140,11 @@ def named(parameters: Iterable[Parameter]) -> list[tuple[str, Parameter]]:
         return list(items)
     found = []
     for position, parameter in enumerate(parameters):
+        if isinstance(parameter, Mapping):
+            raise TypeError(
+                f"an optimizer takes parameters; item {position} is a dict: write it as "
+                "ParameterGroup(parameters, lr=...)"
+            )
         if not isinstance(parameter, Parameter):
             raise TypeError(
                 f"an optimizer takes parameters; item {position} is {type(parameter).__name__}: "

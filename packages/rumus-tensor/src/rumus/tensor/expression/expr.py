@@ -13,11 +13,12 @@ import numbers
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 import numpy as np
 
 from rumus.tensor.expression.arithmetic import Arithmetic
+from rumus.tensor.expression.other_names import OtherNames
 
 Number: TypeAlias = "Expr | float"
 
@@ -69,13 +70,52 @@ OPERATIONS: Final[Mapping[str, Callable[..., float]]] = {
     "where": lambda condition, a, b: a if condition else b,
 }
 
+# NumPy's functions of other names than the operation; `_SWAPPED` take their operands in turn.
+_OF_NUMPY: Final = {
+    "absolute": "abs", "subtract": "sub", "multiply": "mul", "divide": "div", "power": "pow",
+    "remainder": "mod", "less": "lt", "less_equal": "le", "greater": "lt", "greater_equal": "le",
+}  # fmt: skip
+_SWAPPED: Final = frozenset({"greater", "greater_equal"})
+
+_ONE_ELEMENT: Final = "nothing: an expression stands for one element, without a shape"
+EXPR: Final = OtherNames(
+    "an Expr",
+    {
+        "norm": "x.tensor_norm(), in an optimizer's rule",
+        "sum": "x.tensor_sum(), in an optimizer's rule",
+        "mean": "x.tensor_mean(), in an optimizer's rule",
+        "clamp": "x.maximum(low).minimum(high)",
+        "clip": "x.maximum(low).minimum(high)",
+        "max": "x.maximum(y)",
+        "min": "x.minimum(y)",
+        "pow": "x ** y",
+        "square": "x * x",
+        "rsqrt": "1 / x.sqrt()",
+        "add": "x + y",
+        "sub": "x - y",
+        "mul": "x * y",
+        "div": "x / y",
+        "add_": "x + y, a new expression",
+        "sub_": "x - y, a new expression",
+        "mul_": "x * y, a new expression",
+        "div_": "x / y, a new expression",
+        "lerp": "x + weight * (y - x)",
+        "shape": _ONE_ELEMENT,
+        "ndim": _ONE_ELEMENT,
+        "numel": _ONE_ELEMENT,
+        "item": _ONE_ELEMENT,
+        "numpy": _ONE_ELEMENT,
+    },
+)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Expr(Arithmetic["Expr"]):
     """One node: an operation on other nodes, or a leaf (`array`, `scalar`, `constant`).
 
-    Arithmetic on an `Expr` builds a larger one. `==` compares identity; `eq(a, b)` is the
-    operation. Operations on constants alone are folded immediately.
+    Arithmetic on an `Expr` builds a larger one, and so do NumPy's functions with a counterpart
+    here: `np.sign(x)` is `x.sign()`. `==` compares identity; `eq(a, b)` is the operation.
+    Operations on constants alone are folded immediately.
 
     operation: its name.
     operands: the nodes it is computed from.
@@ -135,6 +175,23 @@ class Expr(Arithmetic["Expr"]):
         height = 1 + max(node.height for node in nodes)
         uniform = all(node.uniform for node in nodes)
         return Expr(operation, nodes, uniform=uniform, height=height)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        name = ufunc.__name__
+        if name in ("equal", "not_equal"):
+            return (inputs[0] is inputs[1]) == (name == "equal")
+        operation = _OF_NUMPY.get(name, name)
+        if operation not in OPERATIONS or method != "__call__" or options:
+            raise TypeError(
+                f"np.{name} does not take an Expr; see the methods of Expr for what does"
+            )
+        operands = [i.item() if isinstance(i, np.ndarray) and i.ndim == 0 else i for i in inputs]
+        return self._apply(operation, *(reversed(operands) if name in _SWAPPED else operands))
+
+    if not TYPE_CHECKING:  # so that type checkers see every method
+
+        def __getattr__(self, name: str) -> NoReturn:
+            EXPR.refuse(name)
 
     def tensor_norm(self) -> Expr:
         """Return the 2-norm over the element's parameter; only for optimizer rules.

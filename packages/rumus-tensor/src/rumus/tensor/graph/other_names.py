@@ -117,6 +117,17 @@ AXIS: Final = OtherNames(
         "p": "order=...",
     },
 )
+JOINING: Final = OtherNames("a function that joins tensors", {"dim": "axis=..."})
+CREATION: Final = OtherNames(
+    "a function that makes a tensor",
+    {
+        "device": "backend=..., such as gpu_backend()",
+        "requires_grad": "Parameter(values), which is trained",
+        "pin_memory": "DataLoader(..., backend=...), which uploads ahead",
+        "out": "nothing: the result is a new tensor",
+        "copy": "nothing: tensor(values) always copies",
+    },
+)
 MODULE: Final = OtherNames(
     "rumus.tensor",
     {

@@ -14,6 +14,7 @@ from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.dtype import DType, promote
 from rumus.tensor.graph.autograd import Spread
 from rumus.tensor.graph.operators import cast, sum_to
+from rumus.tensor.graph.other_names import JOINING
 from rumus.tensor.graph.reduction import normalize_axis
 from rumus.tensor.graph.tensor import Tensor, as_host, backend_of, result_of
 from rumus.tensor.memory.backend import Array, Backend, Shape
@@ -119,10 +120,21 @@ def copy(x: Tensor) -> Tensor:
     return result_of("clone", copied(x._backend, x._array), x._backend, (x,), lambda g, _: (g,))
 
 
+def require_backend(given: object) -> None:
+    """Raise TypeError for anything else that other libraries pass to `to`: a device or a dtype."""
+    if not hasattr(given, "upload"):
+        raise TypeError(
+            f"to() takes a backend, not {given!r}: to_gpu() moves to the GPU, "
+            "to(rumus.tensor.cpu()) to the CPU; a dtype is changed by astype() of a tensor and by "
+            "to_dtype() of a module"
+        )
+
+
 def to_backend(x: Tensor, backend: Backend) -> Tensor:
     """The elements on another backend, copied through the host; `x` itself if already there."""
     if x._backend is backend:
         return x
+    require_backend(backend)
     here = x._backend
 
     def vjp(gradient: Array, _: Sequence[Array | None]) -> Sequence[Array]:
@@ -139,6 +151,7 @@ def _common(operation: str, tensors: Sequence[Tensor]) -> tuple[Backend, DType, 
     return backend_of(operation, tensors), dtype, [cast(t, dtype) for t in tensors]
 
 
+@JOINING.as_keywords
 def concat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Join tensors along an existing axis. ValueError if the other axes differ.
 
@@ -248,6 +261,7 @@ def _without(shape: Shape, axis: int) -> Shape:
     return (*shape[:axis], *shape[axis + 1 :])
 
 
+@JOINING.as_keywords
 def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Join tensors of one shape along a new axis. ValueError if the shapes differ.
 

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rumus.tensor.backends.default_backend import cpu
-from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.arithmetic import Arithmetic
 from rumus.tensor.expression.dtype import DType, as_dtype, bool_, default_dtype, float32, int32
 from rumus.tensor.expression.errors import BackendMismatchError, GraphError
@@ -21,7 +20,7 @@ from rumus.tensor.expression.lengths import lengths_of
 from rumus.tensor.expression.masked import unmasked
 from rumus.tensor.graph.autograd import Node, Version, Vjp, is_recording
 from rumus.tensor.graph.means import note_negative, note_quotient
-from rumus.tensor.graph.other_names import AXIS, TENSOR
+from rumus.tensor.graph.other_names import AXIS, CREATION, TENSOR
 from rumus.tensor.memory.backend import Array, Backend, Shape
 from rumus.tensor.memory.recording import live
 
@@ -566,6 +565,8 @@ class Tensor(Arithmetic["Tensor"]):
         """Return the elements on another backend; gradients flow back to this one.
 
         backend: the destination.
+
+        TypeError for anything but a backend, such as the name of a device.
         """
         return shaping.to_backend(self, backend)
 
@@ -630,7 +631,7 @@ def backend_of(operation: str, tensors: Sequence[Tensor]) -> Backend:
     return backend
 
 
-@checked_arguments
+@CREATION.as_keywords
 def tensor(
     data: TensorLike, *, dtype: DTypeLike | None = None, backend: Backend | None = None
 ) -> Tensor:
@@ -676,7 +677,7 @@ def as_tensor(data: TensorLike | Number, backend: Backend, dtype: DType | None =
     return data if isinstance(data, Tensor) else tensor(data, dtype=dtype, backend=backend)
 
 
-@checked_arguments
+@CREATION.as_keywords
 def full(
     shape: int | Sequence[int],
     value: float,
@@ -700,7 +701,7 @@ def full(
     return Tensor(array, backend)
 
 
-@checked_arguments
+@CREATION.as_keywords
 def zeros(
     shape: int | Sequence[int], *, dtype: DTypeLike = float32, backend: Backend | None = None
 ) -> Tensor:
@@ -713,7 +714,7 @@ def zeros(
     return full(shape, 0, dtype=dtype, backend=backend)
 
 
-@checked_arguments
+@CREATION.as_keywords
 def ones(
     shape: int | Sequence[int], *, dtype: DTypeLike = float32, backend: Backend | None = None
 ) -> Tensor:
@@ -726,7 +727,7 @@ def ones(
     return full(shape, 1, dtype=dtype, backend=backend)
 
 
-@checked_arguments
+@CREATION.as_keywords
 def arange(
     start: int, stop: int | None = None, step: int = 1, *, backend: Backend | None = None
 ) -> Tensor:

@@ -61,6 +61,18 @@ def unknown_class(where: str, name: str, classes: Iterable[str]) -> ValueError:
     return ValueError(f"{where}: {printable(repr(name))} is not in classes; {hint}")
 
 
+def unknown_category(where: str, name: str, categories: Iterable[str]) -> ValueError:
+    """Return the error for a category that the data learned from, or the program, did not have.
+
+    >>> unknown_category("new.csv:2: column 'colour'", "geen", ["green", "red"]).args[0]
+    "new.csv:2: column 'colour': 'geen' is not one of its categories; did you mean 'green'?"
+    """
+    near = nearest_name(name, categories)
+    told = f"they are {printable(list(categories))}, and None if it is missing"
+    hint = f"did you mean {printable(repr(near))}?" if near else told
+    return ValueError(f"{where}: {printable(repr(name))} is not one of its categories; {hint}")
+
+
 def class_difference(ours: Sequence[str], theirs: Sequence[str], name: str) -> str | None:
     """Describe the first difference of two lists of classes; None if one is empty or none differs.
 

@@ -49,6 +49,20 @@ class MetricState:
         return f"MetricState({self.name!r}, {list(self.kind[1])})"
 
     @property
+    def matrix(self) -> NDArray[np.int64]:
+        """The counts of a `confusion_matrix`, (target, prediction); TypeError for another metric.
+
+        >>> import numpy as np
+        >>> from rumus.train.metrics import confusion_matrix
+        >>> scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
+        >>> confusion_matrix(scores, np.array([0, 1, 1])).matrix.tolist()
+        [[1, 0], [1, 1]]
+        """
+        if self.name != CONFUSION_MATRIX:
+            raise TypeError(f"only a confusion matrix has a matrix; this is {self.name!r}")
+        return np.asarray(add_up([self]).parts[0]).astype(np.int64)
+
+    @property
     def kind(self) -> tuple[str, tuple[tuple[int, ...], ...]]:
         """The key that states of one metric share: its name, and the shapes of the parts."""
         return self.name, tuple(p.shape[1:] if self.joins else p.shape for p in self.parts)

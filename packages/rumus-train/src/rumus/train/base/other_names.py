@@ -74,6 +74,15 @@ FIT: Final = OtherNames(
         "shuffle": "DataLoader(dataset, batch_size, shuffle=True)",
     },
 )
+STOPPING: Final = OtherNames(
+    "EarlyStopping",
+    {
+        "monitor": "metric, the first argument: EarlyStopping('accuracy', mode='max')",
+        "restore_best_weights": "trainer.fit(..., restore_best=True)",
+        "verbose": "nothing: the progress display says why training ended",
+        "delta": "min_delta=...",
+    },
+)
 LOADER: Final = OtherNames(
     "a DataLoader",
     {

@@ -98,6 +98,6 @@ def checkpoint_to_resume(store: Store | None, resume: Resume) -> Saved | None:
     if resume is False and latest is not None:
         raise CheckpointError(
             f"the folder holds checkpoints of another run, up to step {latest}: continue it with "
-            'resume="auto", or choose another folder'
+            'resume="auto" (rumus train: --resume auto), or choose another folder'
         )
     return store.load() if resume is True or latest is not None else None

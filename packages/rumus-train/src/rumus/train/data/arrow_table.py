@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -15,6 +15,7 @@ from rumus.tensor.expression.nearest_name import nearest_name
 from rumus.train.base.class_names import (
     checked_classes,
     class_numbers,
+    unknown_category,
     unknown_class,
     warn_of_text_order,
 )
@@ -156,7 +157,9 @@ class ParquetDataset:
             place = slice(first, first + _TOGETHER)
             _fill(numbers[:, place], [self._column(name) for name in names[place]])
         texts = {
-            name: source.texts(name, known, allows_missing=encoding.missing is not None)
+            name: source.texts(
+                name, known, unknown_category, allows_missing=encoding.missing is not None
+            )
             for name, known in encoding.categories.items()
         }
         if learns:
@@ -181,7 +184,7 @@ class ParquetDataset:
 
     def _targets(self, names: Sequence[str]) -> NDArray[Any]:
         if self._is_text:
-            found = self._source.texts(names[0], self.classes, allows_missing=False)
+            found = self._source.texts(names[0], self.classes, unknown_class, allows_missing=False)
             return class_numbers(found, self.classes)
         columns = [self._source.targets(name) for name in names]
         for name, column in zip(names, columns, strict=True):
@@ -326,7 +329,14 @@ class _Source:
             )
         warn_of_rounding(self.shown, name, numbers, cast)
 
-    def texts(self, name: str, known: Sequence[str], allows_missing: bool) -> list[str]:
+    def texts(
+        self,
+        name: str,
+        known: Sequence[str],
+        unknown: Callable[[str, str, Sequence[str]], ValueError],
+        *,
+        allows_missing: bool,
+    ) -> list[str]:
         """Return a column of texts; "" where one is missing."""
         from pyarrow import compute, types
 
@@ -351,7 +361,7 @@ class _Source:
         if known and (others := set(found) - {*known, ""}):
             row = next(i for i, text in enumerate(found) if text in others)
             where = f"{self.shown}, row {row}: column {name!r}"
-            raise unknown_class(where, found[row], known)
+            raise unknown(where, found[row], known)
         return found
 
 

@@ -17,6 +17,7 @@ from rumus.tensor.expression.arguments import checked_arguments
 from rumus.train.base.class_names import (
     checked_classes,
     class_numbers,
+    unknown_category,
     unknown_class,
     warn_of_text_order,
 )
@@ -172,8 +173,10 @@ class CsvDataset:
 
         Raises ValueError with the row's number for a value that is missing or does not fit.
         """
+        if isinstance(rows, Mapping):
+            raise TypeError("encode takes a list of rows; for a single one, write encode([row])")
         where = {name: number for number, name in enumerate(self.columns)}
-        reader = _Features("row", self._encoding, None, self._dtype, where)
+        reader = _Features("row", self._encoding, None, self._dtype, where, between=" ")
         reader.take(
             [(at, [_cell(row, name, at) for name in self.columns]) for at, row in enumerate(rows)]
         )
@@ -286,7 +289,10 @@ def _lines(
 
 
 class _Features:
-    """The features: numbers and categories. where: the index of each column."""
+    """The features: numbers and categories. where: the index of each column.
+
+    between: stands between the table's name and a line's number in messages.
+    """
 
     def __init__(
         self,
@@ -295,13 +301,15 @@ class _Features:
         spelling: Spelling | None,
         dtype: np.dtype[Any],
         where: Mapping[str, int],
+        between: str = ":",
     ) -> None:
-        self._shown, self._encoding, self._dtype, self._where = shown, encoding, dtype, where
+        self._encoding, self._dtype, self._where = encoding, dtype, where
+        self._place = shown + between
         indices = [where[name] for name in encoding.numbers]
         spellings = [self._spelling(name, spelling) for name in encoding.numbers]
         kept = encoding.dtype_of_numbers(dtype)
         names, fill = encoding.numbers, encoding.fill
-        self._numbers = _Numbers(shown, names, indices, spellings, kept, fill)
+        self._numbers = _Numbers(shown, names, indices, spellings, kept, fill, between)
         self._texts: dict[str, list[str]] = {name: [] for name in encoding.categories}
 
     def _spelling(self, name: str, of_numbers: Spelling | None) -> Spelling | None:
@@ -322,7 +330,7 @@ class _Features:
         known = frozenset(texts)
         for line, row in rows:
             cell = row[index].strip()
-            place = f"{self._shown}:{line}"
+            place = f"{self._place}{line}"
             if cell in MISSING and cell not in known:
                 if self._encoding.missing is None:
                     raise ValueError(
@@ -332,7 +340,7 @@ class _Features:
                     )
                 cell = ""
             elif known and cell not in known:
-                raise unknown_class(f"{place}: column {printable(repr(name))}", cell, texts)
+                raise unknown_category(f"{place}: column {printable(repr(name))}", cell, texts)
             yield cell
 
     def arrays(self, learns: bool) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -358,7 +366,9 @@ class _Numbers:
         spellings: Sequence[Spelling | None],
         dtype: np.dtype[Any],
         missing: float | None,
+        between: str = ":",
     ) -> None:
+        self._place = shown + between
         self._shown, self._names, self._missing = shown, names, missing
         self._indices, self._spellings, self._dtype = indices, spellings, dtype
         self._parts: list[NDArray[Any]] = []
@@ -418,7 +428,7 @@ class _Numbers:
         row, column = divmod(place, len(self._names))
         name = self._names[column]
         return ValueError(
-            f"{self._shown}:{rows[row][0]}: {printable(repr(cell))} in column "
+            f"{self._place}{rows[row][0]}: {printable(repr(cell))} in column "
             f"{printable(repr(name))} is not {self._what(column)}; {advice(cell, name)}"
         )
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from rumus.train.base.other_names import STOPPING
 from rumus.train.loop.callback import Callback
 from rumus.train.loop.events import TrainStart, ValidationEnd
 from rumus.train.loop.monitor import Mode, checked_metric, require_same_metric
@@ -29,6 +30,7 @@ class EarlyStopping(Callback):
 
     order = 100  # after callbacks that read the metrics
 
+    @STOPPING.as_keywords
     def __init__(
         self,
         metric: str | None = None,

@@ -120,14 +120,18 @@ class Monitor:
 
     def check_metrics(self, metrics: Mapping[str, float], callbacks: Iterable[Callback]) -> None:
         """Raise ValueError if a validation lacks a monitored metric."""
-        wanted = {f"{type(c).__name__} monitors": c.monitors for c in callbacks}
-        wanted["monitor ="] = self.metric if self.is_needed else None
-        for who, metric in wanted.items():
+        there = (
+            f", which the validation does not return; it returns {', '.join(map(repr, metrics))}"
+        )
+        for callback in callbacks:
+            metric = callback.monitors
             if metric is not None and metric not in metrics:
-                raise ValueError(
-                    f"{who} {metric!r}, which the validation does not return; it returns "
-                    f"{', '.join(map(repr, metrics))}"
-                )
+                raise ValueError(f"{type(callback).__name__} monitors {metric!r}{there}")
+        if self.is_needed and self.metric not in metrics:
+            raise ValueError(
+                f"the best weights are kept by monitor={self.metric!r}{there}: pass monitor= with "
+                'the name of one of them, and mode="min" or "max", or return this one too'
+            )
 
 
 def check_options(
