@@ -304,7 +304,7 @@ class _Features:
         between: str = ":",
     ) -> None:
         self._encoding, self._dtype, self._where = encoding, dtype, where
-        self._place = shown + between
+        self._shown, self._place = shown, shown + between
         indices = [where[name] for name in encoding.numbers]
         spellings = [self._spelling(name, spelling) for name in encoding.numbers]
         kept = encoding.dtype_of_numbers(dtype)
