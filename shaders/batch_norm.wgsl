@@ -23,7 +23,7 @@ fn main(
         mine = combined(mine, moments[part.channel * k.chunks + i]);
     }
     let all = together(mine, local);
-    var scale = 1.0 / sqrt(all.y / f32(k.count) + k.eps);
+    var scale = scale_of(all.y);
     var shift = 0.0;
     if (WEIGHTED) {
         scale *= weight[part.channel];

@@ -15,7 +15,7 @@ fn main(
 ) {
     let part = part_of(group, groups, local);
     let mean = total[part.channel] / f32(k.count);
-    let scale = 1.0 / sqrt(squares[part.channel] / f32(k.count) + k.eps);
+    let scale = scale_of(squares[part.channel]);
     var sum = Value(0.0);
     var product = Value(0.0);
     for (var i = part.start; i < part.stop; i += LANES * STEP) {

@@ -43,6 +43,13 @@ fn place(i: u32, channel: u32) -> u32 {
     return ((example * k.channels + channel) * k.places + i - example * k.places) / STEP;
 }
 
+// 1 / deviation of a channel; NaN where the squares overflow: divided by infinity all would be 0.
+fn scale_of(squares: f32) -> f32 {
+    let scale = 1.0 / sqrt(squares / f32(k.count) + k.eps);
+    let overflows = (bitcast<u32>(squares) & 0x7fffffffu) >= 0x7f800000u;
+    return bitcast<f32>(select(bitcast<u32>(scale), 0x7fc00000u, overflows));
+}
+
 // The combined result of all invocations of a channel. Every invocation must call it, once.
 fn together(value: vec4<f32>, local: u32) -> vec4<f32> {
     let lane = local / WIDE;

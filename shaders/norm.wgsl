@@ -41,7 +41,11 @@ fn main(
         squares += centred * centred;
     }
     squares = row_sum(squares, local);
-    let scale = 1.0 / sqrt(squares / f32(k.columns) + k.eps);
+    // Squares that overflow make the row NaN: divided by infinity it would be 0.
+    let overflows = (bitcast<u32>(squares) & 0x7fffffffu) >= 0x7f800000u;
+    let scale = bitcast<f32>(select(
+        bitcast<u32>(1.0 / sqrt(squares / f32(k.columns) + k.eps)), 0x7fc00000u, overflows
+    ));
     for (var j = lane; j < stop; j += LANES) {
         var y = (f32(x[first + j]) - mean) * scale;
         if (WEIGHTED) {

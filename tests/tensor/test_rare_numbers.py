@@ -17,13 +17,17 @@ from rumus.tensor import (
     Parameter,
     Tensor,
     avg_pool,
+    batch_norm,
     convolution,
     convolution_transpose,
+    layer_norm,
     max_pool,
     ones,
     pad,
+    rms_norm,
     scaled_dot_product_attention,
     tensor,
+    zeros,
 )
 from rumus.tensor.backends.numba_convolution import from_columns
 from rumus.tensor.backends.numba_small_convolution import (
@@ -364,6 +368,31 @@ def test_a_deviation_is_exact_where_its_square_is_no_number(size: float, backend
             slope = (wide - wide.mean(axis, keepdims=True)) / (count * whole)
             found = y.sum().backward()[p].numpy()
             np.testing.assert_allclose(found, slope, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 8), (2, 3, 5), (40, 512)])
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm", "batch_norm"])
+def test_a_norm_of_squares_that_overflow_is_not_0(
+    name: str, shape: tuple[int, ...], backend: Backend
+) -> None:
+    """NaN is seen by the look for bad gradients; 0 would go on silently, with gradients of 0."""
+    x = np.random.default_rng(3).standard_normal(shape).astype(np.float32)
+    x[1] *= np.float32(1e25)  # the second row; of every channel
+    p = Parameter(x, backend=backend)
+    channels = shape[1] if name == "batch_norm" else shape[-1]
+    weight = Parameter(np.ones(channels, np.float32), backend=backend)
+    if name == "batch_norm":
+        y, _, _ = batch_norm(p, weight, zeros((channels,), backend=backend))
+    else:
+        y = (layer_norm if name == "layer_norm" else rms_norm)(p, weight)
+    bad = slice(None) if name == "batch_norm" else 1
+    assert np.isnan(y.numpy()[bad]).all()
+    gradients = (y * y).sum().backward()
+    assert np.isnan(gradients[p].numpy()[bad]).all()
+    assert np.isnan(gradients[weight].numpy()).all()
+    if name != "batch_norm":
+        for other in (y, gradients[p]):
+            assert np.isfinite(other.numpy()[0]).all()
 
 
 def test_a_deviation_of_a_fraction_less_is_refused() -> None:

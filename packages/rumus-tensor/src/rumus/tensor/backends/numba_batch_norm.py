@@ -171,6 +171,8 @@ def _forward(
         _empty(sums, totals, some, width)
         for i in range(some):
             squares[c + i] = totals[i]
+            if squares[c + i] == math.inf:
+                totals[i] = math.nan  # they overflow, and divided by inf all would be 0
             deviation = math.sqrt(totals[i] / count + eps)
             _spread(factor, i, width, x.dtype.type(weight[c + i] / deviation))
             _spread(shift, i, width, bias[c + i])
@@ -209,7 +211,10 @@ def _backward(
         _empty(sums, totals, some, width)
         _empty(products, others, some, width)
         for i in range(some):
-            rate = x.dtype.type(1 / math.sqrt(squares[c + i] / count + eps))
+            variance = squares[c + i] / count
+            if variance == math.inf:
+                variance = math.nan  # as in `_forward`
+            rate = x.dtype.type(1 / math.sqrt(variance + eps))
             of_product = others[i] * rate
             into_bias[c + i], into_weight[c + i] = totals[i], of_product
             _spread(factor, i, width, weight[c + i] * rate)

@@ -243,6 +243,8 @@ def _layer_norm(
                 k = np.uintp(i)
                 part += (x[row, k] - mean) * (x[row, k] - mean)
             total += part
+        if total == math.inf:
+            total = math.nan  # the squares overflow, and divided by inf all would be 0
         rate = x.dtype.type(1 / math.sqrt(total / length + eps))
         statistics[row, 0], statistics[row, 1] = mean, rate
         for i in range(length):

@@ -225,7 +225,9 @@ def _scale(
     x: Real, weight: Real | None, bias: Real | None, out: Real, statistics: Real, eps: float
 ) -> None:
     """out = x / sqrt(mean(x^2) + eps) * weight + bias."""
-    statistics[..., 1] = 1 / np.sqrt(np.square(x).mean(-1) + eps)
+    squares = np.square(x).mean(-1, keepdims=True)
+    squares += 0 * squares  # NaN where they overflow: divided by inf all would be 0
+    statistics[..., 1:] = 1 / np.sqrt(squares + eps)
     np.multiply(x, statistics[..., 1:], out)
     if weight is not None:
         np.multiply(out, weight, out)

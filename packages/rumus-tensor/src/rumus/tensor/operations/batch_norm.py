@@ -28,7 +28,8 @@ def batch_norm(
     eps: positive, added under the root.
 
     Result: a tensor of x's shape and, without gradients, each channel's sum of x and sum of squared
-        deviations from the mean, both (channels,). ValueError for shapes that do not fit and for an
+        deviations from the mean, both (channels,). A channel whose squares overflow is NaN, as in
+        `layer_norm`. ValueError for shapes that do not fit and for an
         eps that is not finite and positive, TypeError for an `x` that is not floating.
 
     >>> from rumus.tensor import batch_norm, tensor

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.dtype import float16, float32, is_floating, promote
@@ -27,19 +27,26 @@ def _centred(x: T, total: T, *, share: float) -> T:
     return x - share * total
 
 
+def _deviation(squares: T, share: float, eps: float) -> T:
+    """sqrt(share * squares + eps), and NaN where the squares overflow: divided by inf is 0."""
+    total: Any = squares
+    root: T = (total < math.inf).where((share * total + eps).sqrt(), math.nan)
+    return root
+
+
 @elementwise
 def _normalized(centred: T, squares: T, *, share: float, eps: float) -> T:
-    return centred / (share * squares + eps).sqrt()
+    return centred / _deviation(squares, share, eps)
 
 
 @elementwise
 def _scaled(centred: T, squares: T, weight: T, *, share: float, eps: float) -> T:
-    return centred / (share * squares + eps).sqrt() * weight
+    return centred / _deviation(squares, share, eps) * weight
 
 
 @elementwise
 def _affine(centred: T, squares: T, weight: T, bias: T, *, share: float, eps: float) -> T:
-    return centred / (share * squares + eps).sqrt() * weight + bias
+    return centred / _deviation(squares, share, eps) * weight + bias
 
 
 def layer_norm_primitive(
@@ -73,6 +80,8 @@ def layer_norm(
     x: (..., n), floating; the variance of the centred x, divided by n.
     weight, bias: (n,) or None; a bias needs a weight. float16 is computed in float32.
     eps: positive, added under the root.
+
+    A row whose squares add up to more than its dtype holds (float32: 3e38) is NaN, not 0.
 
     ValueError if they do not fit, for an empty last axis, and for an eps that is not finite and
     positive; TypeError for an `x` that is not floating.
