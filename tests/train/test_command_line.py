@@ -522,12 +522,12 @@ def test_runs_are_listed_and_compared(here: Path, capsys: pytest.CaptureFixture[
     capsys.readouterr()
     assert rumus("list") == 0
     header, first, second = capsys.readouterr().out.splitlines()
-    assert header.split() == ["run", "state", "steps", "loss", "best", "validation"]
+    assert header.split() == ["run", "state", "steps", "last", "loss", "best", "validation"]
     assert first.startswith("a ")
     assert second.split()[:4] == ["deep/b", "done", "(epochs)", "8"]
     assert rumus("compare", "runs/a", "runs/deep/b") == 0
     shown = capsys.readouterr().out
-    assert "optim.lr  0.1" in shown
+    assert "optim.lr   0.1 " in shown
     assert "others are equal" in shown
     assert "seed" not in shown
     (here / "elsewhere").mkdir()

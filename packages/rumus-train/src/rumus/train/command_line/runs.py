@@ -24,7 +24,7 @@ def list_runs(arguments: Namespace) -> int:
         [str(run.path.relative_to(folder)), _state(run), f"{run.step:,}", _last(run), _best(run)]
         for run in found
     ]
-    _print([["run", "state", "steps", "loss", "best validation"], *rows])
+    _print([["run", "state", "steps", "last loss", "best validation"], *rows])
     return ExitCode.OK
 
 
@@ -50,7 +50,7 @@ def _facts(run: RunRecord) -> dict[str, str]:
         **about,
         "state": _state(run),
         "steps": f"{run.step:,}",
-        "loss": _last(run),
+        "last loss": _last(run),
         "best validation": _best(run),
     }
 
