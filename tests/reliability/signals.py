@@ -26,7 +26,7 @@ import numpy as np
 from reliability_page import write_block
 
 from rumus.optim import SGD
-from rumus.tensor import Parameter, Tensor
+from rumus.tensor import NumpyBackend, Parameter, Tensor
 from rumus.train import (
     ArrayDataset,
     Callback,
@@ -100,7 +100,8 @@ def train(
     steps: int, callback: Callback, folder: str | None = None, *, processes: bool = False
 ) -> None:
     """Train for so many steps; slowly, and with checkpoints, if there is a folder."""
-    weight = Parameter([0.0, 0.0], name="weight")
+    # Without compiled loops: their threads and their lists start anew in each forked training.
+    weight = Parameter([0.0, 0.0], name="weight", backend=NumpyBackend())
 
     def loss(x: Tensor) -> Tensor:
         if folder is not None:
@@ -140,6 +141,8 @@ def start(case: Case, folder: str) -> tuple[int, int]:
     try:
         os.setpgid(0, 0)
         signal.alarm(LIMIT)
+        for number in SIGNALS:  # nohup, for one, has them ignored, and the training heeds that
+            signal.signal(number, signal.SIG_DFL)
         train(MOST_STEPS, Telling(writing), folder, processes=case.processes)
     except SystemExit as ended:
         code = int(str(ended.code))
