@@ -146,6 +146,14 @@ def test_devices_are_no_strings(thing: Any, wrong: Any) -> None:
         thing.to(wrong)
 
 
+@pytest.mark.parametrize("name", ["zeros", "ones"])
+def test_a_shape_is_one_tuple(name: str) -> None:
+    with pytest.raises(
+        TypeError, match=rf"^{name} takes the shape as one tuple: {name}\(\(2, 3\)\)"
+    ):
+        getattr(rumus.tensor, name)(2, 3)
+
+
 def test_groups_are_no_dicts() -> None:
     groups: Any = [{"params": [Parameter([1.0])], "lr": 0.1}]
     with pytest.raises(TypeError, match=r"item 0 is a dict: write it as ParameterGroup\("):

@@ -125,6 +125,8 @@ def checked_arguments(
                 if check_keywords is not None:
                     check_keywords(kwargs)
                 _check_names(of, known, kwargs)
+                if placed == ("shape",) and len(args) > 1:
+                    raise TypeError(f"{of} takes the shape as one tuple: {of}({args})") from None
             _check_types(of, _types(function), placed, args, kwargs)
             raise
 

@@ -68,7 +68,7 @@ def unknown_category(where: str, name: str, categories: Iterable[str]) -> ValueE
     "new.csv:2: column 'colour': 'geen' is not one of its categories; did you mean 'green'?"
     """
     near = nearest_name(name, categories)
-    told = f"they are {printable(list(categories))}, and None if it is missing"
+    told = f"they are {printable(list(categories))}"
     hint = f"did you mean {printable(repr(near))}?" if near else told
     return ValueError(f"{where}: {printable(repr(name))} is not one of its categories; {hint}")
 
