@@ -72,6 +72,22 @@ def test_lines_for_a_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     assert "\x1b" not in stream.getvalue()
 
 
+def test_the_first_step_which_compiles_is_no_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Compiling(Clock):
+        def on_step_end(self, event: StepEnd) -> None:
+            self.now += 60.0 if event.step == 1 else 0.5
+
+    stream = io.StringIO()
+    fit(Compiling(monkeypatch), LiveView(stream, seconds=4))
+    first, second = (line for line in stream.getvalue().splitlines()[:2])
+    assert "step 1/20" in first
+    assert "samples/s" not in first
+    assert "left" not in first
+    assert "step 9/20" in second
+    assert "16 samples/s" in second
+    assert "0:00:05 left" in second  # 11 steps
+
+
 def test_a_resume_is_reported(tmp_path: Path) -> None:
     fit(epochs=1, checkpoints=tmp_path)
     stream = io.StringIO()

@@ -46,6 +46,7 @@ class Progress:
     _started: float = 0.0
     _saved: float = 0.0
     _looked: tuple[float, int, float] = (0.0, 0, 0.0)
+    _first: int = 0  # the step after which this process began
 
     def start(self, event: TrainStart) -> None:
         """Begin, or continue after a resume."""
@@ -56,6 +57,7 @@ class Progress:
         self._count(event.steps_per_epoch)
         self._started = now = time.perf_counter()
         self._looked = (now, event.step, 0.0)
+        self._first = event.step
 
     def look(self, event: StepEnd, now: float, read: bool = True) -> None:
         """Record a step; with `read`, also its loss and norm, which may wait for the device."""
@@ -130,6 +132,8 @@ class Progress:
         if seconds <= 0:
             return
         self._looked = (now, self.step, self.samples)
+        if self.step == self._first + 1:
+            return  # the first step compiles, and says nothing about the others
         self.steps_per_second = _mean(self.steps_per_second, (self.step - step) / seconds)
         self.samples_per_second = _mean(self.samples_per_second, (self.samples - samples) / seconds)
 
