@@ -21,7 +21,8 @@ from rumus.optim.engine.update_rule import Signature, UpdateRule
 from rumus.optim.options.group import Claimable, M_co, ParameterGroup, as_groups
 from rumus.optim.options.hyperparameter import Hyper, check
 from rumus.optim.options.options import Options
-from rumus.tensor import Backend, Expr, Kernel, Parameter, ParamId, sqrt, where
+from rumus.optim.rules.denominator import denominator
+from rumus.tensor import Backend, Expr, Kernel, Parameter, ParamId, where
 from rumus.tensor.graph.selection import Criterion, selected
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.slot_table import slot_size
@@ -305,7 +306,7 @@ class SOAP(FusedOptimizer[M_co]):
             segment.section(),
             _stacks(segment, sides),
             Kernel("seen", {"turned": g, "o": u}, arrays_of(g, u)),
-            Kernel("scaled", {"o": o / (sqrt(v) + Expr.scalar("eps"))}, ("o", "turned", "v")),
+            Kernel("scaled", {"o": o / denominator(v, Expr.scalar("eps"))}, ("o", "turned", "v")),
             {s: Kernel("factor", {"out": self._averaged(s)}, (s, f"outer_{s}")) for s in sides},
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from rumus.optim.rules.denominator import denominator
 from rumus.optim.rules.rule import Update
 from rumus.tensor import Expr, maximum, sqrt, where
 
@@ -52,7 +53,7 @@ def amsgrad(
 def adam_update(m: Expr, v: Expr, t: Expr, lr: Expr, beta1: Expr, beta2: Expr, eps: Expr) -> Expr:
     """Return lr m_hat / (sqrt(v_hat) + eps) of `adam`."""
     root = sqrt(1 - beta2**t)
-    return lr * root / (1 - beta1**t) * (m / (sqrt(v) + eps * root))
+    return lr * root / (1 - beta1**t) * (m / denominator(v, eps * root))
 
 
 def adamw(
@@ -135,7 +136,7 @@ def nadam(
     root = sqrt(1 - beta2**t)
     ahead = lr * root * (1 - mu) / (1 - mu_product) * g
     ahead = ahead + lr * root * mu_next / (1 - mu_product * mu_next) * m
-    return {"p": p - ahead / (sqrt(v) + eps * root), "m": m, "v": v}
+    return {"p": p - ahead / denominator(v, eps * root), "m": m, "v": v}
 
 
 def mu_product(before: float, *, t: float, beta1: float, momentum_decay: float) -> float:
@@ -191,7 +192,7 @@ def radam(
     r = sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
     adaptive = where(rho > 5, r * sqrt(1 - beta2**t), 0.0)
     plain = where(rho > 5, 0.0, 1.0)  # the branches differ only in scalars: no array is compared
-    share = adaptive / (sqrt(v) + (eps + plain)) + plain  # eps + 1, since eps and v may be 0
+    share = adaptive / denominator(v, eps + plain) + plain  # eps + 1, since eps and v may be 0
     return {"p": p - lr / (1 - beta1**t) * m * share, "m": m, "v": v}
 
 

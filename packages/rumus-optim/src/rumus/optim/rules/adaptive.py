@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rumus.optim.rules.denominator import denominator, floor
 from rumus.optim.rules.rule import Update
 from rumus.tensor import Expr, maximum, sqrt, where
 
@@ -25,7 +26,7 @@ def adagrad(
     optimization", JMLR 2011, figure 1 (the diagonal version).
     """
     s = s + where(t <= 1, initial_accumulator_value, 0.0) + g * g
-    return {"p": p - lr / (1 + (t - 1) * lr_decay) * (g / (sqrt(s) + eps)), "s": s}
+    return {"p": p - lr / (1 + (t - 1) * lr_decay) * (g / denominator(s, eps)), "s": s}
 
 
 def rmsprop(p: Expr, g: Expr, v: Expr, *, lr: Expr, alpha: Expr, eps: Expr) -> Update:
@@ -34,7 +35,7 @@ def rmsprop(p: Expr, g: Expr, v: Expr, *, lr: Expr, alpha: Expr, eps: Expr) -> U
     Tieleman, Hinton: "Neural networks for machine learning", lecture 6.5, 2012.
     """
     v = alpha * v + (1 - alpha) * g * g
-    return {"p": p - lr * (g / (sqrt(v) + eps)), "v": v}
+    return {"p": p - lr * (g / denominator(v, eps)), "v": v}
 
 
 def rmsprop_momentum(
@@ -42,7 +43,7 @@ def rmsprop_momentum(
 ) -> Update:
     """v = alpha v + (1 - alpha) g^2;  b = momentum b + g / (sqrt(v) + eps);  p = p - lr b."""
     v = alpha * v + (1 - alpha) * g * g
-    b = momentum * b + g / (sqrt(v) + eps)
+    b = momentum * b + g / denominator(v, eps)
     return {"p": p - lr * b, "v": v, "b": b}
 
 
@@ -57,7 +58,7 @@ def rmsprop_centered(
     """
     v = alpha * v + (1 - alpha) * g * g
     m = alpha * m + (1 - alpha) * g
-    return {"p": p - lr * (g / (_deviation(v, m) + eps)), "v": v, "m": m}
+    return {"p": p - lr * (g / (_deviation(v, m) + floor(v, eps))), "v": v, "m": m}
 
 
 def rmsprop_centered_momentum(
@@ -75,7 +76,7 @@ def rmsprop_centered_momentum(
     """v, m as in `rmsprop_centered`;  b = momentum b + g / (sqrt(v - m^2) + eps);  p = p - lr b."""
     v = alpha * v + (1 - alpha) * g * g
     m = alpha * m + (1 - alpha) * g
-    b = momentum * b + g / (_deviation(v, m) + eps)
+    b = momentum * b + g / (_deviation(v, m) + floor(v, eps))
     return {"p": p - lr * b, "v": v, "m": m, "b": b}
 
 

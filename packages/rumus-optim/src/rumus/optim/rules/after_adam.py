@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rumus.optim.rules.adam import adam_update
+from rumus.optim.rules.denominator import denominator
 from rumus.optim.rules.rule import Update
 from rumus.tensor import Expr, clip, maximum, sign, sqrt, where
 
@@ -89,7 +90,7 @@ def adan(
     n = beta3 * n + (1 - beta3) * ahead * ahead
     root = sqrt(1 - beta3**t)
     step = lr * root / (1 - beta1**t) * m + lr * root * beta2 / (1 - beta2**t) * d
-    p = p - step / (sqrt(n) + eps * root)
+    p = p - step / denominator(n, eps * root)
     decay = lr * weight_decay
     p = p - decay / (1 + decay) * p  # p / (1 + decay), but a tiny decay survives float32
     return {"p": p, "m": m, "d": d, "n": n, "g_before": g}
@@ -150,7 +151,7 @@ def laprop(
     """
     root = sqrt(1 - beta2**t)
     v = beta2 * v + (1 - beta2) * g * g
-    m = beta1 * m + (1 - beta1) * root * (g / (sqrt(v) + eps * root))
+    m = beta1 * m + (1 - beta1) * root * (g / denominator(v, eps * root))
     return {"p": p * (1 - lr * weight_decay) - lr / (1 - beta1**t) * m, "m": m, "v": v}
 
 
@@ -181,5 +182,5 @@ def ademamix(
     v = beta2 * v + (1 - beta2) * g * g
     root = sqrt(1 - beta2**t)
     mixed = root / (1 - beta1**t) * m + root * alpha * slow
-    step = lr * mixed / (sqrt(v) + eps * root)
+    step = lr * mixed / denominator(v, eps * root)
     return {"p": p * (1 - lr * weight_decay) - step, "m": m, "v": v, "slow": slow}

@@ -5,6 +5,7 @@ All parameters share d and the numbers that it is computed from. d starts at d0.
 
 from __future__ import annotations
 
+from rumus.optim.rules.denominator import denominator
 from rumus.optim.rules.rule import Update
 from rumus.tensor import Expr, minimum, sqrt, where
 
@@ -56,7 +57,7 @@ def prodigy(
     d_hat = where(norm <= 0, d, d_coef * numerator / norm)  # NaN propagates to d
     d_max = d_max.maximum(d_hat)
     d = minimum(d_max, where(d <= d0, d.maximum(d_hat), d) * growth_rate)
-    p = p - rate * (m / (sqrt(v) + d * eps) + weight_decay * p)
+    p = p - rate * (m / denominator(v, d * eps) + weight_decay * p)
     numbers = {"d": d, "d_max": d_max, "numerator": numerator}
     return {"p": p, "m": m, "v": v, "s": s, "p0": p0, **numbers}
 
@@ -93,7 +94,7 @@ def dadapt_adam(
     b = sqrt(beta2)
     d = where(t > 1, d, d0)
     rate = d * _corrected(lr, t, beta1, beta2, bias_correction)
-    slope = (g * (s / (sqrt(v) + eps))).global_sum()
+    slope = (g * (s / denominator(v, eps))).global_sum()
     numerator = b * numerator + (1 - b) * rate * slope
     m = beta1 * m + (1 - beta1) * rate * g
     v = beta2 * v + (1 - beta2) * g * g
@@ -101,7 +102,7 @@ def dadapt_adam(
     norm = s.abs().global_sum()
     d_hat = where(norm <= 0, d, numerator / ((1 - b) * norm))  # NaN propagates to d
     d = d.maximum(minimum(d_hat, d * growth_rate))
-    p = p - m / (sqrt(v) + eps)
+    p = p - m / denominator(v, eps)
     return {"p": p, "m": m, "v": v, "s": s, "d": d, "numerator": numerator}
 
 

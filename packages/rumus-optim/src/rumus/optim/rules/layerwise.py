@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rumus.optim.rules.denominator import denominator
 from rumus.optim.rules.rule import Update
 from rumus.tensor import Expr, sqrt, where
 
@@ -30,7 +31,7 @@ def lamb(
     m = beta1 * m + (1 - beta1) * g
     v = beta2 * v + (1 - beta2) * g * g
     root = sqrt(1 - beta2**t)
-    u = root / (1 - beta1**t) * (m / (sqrt(v) + eps * root)) + weight_decay * p
+    u = root / (1 - beta1**t) * (m / denominator(v, eps * root)) + weight_decay * p
     ratio = _ratio(p.tensor_norm(), u.tensor_norm())
     return {"p": p - lr * (adapt * ratio + (1 - adapt)) * u, "m": m, "v": v}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 
+from rumus.optim.rules.denominator import denominator
 from rumus.optim.rules.rule import Rule, Update
 from rumus.tensor import Expr, maximum, sqrt, where
 
@@ -41,7 +42,7 @@ def adam_outer_eps(
     """
     m = beta1 * m + (1 - beta1) * g
     v = beta2 * v + (1 - beta2) * g * g
-    return {"p": p - _alpha(t, lr, beta1, beta2) * (m / (sqrt(v) + eps)), "m": m, "v": v}
+    return {"p": p - _alpha(t, lr, beta1, beta2) * (m / denominator(v, eps)), "m": m, "v": v}
 
 
 def amsgrad_outer_eps(
@@ -61,7 +62,7 @@ def amsgrad_outer_eps(
     m = beta1 * m + (1 - beta1) * g
     v = beta2 * v + (1 - beta2) * g * g
     v_max = maximum(v_max, v)
-    p = p - _alpha(t, lr, beta1, beta2) * (m / (sqrt(v_max) + eps))
+    p = p - _alpha(t, lr, beta1, beta2) * (m / denominator(v_max, eps))
     return {"p": p, "m": m, "v": v, "v_max": v_max}
 
 
@@ -78,7 +79,7 @@ def adam_uncorrected(
     """
     m = beta1 * m + (1 - beta1) * g
     v = beta2 * v + (1 - beta2) * g * g
-    return {"p": p - lr * (m / (sqrt(v) + eps)), "m": m, "v": v}
+    return {"p": p - lr * (m / denominator(v, eps)), "m": m, "v": v}
 
 
 def adamax_outer_eps(
@@ -185,7 +186,7 @@ def nadam_constant(
     root = sqrt(1 - beta2**t)
     ahead = lr * root * beta1 / (1 - beta1 ** (t + 1)) * m
     ahead = ahead + lr * root * (1 - beta1) / (1 - beta1**t) * g
-    return {"p": p - ahead / (sqrt(v) + eps * root), "m": m, "v": v}
+    return {"p": p - ahead / denominator(v, eps * root), "m": m, "v": v}
 
 
 def radam_corrected_eps(
@@ -205,7 +206,7 @@ def radam_corrected_eps(
     root = sqrt(1 - beta2**t)
     adaptive = where(rho >= 5, r * root, 0.0)
     plain = where(rho >= 5, 0.0, 1.0)
-    share = adaptive / (sqrt(v) + (eps * root + plain)) + plain
+    share = adaptive / denominator(v, eps * root + plain) + plain
     return {"p": p - lr / (1 - beta1**t) * m * share, "m": m, "v": v}
 
 

@@ -9,6 +9,7 @@ Defazio et al.: "The road less scheduled", arXiv:2405.15682.
 
 from __future__ import annotations
 
+from rumus.optim.rules.denominator import denominator
 from rumus.optim.rules.rule import Update
 from rumus.tensor import Expr, minimum, sqrt, where
 
@@ -66,7 +67,7 @@ def schedule_free_adamw(
     c = _share(weight, weight_sum)
     v = beta2 * v + (1 - beta2) * g * g
     root = sqrt(1 - beta2**t)
-    step = lr * root * (g / (sqrt(v) + eps * root)) + lr * weight_decay * p
+    step = lr * root * (g / denominator(v, eps * root)) + lr * weight_decay * p
     return {**_stepped(p, d, step, beta1, c), "v": v}
 
 
