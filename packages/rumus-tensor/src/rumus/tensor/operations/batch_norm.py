@@ -14,7 +14,7 @@ from rumus.tensor.expression.dtype import float32, float64
 from rumus.tensor.graph.autograd import Vjp
 from rumus.tensor.graph.tensor import Tensor, backend_of, result_of
 from rumus.tensor.memory.backend import Array
-from rumus.tensor.operations.norms import _affine, _centred, _normalized
+from rumus.tensor.operations.norms import _affine, _centred, _in_range, _normalized
 
 
 @checked_arguments
@@ -71,7 +71,7 @@ def batch_norm_primitive(
     share = 1 / math.prod(x.shape[axis] for axis in axes)
     total = x.sum(axes, keepdims=True)
     centred = _centred(x, total, share=share)
-    squares = (centred * centred).sum(axes, keepdims=True)
+    squares = _in_range((centred * centred).sum(axes, keepdims=True))
     if weight is None or bias is None:
         result = _normalized(centred, squares, share=share, eps=eps)
     else:

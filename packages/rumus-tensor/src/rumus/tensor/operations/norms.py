@@ -27,26 +27,27 @@ def _centred(x: T, total: T, *, share: float) -> T:
     return x - share * total
 
 
-def _deviation(squares: T, share: float, eps: float) -> T:
-    """sqrt(share * squares + eps), and NaN where the squares overflow: divided by inf is 0."""
+@elementwise
+def _in_range(squares: T) -> T:
+    """The squares; NaN where they overflow: divided by inf all would be 0."""
     total: Any = squares
-    root: T = (total < math.inf).where((share * total + eps).sqrt(), math.nan)
-    return root
+    found: T = (total < math.inf).where(total, math.nan)
+    return found
 
 
 @elementwise
 def _normalized(centred: T, squares: T, *, share: float, eps: float) -> T:
-    return centred / _deviation(squares, share, eps)
+    return centred / (share * squares + eps).sqrt()
 
 
 @elementwise
 def _scaled(centred: T, squares: T, weight: T, *, share: float, eps: float) -> T:
-    return centred / _deviation(squares, share, eps) * weight
+    return centred / (share * squares + eps).sqrt() * weight
 
 
 @elementwise
 def _affine(centred: T, squares: T, weight: T, bias: T, *, share: float, eps: float) -> T:
-    return centred / _deviation(squares, share, eps) * weight + bias
+    return centred / (share * squares + eps).sqrt() * weight + bias
 
 
 def layer_norm_primitive(
@@ -55,7 +56,7 @@ def layer_norm_primitive(
     """The layer norm in primitives."""
     share = 1 / x.shape[-1]  # sums become means inside the kernels that read them
     centred = _centred(x, x.sum(-1, keepdims=True), share=share)
-    squares = (centred * centred).sum(-1, keepdims=True)
+    squares = _in_range((centred * centred).sum(-1, keepdims=True))
     if weight is None:
         return _normalized(centred, squares, share=share, eps=eps)
     if bias is None:
@@ -65,7 +66,7 @@ def layer_norm_primitive(
 
 def rms_norm_primitive(x: Tensor, weight: Tensor | None = None, eps: float = 1e-5) -> Tensor:
     """The RMS norm in primitives."""
-    share, squares = 1 / x.shape[-1], (x * x).sum(-1, keepdims=True)
+    share, squares = 1 / x.shape[-1], _in_range((x * x).sum(-1, keepdims=True))
     if weight is None:
         return _normalized(x, squares, share=share, eps=eps)
     return _scaled(x, squares, weight, share=share, eps=eps)
