@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from numpy.typing import NDArray
 
@@ -19,6 +21,7 @@ from rumus.tensor import (
     tensor,
     zeros,
 )
+from rumus.tensor.backends.numpy_capture import Known
 from rumus.tensor.graph.indexing import may_hold
 from rumus.tensor.graph.store import Refill
 from rumus.tensor.memory.backend import Array
@@ -155,3 +158,19 @@ def test_a_refill_gives_the_same_gradients_to_another_store(backend: Backend) ->
         assert len(other) == 0
     assert len(refill.arrays) == 2
     assert tensor([1.0], backend=backend).item() == 1.0
+
+
+def test_no_python_runs_while_an_array_is_freed() -> None:
+    """There Python would swallow the error of a signal handler."""
+    known, died = Known(), list[int]()
+    known.add("own", first := np.ones(3))
+    known.add("own", second := np.ones(3), died.append)
+    called: list[str] = []
+    sys.setprofile(lambda frame, event, _: called.append(f"{event} {frame.f_code.co_name}"))
+    del second
+    sys.setprofile(None)
+    assert [each for each in called if each.startswith("call ")] == []
+    assert died == []
+    assert known.holds(first)
+    assert died == [1]
+    assert not known.holds(np.ones(3))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import sys
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -48,35 +49,48 @@ def owner_of(array: NDArray[Any]) -> NDArray[Any]:
 
 
 class Known:
-    """The arrays of a running step: those it allocates, those of its batch, and those fed."""
+    """The arrays of a running step: those it allocates, those of its batch, and those fed.
+
+    Freed ones are noted by C code and looked at later: Python swallows what a signal handler raises
+    while a function is called for a freed object.
+    """
 
     def __init__(self) -> None:
         self._numbers: dict[int, tuple[Place, weakref.ref[Any]]] = {}  # by identity of the owner
+        self._freed: deque[weakref.ref[Any]] = deque()
+        self._watched: dict[int, tuple[int, int, Callable[[int], None] | None]] = {}
         self.outside: dict[int, weakref.ref[Any]] = {}
         self.counts: dict[Origin, int] = {"own": 0, "input": 0, "fed": 0}
 
     def add(
         self, origin: Origin, array: NDArray[Any], died: Callable[[int], None] | None = None
     ) -> int:
-        """Register an array that owns its memory; once freed, `died` is called with its number."""
+        """Register an array that owns its memory.
+
+        Once it is freed, `died` is called with its number, before the next array is looked at.
+        """
+        self._forget_freed()
         number = self.counts[origin]
         self.counts[origin] += 1
         key = id(array)
-        known = self._numbers
-
-        def gone(_: object) -> None:
-            known.pop(key, None)
-            if died is not None:
-                died(number)
-
         place = Place(
             origin, number, address_of(array), array.shape, array.strides, array.dtype, True
         )
-        known[key] = place, weakref.ref(array, gone)
+        watch = weakref.ref(array, self._freed.append)
+        self._numbers[key], self._watched[id(watch)] = (place, watch), (key, number, died)
         return number
+
+    def _forget_freed(self) -> None:
+        while self._freed:
+            watch = self._freed.popleft()
+            key, number, died = self._watched.pop(id(watch))
+            del self._numbers[key]
+            if died is not None:
+                died(number)
 
     def place_of(self, array: NDArray[Any]) -> Place:
         """Return the place of an array."""
+        self._forget_freed()
         owner, address = owner_of(array), address_of(array)
         found = self._numbers.get(id(owner))
         layout = array.shape, array.strides, array.dtype, bool(array.flags.writeable)
@@ -89,6 +103,7 @@ class Known:
 
     def holds(self, array: NDArray[Any]) -> bool:
         """Whether an array is in memory registered for the step or its batch."""
+        self._forget_freed()
         return id(owner_of(array)) in self._numbers
 
 
