@@ -58,7 +58,7 @@ def rmsprop_centered(
     """
     v = alpha * v + (1 - alpha) * g * g
     m = alpha * m + (1 - alpha) * g
-    return {"p": p - lr * (g / (_deviation(v, m) + floor(v, eps))), "v": v, "m": m}
+    return {"p": p - lr * (g / (maximum(_deviation(v, m), floor(eps)) + eps)), "v": v, "m": m}
 
 
 def rmsprop_centered_momentum(
@@ -76,7 +76,7 @@ def rmsprop_centered_momentum(
     """v, m as in `rmsprop_centered`;  b = momentum b + g / (sqrt(v - m^2) + eps);  p = p - lr b."""
     v = alpha * v + (1 - alpha) * g * g
     m = alpha * m + (1 - alpha) * g
-    b = momentum * b + g / (_deviation(v, m) + floor(v, eps))
+    b = momentum * b + g / (maximum(_deviation(v, m), floor(eps)) + eps)
     return {"p": p - lr * b, "v": v, "m": m, "b": b}
 
 
