@@ -292,7 +292,9 @@ def test_what_cannot_be_wrapped() -> None:
         with pytest.raises(error, match=message):
             make()
     Lookahead(base)
-    with pytest.raises(TypeError, match="is already wrapped by Lookahead"):
+    with pytest.raises(
+        TypeError, match=r"is already wrapped by Lookahead: go on with that one, or release\(\)"
+    ):
         Lookahead(base)
     base.release()
     with pytest.raises(OwnershipError, match="was released"):

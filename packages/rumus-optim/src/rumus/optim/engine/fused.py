@@ -203,7 +203,10 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
             raise OwnershipError(f"{self} was released and owns nothing")
         self._check_alone("extend")
         if stage.wraps and (names := [s.wraps for s in self.stages if s.wraps]):
-            raise TypeError(f"{self} is already wrapped by {names[0]}")
+            raise TypeError(
+                f"{self} is already wrapped by {names[0]}: go on with that one, or release() it "
+                "and make both again"
+            )
         if any(segment.division is not None for segment in self.segments):
             raise TypeError(f"the state of {self} is divided: wrap the optimizer first")
         check_parts(self.rule.__name__, self.state_names, [stage])
