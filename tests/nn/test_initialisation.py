@@ -137,7 +137,7 @@ BIAS = Parameter([1.0, 2.0], name="bias")
         (lambda g: init.normal(WEIGHT, generator=g, std=-1.0), "must not be negative: -1.0"),
         (lambda g: init.normal(WEIGHT, generator=g, std=math.nan), "must not be negative: nan"),
         (lambda g: init.uniform(WEIGHT, generator=g, low=1.0, high=0.0), "low 1.0 is above"),
-        (lambda g: init.truncated_normal(WEIGHT, generator=g, low=9.0, high=10.0), "next to"),
+        (lambda g: init.truncated_normal(WEIGHT, generator=g, low=9.0, high=10.0), "almost no"),
     ],
 )  # fmt: skip
 def test_errors_change_nothing(fill: Callable[[Generator], object], message: str) -> None:

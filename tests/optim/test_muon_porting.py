@@ -314,7 +314,9 @@ def refused(error: type[Exception], message: str, library: Any, **options: Any) 
 
 
 def test_refused_input() -> None:
-    refused(ValueError, "Muon.* are 'torch', 'keras', 'optax', 'mlx', 'burn'$", "tinygrad")
+    refused(
+        ValueError, "Muon has presets for 'torch', 'keras', 'optax', 'mlx', 'burn'$", "tinygrad"
+    )
     refused(ValueError, "mlx has no default learning rate", "mlx")
     refused(TypeError, "betas", "keras", betas=(0.9, 0.99))
     refused(TypeError, "weight_decay must be a number", "mlx", lr=0.1, weight_decay=lr)

@@ -38,6 +38,8 @@ CASES: list[tuple[str, tuple[int, int, int, int], dict[str, Any], Any]] = [
     ("without biases, lengths", (3, 5, 4, 6), {"bias": False}, [1, 5, 4]),
     ("one step", (2, 1, 3, 2), {"bidirectional": True}, None),
     ("one of each", (1, 3, 1, 1), {}, [2]),
+    ("one feature of state", (3, 4, 2, 1), {}, None),
+    ("two features of state", (3, 4, 2, 2), {}, None),
     ("large, lengths", (16, 40, 3, 32), {"bidirectional": True}, [40, 1, 7, 39] * 4),
     ("large", (16, 40, 3, 32), {}, None),
 ]
