@@ -11,6 +11,13 @@ var<immediate> k: Scalars;
 @group(0) @binding(2) var<storage, read_write> in_s: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> control: array<u32>;
 
+fn is_nan(x: vec4<f32>) -> vec4<bool> {
+    return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u);
+}
+
+fn maximum(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
+    return select(select(select(b, a, a > b), b, is_nan(b)), a, is_nan(a));
+}
 
 @compute @workgroup_size(128)
 fn main(
@@ -26,7 +33,7 @@ fn main(
     let in_g_value = in_g[i];
     let in_s_value = in_s[i];
     let s0 = bitcast<f32>(control[k.at + 0u]); // where(le(t, 1), initial_accumulator_value, 0)
-    let s1 = bitcast<f32>(control[k.at + 1u]); // eps
+    let s1 = bitcast<f32>(control[k.at + 1u]); // maximum(eps, 1e-19)
     let s2 = bitcast<f32>(control[k.at + 2u]); // lr / (1 + (t - 1) * lr_decay)
     let t0 = in_s_value + vec4<f32>(s0);
     let t1 = in_g_value * in_g_value;

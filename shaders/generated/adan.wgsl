@@ -14,6 +14,13 @@ var<immediate> k: Scalars;
 @group(0) @binding(5) var<storage, read_write> in_g_before: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read> control: array<u32>;
 
+fn is_nan(x: vec4<f32>) -> vec4<bool> {
+    return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u);
+}
+
+fn maximum(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
+    return select(select(select(b, a, a > b), b, is_nan(b)), a, is_nan(a));
+}
 
 @compute @workgroup_size(128)
 fn main(
@@ -35,7 +42,7 @@ fn main(
     let s1 = bitcast<f32>(control[k.at + 1u]); // beta2
     let s2 = bitcast<f32>(control[k.at + 2u]); // 1 - beta3
     let s3 = bitcast<f32>(control[k.at + 3u]); // beta3
-    let s4 = bitcast<f32>(control[k.at + 4u]); // eps * sqrt(1 - beta3 ** t)
+    let s4 = bitcast<f32>(control[k.at + 4u]); // maximum(eps * sqrt(1 - beta3 ** t), 1e-19)
     let s5 = bitcast<f32>(control[k.at + 5u]); // lr * sqrt(1 - beta3 ** t) * beta2 / (1 - beta2 ** t)
     let s6 = bitcast<f32>(control[k.at + 6u]); // 1 - beta2
     let s7 = bitcast<f32>(control[k.at + 7u]); // lr * sqrt(1 - beta3 ** t) / (1 - beta1 ** t)

@@ -13,6 +13,13 @@ var<immediate> k: Scalars;
 @group(0) @binding(4) var<storage, read_write> in_slow: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read> control: array<u32>;
 
+fn is_nan(x: vec4<f32>) -> vec4<bool> {
+    return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u);
+}
+
+fn maximum(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
+    return select(select(select(b, a, a > b), b, is_nan(b)), a, is_nan(a));
+}
 
 @compute @workgroup_size(128)
 fn main(
@@ -38,7 +45,7 @@ fn main(
     let s6 = bitcast<f32>(control[k.at + 6u]); // lr
     let s7 = bitcast<f32>(control[k.at + 7u]); // 1 - beta2
     let s8 = bitcast<f32>(control[k.at + 8u]); // beta2
-    let s9 = bitcast<f32>(control[k.at + 9u]); // eps * sqrt(1 - beta2 ** t)
+    let s9 = bitcast<f32>(control[k.at + 9u]); // maximum(eps * sqrt(1 - beta2 ** t), 1e-19)
     let s10 = bitcast<f32>(control[k.at + 10u]); // 1 - lr * weight_decay
     let t0 = vec4<f32>(s1) * in_g_value;
     let t1 = vec4<f32>(s2) * in_m_value;

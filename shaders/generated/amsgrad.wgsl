@@ -38,7 +38,7 @@ fn main(
     let in_v_max_value = in_v_max[i];
     let s0 = bitcast<f32>(control[k.at + 0u]); // 1 - beta2
     let s1 = bitcast<f32>(control[k.at + 1u]); // beta2
-    let s2 = bitcast<f32>(control[k.at + 2u]); // eps * sqrt(1 - beta2 ** t)
+    let s2 = bitcast<f32>(control[k.at + 2u]); // maximum(eps * sqrt(1 - beta2 ** t), 1e-19)
     let s3 = bitcast<f32>(control[k.at + 3u]); // 1 - beta1
     let s4 = bitcast<f32>(control[k.at + 4u]); // beta1
     let s5 = bitcast<f32>(control[k.at + 5u]); // lr * sqrt(1 - beta2 ** t) / (1 - beta1 ** t)

@@ -12,6 +12,13 @@ var<immediate> k: Scalars;
 @group(0) @binding(3) var<storage, read_write> in_v: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> control: array<u32>;
 
+fn is_nan(x: vec4<f32>) -> vec4<bool> {
+    return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u);
+}
+
+fn maximum(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
+    return select(select(select(b, a, a > b), b, is_nan(b)), a, is_nan(a));
+}
 
 @compute @workgroup_size(128)
 fn main(
@@ -28,7 +35,7 @@ fn main(
     let in_m_value = in_m[i];
     let in_v_value = in_v[i];
     let s0 = bitcast<f32>(control[k.at + 0u]); // where(lt(5, 2 / (1 - beta2) - 1 - 2 * t * beta2 ** t / (1 - beta2 ** t)), sqrt((2 / (1 - beta2) - 1 - 2 * t * beta2 ** t / (1 - beta2 ** t) - 4) * (2 / (1 - beta2) - 1 - 2 * t * beta2 ** t / (1 - beta2 ** t) - 2) * (2 / (1 - beta2) - 1) / ((2 / (1 - beta2) - 1 - 4) * (2 / (1 - beta2) - 1 - 2) * (2 / (1 - beta2) - 1 - 2 * t * beta2 ** t / (1 - beta2 ** t)))) * sqrt(1 - beta2 ** t), 0)
-    let s1 = bitcast<f32>(control[k.at + 1u]); // eps + where(lt(5, 2 / (1 - beta2) - 1 - 2 * t * beta2 ** t / (1 - beta2 ** t)), 0, 1)
+    let s1 = bitcast<f32>(control[k.at + 1u]); // maximum(eps + where(lt(5, 2 / (1 - beta2) - 1 - 2 * t * beta2 ** t / (1 - beta2 ** t)), 0, 1), 1e-19)
     let s2 = bitcast<f32>(control[k.at + 2u]); // 1 - beta2
     let s3 = bitcast<f32>(control[k.at + 3u]); // beta2
     let s4 = bitcast<f32>(control[k.at + 4u]); // where(lt(5, 2 / (1 - beta2) - 1 - 2 * t * beta2 ** t / (1 - beta2 ** t)), 0, 1)

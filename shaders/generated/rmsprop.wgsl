@@ -11,6 +11,13 @@ var<immediate> k: Scalars;
 @group(0) @binding(2) var<storage, read_write> in_v: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> control: array<u32>;
 
+fn is_nan(x: vec4<f32>) -> vec4<bool> {
+    return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u);
+}
+
+fn maximum(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
+    return select(select(select(b, a, a > b), b, is_nan(b)), a, is_nan(a));
+}
 
 @compute @workgroup_size(128)
 fn main(
@@ -27,7 +34,7 @@ fn main(
     let in_v_value = in_v[i];
     let s0 = bitcast<f32>(control[k.at + 0u]); // 1 - alpha
     let s1 = bitcast<f32>(control[k.at + 1u]); // alpha
-    let s2 = bitcast<f32>(control[k.at + 2u]); // eps
+    let s2 = bitcast<f32>(control[k.at + 2u]); // maximum(eps, 1e-19)
     let s3 = bitcast<f32>(control[k.at + 3u]); // lr
     let t0 = vec4<f32>(s0) * in_g_value;
     let t1 = t0 * in_g_value;

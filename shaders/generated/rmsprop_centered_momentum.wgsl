@@ -39,7 +39,7 @@ fn main(
     let s0 = bitcast<f32>(control[k.at + 0u]); // 1 - alpha
     let s1 = bitcast<f32>(control[k.at + 1u]); // alpha
     let s2 = bitcast<f32>(control[k.at + 2u]); // 1 - alpha
-    let s3 = bitcast<f32>(control[k.at + 3u]); // eps
+    let s3 = bitcast<f32>(control[k.at + 3u]); // maximum(eps, 1e-19)
     let s4 = bitcast<f32>(control[k.at + 4u]); // momentum
     let s5 = bitcast<f32>(control[k.at + 5u]); // lr
     let t0 = vec4<f32>(s0) * in_g_value;

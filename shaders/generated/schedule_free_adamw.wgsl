@@ -16,6 +16,10 @@ fn is_nan(x: vec4<f32>) -> vec4<bool> {
     return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u);
 }
 
+fn maximum(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
+    return select(select(select(b, a, a > b), b, is_nan(b)), a, is_nan(a));
+}
+
 fn minimum(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
     return select(select(select(b, a, a < b), b, is_nan(b)), a, is_nan(a));
 }
@@ -36,7 +40,7 @@ fn main(
     let in_v_value = in_v[i];
     let s0 = bitcast<f32>(control[k.at + 0u]); // 1 - beta2
     let s1 = bitcast<f32>(control[k.at + 1u]); // beta2
-    let s2 = bitcast<f32>(control[k.at + 2u]); // eps * sqrt(1 - beta2 ** t)
+    let s2 = bitcast<f32>(control[k.at + 2u]); // maximum(eps * sqrt(1 - beta2 ** t), 1e-19)
     let s3 = bitcast<f32>(control[k.at + 3u]); // lr * minimum(t / warmup_steps, 1) * sqrt(1 - beta2 ** t)
     let s4 = bitcast<f32>(control[k.at + 4u]); // lr * minimum(t / warmup_steps, 1) * weight_decay
     let s5 = bitcast<f32>(control[k.at + 5u]); // 1 - beta1 * (1 - where(lt(0, weight_sum), weight / weight_sum, 0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rumus.optim.rules.denominator import denominator, floor
+from rumus.optim.rules.denominator import at_least, denominator
 from rumus.optim.rules.rule import Update
 from rumus.tensor import Expr, maximum, sqrt, where
 
@@ -58,7 +58,7 @@ def rmsprop_centered(
     """
     v = alpha * v + (1 - alpha) * g * g
     m = alpha * m + (1 - alpha) * g
-    return {"p": p - lr * (g / (maximum(_deviation(v, m), floor(eps)) + eps)), "v": v, "m": m}
+    return {"p": p - lr * (g / (_deviation(v, m) + at_least(eps))), "v": v, "m": m}
 
 
 def rmsprop_centered_momentum(
@@ -76,7 +76,7 @@ def rmsprop_centered_momentum(
     """v, m as in `rmsprop_centered`;  b = momentum b + g / (sqrt(v - m^2) + eps);  p = p - lr b."""
     v = alpha * v + (1 - alpha) * g * g
     m = alpha * m + (1 - alpha) * g
-    b = momentum * b + g / (maximum(_deviation(v, m), floor(eps)) + eps)
+    b = momentum * b + g / (_deviation(v, m) + at_least(eps))
     return {"p": p - lr * b, "v": v, "m": m, "b": b}
 
 

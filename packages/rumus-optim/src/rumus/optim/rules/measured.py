@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rumus.optim.rules.adam import adamw
-from rumus.optim.rules.denominator import denominator, floor
+from rumus.optim.rules.denominator import at_least, denominator
 from rumus.optim.rules.rule import Update
 from rumus.tensor import Expr, sqrt
 
@@ -33,7 +33,7 @@ def stable_adamw(
     b2 = beta2 * (1 - beta2 ** (t - 1)) / (1 - beta2**t)
     m = b1 * m + (1 - b1) * g
     v = b2 * v + (1 - b2) * g * g
-    scaled = g / sqrt(v).maximum(floor(eps) + eps)
+    scaled = g / sqrt(v).maximum(at_least(eps))
     rate = lr / sqrt((scaled * scaled).tensor_mean()).maximum(1.0)
     return {"p": p - rate * (m / denominator(v, eps) + weight_decay * p), "m": m, "v": v}
 
