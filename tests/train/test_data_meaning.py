@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matrix_model import MatrixModel
 
 from rumus.optim import SGD
-from rumus.tensor import Parameter, Tensor, tensor
 from rumus.train import (
     ArrayDataset,
     CsvDataset,
@@ -37,27 +37,8 @@ def drawn(folder: Path, *names: str) -> Path:
     return folder
 
 
-class Model:
-    """What the trainers here predict with."""
-
-    def __init__(self, inputs: int) -> None:
-        self.weight = Parameter(np.ones((inputs, 2), np.float32), name="weight")
-
-    def named_parameters(self) -> list[tuple[str, Parameter]]:
-        return [("weight", self.weight)]
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"weight": self.weight.numpy()}
-
-    def load_state_dict(self, state: Any) -> None:
-        self.weight.assign(tensor(state["weight"]))
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return x @ self.weight
-
-
 def fitted(dataset: Any, inputs: int, **options: Any) -> Trainer[Any]:
-    model = Model(inputs)
+    model = MatrixModel(np.ones((inputs, 2)))
     trainer = Trainer(SGD([model.weight], 0.0), state={"model": model})
     loss = lambda x, *y: model(x).mean()
     trainer.fit(DataLoader(dataset, 2), loss, epochs=options.pop("epochs", 1), **options)

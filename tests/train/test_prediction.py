@@ -7,37 +7,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matrix_model import MatrixModel
 
 from rumus.optim import EMA, SAM, SGD
-from rumus.tensor import Parameter, Tensor, tensor
+from rumus.tensor import Parameter, Tensor
 from rumus.train import ArrayDataset, DataLoader, Trainer, evaluate, metrics, predict
 
 X = np.random.default_rng(0).normal(size=(10, 2)).astype(np.float32)
 Y = np.arange(10) % 3
 
 
-class Scores:
-    """A module of the kind that a trainer's `state` may hold."""
-
-    def __init__(self) -> None:
-        self.weight = Parameter(np.array([[1.0, 0.0, -1.0], [0.5, -0.5, 0.0]], np.float32))
-        self.weight.name = "weight"
-
-    def named_parameters(self) -> list[tuple[str, Parameter]]:
-        return [("weight", self.weight)]
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"weight": self.weight.numpy()}
-
-    def load_state_dict(self, state: Any) -> None:
-        self.weight.assign(tensor(state["weight"]))
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return x @ self.weight
+def scoring_model() -> MatrixModel:
+    """A model that scores three classes."""
+    return MatrixModel([[1.0, 0.0, -1.0], [0.5, -0.5, 0.0]])
 
 
 def test_predictions_are_in_the_order_of_the_samples() -> None:
-    model = Scores()
+    model = scoring_model()
     trainer = Trainer(SGD([model.weight], 0.1), state={"model": model})
     expected = X @ model.weight.numpy()
     for size in (1, 3, 10):
@@ -54,13 +40,13 @@ def test_predictions_are_in_the_order_of_the_samples() -> None:
 def test_a_loader_is_where_it_was_before() -> None:
     loader = DataLoader(ArrayDataset(X, Y), 4)
     loader.seek(7)
-    predict(Scores(), loader)
-    evaluate(Scores(), loader, [metrics.accuracy])
+    predict(scoring_model(), loader)
+    evaluate(scoring_model(), loader, [metrics.accuracy])
     assert (loader.epoch, loader.batch) == (7, 0)
 
 
 def test_evaluation_is_that_of_the_whole_set() -> None:
-    model = Scores()
+    model = scoring_model()
     trainer = Trainer(SGD([model.weight], 0.1), state={"model": model})
     scores = X @ model.weight.numpy()
     expected = {
@@ -107,7 +93,7 @@ def refused(error: type[Exception], match: str, act: Callable[[], object]) -> No
 
 
 def test_bad_input() -> None:
-    model, whole = Scores(), ArrayDataset(X, Y)
+    model, whole = scoring_model(), ArrayDataset(X, Y)
     shuffled, left = DataLoader(whole, 4, shuffle=True), DataLoader(whole, 4)
     next(iter(left))
     plain = Trainer(SGD([model.weight], 0.1))
