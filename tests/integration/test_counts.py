@@ -41,7 +41,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "einsum": (lambda: tensor.einsum(None, ones((3,))), "must be text such as 'ij,jk->ik'"),
     "interpolate": (
         lambda: tensor.interpolate(ones((1, 1, 3)), 2.5),
-        "interpolate: size must be a whole number, not 2.5",
+        "interpolate: size must be whole numbers, not 2.5",
     ),
     "keep_last": (lambda: Checkpoints("c", keep_last=2.5), "keep_last must be a whole number"),
     "keep_every": (lambda: Checkpoints("c", keep_every="9"), "keep_every must be a whole number"),

@@ -27,6 +27,7 @@ from rumus.tensor.expression.errors import CaptureError
 from rumus.tensor.memory.backend import Array, Backend
 from rumus.tensor.memory.buffer_plan import ALIGNMENT, Lifetime, planned
 from rumus.tensor.memory.recording import recorded_by
+from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.tensor.memory.watching import watched_by
 
 if TYPE_CHECKING:
@@ -543,7 +544,7 @@ class Capture:
     def fits(self, batch: Sequence[NDArray[Any]]) -> bool:
         """Whether the questions asked about a batch's values have the same answers for this one.
 
-        False if a question raises an error: the code will raise it.
+        False if a question raises an error, which the code will raise. A signal handler's passes.
         """
         if self._asks_for_parts:
             self.fill(batch)
@@ -552,7 +553,9 @@ class Capture:
                 given = [batch[a] if isinstance(a, int) else a for a in arrays]
                 if repr(question(*given)) != repr(answer):
                     return False
-        except Exception:
+        except Exception as error:
+            if is_of_handler(error):
+                raise
             return False
         return True
 

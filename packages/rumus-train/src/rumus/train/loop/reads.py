@@ -39,7 +39,7 @@ from typing import Any, Final
 import numpy as np
 
 from rumus.tensor import Expr, Generator, Kernel, Parameter, Tensor
-from rumus.tensor.memory.uninterrupted import putting_back
+from rumus.tensor.memory.uninterrupted import is_of_handler, putting_back
 from rumus.train.loop.guards import (
     CACHED,
     DECIMAL_CONTEXT,
@@ -629,6 +629,8 @@ class _Followed:
                 if self._asked is None and not self._is_own and _asks(self._top):
                     self._asked = self._top
             except Exception as error:  # or the step would raise it
+                if is_of_handler(error):
+                    raise
                 self._top, self._asked = UNKNOWN, None
                 why = f"{type(error).__name__}: {error}"
                 self._reads.refuse(f"{frame.f_code.co_name} cannot be followed ({why})")
