@@ -493,7 +493,10 @@ def test_a_signal(number: int, code: ExitCode, here: Path) -> None:
 
 
 def test_a_signal_before_the_training(here: Path) -> None:
-    (here / "slow.py").write_text("import time\nprint('ready', flush=True)\ntime.sleep(60)\n")
+    (here / "slow.py").write_text(
+        "import time\nprint('ready', flush=True)\n"
+        "for _ in range(6000):\n    time.sleep(0.01)\n"  # a signal before a sleep waits for its end
+    )
     command = [sys.executable, "-m", "rumus.train", "train", "slow.py"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

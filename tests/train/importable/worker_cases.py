@@ -112,13 +112,19 @@ class Refusing:
         return 1
 
 
+def stay() -> None:
+    """Wait for a signal, in short sleeps: one just before a sleep is handled only after it."""
+    for _ in range(6000):
+        time.sleep(0.01)
+
+
 def busy(folder: str) -> None:
     """Start a loop with worker processes that stay busy; write a file when it has started."""
     from rumus.train import DataLoader
 
     for _ in DataLoader(Numbers(8), 2, workers=2, processes=True):
         Path(folder, "begun").touch()
-        time.sleep(60)
+        stay()
 
 
 def idle(folder: str) -> None:
@@ -129,7 +135,7 @@ def idle(folder: str) -> None:
     found = sorted({int(pid) for _, _, pids in loader for pid in pids})
     Path(folder, "new").write_text(" ".join(map(str, found)))
     Path(folder, "new").rename(Path(folder, "begun"))
-    time.sleep(60)
+    stay()
 
 
 def open_at_exit() -> None:
