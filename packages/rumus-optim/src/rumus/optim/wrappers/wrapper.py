@@ -26,7 +26,7 @@ class Wrapper(Optimizer[M_co]):
     """
 
     def __init__(self, base: FusedOptimizer[M_co] | Wrapper[M_co]) -> None:
-        fused = base.fused if isinstance(base, Wrapper) else base
+        fused = unwrapped(base)
         name = type(self).__name__
         if not isinstance(fused, FusedOptimizer):
             raise TypeError(
@@ -130,3 +130,8 @@ class Wrapper(Optimizer[M_co]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state; see `FusedOptimizer.load_state_dict`."""
         self.fused.load_state_dict(state)
+
+
+def unwrapped(optimizer: Optimizer[M_co]) -> Optimizer[M_co]:
+    """Return the optimizer inside all wrappers, which owns the parameters; itself without any."""
+    return optimizer.fused if isinstance(optimizer, Wrapper) else optimizer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rumus.optim.wrappers.wrapper import Wrapper
+from rumus.optim.wrappers.wrapper import unwrapped
 
 if TYPE_CHECKING:
     from rumus.optim import Optimizer, Scaling
@@ -12,6 +12,6 @@ if TYPE_CHECKING:
 
 def scaling_of(optimizer: Optimizer[Any]) -> Scaling | None:
     """Return an optimizer's loss scale, if there is one."""
-    fused = optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
+    fused = unwrapped(optimizer)
     found: Scaling | None = getattr(fused, "scaling", None)
     return found

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rumus.optim import Optimizer, Scaling
 from rumus.optim.engine.evaluated import EvaluatedOptimizer
 from rumus.optim.engine.saved_state import check_unique
-from rumus.optim.wrappers.wrapper import Wrapper
+from rumus.optim.wrappers.wrapper import unwrapped
 from rumus.tensor import Generator, Parameter, StateMismatchError, tensor
 from rumus.tensor.memory.late_array import copying_late, host_copy
 from rumus.tensor.memory.uninterrupted import Uninterrupted
@@ -242,7 +242,7 @@ def parts_of_model(optimizer: Optimizer[Any], state: Mapping[str, Any]) -> dict[
 
 def average_in_place(optimizer: Optimizer[Any]) -> AbstractContextManager[None]:
     """In the block an optimizer's average, if it keeps one, replaces the parameters."""
-    fused = optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
+    fused = unwrapped(optimizer)
     if isinstance(fused, EvaluatedOptimizer) and fused.has_average:
         return fused.eval_params()
     return nullcontext()
@@ -256,7 +256,7 @@ def average_of(
     It has each part's parameter values for evaluation, if they differ from the trained ones (EMA,
     schedule-free). Empty for an optimizer without an average.
     """
-    fused = optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
+    fused = unwrapped(optimizer)
     if not (isinstance(fused, EvaluatedOptimizer) and fused.has_average):
         return {}
     named = {

@@ -6,7 +6,7 @@ from typing import Any
 
 from rumus.optim import FusedOptimizer, MultiOptimizer, Optimizer
 from rumus.optim.options.hyperparameter import at_step
-from rumus.optim.wrappers.wrapper import Wrapper
+from rumus.optim.wrappers.wrapper import unwrapped
 from rumus.tensor import Tensor
 from rumus.train.base.scaling import scaling_of
 
@@ -17,9 +17,8 @@ def learning_rate(optimizer: Optimizer[Any]) -> float | None:
     If the optimizer combines several, the first one counts. A step whose outcome the device has not
     reported yet counts as applied.
     """
-    if isinstance(optimizer, Wrapper):
-        optimizer = optimizer.fused
-    elif isinstance(optimizer, MultiOptimizer):
+    optimizer = unwrapped(optimizer)
+    if isinstance(optimizer, MultiOptimizer):
         optimizer = optimizer.optimizers[0]
     if not isinstance(optimizer, FusedOptimizer) or not optimizer.groups:
         return None
@@ -32,7 +31,7 @@ def gradient_norm(optimizer: Optimizer[Any]) -> Tensor | None:
 
     They are in the optimizer's memory until the next backward pass.
     """
-    optimizer = optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
+    optimizer = unwrapped(optimizer)
     total: Tensor | None = None
     for segment in getattr(optimizer, "segments", ()):
         arena = segment.arena

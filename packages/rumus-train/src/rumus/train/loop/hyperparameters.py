@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from rumus.optim import Optimizer
-from rumus.optim.wrappers.wrapper import Wrapper
+from rumus.optim.wrappers.wrapper import Wrapper, unwrapped
 from rumus.train.data.meaning import Meaning
 
 _MOST: Final = 8  # differences listed in a message
@@ -41,7 +41,7 @@ def hyperparameters(
     >>> hyperparameters(SGD([Parameter([1.0], name="w")], 0.1), 1)["lr"]
     0.1
     """
-    fused = optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
+    fused = unwrapped(optimizer)
     found: dict[str, Any] = {"optimizer": type(fused).__name__, "accumulate": accumulate}
     given: list[tuple[str, Mapping[str, Any]]] = [("", getattr(fused, "hyper", {}))]
     given += [(f"group {n}.", group.hyper) for n, group in enumerate(fused.groups)]

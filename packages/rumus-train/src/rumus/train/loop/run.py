@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from rumus.optim import ClosureOptimizer
 from rumus.optim.engine.followed import FollowedOptimizer
-from rumus.optim.wrappers.wrapper import Wrapper
+from rumus.optim.wrappers.wrapper import unwrapped
 from rumus.tensor import NonFiniteGradientError, Tensor
 from rumus.tensor.expression.printable import PrintableError
 from rumus.tensor.expression.whole_number import whole_number
@@ -843,7 +843,7 @@ def _prepare(optimizer: Any, nonfinite: OnNonFinite | None) -> OnNonFinite | Non
         return None
     if nonfinite not in ("raise", "skip", "rollback"):
         raise ValueError(f'nonfinite must be "raise", "skip" or "rollback", not {nonfinite!r}')
-    optimizer = optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
+    optimizer = unwrapped(optimizer)
     wanted: Literal["raise", "skip"] = "skip" if nonfinite == "skip" else "raise"
     if getattr(optimizer, "nonfinite", "raise") == wanted:
         return nonfinite

@@ -13,7 +13,7 @@ from rumus.optim.engine.closure import forward_backward, repeated
 from rumus.optim.engine.optimizer import refuse_foreign
 from rumus.optim.engine.stepped import SteppedOptimizer
 from rumus.optim.options.group import M_co
-from rumus.optim.wrappers.wrapper import Wrapper
+from rumus.optim.wrappers.wrapper import unwrapped
 from rumus.tensor import Backend, Generator, GradientStore, Tensor, cpu
 from rumus.tensor.expression.arguments import check_arguments
 from rumus.tensor.graph.means import Mean, noting_means
@@ -694,7 +694,7 @@ def check_loss_function(loss_fn: object) -> None:
 def scalable(optimizer: Optimizer[Any]) -> SteppedOptimizer[Any]:
     """Return the optimizer whose update divides by a loss scale; TypeError if there is none."""
     if not isinstance(optimizer, ClosureOptimizer):
-        fused = optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
+        fused = unwrapped(optimizer)
         if isinstance(fused, SteppedOptimizer):
             return fused
     raise TypeError(
