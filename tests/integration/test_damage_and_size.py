@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -75,17 +76,26 @@ class Part(Subset):
     """A subset of one's own, which may do anything."""
 
 
-@pytest.mark.parametrize("whole", [ArrayDataset(np.arange(5.0)), Named()], ids=["arrays", "others"])
-def test_a_part_of_a_part_of_thousands(whole: Any) -> None:
-    part: Any = whole
+def parts_in_each_other(whole: Any) -> Any:
+    part = whole
     for _ in range(2_001):
         part = Subset(part, [4, 3, 2, 1, 0])
-    for workers in (0, 1):
-        loader = DataLoader(part, 2, workers=workers, processes=bool(workers))
-        assert [x.tolist() for (x,) in loader] == [[4.0, 3.0], [2.0, 1.0], [0.0]]
-        loader.close()
+    return part
+
+
+@pytest.mark.parametrize("whole", [ArrayDataset(np.arange(5.0)), Named()], ids=["arrays", "others"])
+def test_a_part_of_a_part_of_thousands(whole: Any) -> None:
+    part = parts_in_each_other(whole)
+    loader = DataLoader(part, 2)
+    assert [x.tolist() for (x,) in loader] == [[4.0, 3.0], [2.0, 1.0], [0.0]]
     assert describe(part, 1) == ("line 3" if isinstance(whole, Named) else "3 of the whole dataset")
-    assert [*datasets_of(DataLoader(part, 2))][-1] is whole
+    assert [*datasets_of(loader)][-1] is whole
+
+
+def test_a_part_of_a_part_of_thousands_in_a_worker_process() -> None:
+    part = parts_in_each_other(ArrayDataset(np.arange(5.0)))
+    with closing(DataLoader(part, 2, workers=1, processes=True)) as loader:
+        assert [x.tolist() for (x,) in loader] == [[4.0, 3.0], [2.0, 1.0], [0.0]]
 
 
 def test_parts_of_other_kinds_are_found_without_recursion() -> None:
