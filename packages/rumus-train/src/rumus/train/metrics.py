@@ -36,7 +36,7 @@ from rumus.train.base.class_counts import (
     raise_problems,
     shape_of,
 )
-from rumus.train.base.metric_state import CONFUSION_MATRIX, MetricState, Part
+from rumus.train.base.metric_state import CONFUSION_MATRIX, MetricState, Values
 from rumus.train.base.surprise import surprise
 
 Finish: TypeAlias = Callable[..., Any]
@@ -211,7 +211,7 @@ def _kept(
     """A state that keeps all values; those on a device are checked when read."""
     if isinstance(given, Tensor) and is_remote(given):
         _check_same(shape_of(given), shape_of(targets))
-        parts: tuple[Part, ...] = given.detach(), beside(targets, given)
+        parts: tuple[Values, ...] = given.detach(), beside(targets, given)
         finish = partial(_checked, check, finish)
     else:
         parts = check(given, targets)

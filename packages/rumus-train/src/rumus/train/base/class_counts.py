@@ -15,7 +15,8 @@ from rumus.tensor import Tensor, int32, tensor
 from rumus.tensor.backends import numpy_class_counts
 from rumus.tensor.expression.masked import unmasked
 from rumus.tensor.operations.class_counts import class_confusion, class_hits
-from rumus.train.base.metric_state import Part
+from rumus.train.base.late_hits import LateHits
+from rumus.train.base.metric_state import Part, Values
 
 Given: TypeAlias = Tensor | ArrayLike
 
@@ -48,14 +49,17 @@ def beside(given: Given, other: Tensor) -> Tensor:
 
 
 def counted_hits(scores: Given, targets: Given, top: int) -> Part:
-    """Return counts of samples: hits, misses, NaN scores, invalid classes.
+    """Return counts of samples: hits, misses, NaN scores, invalid classes; perhaps late.
 
     A hit has its class among the `top` best scores. On the host, NaN scores and invalid classes
     raise here.
     """
     check_shapes(scores, targets)
     if is_remote(scores):
-        return class_hits(*_remote(scores, targets), top)
+        there, wanted = _remote(scores, targets)
+        if there.backend.runs_ahead or there.size > numpy_class_counts.FEW:
+            return class_hits(there, wanted, top)
+        return LateHits(there, wanted.clone(), top)  # memory of the batch is not to be kept
     rows, classes = on_host(scores), on_host(targets)
     counts = np.empty(4)
     numpy_class_counts.class_hits(rows, classes, top, counts)
@@ -63,7 +67,7 @@ def counted_hits(scores: Given, targets: Given, top: int) -> Part:
     return counts
 
 
-def confusion_counts(scores: Given, targets: Given) -> tuple[Part, Part]:
+def confusion_counts(scores: Given, targets: Given) -> tuple[Values, Values]:
     """Return how often class j had the best score in class i, and the counts of `counted_hits`."""
     check_shapes(scores, targets)
     if is_remote(scores):

@@ -15,6 +15,7 @@ from rumus.tensor import NumpyBackend, Tensor, float32, float64, tensor
 from rumus.tensor.memory.updater import Outcome
 from rumus.tensor.memory.watching import watched_by
 from rumus.train.base.epoch_sum import EpochSum
+from rumus.train.base.late_hits import LateHits
 from rumus.train.base.metric_state import MetricState, Part
 
 _HOST: Final = NumpyBackend()
@@ -27,16 +28,29 @@ OF_VALIDATION: Final = "val_"  # prefix of validation values
 class Value:
     """A value that a step logs: a number, which has one part, or a metric.
 
+    held: its parts, some of which may still have to be counted.
     finish: from the sums of the parts to the metric; None for a number, which is averaged.
     """
 
-    parts: tuple[Tensor, ...]
+    held: tuple[Tensor | LateHits, ...]
     finish: Callable[..., Any] | None = None
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """What is added up over a step's batches."""
+        return tuple([part if isinstance(part, Tensor) else part.counts() for part in self.held])
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Those that a replay of the step writes anew."""
+        late = [part for part in self.held if isinstance(part, LateHits)]
+        own = [part for part in self.held if isinstance(part, Tensor)]
+        return own + [each for part in late for each in (part.scores, part.targets)]
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
         """The shapes of the parts."""
-        return [part.shape for part in self.parts]
+        return [part.shape for part in self.held]
 
     def weighted(self, weight: float) -> Value:
         """Return a copy, with a number multiplied by this weight."""
@@ -89,7 +103,7 @@ def _value(name: str, value: Any) -> Value:
                 f"{name!r} keeps the scores of all samples, too many for a training step; measure "
                 f"{value.name} in a validation"
             )
-        return Value(tuple([_floating(part) for part in value.parts]), value.finish)
+        return Value(tuple([_summable(part) for part in value.parts]), value.finish)
     if isinstance(value, Tensor) and not value.shape:
         return Value((_floating(value.detach()),))
     if isinstance(value, (int, float, np.number)):
@@ -100,8 +114,13 @@ def _value(name: str, value: Any) -> Value:
     )
 
 
-def _floating(part: Part) -> Tensor:
-    there = part if isinstance(part, Tensor) else _of_host(part)
+def _summable(part: Part) -> Tensor | LateHits:
+    if isinstance(part, LateHits):
+        return part
+    return _floating(part) if isinstance(part, Tensor) else _of_host(part)
+
+
+def _floating(there: Tensor) -> Tensor:
     return there if there.dtype.kind == "f" else there.astype(float32)
 
 
@@ -164,7 +183,7 @@ class _Place:
     name: str
     is_number: bool
     total: EpochSum
-    part: Tensor
+    part: Tensor | LateHits
 
 
 class Logged:
@@ -177,7 +196,7 @@ class Logged:
         self._entries: dict[str, _Entry] = {}
         self._log: Log = {}  # noted last: each repetition of a step has the same
         self._places: list[_Place] = []  # of its parts
-        self._noted: list[Tensor] = []  # what they were
+        self._noted: list[Tensor | LateHits] = []  # what they were
         self._saved: dict[str, Any] = {}  # entries that no step has logged since
 
     @property
@@ -186,7 +205,11 @@ class Logged:
         if not self._places:
             return {}
         pairs = zip(self._places, self._noted, strict=True)
-        return {place.name: part for place, part in pairs if place.is_number}
+        return {
+            place.name: part
+            for place, part in pairs
+            if place.is_number and isinstance(part, Tensor)
+        }
 
     def note(self, log: Log) -> None:
         """Note a step's values; they count only after `count`."""
@@ -194,7 +217,7 @@ class Logged:
             self._places = [
                 _Place(name, value.finish is None, total, part)
                 for name, value in log.items()
-                for total, part in zip(self._entry(name, value).sums, value.parts, strict=True)
+                for total, part in zip(self._entry(name, value).sums, value.held, strict=True)
             ]
             self._log = log
         self._noted = [place.total.note(place.part) for place in self._places]

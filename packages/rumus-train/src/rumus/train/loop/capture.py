@@ -385,7 +385,7 @@ def _with_inputs(arguments: Sequence[Any], inputs: Sequence[Array], backend: Bac
 
 def _kept(loss: Tensor, log: Log, means: Sequence[Mean], refill: Refill) -> list[Array]:
     """The arrays that survive a step."""
-    parts = [part for value in log.values() for part in value.parts]
+    parts = [part for value in log.values() for part in value.tensors]
     counted = [array for mean in means for array in mean.arrays]
     logged = [part._array for part in parts if part.backend is loss.backend]
     return [loss._array, *refill.arrays, *counted, *logged]
