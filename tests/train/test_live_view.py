@@ -88,7 +88,8 @@ def test_the_first_step_which_compiles_is_no_speed(monkeypatch: pytest.MonkeyPat
     assert "0:00:05 left" in second  # 11 steps
 
 
-def test_a_resume_is_reported(tmp_path: Path) -> None:
+def test_a_resume_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    Clock(monkeypatch)  # no step is so late that it has a line
     fit(epochs=1, checkpoints=tmp_path)
     stream = io.StringIO()
     fit(LiveView(stream), checkpoints=tmp_path, resume=True)
