@@ -13,22 +13,22 @@ import pytest
 from numpy.typing import NDArray
 
 from rumus.gpu import GPUArray, GpuBackend
-from rumus.gpu.device.matrix_units import MatrixUnits, PlainLoops, UnitShape
-from rumus.gpu.device.pipelines import Program
-from rumus.gpu.device.stored import stored_types
-from rumus.gpu.products import attention
-from rumus.gpu.products.attention import Problem, choose, variant_of
-from rumus.gpu.products.attention_arrays import Stage
-from rumus.gpu.products.attention_program import (
+from rumus.gpu.attention import attention
+from rumus.gpu.attention.attention import Problem, choose, variant_of
+from rumus.gpu.attention.attention_arrays import Stage
+from rumus.gpu.attention.attention_program import (
     AttentionTile,
     AttentionVariant,
     attention_program,
 )
-from rumus.gpu.products.unit_attention_program import (
+from rumus.gpu.attention.unit_attention_program import (
     WIDEST,
     UnitAttentionTile,
     unit_attention_program,
 )
+from rumus.gpu.device.matrix_units import MatrixUnits, PlainLoops, UnitShape
+from rumus.gpu.device.pipelines import Program
+from rumus.gpu.device.stored import stored_types
 from rumus.tensor import float16, float32
 
 Shape = tuple[int, ...]

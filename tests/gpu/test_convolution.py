@@ -12,8 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 from rumus.gpu import Gpu, GPUArray, GpuBackend, LimitError
-from rumus.gpu.products import convolution, tiling
-from rumus.gpu.products.convolution import TILES
+from rumus.gpu.convolutions import convolution
+from rumus.gpu.convolutions.convolution import TILES
+from rumus.gpu.products import tiling
 from rumus.gpu.products.tiling import SMALL, Tile
 from rumus.tensor.memory.window import window
 from rumus.tensor.operations.convolution import Geometry

@@ -125,6 +125,8 @@ ROOMS = {
         "elementwise": {"engine", "device"},
         "rows": {"engine", "device", "elementwise"},
         "products": {"engine", "device", "elementwise", "rows"},
+        "convolutions": {"engine", "device", "elementwise", "rows", "products"},
+        "attention": {"engine", "device", "elementwise", "products"},
         "optimizer": {"engine", "device", "elementwise"},
     },
     "nn": {},

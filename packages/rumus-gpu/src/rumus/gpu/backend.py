@@ -12,8 +12,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.gpu.attention.attention import ATTENTION
 from rumus.gpu.capture import Capture, Nobody, Notes, observe, record
 from rumus.gpu.comparison import Comparison, compare
+from rumus.gpu.convolutions.convolution import CONVOLUTIONS
 from rumus.gpu.device.array import GPUArray, Shape, contiguous_strides
 from rumus.gpu.device.device import Gpu, Stats
 from rumus.gpu.device.host_memory import MappedStorage
@@ -31,8 +33,6 @@ from rumus.gpu.engine.errors import LimitError, OutOfMemoryError
 from rumus.gpu.optimizer.quantization import Quantization
 from rumus.gpu.optimizer.slots import slot_parts, slot_sums
 from rumus.gpu.optimizer.updater import DeviceUpdater
-from rumus.gpu.products.attention import ATTENTION
-from rumus.gpu.products.convolution import CONVOLUTIONS
 from rumus.gpu.products.epilogue import fits
 from rumus.gpu.products.matmul import is_long, matmul
 from rumus.gpu.rows.batch_norm import BATCH_NORM

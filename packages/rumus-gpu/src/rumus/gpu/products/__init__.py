@@ -1,4 +1,4 @@
-"""Tiled matrix products, and the convolutions and attention built on them.
+"""Tiled matrix products, on matrix units or in plain float32, with what is fused to them.
 
 It uses `device`, `elementwise` and `rows`.
 """

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from rumus.gpu.attention.attention_arrays import OF_QUERIES, OF_VALUES, Stage, four
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.stored import Stored, enabling, vector
-from rumus.gpu.products.attention_arrays import OF_QUERIES, OF_VALUES, Stage, four
 from rumus.gpu.products.line_exponents import EXPONENTS, LOADS
 
 LANES: Final = 256  # invocations of a workgroup

@@ -14,10 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from rumus.gpu.device.pipelines import Program
-from rumus.gpu.device.shaders import prelude, shader
-from rumus.gpu.device.stored import enabling, vector
-from rumus.gpu.products.convolution_loaders import (
+from rumus.gpu.convolutions.convolution_loaders import (
     ConvolutionVariant,
     Gradients,
     Kind,
@@ -25,6 +22,9 @@ from rumus.gpu.products.convolution_loaders import (
     Taps,
     Weights,
 )
+from rumus.gpu.device.pipelines import Program
+from rumus.gpu.device.shaders import prelude, shader
+from rumus.gpu.device.stored import enabling, vector
 from rumus.gpu.products.product import Staged, opening, product
 from rumus.gpu.products.tiling import Tile
 

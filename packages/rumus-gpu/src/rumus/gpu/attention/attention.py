@@ -14,6 +14,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from rumus.gpu.attention.attention_arrays import BOUND, NUMBERED, Stage, strided
+from rumus.gpu.attention.attention_exponents import (
+    HeadExponents,
+    head_exponents_program,
+    parts_of,
+    wide_of,
+)
+from rumus.gpu.attention.attention_program import AttentionTile, AttentionVariant, attention_program
+from rumus.gpu.attention.unit_attention_program import (
+    WIDEST,
+    UnitAttention,
+    UnitAttentionTile,
+    unit_attention_program,
+)
 from rumus.gpu.device.array import GPUArray, merged
 from rumus.gpu.device.device import Gpu
 from rumus.gpu.device.limits import DeviceLimits
@@ -21,20 +35,6 @@ from rumus.gpu.device.matrix_units import Precision
 from rumus.gpu.device.stored import Stored
 from rumus.gpu.device.turns import check_turns
 from rumus.gpu.elementwise.copying import contiguous, copy_strided
-from rumus.gpu.products.attention_arrays import BOUND, NUMBERED, Stage, strided
-from rumus.gpu.products.attention_exponents import (
-    HeadExponents,
-    head_exponents_program,
-    parts_of,
-    wide_of,
-)
-from rumus.gpu.products.attention_program import AttentionTile, AttentionVariant, attention_program
-from rumus.gpu.products.unit_attention_program import (
-    WIDEST,
-    UnitAttention,
-    UnitAttentionTile,
-    unit_attention_program,
-)
 from rumus.gpu.products.unit_tiles import precision_of
 from rumus.tensor import float32, int32
 from rumus.tensor.memory.fused import FusedName

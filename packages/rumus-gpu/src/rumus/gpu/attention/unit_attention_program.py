@@ -20,12 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from rumus.gpu.device.limits import DeviceLimits
-from rumus.gpu.device.matrix_units import SUBGROUP, Operand, Units
-from rumus.gpu.device.pipelines import Program
-from rumus.gpu.device.shaders import prelude
-from rumus.gpu.device.stored import Stored, enabling
-from rumus.gpu.products.attention_arrays import (
+from rumus.gpu.attention.attention_arrays import (
     BOUND,
     LOG_2,
     NAMES,
@@ -42,6 +37,11 @@ from rumus.gpu.products.attention_arrays import (
     scalars,
     strided,
 )
+from rumus.gpu.device.limits import DeviceLimits
+from rumus.gpu.device.matrix_units import SUBGROUP, Operand, Units
+from rumus.gpu.device.pipelines import Program
+from rumus.gpu.device.shaders import prelude
+from rumus.gpu.device.stored import Stored, enabling
 from rumus.gpu.products.unit_product import FUNCTIONS, PAD, TOP
 
 WEIGHT: Final = 14  # the exponent that a weight of 1 gets

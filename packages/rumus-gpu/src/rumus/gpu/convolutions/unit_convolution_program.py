@@ -9,11 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from rumus.gpu.device.matrix_units import Units
-from rumus.gpu.device.pipelines import Program
-from rumus.gpu.device.stored import enabling
-from rumus.gpu.products.convolution_loaders import ConvolutionVariant
-from rumus.gpu.products.convolution_program import (
+from rumus.gpu.convolutions.convolution_loaders import ConvolutionVariant
+from rumus.gpu.convolutions.convolution_program import (
     SCALARS,
     destinations,
     header,
@@ -22,6 +19,9 @@ from rumus.gpu.products.convolution_program import (
     place,
     store_four,
 )
+from rumus.gpu.device.matrix_units import Units
+from rumus.gpu.device.pipelines import Program
+from rumus.gpu.device.stored import enabling
 from rumus.gpu.products.product import opening
 from rumus.gpu.products.unit_product import Halves, UnitProduct, UnitTile
 

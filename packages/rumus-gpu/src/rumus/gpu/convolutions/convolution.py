@@ -15,19 +15,27 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Final, TypeAlias
 
+from rumus.gpu.convolutions.convolution_loaders import ConvolutionVariant
+from rumus.gpu.convolutions.convolution_program import ROLLED, convolution_program
+from rumus.gpu.convolutions.depthwise import (
+    depthwise,
+    depthwise_input,
+    depthwise_weight,
+    is_depthwise,
+)
+from rumus.gpu.convolutions.unit_convolution_program import (
+    UnitConvolution,
+    unit_convolution_program,
+)
 from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.axes import check_coordinates, two
 from rumus.gpu.device.device import Gpu
 from rumus.gpu.device.stored import in_fours
 from rumus.gpu.device.turns import check_turns
 from rumus.gpu.elementwise.copying import dense, writable
-from rumus.gpu.products.convolution_loaders import ConvolutionVariant
-from rumus.gpu.products.convolution_program import ROLLED, convolution_program
-from rumus.gpu.products.depthwise import depthwise, depthwise_input, depthwise_weight, is_depthwise
 from rumus.gpu.products.parts import add_parts
 from rumus.gpu.products.tiling import TILES as TILES_OF_PRODUCTS
 from rumus.gpu.products.tiling import Tile, choose
-from rumus.gpu.products.unit_convolution_program import UnitConvolution, unit_convolution_program
 from rumus.gpu.products.unit_product import UnitTile
 from rumus.gpu.products.unit_tiles import Level, level_of
 from rumus.gpu.rows.reduction import reduce

@@ -19,10 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from rumus.gpu.device.pipelines import Program
-from rumus.gpu.device.shaders import prelude
-from rumus.gpu.device.stored import Stored, enabling
-from rumus.gpu.products.attention_arrays import (
+from rumus.gpu.attention.attention_arrays import (
     BOUND,
     LOG_2,
     NAMES,
@@ -39,6 +36,9 @@ from rumus.gpu.products.attention_arrays import (
     scalars,
     strided,
 )
+from rumus.gpu.device.pipelines import Program
+from rumus.gpu.device.shaders import prelude
+from rumus.gpu.device.stored import Stored, enabling
 
 _PARTS: Final = "xyzw"
 Bases: TypeAlias = Mapping[str, str]  # the start of an array, if not base_{name}
