@@ -19,7 +19,7 @@ if find_spec("numba") is not None:
     from rumus.tensor.backends.numba_entries import BoundEntry, EntryList, joined
     from rumus.tensor.backends.numba_looks import BoundLook
     from rumus.tensor.backends.numba_products import bound_product
-    from rumus.tensor.backends.numpy_backend import team_of_loops
+    from rumus.tensor.backends.shared_work import team_of_loops
     from rumus.tensor.backends.thread_team import MOMENT
 
     HALF = trace(lambda x: {"x": x * 0.5 + 1.0}, "half")

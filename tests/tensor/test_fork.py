@@ -12,7 +12,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from rumus.tensor.backends.numpy_backend import _threads, run_parts
+from rumus.tensor.backends.shared_work import _threads, run_parts
 
 PROGRAM = """
 import os, signal, sys, threading

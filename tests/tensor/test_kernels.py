@@ -22,7 +22,7 @@ from rumus.tensor import (
     tensor,
     where,
 )
-from rumus.tensor.backends.numpy_backend import BLOCK, PARALLEL, blocks
+from rumus.tensor.backends.shared_work import BLOCK, PARALLEL, blocks
 from rumus.tensor.memory.backend import Array
 
 Real = NDArray[Any]

@@ -67,7 +67,7 @@ if find_spec("numba") is not None:
         assert gone() is None
 
     def test_work_of_several_threads_at_a_time() -> None:
-        from rumus.tensor.backends.numpy_backend import run_parts
+        from rumus.tensor.backends.shared_work import run_parts
 
         def ask(into: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> None:
             def work(start: int, stop: int) -> None:

@@ -20,7 +20,7 @@ from rumus.tensor.backends.numba_blas import PLAIN, ROWS, TURNED
 from rumus.tensor.backends.numba_lanes import largest
 from rumus.tensor.backends.numba_math import exp
 from rumus.tensor.backends.numba_shapes import in_float32, reads, writes
-from rumus.tensor.backends.numpy_backend import run_parts
+from rumus.tensor.backends.shared_work import run_parts
 from rumus.tensor.memory.backend import Array
 
 VECTORS: Final = 32  # elements that a compiled loop computes at once

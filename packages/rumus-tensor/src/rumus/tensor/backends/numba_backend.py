@@ -43,17 +43,10 @@ from rumus.tensor.backends.numba_loops import (
 )
 from rumus.tensor.backends.numba_products import bound_product, row_sums
 from rumus.tensor.backends.numba_shapes import reads
-from rumus.tensor.backends.numpy_backend import (
-    BLOCK,
-    PARALLEL,
-    NumpyBackend,
-    flatten,
-    run_parts,
-    share_blocks,
-    thread_count,
-)
+from rumus.tensor.backends.numpy_backend import NumpyBackend, flatten, share_blocks
 from rumus.tensor.backends.numpy_rows import check_index
 from rumus.tensor.backends.numpy_sums import has_many_repeats
+from rumus.tensor.backends.shared_work import BLOCK, PARALLEL, run_parts, thread_count
 from rumus.tensor.expression.dtype import DType, float16, float32, float64
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.memory.backend import Array, Epilogue

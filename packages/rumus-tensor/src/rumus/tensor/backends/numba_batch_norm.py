@@ -17,7 +17,7 @@ import numpy as np
 
 from rumus.tensor.backends.numba_lanes import RUN
 from rumus.tensor.backends.numba_shapes import reads, writes
-from rumus.tensor.backends.numpy_backend import run_parts
+from rumus.tensor.backends.shared_work import run_parts
 from rumus.tensor.memory.backend import Array
 
 PARALLEL: Final = 1 << 19  # from this many elements on, starting threads pays off

@@ -17,7 +17,7 @@ import numpy as np
 
 from rumus.tensor.backends.numba_lanes import RUN, emptied
 from rumus.tensor.backends.numba_shapes import reads, writes
-from rumus.tensor.backends.numpy_backend import run_parts
+from rumus.tensor.backends.shared_work import run_parts
 from rumus.tensor.memory.backend import Array, Shape
 from rumus.tensor.memory.window import Window
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from rumus.tensor.backends.numba_addresses import call, exchanged, int64s, loaded, stored, teach
 from rumus.tensor.backends.numba_waiting import ASKED, CLAIMED, DONE, PART, STATE
+from rumus.tensor.backends.shared_work import team_of_loops
 
 ROW: Final = 4  # numbers of an entry in a list: its address, its place, its length, its parts
 
@@ -76,8 +77,6 @@ def joined(commands: Sequence[Callable[[], object]]) -> list[Callable[[], object
 
 def _run_all(rows: NDArray[np.int64], count: int, is_shared: bool) -> None:
     """Run so many entries, with the threads of the team if nobody else has it."""
-    from rumus.tensor.backends.numpy_backend import team_of_loops
-
     loop, team = _compiled(), team_of_loops() if is_shared else None
     if team is None or not team.lock.acquire(blocking=False):
         loop(rows.ctypes.data, count, 0)

@@ -14,7 +14,7 @@ import numpy as np
 
 from rumus.tensor.backends.numba_addresses import int32s, int64s, stored
 from rumus.tensor.backends.numba_entries import BoundEntry, address_of, fixed_entry
-from rumus.tensor.backends.numpy_backend import PARALLEL, thread_count
+from rumus.tensor.backends.shared_work import PARALLEL, thread_count
 from rumus.tensor.expression.dtype import float32, float64
 from rumus.tensor.memory.backend import Array
 

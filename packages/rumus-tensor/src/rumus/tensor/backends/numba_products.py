@@ -24,8 +24,8 @@ from rumus.tensor.backends.numba_loops import (
     tail_entry_source,
     tail_source,
 )
-from rumus.tensor.backends.numpy_backend import run_parts, thread_count
 from rumus.tensor.backends.numpy_sums import LONG_VECTOR, as_one_product, is_cut, multiply
+from rumus.tensor.backends.shared_work import run_parts, thread_count
 from rumus.tensor.expression.dtype import DType, float32, float64
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel

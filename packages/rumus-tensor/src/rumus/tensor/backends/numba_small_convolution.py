@@ -20,7 +20,7 @@ import numpy as np
 from rumus.tensor.backends import numba_tile
 from rumus.tensor.backends.numba_shapes import in_float32, reads, writes
 from rumus.tensor.backends.numba_tile import aligned, tiles
-from rumus.tensor.backends.numpy_backend import run_parts
+from rumus.tensor.backends.shared_work import run_parts
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.window import Window
 
