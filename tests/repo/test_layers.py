@@ -135,9 +135,10 @@ ROOMS = {
         "options": set[str](),
         "rules": set[str](),
         "engine": {"options", "rules"},
-        "algorithms": {"options", "rules", "engine"},
-        "wrappers": {"options", "rules", "engine"},
-        "files": {"options", "rules", "engine"},
+        "fused": {"options", "rules", "engine"},
+        "algorithms": {"options", "rules", "engine", "fused"},
+        "wrappers": {"options", "rules", "engine", "fused"},
+        "files": {"options", "rules", "engine", "fused"},
     },
     "train": {
         "base": set[str](),

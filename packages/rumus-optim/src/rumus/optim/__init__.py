@@ -40,16 +40,16 @@ if TYPE_CHECKING:
     from rumus.optim.algorithms.soap import SOAP
     from rumus.optim.algorithms.stable_adamw import StableAdamW
     from rumus.optim.algorithms.yogi import Yogi
-    from rumus.optim.engine.averaging_optimizer import AveragingOptimizer
     from rumus.optim.engine.clip_gradients import clip_grad_norm, clip_grad_value
     from rumus.optim.engine.closure import ClosureOptimizer
     from rumus.optim.engine.footprint import Memory
-    from rumus.optim.engine.fused import FusedOptimizer
     from rumus.optim.engine.loss_scale import LossScale, Scaling
     from rumus.optim.engine.optimizer import Optimizer
     from rumus.optim.engine.porting import Library, PresetOptions
     from rumus.optim.files.state_file import HasState, StateFileError, load_state, save_state
     from rumus.optim.files.torch_state import load_torch_state, torch_state
+    from rumus.optim.fused.averaging_optimizer import AveragingOptimizer
+    from rumus.optim.fused.fused import FusedOptimizer
     from rumus.optim.options.average import EMA, SWA, Average
     from rumus.optim.options.clip import AGC, AdaGC, Clip, ClipNorm, ClipValue, ZClip
     from rumus.optim.options.group import Claimable, ParameterGroup
@@ -196,16 +196,16 @@ _NAMES: Final = {
     "algorithms.soap": "SOAP",
     "algorithms.stable_adamw": "StableAdamW",
     "algorithms.yogi": "Yogi",
-    "engine.averaging_optimizer": "AveragingOptimizer",
     "engine.clip_gradients": "clip_grad_norm clip_grad_value",
     "engine.closure": "ClosureOptimizer",
     "engine.footprint": "Memory",
-    "engine.fused": "FusedOptimizer",
     "engine.loss_scale": "LossScale Scaling",
     "engine.optimizer": "Optimizer",
     "engine.porting": "Library PresetOptions",
     "files.state_file": "HasState StateFileError load_state save_state",
     "files.torch_state": "load_torch_state torch_state",
+    "fused.averaging_optimizer": "AveragingOptimizer",
+    "fused.fused": "FusedOptimizer",
     "options.average": "EMA SWA Average",
     "options.clip": "AGC AdaGC Clip ClipNorm ClipValue ZClip",
     "options.group": "Claimable ParameterGroup",

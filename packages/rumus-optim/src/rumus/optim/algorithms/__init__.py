@@ -1,4 +1,4 @@
 """The named optimizers, each a rule or an algorithm.
 
-This room uses `options`, `rules` and `engine`; no other room names an optimizer.
+This room uses `options`, `rules`, `engine` and `fused`; no other room names an optimizer.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Unpack
 
 from rumus.optim import rules
-from rumus.optim.engine.fused import FusedOptimizer
+from rumus.optim.fused.fused import FusedOptimizer
 from rumus.optim.options.group import Claimable, M_co
 from rumus.optim.options.hyperparameter import Hyper
 from rumus.optim.options.options import Options

@@ -10,12 +10,12 @@ import numpy as np
 
 from rumus.optim import rules
 from rumus.optim.engine.footprint import Memory, Small
-from rumus.optim.engine.fused import FusedOptimizer
 from rumus.optim.engine.precision import computed_in
 from rumus.optim.engine.reductions import arrays_of
 from rumus.optim.engine.rule_state import RuleState
 from rumus.optim.engine.segments import Segment, lay_out
 from rumus.optim.engine.update_rule import Signature, UpdateRule
+from rumus.optim.fused.fused import FusedOptimizer
 from rumus.optim.options.group import Claimable, M_co, ParameterGroup, as_groups
 from rumus.optim.options.hyperparameter import Hyper, check
 from rumus.optim.options.options import Options

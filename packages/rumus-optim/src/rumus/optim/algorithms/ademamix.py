@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import ClassVar, Unpack
 
 from rumus.optim import rules
-from rumus.optim.engine.fused import FusedOptimizer
+from rumus.optim.fused.fused import FusedOptimizer
 from rumus.optim.options.group import Claimable, M_co
 from rumus.optim.options.hyperparameter import RANGES, Hyper, Ranges
 from rumus.optim.options.options import Options

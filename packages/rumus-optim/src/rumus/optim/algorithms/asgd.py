@@ -6,7 +6,7 @@ import math
 from typing import ClassVar, Unpack
 
 from rumus.optim import rules
-from rumus.optim.engine.averaging_optimizer import AveragingOptimizer
+from rumus.optim.fused.averaging_optimizer import AveragingOptimizer
 from rumus.optim.options.group import Claimable, M_co
 from rumus.optim.options.hyperparameter import RANGES, Hyper, Ranges
 from rumus.optim.options.options import Options

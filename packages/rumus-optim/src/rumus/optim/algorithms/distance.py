@@ -6,7 +6,7 @@ import math
 from typing import Any, Final, Unpack
 
 from rumus.optim import rules
-from rumus.optim.engine.fused import FusedOptimizer
+from rumus.optim.fused.fused import FusedOptimizer
 from rumus.optim.options.group import Claimable, M_co
 from rumus.optim.options.hyperparameter import Hyper
 from rumus.optim.options.options import Options

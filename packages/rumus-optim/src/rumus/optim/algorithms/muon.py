@@ -12,7 +12,6 @@ from rumus.optim import rules
 from rumus.optim.algorithms.newton_schulz import COEFFICIENTS, orthogonalize, triples
 from rumus.optim.engine.description import description
 from rumus.optim.engine.footprint import Memory, Small, planned
-from rumus.optim.engine.fused import FusedOptimizer
 from rumus.optim.engine.muon_variant import RUMUS, Adjust, MuonVariant, variant
 from rumus.optim.engine.porting import Coefficients, Library, PresetOptions, chosen
 from rumus.optim.engine.precision import computed_in
@@ -20,6 +19,7 @@ from rumus.optim.engine.reductions import arrays_of
 from rumus.optim.engine.rule_state import RuleState
 from rumus.optim.engine.segments import Segment
 from rumus.optim.engine.update_rule import Signature, UpdateRule
+from rumus.optim.fused.fused import FusedOptimizer
 from rumus.optim.options.group import Claimable, M_co, ParameterGroup, as_groups
 from rumus.optim.options.hyperparameter import COMMON, Hyper, check, checked
 from rumus.optim.options.options import Options

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Unpack
 
 from rumus.optim import rules
-from rumus.optim.engine.averaging_optimizer import AveragingOptimizer
+from rumus.optim.fused.averaging_optimizer import AveragingOptimizer
 from rumus.optim.options.group import Claimable, M_co
 from rumus.optim.options.hyperparameter import Hyper
 from rumus.optim.options.options import Options

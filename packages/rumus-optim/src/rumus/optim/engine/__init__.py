@@ -1,4 +1,4 @@
-"""How an optimizer owns parameters and steps: claims, arenas, the update kernel, saved state.
+"""How an optimizer owns parameters and steps: claims, memory, kernels, outcomes, saved state.
 
-No algorithm is named here. This room uses `options` and `rules`.
+This room uses `options` and `rules`.
 """

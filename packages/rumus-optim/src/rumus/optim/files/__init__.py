@@ -1,4 +1,4 @@
 """Optimizer state in files, and in PyTorch's format.
 
-Uses `options`, `rules` and `engine`.
+Uses `options`, `rules`, `engine` and `fused`.
 """

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.optim import rules
-from rumus.optim.engine.fused import FusedOptimizer
+from rumus.optim.fused.fused import FusedOptimizer
 from rumus.optim.options.group import ParameterGroup
 from rumus.optim.options.hyperparameter import TOGETHER, at_step
 from rumus.optim.options.running import Running

@@ -1,4 +1,4 @@
 """Wrappers of optimizers: accumulation, lookahead, sharpness-aware steps.
 
-Uses `options` and `engine`.
+Uses `options`, `engine` and `fused`.
 """

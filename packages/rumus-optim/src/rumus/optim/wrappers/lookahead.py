@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final
 
-from rumus.optim.engine.compensation import COMPENSATION
-from rumus.optim.engine.fused import FusedOptimizer
-from rumus.optim.engine.kept_average import AVERAGE
-from rumus.optim.engine.master_weights import MASTER
 from rumus.optim.engine.segments import Segment
 from rumus.optim.engine.stage import Stage
+from rumus.optim.fused.compensation import COMPENSATION
+from rumus.optim.fused.fused import FusedOptimizer
+from rumus.optim.fused.kept_average import AVERAGE
+from rumus.optim.fused.master_weights import MASTER
 from rumus.optim.options.group import M_co
 from rumus.optim.wrappers.wrapper import Wrapper
 from rumus.tensor import DType, Expr, where

@@ -8,12 +8,12 @@ from typing import Any
 from rumus.optim.engine.evaluated import EvaluatedOptimizer
 from rumus.optim.engine.followed import FollowedOptimizer
 from rumus.optim.engine.footprint import Memory
-from rumus.optim.engine.fused import FusedOptimizer
 from rumus.optim.engine.loss_scale import Scaling
 from rumus.optim.engine.optimizer import called_from
 from rumus.optim.engine.segments import Segment
 from rumus.optim.engine.stage import Stage
 from rumus.optim.engine.stepped import SteppedOptimizer
+from rumus.optim.fused.fused import FusedOptimizer
 from rumus.optim.options.group import M_co
 from rumus.optim.options.hyperparameter import Hyper
 from rumus.tensor import Backend, NonFiniteGradientError, OwnershipError, ParamId

@@ -9,8 +9,8 @@ from typing import Final
 
 from rumus.optim.engine.clip_gradients import total_of_squares
 from rumus.optim.engine.closure import ClosureOptimizer, Evaluate
-from rumus.optim.engine.fused import FusedOptimizer
 from rumus.optim.engine.optimizer import refuse_foreign
+from rumus.optim.fused.fused import FusedOptimizer
 from rumus.optim.options.group import M_co
 from rumus.optim.options.hyperparameter import check
 from rumus.optim.wrappers.wrapper import Wrapper

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rumus.optim.engine.averaging_optimizer import AveragingOptimizer
 from rumus.optim.engine.footprint import Memory
-from rumus.optim.engine.fused import FusedOptimizer
 from rumus.optim.engine.optimizer import Optimizer
+from rumus.optim.fused.averaging_optimizer import AveragingOptimizer
+from rumus.optim.fused.fused import FusedOptimizer
 from rumus.optim.options.group import M_co
 from rumus.optim.options.hyperparameter import Hyper
 from rumus.optim.options.other_names import STATE

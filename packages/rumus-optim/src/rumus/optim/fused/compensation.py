@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from rumus.optim.engine.increment import compensated, known_increment
-from rumus.optim.engine.master_weights import MASTER
 from rumus.optim.engine.precision import computed_in
 from rumus.optim.engine.stage import Stage
+from rumus.optim.fused.increment import compensated, known_increment
+from rumus.optim.fused.master_weights import MASTER
 from rumus.tensor import DType, Expr, Kernel, where
 
 if TYPE_CHECKING:

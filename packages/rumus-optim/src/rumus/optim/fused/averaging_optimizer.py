@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from rumus.optim.engine.fused import FusedOptimizer
-from rumus.optim.engine.master_weights import MASTER
 from rumus.optim.engine.segments import Segment
+from rumus.optim.fused.fused import FusedOptimizer
+from rumus.optim.fused.master_weights import MASTER
 from rumus.optim.options.group import Claimable, M_co
 from rumus.optim.options.hyperparameter import Hyper
 from rumus.tensor import Expr, Kernel, PrecisionError

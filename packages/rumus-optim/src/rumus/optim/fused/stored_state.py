@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from rumus.optim.engine.compensation import COMPENSATION
-from rumus.optim.engine.master_weights import MASTER
 from rumus.optim.engine.packed_state import SMALLEST
 from rumus.optim.engine.stage import Stage
+from rumus.optim.fused.compensation import COMPENSATION
+from rumus.optim.fused.master_weights import MASTER
 from rumus.optim.options.options import StateDType
 from rumus.tensor import DType, float16, float32
 from rumus.tensor.memory.quantization import BLOCK, SIGNED, SQUARES, Code

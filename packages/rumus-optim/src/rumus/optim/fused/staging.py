@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from rumus.optim.engine.ascent import Ascent
-from rumus.optim.engine.cautious_decay import CautiousDecay
-from rumus.optim.engine.cautious_update import CautiousUpdate
-from rumus.optim.engine.compensation import Compensation
-from rumus.optim.engine.host_state import HostState
-from rumus.optim.engine.kept_average import KeptAverage
-from rumus.optim.engine.master_weights import MasterWeights
 from rumus.optim.engine.stage import Stage
-from rumus.optim.engine.stored_state import StoredState
+from rumus.optim.fused.ascent import Ascent
+from rumus.optim.fused.cautious_decay import CautiousDecay
+from rumus.optim.fused.cautious_update import CautiousUpdate
+from rumus.optim.fused.compensation import Compensation
+from rumus.optim.fused.host_state import HostState
+from rumus.optim.fused.kept_average import KeptAverage
+from rumus.optim.fused.master_weights import MasterWeights
+from rumus.optim.fused.stored_state import StoredState
 from rumus.optim.options.average import Average
 from rumus.optim.options.clip import AGC, AdaGC, Clip, ClipNorm, ClipValue, ZClip
 from rumus.optim.options.options import StateDevice, StateDType
@@ -47,9 +47,9 @@ def staged(
 
 def _clipping(clip: Clip, nonfinite: NonFinite) -> Stage:
     # Imported late: most optimizers do not clip, and these modules define a dozen kernels.
-    from rumus.optim.engine.clip_elements import ClipElements
-    from rumus.optim.engine.clip_factors import ClipFactors
-    from rumus.optim.engine.clip_running import AdaGCFactors, ZClipFactors
+    from rumus.optim.fused.clip_elements import ClipElements
+    from rumus.optim.fused.clip_factors import ClipFactors
+    from rumus.optim.fused.clip_running import AdaGCFactors, ZClipFactors
 
     match clip:
         case ClipValue():

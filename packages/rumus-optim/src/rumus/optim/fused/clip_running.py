@@ -10,13 +10,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
-from rumus.optim.engine.clip_factors import FACTOR, ClipFactors, Place
 from rumus.optim.engine.clip_gradients import factor_of
 from rumus.optim.engine.evaluated import EvaluatedOptimizer
 from rumus.optim.engine.gradients import check_together
-from rumus.optim.engine.large_norms import large_factor, norm_of
 from rumus.optim.engine.loss_scale import Scaling
 from rumus.optim.engine.segments import Segment, whole_vectors
+from rumus.optim.fused.clip_factors import FACTOR, ClipFactors, Place
+from rumus.optim.fused.large_norms import large_factor, norm_of
 from rumus.optim.options.clip import AdaGC, ZClip
 from rumus.tensor import Backend, Expr, Kernel, float32, minimum, sqrt, where
 from rumus.tensor.memory.backend import Array

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from rumus.optim.engine.evaluated import EvaluatedOptimizer
-from rumus.optim.engine.increment import known_increment
 from rumus.optim.engine.stage import Stage
+from rumus.optim.fused.increment import known_increment
 from rumus.tensor import Expr, where
 
 

@@ -14,11 +14,11 @@ from typing import ClassVar, Final, TypeAlias
 import numpy as np
 
 from rumus.optim.engine.clip_gradients import added_up, factor_of
-from rumus.optim.engine.large_norms import large_factor, large_norm, shrink, shrunk, widest
 from rumus.optim.engine.loss_scale import Scaling
 from rumus.optim.engine.precision import computed_in
 from rumus.optim.engine.segments import Segment
 from rumus.optim.engine.stage import Stage
+from rumus.optim.fused.large_norms import large_factor, large_norm, shrink, shrunk, widest
 from rumus.optim.options.clip import AGC, AdaGC, ClipNorm, ZClip
 from rumus.tensor import (
     Arena,

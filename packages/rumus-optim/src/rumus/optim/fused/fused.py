@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, Unpack
 
-from rumus.optim.engine.compensation import COMPENSATION
-from rumus.optim.engine.coupled_decay import CoupledDecay
 from rumus.optim.engine.description import description
 from rumus.optim.engine.gradients import check_together
 from rumus.optim.engine.kernels import Kernels
@@ -19,11 +17,13 @@ from rumus.optim.engine.precision import computed_in
 from rumus.optim.engine.rule_state import RuleState
 from rumus.optim.engine.segments import Segment, in_one_piece
 from rumus.optim.engine.stage import Stage
-from rumus.optim.engine.staging import staged
 from rumus.optim.engine.step_scalars import StepScalars
 from rumus.optim.engine.stepped import SteppedOptimizer
-from rumus.optim.engine.unscaling import Unscaling
 from rumus.optim.engine.update_rule import Signature, UpdateRule, check_parts
+from rumus.optim.fused.compensation import COMPENSATION
+from rumus.optim.fused.coupled_decay import CoupledDecay
+from rumus.optim.fused.staging import staged
+from rumus.optim.fused.unscaling import Unscaling
 from rumus.optim.options.average import Average
 from rumus.optim.options.clip import Clip
 from rumus.optim.options.group import Claimable, M_co, decaying_matrices
@@ -383,7 +383,7 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         A scalar tensor, which stays on the GPU until you read it. Refused steps have a norm, too.
         ValueError if `clip` needs no norm, or before the first step.
         """
-        from rumus.optim.engine.clip_factors import joint_norm
+        from rumus.optim.fused.clip_factors import joint_norm
 
         return joint_norm(self.stages, self)
 
