@@ -32,7 +32,7 @@ from rumus.train import (
 )
 from rumus.train.base.toml_text import parse_toml
 from rumus.train.command_line.predict import write_table
-from rumus.train.data.csv_cell import as_day
+from rumus.train.tables.csv_cell import as_day
 
 RANDOM = np.random.default_rng(0)
 HIDDEN = np.ma.masked_array([1.0, -999.0], [False, True])

@@ -143,10 +143,11 @@ ROOMS = {
     "train": {
         "base": set[str](),
         "data": {"base"},
+        "tables": {"base", "data"},
         "checkpoints": {"base"},
-        "loop": {"base", "data", "checkpoints"},
+        "loop": {"base", "data", "tables", "checkpoints"},
         "views": {"base", "checkpoints", "loop"},
-        "command_line": {"base", "data", "checkpoints", "loop", "views"},
+        "command_line": {"base", "data", "tables", "checkpoints", "loop", "views"},
     },
 }
 UPWARDS = {  # (module, imported module): the only look-up by name

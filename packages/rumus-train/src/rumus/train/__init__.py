@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from rumus.train.checkpoints.file_system import FileSystem, LocalFileSystem
     from rumus.train.checkpoints.snapshot import Stateful
     from rumus.train.command_line.saved_model import load_model
-    from rumus.train.data.arrow_table import ParquetDataset
-    from rumus.train.data.csv_file import CsvDataset
     from rumus.train.data.dataset import ArrayDataset, Dataset, Subset
     from rumus.train.data.image_folder import ImageFolder
     from rumus.train.data.loader import DataLoader
@@ -64,6 +62,8 @@ if TYPE_CHECKING:
     from rumus.train.loop.stop_signals import Interrupted
     from rumus.train.loop.time_report import TimeReport
     from rumus.train.loop.training import Training
+    from rumus.train.tables.arrow_table import ParquetDataset
+    from rumus.train.tables.csv_file import CsvDataset
     from rumus.train.views.live_view import LiveView
     from rumus.train.views.logger import Logger, LoggerWarning, LogTo
     from rumus.train.views.metrics_file import read_metrics
@@ -181,8 +181,8 @@ _NAMES: Final = {  # by their module
         "save_configuration",
     ),
     "command_line.saved_model": ("load_model",),
-    "data.arrow_table": ("ParquetDataset",),
-    "data.csv_file": ("CsvDataset",),
+    "tables.arrow_table": ("ParquetDataset",),
+    "tables.csv_file": ("CsvDataset",),
     "base.data_errors": (
         "SampleError",
         "WorkerError",

@@ -1,4 +1,4 @@
 """The training loop: `Trainer`, `fit`, the code around a step, capture, signals.
 
-Uses `base`, `data` and `checkpoints`.
+Uses `base`, `data`, `tables` and `checkpoints`.
 """

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from rumus.optim import Optimizer
 from rumus.optim.wrappers.wrapper import Wrapper, unwrapped
-from rumus.train.data.meaning import Meaning
+from rumus.train.tables.meaning import Meaning
 
 _MOST: Final = 8  # differences listed in a message
 _OPTIONS: Final = ("clip", "average", "nonfinite", "maximize")

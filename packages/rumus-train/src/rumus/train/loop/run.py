@@ -43,7 +43,6 @@ from rumus.train.checkpoints.snapshot import (
     taking,
 )
 from rumus.train.data.batches import Batches, batches_of_epoch, require_start
-from rumus.train.data.meaning import Meaning
 from rumus.train.loop.callback import Callback, Callbacks
 from rumus.train.loop.capture import LossFunction
 from rumus.train.loop.environment import backend_of
@@ -67,6 +66,7 @@ from rumus.train.loop.team import Alone, Team
 from rumus.train.loop.undeclared import Undeclared
 from rumus.train.loop.undeclared_tensors import PUT_BACK, SAVED, UndeclaredTensors
 from rumus.train.loop.validation import Validate, evaluating
+from rumus.train.tables.meaning import Meaning
 
 if TYPE_CHECKING:
     from rumus.train.loop.trainer import Trainer

@@ -37,7 +37,6 @@ if TYPE_CHECKING:  # imports that only `fit` needs are inside it
 
     from rumus.train.base.every import Every
     from rumus.train.checkpoints.checkpoint_store import Resume, Store
-    from rumus.train.data.meaning import Meaning
     from rumus.train.loop.callback import Callback
     from rumus.train.loop.memory_report import MemoryReport
     from rumus.train.loop.monitor import Mode
@@ -48,6 +47,7 @@ if TYPE_CHECKING:  # imports that only `fit` needs are inside it
     from rumus.train.loop.undeclared import Undeclared
     from rumus.train.loop.undeclared_tensors import UndeclaredTensors
     from rumus.train.loop.validation import Validate
+    from rumus.train.tables.meaning import Meaning
 
 
 # A loss that was noted, and its weight in the epoch's mean.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rumus.train.base.class_names import checked_classes
 from rumus.train.base.printable import printable
-from rumus.train.data.rounding import require_finite, warn_of_times
+from rumus.train.tables.rounding import require_finite, warn_of_times
 
 Missing: TypeAlias = float | Literal["mean"] | None
 LARGEST: Final = 2**30  # bytes of the features of one column of texts

@@ -22,7 +22,8 @@ from rumus.train.base.class_names import (
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
 from rumus.train.data.dataset import Batch, Indices, Sample
-from rumus.train.data.feature_encoding import (
+from rumus.train.data.npy import PathLike
+from rumus.train.tables.feature_encoding import (
     FeatureEncoding,
     Missing,
     as_categories,
@@ -30,9 +31,8 @@ from rumus.train.data.feature_encoding import (
     as_targets,
     refuse_both,
 )
-from rumus.train.data.npy import PathLike
-from rumus.train.data.rounding import warn_of_rounding, warn_of_times
-from rumus.train.data.row_names import row_names, warn_of_counting, warn_of_row_names
+from rumus.train.tables.rounding import warn_of_rounding, warn_of_times
+from rumus.train.tables.row_names import row_names, warn_of_counting, warn_of_row_names
 
 _IPC: Final = frozenset((".arrow", ".feather", ".ipc"))
 _TOGETHER: Final = 32  # columns held twice while they become rows

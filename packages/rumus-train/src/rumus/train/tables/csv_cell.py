@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import Final
 
-from rumus.train.data.feature_encoding import MISSING
+from rumus.train.tables.feature_encoding import MISSING
 
 _TRUE: Final = frozenset(("true", "t", "yes", "y", "1"))
 _FALSE: Final = frozenset(("false", "f", "no", "n", "0"))

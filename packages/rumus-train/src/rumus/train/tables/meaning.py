@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from rumus.train.base.class_names import class_difference, classes_of
 from rumus.train.base.datasets import datasets_of
-from rumus.train.data.feature_encoding import FeatureEncoding, as_targets
+from rumus.train.tables.feature_encoding import FeatureEncoding, as_targets
 
 
 @dataclass(frozen=True, slots=True)

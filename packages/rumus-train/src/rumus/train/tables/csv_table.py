@@ -11,7 +11,7 @@ from typing import TypeAlias
 from rumus.tensor.expression.nearest_name import nearest_name
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
-from rumus.train.data.row_names import row_names
+from rumus.train.tables.row_names import row_names
 
 Row: TypeAlias = tuple[int, list[str]]  # its last line's number, and its cells
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.train.base.printable import printable
-from rumus.train.data.feature_encoding import MISSING
+from rumus.train.tables.feature_encoding import MISSING
 
 # Python accepts more than a table means by a number: 1_000, infinity, digits of any script.
 _PLAIN: Final = {"f": re.compile(r"[0-9+\-.eE ]*"), "i": re.compile(r"[0-9+\- ]*")}

@@ -22,11 +22,12 @@ from rumus.train.base.class_names import (
     warn_of_text_order,
 )
 from rumus.train.base.printable import printable
-from rumus.train.data.csv_cell import Spelling, as_day, as_truth, spelling_of_numbers
-from rumus.train.data.csv_number import advice, first_that_is_none, numbers_of
-from rumus.train.data.csv_table import CsvTable, Row
 from rumus.train.data.dataset import Batch, Indices, Sample
-from rumus.train.data.feature_encoding import (
+from rumus.train.data.npy import PathLike
+from rumus.train.tables.csv_cell import Spelling, as_day, as_truth, spelling_of_numbers
+from rumus.train.tables.csv_number import advice, first_that_is_none, numbers_of
+from rumus.train.tables.csv_table import CsvTable, Row
+from rumus.train.tables.feature_encoding import (
     MISSING,
     FeatureEncoding,
     Missing,
@@ -36,9 +37,8 @@ from rumus.train.data.feature_encoding import (
     as_targets,
     refuse_both,
 )
-from rumus.train.data.npy import PathLike
-from rumus.train.data.rounding import tell_of_rounding, warn_of_times
-from rumus.train.data.row_names import row_names, warn_of_counting, warn_of_row_names
+from rumus.train.tables.rounding import tell_of_rounding, warn_of_times
+from rumus.train.tables.row_names import row_names, warn_of_counting, warn_of_row_names
 
 CHUNK: Final = 1 << 18  # cells kept as text at a time
 
