@@ -48,10 +48,10 @@ print("compiled", compiled.count("loop"))
 """
 
 
-def run(folder: Path) -> list[str]:
+def run(folder: Path, program: str = PROGRAM) -> list[str]:
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, env=environment
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
     )
     return done.stdout.splitlines()
 
@@ -75,3 +75,19 @@ def test_where_nothing_can_be_kept(tmp_path: Path) -> None:
     *found, compiled = run(tmp_path / "file")
     assert compiled == "compiled 2"
     assert len(found) == 2
+
+
+MOVED: Final = """
+import sys
+import rumus.tensor.backends.numba_cache as numba_cache
+sys.modules["rumus.tensor.elsewhere"] = numba_cache
+numba_cache.__name__ = "rumus.tensor.elsewhere"  # the module's name in another version of rumus
+"""
+
+
+def test_what_another_version_kept_is_left_alone(tmp_path: Path) -> None:
+    """What numba keeps names the modules that it is from, and loading it imports them."""
+    *first, _ = run(tmp_path / "cache", MOVED + PROGRAM)
+    *second, compiled = run(tmp_path / "cache")
+    assert compiled == "compiled 2"
+    assert second == first

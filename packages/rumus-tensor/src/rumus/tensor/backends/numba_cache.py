@@ -60,7 +60,9 @@ def _compiled(
     import numba
 
     names: dict[str, Any] = {"__name__": __name__, **namespace}  # numba asks where it is from
-    file = _file_of(source, f"{meaning} {numba.__version__}")
+    # What numba keeps names the modules of all it calls, which another version may have elsewhere.
+    origin = f"{numba.__version__} {import_module('rumus.tensor').__version__} {__name__}"
+    file = _file_of(source, f"{meaning} {origin}")
     # The text is generated from a kernel's nodes and contains nothing that a caller wrote.
     exec(compile(source, "<kernel>" if file is None else str(file), "exec"), names)
     if file is not None:
