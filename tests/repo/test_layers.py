@@ -115,7 +115,8 @@ ROOMS = {
     "tensor": {
         "expression": set[str](),
         "memory": {"expression"},
-        "backends": {"expression", "memory"},
+        "compiled": {"expression", "memory"},
+        "backends": {"expression", "memory", "compiled"},
         "graph": {"expression", "memory", "backends"},
         "operations": {"expression", "memory", "backends", "graph"},
     },

@@ -12,8 +12,8 @@ from rumus.tensor.memory.backend import Epilogue
 
 if find_spec("numba") is not None:
     from rumus.tensor import NumbaBackend
-    from rumus.tensor.backends import numba_blas
     from rumus.tensor.backends.numba_products import bound_product
+    from rumus.tensor.compiled import numba_blas
 
     # More rows than columns and fewer, on one thread and on several, and too small for a loop.
     SHAPES = [(70, 60, 80), (300, 90, 260), (90, 300, 400), (8, 16, 8), (2, 150, 90, 200)]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rumus.tensor.backends import special
+from rumus.tensor.compiled import special
 
 FUNCTIONS: tuple[Callable[..., None], ...] = (special.sigmoid, special.relu, special.softplus)
 

@@ -15,12 +15,12 @@ from rumus.tensor.expression.kernel import trace
 
 if find_spec("numba") is not None:
     from rumus.tensor import NumbaBackend
-    from rumus.tensor.backends import numba_blas
-    from rumus.tensor.backends.numba_entries import BoundEntry, EntryList, joined
     from rumus.tensor.backends.numba_looks import BoundLook
     from rumus.tensor.backends.numba_products import bound_product
-    from rumus.tensor.backends.shared_work import team_of_loops
-    from rumus.tensor.backends.thread_team import MOMENT
+    from rumus.tensor.compiled import numba_blas
+    from rumus.tensor.compiled.numba_entries import BoundEntry, EntryList, joined
+    from rumus.tensor.compiled.shared_work import team_of_loops
+    from rumus.tensor.compiled.thread_team import MOMENT
 
     HALF = trace(lambda x: {"x": x * 0.5 + 1.0}, "half")
 

@@ -12,8 +12,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rumus.tensor import Expr, Kernel, NumpyBackend
-from rumus.tensor.backends import numba_loops
 from rumus.tensor.backends.numpy_program import FUNCTIONS
+from rumus.tensor.compiled import numba_loops
 from rumus.tensor.expression.derivative import DERIVATIVES
 from rumus.tensor.expression.expr import EXPR, OPERATIONS, postorder
 

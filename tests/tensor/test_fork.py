@@ -12,7 +12,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from rumus.tensor.backends.shared_work import _threads, run_parts
+from rumus.tensor.compiled.shared_work import _threads, run_parts
 
 PROGRAM = """
 import os, signal, sys, threading
@@ -24,7 +24,7 @@ x = rt.tensor(np.ones(1 << 20, np.float32), backend=backend)
 (x * 2.0).numpy()  # starts the threads
 leave = threading.Event()
 if {is_inside}:
-    from rumus.tensor.backends import numba_blas
+    from rumus.tensor.compiled import numba_blas
     before, inside = numba_blas._threads(), threading.Event()
     def other():
         with numba_blas.alone():
@@ -58,7 +58,7 @@ if hasattr(os, "fork"):
         assert forks("NumpyBackend", False) == 0
 
     if find_spec("numba") is not None:
-        from rumus.tensor.backends import numba_blas
+        from rumus.tensor.compiled import numba_blas
 
         def test_a_fork_beside_a_thread_that_multiplies() -> None:
             assert forks("NumbaBackend", numba_blas.single() is not None) == 0

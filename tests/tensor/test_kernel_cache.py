@@ -79,7 +79,7 @@ def test_where_nothing_can_be_kept(tmp_path: Path) -> None:
 
 MOVED: Final = """
 import sys
-import rumus.tensor.backends.numba_cache as numba_cache
+import rumus.tensor.compiled.numba_cache as numba_cache
 sys.modules["rumus.tensor.elsewhere"] = numba_cache
 numba_cache.__name__ = "rumus.tensor.elsewhere"  # the module's name in another version of rumus
 """

@@ -22,7 +22,7 @@ from rumus.tensor import (
     tensor,
     where,
 )
-from rumus.tensor.backends.shared_work import BLOCK, PARALLEL, blocks
+from rumus.tensor.compiled.shared_work import BLOCK, PARALLEL, blocks
 from rumus.tensor.memory.backend import Array
 
 Real = NDArray[Any]
@@ -266,7 +266,7 @@ def test_numpy_numbers_as_scalars_change_nothing(backend: Backend) -> None:
 
 @pytest.mark.parametrize("name", [n for n in KERNELS if n != "transcendental"])
 def test_numba_compiles_what_it_can(name: str) -> None:
-    from rumus.tensor.backends.numba_loops import numba_source
+    from rumus.tensor.compiled.numba_loops import numba_source
 
     kernel = KERNELS[name]
     assert "for " in numba_source(kernel)

@@ -12,7 +12,7 @@ from rumus.tensor import Parameter, convolution, scaled_dot_product_attention, t
 
 if find_spec("numba") is not None:
     from rumus.tensor import NumbaBackend
-    from rumus.tensor.backends import numba_blas
+    from rumus.tensor.compiled import numba_blas
 
     def results() -> list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
         """A convolution and an attention with their gradients."""

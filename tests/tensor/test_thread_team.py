@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 if find_spec("numba") is not None:
-    from rumus.tensor.backends.thread_team import MOMENT, Team
+    from rumus.tensor.compiled.thread_team import MOMENT, Team
 
     PARTS = [(0, 3), (3, 5), (5, 9)]
 
@@ -67,7 +67,7 @@ if find_spec("numba") is not None:
         assert gone() is None
 
     def test_work_of_several_threads_at_a_time() -> None:
-        from rumus.tensor.backends.shared_work import run_parts
+        from rumus.tensor.compiled.shared_work import run_parts
 
         def ask(into: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> None:
             def work(start: int, stop: int) -> None:
@@ -100,7 +100,7 @@ if find_spec("numba") is not None:
 
         def trace(frame: FrameType, event: str, _: object) -> Any:
             nonlocal lines
-            if not frame.f_code.co_filename.endswith("backends/thread_team.py"):
+            if not frame.f_code.co_filename.endswith("compiled/thread_team.py"):
                 return None
             lines += event == "line"
             if event == "line" and lines == wanted:

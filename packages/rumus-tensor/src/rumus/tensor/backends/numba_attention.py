@@ -15,12 +15,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from rumus.tensor.backends import numba_blas, numba_math
-from rumus.tensor.backends.numba_blas import PLAIN, ROWS, TURNED
-from rumus.tensor.backends.numba_lanes import largest
-from rumus.tensor.backends.numba_math import exp
-from rumus.tensor.backends.numba_shapes import in_float32, reads, writes
-from rumus.tensor.backends.shared_work import run_parts
+from rumus.tensor.compiled import numba_blas, numba_math
+from rumus.tensor.compiled.numba_blas import PLAIN, ROWS, TURNED
+from rumus.tensor.compiled.numba_lanes import largest
+from rumus.tensor.compiled.numba_math import exp
+from rumus.tensor.compiled.numba_shapes import in_float32, reads, writes
+from rumus.tensor.compiled.shared_work import run_parts
 from rumus.tensor.memory.backend import Array
 
 VECTORS: Final = 32  # elements that a compiled loop computes at once

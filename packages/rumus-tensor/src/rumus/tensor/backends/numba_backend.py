@@ -20,33 +20,32 @@ import numpy as np
 from rumus.tensor.backends import (
     numba_attention,
     numba_batch_norm,
-    numba_blas,
     numba_class_counts,
     numba_convolution,
-    numba_math,
     numba_pooling,
     numba_quantization,
     numba_recurrent,
     numba_rows,
     numba_small_convolution,
 )
-from rumus.tensor.backends.numba_blas import ALONE, SHARED
-from rumus.tensor.backends.numba_entries import BoundEntry, address_of
 from rumus.tensor.backends.numba_flushing import flushed, flushed_entry
 from rumus.tensor.backends.numba_looks import BoundLook, can_look
-from rumus.tensor.backends.numba_loops import (
+from rumus.tensor.backends.numba_products import bound_product, row_sums
+from rumus.tensor.backends.numpy_backend import NumpyBackend, flatten, share_blocks
+from rumus.tensor.backends.numpy_rows import check_index
+from rumus.tensor.backends.numpy_sums import has_many_repeats
+from rumus.tensor.compiled import numba_blas, numba_math
+from rumus.tensor.compiled.numba_blas import ALONE, SHARED
+from rumus.tensor.compiled.numba_entries import BoundEntry, address_of
+from rumus.tensor.compiled.numba_loops import (
     compiled_kernel,
     entry_source,
     has_loop,
     kernel_entry,
     numba_source,
 )
-from rumus.tensor.backends.numba_products import bound_product, row_sums
-from rumus.tensor.backends.numba_shapes import reads
-from rumus.tensor.backends.numpy_backend import NumpyBackend, flatten, share_blocks
-from rumus.tensor.backends.numpy_rows import check_index
-from rumus.tensor.backends.numpy_sums import has_many_repeats
-from rumus.tensor.backends.shared_work import BLOCK, PARALLEL, run_parts, thread_count
+from rumus.tensor.compiled.numba_shapes import reads
+from rumus.tensor.compiled.shared_work import BLOCK, PARALLEL, run_parts, thread_count
 from rumus.tensor.expression.dtype import DType, float16, float32, float64
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.memory.backend import Array, Epilogue

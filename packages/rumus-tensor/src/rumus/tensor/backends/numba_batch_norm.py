@@ -15,9 +15,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from rumus.tensor.backends.numba_lanes import RUN
-from rumus.tensor.backends.numba_shapes import reads, writes
-from rumus.tensor.backends.shared_work import run_parts
+from rumus.tensor.compiled.numba_lanes import RUN
+from rumus.tensor.compiled.numba_shapes import reads, writes
+from rumus.tensor.compiled.shared_work import run_parts
 from rumus.tensor.memory.backend import Array
 
 PARALLEL: Final = 1 << 19  # from this many elements on, starting threads pays off

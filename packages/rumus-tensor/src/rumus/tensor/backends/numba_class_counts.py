@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from rumus.tensor.backends import numpy_class_counts
-from rumus.tensor.backends.numba_shapes import reads, writes
+from rumus.tensor.compiled.numba_shapes import reads, writes
 from rumus.tensor.expression.dtype import float32, int32
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.fused import FusedName

@@ -15,9 +15,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from rumus.tensor.backends.numba_lanes import RUN, emptied
-from rumus.tensor.backends.numba_shapes import reads, writes
-from rumus.tensor.backends.shared_work import run_parts
+from rumus.tensor.compiled.numba_lanes import RUN, emptied
+from rumus.tensor.compiled.numba_shapes import reads, writes
+from rumus.tensor.compiled.shared_work import run_parts
 from rumus.tensor.memory.backend import Array, Shape
 from rumus.tensor.memory.window import Window
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from functools import cache, wraps
 from typing import Any, TypeVar
 
-from rumus.tensor.backends.numba_addresses import call, flushing, flushing_as, int64s, teach
-from rumus.tensor.backends.numba_entries import BoundEntry, fixed_entry
+from rumus.tensor.compiled.numba_addresses import call, flushing, flushing_as, int64s, teach
+from rumus.tensor.compiled.numba_entries import BoundEntry, fixed_entry
 
 R = TypeVar("R")
 

@@ -12,9 +12,9 @@ from typing import Final
 
 import numpy as np
 
-from rumus.tensor.backends.numba_addresses import int32s, int64s, stored
-from rumus.tensor.backends.numba_entries import BoundEntry, address_of, fixed_entry
-from rumus.tensor.backends.shared_work import PARALLEL, thread_count
+from rumus.tensor.compiled.numba_addresses import int32s, int64s, stored
+from rumus.tensor.compiled.numba_entries import BoundEntry, address_of, fixed_entry
+from rumus.tensor.compiled.shared_work import PARALLEL, thread_count
 from rumus.tensor.expression.dtype import float32, float64
 from rumus.tensor.memory.backend import Array
 

@@ -13,19 +13,19 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from rumus.tensor.backends import numba_blas
-from rumus.tensor.backends.numba_addresses import call, int64s, sgemm
-from rumus.tensor.backends.numba_blas import ALONE, HANDED, PLAIN, SHARED, TURNED
-from rumus.tensor.backends.numba_entries import BoundEntry, address_of, fixed_entry
-from rumus.tensor.backends.numba_loops import (
+from rumus.tensor.backends.numpy_sums import LONG_VECTOR, as_one_product, is_cut, multiply
+from rumus.tensor.compiled import numba_blas
+from rumus.tensor.compiled.numba_addresses import call, int64s, sgemm
+from rumus.tensor.compiled.numba_blas import ALONE, HANDED, PLAIN, SHARED, TURNED
+from rumus.tensor.compiled.numba_entries import BoundEntry, address_of, fixed_entry
+from rumus.tensor.compiled.numba_loops import (
     compiled_kernel,
     has_loop,
     kernel_entry,
     tail_entry_source,
     tail_source,
 )
-from rumus.tensor.backends.numpy_sums import LONG_VECTOR, as_one_product, is_cut, multiply
-from rumus.tensor.backends.shared_work import run_parts, thread_count
+from rumus.tensor.compiled.shared_work import run_parts, thread_count
 from rumus.tensor.expression.dtype import DType, float32, float64
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel

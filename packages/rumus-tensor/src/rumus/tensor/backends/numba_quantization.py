@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from rumus.tensor.backends.numba_shapes import in_float32, reads, writes
 from rumus.tensor.backends.numpy_quantization import as_bytes, upper
+from rumus.tensor.compiled.numba_shapes import in_float32, reads, writes
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.quantization import FLOOR, BlockTable, Code, Piece
 

@@ -15,11 +15,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from rumus.tensor.backends import numba_blas, numba_math, numba_tile
-from rumus.tensor.backends.numba_blas import PLAIN, ROWS, TURNED
-from rumus.tensor.backends.numba_math import exp
-from rumus.tensor.backends.numba_tile import aligned, tiles
-from rumus.tensor.backends.shared_work import run_parts
+from rumus.tensor.compiled import numba_blas, numba_math, numba_tile
+from rumus.tensor.compiled.numba_blas import PLAIN, ROWS, TURNED
+from rumus.tensor.compiled.numba_math import exp
+from rumus.tensor.compiled.numba_tile import aligned, tiles
+from rumus.tensor.compiled.shared_work import run_parts
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.fused import FusedName
 

@@ -15,13 +15,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from rumus.tensor.backends import numba_math, numpy_rows
-from rumus.tensor.backends.numba_lanes import largest
-from rumus.tensor.backends.numba_math import exp
-from rumus.tensor.backends.numba_shapes import reads, writes
+from rumus.tensor.backends import numpy_rows
 from rumus.tensor.backends.numpy_rows import check_index, masked, put_rows, rows_of
 from rumus.tensor.backends.numpy_sums import add_up
-from rumus.tensor.backends.shared_work import run_parts
+from rumus.tensor.compiled import numba_math
+from rumus.tensor.compiled.numba_lanes import largest
+from rumus.tensor.compiled.numba_math import exp
+from rumus.tensor.compiled.numba_shapes import reads, writes
+from rumus.tensor.compiled.shared_work import run_parts
 from rumus.tensor.expression.dtype import DType, float32
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.fused import FusedName

@@ -17,10 +17,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from rumus.tensor.backends import numba_tile
-from rumus.tensor.backends.numba_shapes import in_float32, reads, writes
-from rumus.tensor.backends.numba_tile import aligned, tiles
-from rumus.tensor.backends.shared_work import run_parts
+from rumus.tensor.compiled import numba_tile
+from rumus.tensor.compiled.numba_shapes import in_float32, reads, writes
+from rumus.tensor.compiled.numba_tile import aligned, tiles
+from rumus.tensor.compiled.shared_work import run_parts
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.window import Window
 

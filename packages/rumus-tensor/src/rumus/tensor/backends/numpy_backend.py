@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.tensor.backends import numba_blas, numpy_quantization
+from rumus.tensor.backends import numpy_quantization
 from rumus.tensor.backends.numpy_class_counts import CLASS_COUNTS
 from rumus.tensor.backends.numpy_ctc import CTC
 from rumus.tensor.backends.numpy_integers import put_integers
@@ -31,7 +31,8 @@ from rumus.tensor.backends.numpy_sums import (
     multiply,
     without_many_repeats,
 )
-from rumus.tensor.backends.shared_work import BLOCK, PARALLEL, blocks, run_parts
+from rumus.tensor.compiled import numba_blas
+from rumus.tensor.compiled.shared_work import BLOCK, PARALLEL, blocks, run_parts
 from rumus.tensor.expression.dtype import DType
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.memory.backend import Array, Epilogue, Reduction, Shape

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.tensor.backends.numba_entries import address_of, joined
 from rumus.tensor.backends.numpy_calls import Call, Origin, Place, described, resolved
 from rumus.tensor.backends.numpy_commands import Command, Scratch, command_of
+from rumus.tensor.compiled.numba_entries import address_of, joined
 from rumus.tensor.expression.errors import CaptureError
 from rumus.tensor.memory.backend import Array, Backend
 from rumus.tensor.memory.buffer_plan import ALIGNMENT, Lifetime, planned

@@ -15,12 +15,12 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.tensor.backends import numba_blas
 from rumus.tensor.backends.numba_backend import NumbaBackend
 from rumus.tensor.backends.numba_products import bound_product
 from rumus.tensor.backends.numpy_backend import NumpyBackend
 from rumus.tensor.backends.numpy_sums import as_one_product, is_cut
-from rumus.tensor.backends.shared_work import BLOCK
+from rumus.tensor.compiled import numba_blas
+from rumus.tensor.compiled.shared_work import BLOCK
 from rumus.tensor.expression.dtype import DType
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.memory.backend import Array, Epilogue

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.tensor.backends import special
+from rumus.tensor.compiled import special
 from rumus.tensor.expression.dtype import DType, bool_
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel, Types

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.tensor.backends.special import sigmoid
+from rumus.tensor.compiled.special import sigmoid
 from rumus.tensor.memory.fused import FusedName
 from rumus.tensor.memory.time_step import TimeStep
 

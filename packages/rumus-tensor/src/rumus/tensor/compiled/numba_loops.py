@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
-from rumus.tensor.backends import numba_math
-from rumus.tensor.backends.numba_addresses import float32s, float64s, int64s, teach
-from rumus.tensor.backends.numba_cache import compiled_entry, compiled_loop
+from rumus.tensor.compiled import numba_math
+from rumus.tensor.compiled.numba_addresses import float32s, float64s, int64s, teach
+from rumus.tensor.compiled.numba_cache import compiled_entry, compiled_loop
 from rumus.tensor.expression.dtype import DType, float32
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel

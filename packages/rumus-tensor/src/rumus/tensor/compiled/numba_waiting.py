@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Final
 
-from rumus.tensor.backends.numba_addresses import call, exchanged, int64s, loaded, stored, teach
+from rumus.tensor.compiled.numba_addresses import call, exchanged, int64s, loaded, stored, teach
 
 STATE: Final = 32  # numbers that a thread is asked by, those it looks at in lines of their own
 ASKED, CLAIMED, DONE, PART = 0, 8, 16, 24  # where; a part is an entry, its place, start and stop

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from rumus.tensor.backends.special import erf_fraction
+from rumus.tensor.compiled.special import erf_fraction
 
 NAMES: Final = ("exp", "tanh", "sigmoid", "erf")
 

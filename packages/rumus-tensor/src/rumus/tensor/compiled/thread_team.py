@@ -121,7 +121,7 @@ class Team:
     """
 
     def __init__(self, count: int) -> None:
-        from rumus.tensor.backends.numba_waiting import STATE
+        from rumus.tensor.compiled.numba_waiting import STATE
 
         _looking()  # compiled before a thread waits
         self.lock = threading.Lock()
@@ -166,7 +166,7 @@ class Team:
 @cache
 def _looking() -> tuple[Callable[[int, int, int, int, int], bool], int]:
     """The compiled polling loop, and its number of iterations in a moment."""
-    from rumus.tensor.backends.numba_waiting import compiled
+    from rumus.tensor.compiled.numba_waiting import compiled
 
     look, nothing = compiled(), np.zeros(1, np.int64)
     place = nothing.ctypes.data

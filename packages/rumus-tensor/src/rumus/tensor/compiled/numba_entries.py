@@ -18,9 +18,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.tensor.backends.numba_addresses import call, exchanged, int64s, loaded, stored, teach
-from rumus.tensor.backends.numba_waiting import ASKED, CLAIMED, DONE, PART, STATE
-from rumus.tensor.backends.shared_work import team_of_loops
+from rumus.tensor.compiled.numba_addresses import call, exchanged, int64s, loaded, stored, teach
+from rumus.tensor.compiled.numba_waiting import ASKED, CLAIMED, DONE, PART, STATE
+from rumus.tensor.compiled.shared_work import team_of_loops
 
 ROW: Final = 4  # numbers of an entry in a list: its address, its place, its length, its parts
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from rumus.tensor.backends.thread_team import Team
+from rumus.tensor.compiled.thread_team import Team
 from rumus.tensor.memory.backend import Shape
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 
