@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import pytest
 from rumus.nn import Linear, Sequential, load_lora, read_weights
 from rumus.nn.weights_file import WeightsFileError
 from rumus.optim import SGD, constant, load_torch_state, torch_state
-from rumus.tensor import Parameter
+from rumus.tensor import Parameter, StateMismatchError, stack
 from rumus.train import (
     ArrayDataset,
     ConfigurationError,
@@ -33,6 +34,7 @@ from rumus.train import (
     Trainer,
     load_configuration,
     load_model,
+    metrics,
 )
 from rumus.train.base.datasets import datasets_of
 from rumus.train.base.toml_text import parse_toml
@@ -259,6 +261,31 @@ def test_the_state_of_many_parameters() -> None:
     load_torch_state(optimizer, state, names, steps=0)
     with pytest.raises(ValueError, match="'p0': named twice"):
         torch_state(optimizer, [*names, "p0"])
+
+
+def test_a_torch_state_with_a_list_for_a_number() -> None:
+    optimizer = SGD([Parameter(np.zeros(1, np.float32), name="w")], 0.1, momentum=0.9)
+    odd = {"state": {}, "param_groups": [{"params": [[0]]}]}
+    with pytest.raises(StateMismatchError, match="is it an optimizer's state_dict"):
+        load_torch_state(optimizer, odd, ["w"], steps=0)
+
+
+def test_the_gradient_of_thousands_that_are_joined() -> None:
+    def seconds(count: int) -> float:
+        weight = Parameter([1.0], name="weight")
+        total = stack([weight * 1.0 for _ in range(count)]).sum()
+        start = time.thread_time()
+        assert total.backward()[weight].tolist() == [count]
+        return time.thread_time() - start
+
+    few = min(seconds(4_000) for _ in range(3))
+    assert seconds(16_000) < 8 * few
+
+
+@pytest.mark.parametrize("metric", [metrics.f1, metrics.precision, metrics.confusion_matrix])
+def test_classes_that_are_too_many_for_a_matrix(metric: Callable[..., object]) -> None:
+    with pytest.raises(ValueError, match=r"30,000 by 30,000 classes would take 7\.2 GB"):
+        metric(np.zeros((2, 30_000), np.float32), np.array([0, 29_999]))
 
 
 def test_a_product_of_thousands() -> None:

@@ -88,7 +88,7 @@ def confusion_matrix(scores: Given, targets: Given) -> MetricState:
 
     A run folder keeps the matrix if a validation returns it, and the report shows it.
 
-    scores, targets: as in `accuracy`, with the same errors.
+    scores, targets: as in `accuracy`, with the same errors, and one for more than 10,000 classes.
 
     >>> import numpy as np
     >>> from rumus.train.metrics import confusion_matrix
@@ -103,7 +103,7 @@ def confusion_matrix(scores: Given, targets: Given) -> MetricState:
 def precision(scores: Given, targets: Given, *, positive: int | None = None) -> MetricState:
     """True positives among predicted positives; 0 if there are none.
 
-    scores, targets: as in `accuracy`, with the same errors.
+    scores, targets: as in `confusion_matrix`, with the same errors.
     positive: the positive class; None for the mean over all classes that occur in targets or
         predictions ("macro").
     """

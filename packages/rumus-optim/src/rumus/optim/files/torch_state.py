@@ -182,6 +182,7 @@ class _Reading:
             groups = list(saved["param_groups"])
             entries: dict[Any, Any] = dict(saved["state"])
             numbered = [(group, n) for group in groups for n in group["params"]]
+            frozenset(number for _, number in numbered)  # TypeError for what is no number
             order = list(names) if names is not None else _names_in(groups)
         except (KeyError, TypeError, ValueError):
             return ["it has no 'state' and 'param_groups': is it an optimizer's state_dict()?"]

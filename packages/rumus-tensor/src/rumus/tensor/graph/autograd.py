@@ -297,9 +297,11 @@ def _destinations(
 ) -> list[Array | None]:
     """For each input of a node, the destination of its gradient, a `SoFar`, or None."""
     found: list[Array | None] = []
+    before = set[int]()
     for number, edge in enumerate(inputs):
         # For an input that occurs twice, only one can add.
-        is_first = not any(edge is before for before in inputs[:number])
+        is_first = id(edge) not in before
+        before.add(id(edge))
         adds = number in node.adding and is_first
         if edge is None:
             found.append(None)

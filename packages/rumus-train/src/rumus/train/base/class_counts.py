@@ -6,7 +6,7 @@ On a device nothing is read back. Bad batches cannot raise at once, so they are 
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +19,8 @@ from rumus.train.base.late_hits import LateHits
 from rumus.train.base.metric_state import Part, Values
 
 Given: TypeAlias = Tensor | ArrayLike
+
+_MOST: Final = 10_000  # classes of which all pairs are counted: 0.8 GB
 
 
 def is_remote(given: Given) -> bool:
@@ -68,13 +70,21 @@ def counted_hits(scores: Given, targets: Given, top: int) -> Part:
 
 
 def confusion_counts(scores: Given, targets: Given) -> tuple[Values, Values]:
-    """Return how often class j had the best score in class i, and the counts of `counted_hits`."""
+    """Return how often class j had the best score in class i, and the counts of `counted_hits`.
+
+    ValueError for more classes than have a matrix.
+    """
     check_shapes(scores, targets)
+    if (classes := shape_of(scores)[1]) > _MOST:
+        raise ValueError(
+            f"a matrix of {classes:,} by {classes:,} classes would take {8e-9 * classes**2:.1f} "
+            f"GB: at most {_MOST:,} are counted against each other; accuracy(...) counts hits"
+        )
     if is_remote(scores):
         return class_confusion(*_remote(scores, targets))
-    rows, classes = on_host(scores), on_host(targets)
+    rows, wanted = on_host(scores), on_host(targets)
     matrix, counts = np.empty((rows.shape[1],) * 2), np.empty(4)
-    numpy_class_counts.class_confusion(rows, classes, matrix, counts)
+    numpy_class_counts.class_confusion(rows, wanted, matrix, counts)
     raise_problems(counts, rows.shape[1])
     return matrix, counts
 
