@@ -20,6 +20,7 @@ from rumus.tensor import (
     pad_edges,
     tensor,
 )
+from rumus.tensor.memory.window import part_bounds
 
 LAYERS: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...]]] = {
     "max pool, ceil": (nn.MaxPool2d(2, ceil_mode=True), (1, 2, 5, 3)),
@@ -144,3 +145,32 @@ def any_of(value: object) -> Any:
 def test_errors(call: Callable[[], object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("shape", [(1, 2, 7), (1, 2, 7, 5), (2, 1, 6, 4)])
+def test_an_adaptive_mean_keeps_what_is_no_number_in_its_parts(
+    shape: tuple[int, ...], bad: float, backend: Backend
+) -> None:
+    size = (3, 2)[: len(shape) - 2]
+    x = np.random.default_rng(2).normal(size=shape).astype(np.float32)
+    x[(0, 0, 1, 3)[: len(shape)]] = bad
+    pool = nn.AdaptiveAvgPool1d(3) if len(shape) == 3 else nn.AdaptiveAvgPool2d(size)
+    parts = [part_bounds(count, n) for count, n in zip(size, shape[2:], strict=True)]
+    wanted = np.empty((*shape[:2], *size))
+    given = np.ones(wanted.shape, np.float32)
+    given[(0, -1, 2, 1)[: len(shape)]] = bad
+    slope = np.zeros(shape)
+    for place in np.ndindex(*size):
+        bounds = [part[i] for part, i in zip(parts, place, strict=True)]
+        inside = (slice(None), slice(None), *(slice(*each) for each in bounds))
+        axes = tuple(range(2, len(shape)))
+        wanted[(..., *place)] = x[inside].mean(axes)
+        count = np.prod([stop - start for start, stop in bounds])
+        column = given[(..., *place)].reshape(*shape[:2], *[1] * len(size))
+        slope[inside] += column / count
+    p = Parameter(x, backend=backend)
+    y = pool(p)
+    np.testing.assert_allclose(y.numpy(), wanted, rtol=1e-5, atol=1e-6)
+    found = (y * tensor(given, backend=backend)).sum().backward()[p].numpy()
+    np.testing.assert_allclose(found, slope, rtol=1e-5)

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from rumus.tensor import Expr, Tensor, elementwise
 from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.operations.cosine import cosine
 
 T = TypeVar("T", Tensor, Expr)
 
@@ -13,11 +14,6 @@ T = TypeVar("T", Tensor, Expr)
 @elementwise
 def _apart(x: T, y: T, *, eps: float) -> T:
     return x - y + eps
-
-
-@elementwise
-def _cosine(product: T, first: T, second: T, *, eps: float) -> T:
-    return product / (first.maximum(eps) * second.maximum(eps))
 
 
 @checked_arguments
@@ -53,5 +49,4 @@ def cosine_similarity(x: Tensor, y: Tensor, *, axis: int = -1, eps: float = 1e-8
     >>> cosine_similarity(tensor([[1.0, 0.0]]), tensor([[2.0, 0.0]])).tolist()
     [1.0]
     """
-    product = (x * y).sum(axis)
-    return _cosine(product, x.norm(axis=axis), y.norm(axis=axis), eps=eps)
+    return cosine(x, y, axis, eps)

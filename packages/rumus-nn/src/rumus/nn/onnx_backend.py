@@ -28,7 +28,8 @@ from rumus.tensor.memory.window import Window
 from rumus.tensor.operations.convolution import Geometry
 from rumus.tensor.operations.recurrent import Kind
 
-_REDUCTIONS = {"sum": "ReduceSum", "prod": "ReduceProd", "max": "ReduceMax", "min": "ReduceMin",
+_REDUCTIONS = {"sum": "ReduceSum", "prod": "ReduceProd", "norm": "ReduceL2",
+               "max": "ReduceMax", "min": "ReduceMin",
                "argmax": "ArgMax", "argmin": "ArgMin"}  # fmt: skip
 
 
@@ -152,7 +153,11 @@ class OnnxBackend(NumpyBackend):
                 name, [value], out.shape, np.dtype(np.int64), axis=axes[0], keepdims=0
             )
         elif not axes:
-            found = value
+            found = (
+                value
+                if operation != "norm"
+                else self.graph.emit("Abs", [value], out.shape, value.dtype)
+            )
         else:
             value = cast(self.graph, value, out.dtype)
             if value.dtype == bool_:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rumus.nn.module import Module
 from rumus.nn.unbatched import of_batch
-from rumus.tensor import Tensor, avg_pool, concat, max_pool, tensor
+from rumus.tensor import Tensor, avg_pool, concat, max_pool
+from rumus.tensor.memory.window import part_bounds
+from rumus.tensor.operations.part_means import part_means
 
 
 class _Pooling(Module):
@@ -167,7 +166,6 @@ class _AdaptiveAvgPool(_Pooling):
         given = (size,) * self.axes if size is None or isinstance(size, int) else tuple(size)
         self._sizes("size", [1 if n is None else n for n in given], 1)
         self.size = given
-        self._shares: dict[object, Tensor] = {}
 
     def _pool(self, x: Tensor) -> Tensor:
         if not all(x.shape[2:]):
@@ -179,17 +177,9 @@ class _AdaptiveAvgPool(_Pooling):
         is_even = all(n % count == 0 for n, count in parts)
         if is_even and x.backend.fused("avg_pool") is not None:
             return avg_pool(x, [n // count for n, count in parts])
-        shares = [self._share(x, *each) for each in parts]
-        if self.axes == 1:
-            return x @ shares[0].T
-        return shares[0] @ x @ shares[1].T
-
-    def _share(self, x: Tensor, length: int, parts: int) -> Tensor:
-        """The matrix that computes means along an axis: (parts, length)."""
-        key = (x.backend, x.dtype, parts, length)
-        if key not in self._shares:
-            self._shares[key] = tensor(_means(parts, length), dtype=x.dtype, backend=x.backend)
-        return self._shares[key]
+        for axis, (_, count) in enumerate(parts, 2):
+            x = part_means(x, axis, count)
+        return x
 
 
 class AdaptiveAvgPool1d(_AdaptiveAvgPool):
@@ -223,18 +213,6 @@ class AdaptiveAvgPool2d(_AdaptiveAvgPool):
     axes = 2
 
 
-def _bounds(parts: int, length: int) -> list[tuple[int, int]]:
-    """The start and end of each part of an axis."""
-    return [(i * length // parts, -(-(i + 1) * length // parts)) for i in range(parts)]
-
-
-def _means(parts: int, length: int) -> NDArray[np.float64]:
-    matrix = np.zeros((parts, length))
-    for i, (start, stop) in enumerate(_bounds(parts, length)):
-        matrix[i, start:stop] = 1 / (stop - start)
-    return matrix
-
-
 class _AdaptiveMaxPool(_Pooling):
     def __init__(self, size: int | Sequence[int]) -> None:
         self.size = self._sizes("size", size, 1)
@@ -248,7 +226,7 @@ class _AdaptiveMaxPool(_Pooling):
         # The last axis first: among equal elements, the first in memory gets the gradient.
         for axis, (length, count) in reversed(list(enumerate(parts))):
             found = []
-            for start, stop in _bounds(count, length):
+            for start, stop in part_bounds(count, length):
                 part = x[(slice(None),) * (axis + 2) + (slice(start, stop),)]
                 kernel = [stop - start if other == axis else 1 for other in range(self.axes)]
                 found.append(max_pool(part, kernel))

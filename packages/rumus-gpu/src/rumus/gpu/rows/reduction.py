@@ -24,7 +24,7 @@ from rumus.gpu.elementwise.copying import contiguous
 from rumus.tensor import int32
 
 Operation: TypeAlias = Literal[
-    "sum", "scaled_sum", "prod", "squares", "max", "min", "argmax", "argmin",
+    "sum", "scaled_sum", "prod", "squares", "norm", "max", "min", "argmax", "argmin",
     "first_not_finite", "exponent",
 ]  # fmt: skip
 Stage: TypeAlias = Literal["first", "middle", "last", "only"]
@@ -50,6 +50,37 @@ fn number(key: u32) -> f32 {
     return bitcast<f32>(select(bits, 0x7fc00000u, key == NAN_KEY));
 }
 """
+_NORM = """
+// Sums of squares: of large numbers (over 2^50) times 2^-160, of small ones (under 2^-50) times
+// 2^148, of the others. None leaves f32.
+fn squares(x: f32) -> vec3<f32> {
+    let size = abs(x);
+    let large = size * 0x1p-80f;
+    let small = size * 0x1p74f;
+    let other = vec3<f32>(0.0, 0.0, size * size);
+    let below = select(other, vec3<f32>(0.0, small * small, 0.0), size < 0x1p-50f);
+    return select(below, vec3<f32>(large * large, 0.0, 0.0), size > 0x1p50f);
+}
+
+fn root(sums: vec3<f32>) -> f32 {
+    let all = sums.x + sums.y + sums.z;
+    if ((bitcast<u32>(all) & 0x7fffffffu) > 0x7f800000u) {
+        return all;
+    }
+    // Scaled before a square: a compiler may join two steps to one of 2^-160, which is 0.
+    let other = sqrt(sums.z);
+    if (sums.x > 0.0) {
+        let scaled = other * 0x1p-80f;
+        return sqrt(sums.x + scaled * scaled) * 0x1p80f;
+    }
+    if (sums.z < 0x1p-80f) {
+        let scaled = other * 0x1p74f;
+        return sqrt(sums.y + scaled * scaled) * 0x1p-74f;
+    }
+    let scaled = sqrt(sums.y) * 0x1p-74f;
+    return sqrt(sums.z + scaled * scaled);
+}
+"""
 # Kind of element -> to an unsigned number of the same order, and back.
 _KEYS: Final = {
     "f": ("key_of(x)", "number(value)"),
@@ -63,7 +94,7 @@ class _Family:
     """One operation on one kind of element: WGSL for the parts that reduce.wgsl leaves open.
 
     load: of an element `x` at position `r` of the reduced axis. combine: of two values `a` and `b`.
-    result: of the final `value`.
+    result: of the final `value`. is_closed: whether results of parts are elements like any other.
     """
 
     value: str
@@ -72,6 +103,7 @@ class _Family:
     combine: str
     result: str
     functions: str = ""
+    is_closed: bool = False
 
 
 def _family(operation: Operation, kind: str) -> _Family:
@@ -86,6 +118,9 @@ def _family(operation: Operation, kind: str) -> _Family:
         return _Family(value, f"{value}(1)", "x", "a * b", "value")
     if operation == "squares":
         return _Family("f32", "f32(0)", "x * x", "a + b", "value")
+    if operation == "norm":
+        return _Family("vec3<f32>", "vec3<f32>(0)", "squares(x)", "a + b", "root(value)", _NORM,
+                       is_closed=True)  # fmt: skip
     if operation == "exponent":  # the largest biased exponent of a finite element
         found = "((bitcast<u32>(x) >> 23u) & 255u)"
         load = f"select({found}, 0u, {found} == 255u)"
@@ -125,7 +160,7 @@ def reduce_program(
 ) -> Program:
     """Return the WGSL of one dispatch: from elements or partial values, to either."""
     family = _family(operation, source.kind)
-    size = 8 if family.value.startswith("vec2") else 4
+    size = {"vec2<u32>": 8, "vec3<f32>": 16}.get(family.value, 4)
     text = "\n".join(_parts(family, source, out, lanes, stage)) + shader("reduce")
     return Program(f"reduce_{operation}", text, "rw", "IIIIIIIf", size * lanes)
 
@@ -133,13 +168,17 @@ def reduce_program(
 def _parts(family: _Family, source: Stored, out: Stored, lanes: int, stage: Stage) -> Iterator[str]:
     """The text before reduce.wgsl."""
     value, is_end, is_start = family.value, stage in ("last", "only"), stage in ("first", "only")
-    stored = source.wgsl if is_start else family.value
+    between = "f32" if family.is_closed else value
+    stored = source.wgsl if is_start else between
     element = f"element({source.load('stored', 1)}, r)" if is_start else "stored"
-    result = out.store(family.result, 1) if is_end else "value"
+    part = "value"
+    if family.is_closed:
+        element, part = element if is_start else "element(stored, r)", family.result
+    result = out.store(family.result, 1) if is_end else part
     yield enabling(source, out)
     yield constants(LANES=lanes, WORKGROUP=WORKGROUP if lanes == 1 else lanes)
     yield f"const NEUTRAL = {family.neutral};\nalias Stored = {stored};\nalias Value = {value};"
-    yield f"alias Result = {out.wgsl if is_end else value};\n{family.functions}"
+    yield f"alias Result = {out.wgsl if is_end else between};\n{family.functions}"
     yield prelude(result)
     yield f"fn element(x: {VALUE[source.kind]}, r: u32) -> Value {{\n    return {family.load};\n}}"
     yield f"fn load(stored: Stored, r: u32) -> Value {{\n    return {element};\n}}"

@@ -21,6 +21,7 @@ from rumus.tensor.backends.numpy_class_counts import CLASS_COUNTS
 from rumus.tensor.backends.numpy_ctc import CTC
 from rumus.tensor.backends.numpy_integers import put_integers
 from rumus.tensor.backends.numpy_lapack import LAPACK
+from rumus.tensor.backends.numpy_part_means import PART_MEANS
 from rumus.tensor.backends.numpy_program import NumpyProgram, compile_program
 from rumus.tensor.backends.numpy_recurrent import CELLS
 from rumus.tensor.backends.numpy_rows import ROW_KERNELS, check_index
@@ -29,6 +30,7 @@ from rumus.tensor.backends.numpy_sums import (
     add_up,
     as_one_product,
     multiply,
+    root_of_squares,
     without_many_repeats,
 )
 from rumus.tensor.compiled import numba_blas
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
 
 FUSED: Final[Mapping[FusedName, Callable[..., None]]] = {
     name: watched(function)
-    for table in (ROW_KERNELS, SORTING, CTC, CELLS, CLASS_COUNTS, LAPACK)
+    for table in (ROW_KERNELS, SORTING, CTC, CELLS, CLASS_COUNTS, LAPACK, PART_MEANS)
     for name, function in table.items()
 }
 F = TypeVar("F", bound=Callable[..., None])
@@ -212,6 +214,8 @@ class NumpyBackend:
             _add_integers(array, axes, out)
         elif operation == "sum":
             add_up(array, axes, out)
+        elif operation == "norm":
+            root_of_squares(array, axes, out)
         elif operation == "prod" and array.dtype.kind == "i":
             _multiply_integers(array, axes, out)
         elif operation == "prod":

@@ -16,6 +16,7 @@ from rumus.tensor.expression.dtype import DType
 from rumus.tensor.memory.backend import Array, Shape
 
 RUN: Final = 64  # rows that are added one after another
+BLOCK: Final = 32_768  # elements whose squares stay in cache
 LONG: Final = 16_384  # from this many terms on, a product is split; the BLAS adds in its own runs
 LONG_VECTOR: Final = 8192  # the same for a row or a column, which the BLAS adds without runs
 PART: Final = 128  # terms in each part of a product
@@ -31,6 +32,52 @@ def add_up(array: Array, axes: Shape, out: Array) -> None:
     while dtype.kind == "f" and (axis := _long_axis(array, axes)) is not None:
         array = _sums_of_runs(array, axis, dtype)
     np.add.reduce(array, axes, dtype, out)
+
+
+def root_of_squares(array: Array, axes: Shape, out: Array) -> None:
+    """out = the roots of the sums of squares over `axes`, even if squares leave the dtype.
+
+    Whether they do shows in the sums, so usual numbers are read once.
+    """
+    if not array.size:
+        out.fill(0)
+        return
+    array = array.astype(np.float32) if array.dtype == np.float16 else array
+    sums = np.empty(out.shape, array.dtype)
+    _add_up_squares(array, axes, sums)
+    # Below this, squares that became 0 may count.
+    limits = np.finfo(array.dtype)
+    is_rare = (sums < limits.tiny / limits.eps) | (sums == math.inf)
+    np.copyto(out, np.sqrt(sums, sums), casting="same_kind")
+    if is_rare.any():
+        rows = np.moveaxis(array, axes, range(len(sums.shape), array.ndim))[is_rare]
+        rows = rows.reshape(len(rows), -1)
+        largest = np.abs(rows).max(1, keepdims=True)
+        largest[(largest == 0) | (largest == math.inf)] = 1
+        np.divide(rows, largest, rows)
+        found = np.empty(len(rows), array.dtype)
+        add_up(np.square(rows, rows), (1,), found)
+        out[is_rare] = np.sqrt(found) * largest[:, 0]
+
+
+def _add_up_squares(array: Array, axes: Shape, out: Array) -> None:
+    """out = the sums of squares over `axes`, in blocks where the axes are the last ones."""
+    kept = array.ndim - len(axes)
+    if axes != tuple(range(kept, array.ndim)) or not array.flags.c_contiguous:
+        add_up(np.square(array), axes, out)
+        return
+    length = math.prod(array.shape[kept:])
+    width = min(length, BLOCK)
+    rows, step = array.reshape(-1, length), max(1, BLOCK // width)
+    sums: Array = (
+        out.reshape(-1, 1) if width == length else np.empty((out.size, -(-length // width)))
+    )
+    for start in range(0, len(rows), step):
+        for part, cut in enumerate(range(0, length, width)):
+            squares = np.square(rows[start : start + step, cut : cut + width])
+            np.add.reduce(squares, 1, array.dtype, sums[start : start + step, part])
+    if width < length:
+        add_up(sums, (1,), out.reshape(-1))
 
 
 def _long_axis(array: Array, axes: Shape) -> int | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 from rumus.tensor.expression.dtype import float16, float32, is_floating
+from rumus.tensor.expression.kernel import trace
 from rumus.tensor.expression.whole_number import whole_number
-from rumus.tensor.graph.operators import cast, elementwise
+from rumus.tensor.graph.operators import cast, compute
 from rumus.tensor.graph.reduction import (
     count_over,
     extremum,
@@ -16,30 +18,41 @@ from rumus.tensor.graph.reduction import (
     shapes_over,
     sum,
 )
-from rumus.tensor.graph.tensor import Axis, Tensor
+from rumus.tensor.graph.tensor import Axis, Tensor, result_of
+from rumus.tensor.memory.backend import Array
 
 Order: TypeAlias = "float | Literal['fro']"
 
 
-@elementwise
-def _root(total: Any) -> Any:
-    """sqrt(total), with gradient 0 instead of infinity at 0, where all squared terms are 0."""
-    is_positive = total > 0
-    return is_positive.where(is_positive.where(total, 1.0).sqrt(), total)
+def _power(x: Any, largest: Any, *, order: Any) -> Any:
+    """|x / largest|^order: at most 1, so that it does not overflow, and 1 for the largest."""
+    return (x.abs() / largest) ** order
 
 
-@elementwise
-def _power_root(total: Any, *, order: Any) -> Any:
-    """total^(1 / order), with gradient 0 at 0 as in `_root`."""
-    is_positive = total > 0
-    return is_positive.where(is_positive.where(total, 1.0) ** (1 / order), total)
+def _power_root(total: Any, largest: Any, *, order: Any) -> Any:
+    return total ** (1 / order) * largest
 
 
-@elementwise
-def _power(x: Any, *, order: Any) -> Any:
-    """|x|^order, with gradient 0 at 0 even for orders below 1."""
-    is_zero = x._apply("eq", x, 0.0)
-    return is_zero.where(0.0, is_zero.where(1.0, x.abs()) ** order)
+def _unit(largest: Any) -> Any:
+    """The divisor of numbers up to `largest`, which may be 0 or infinite."""
+    is_usual = (largest > 0.0).where((largest < math.inf).where(1.0, 0.0), 0.0) > 0.0
+    return is_usual.where(largest, 1.0)
+
+
+def _slope(x: Any, n: Any, g: Any) -> Any:
+    """The derivative of the 2-norm n; 0 at 0."""
+    return n._apply("eq", n, 0.0).where(0.0, g * (x / n))
+
+
+def _slope_of_power(x: Any, n: Any, g: Any, *, exponent: Any) -> Any:
+    """The derivative of another norm n, exponent = order - 1; 0 at 0, even for orders below 1."""
+    share = g * x.sign() * (x.abs() / n) ** exponent
+    return x._apply("eq", x, 0.0).where(0.0, n._apply("eq", n, 0.0).where(0.0, share))
+
+
+_MAGNITUDE = trace(lambda x: x.abs(), "magnitude")
+_POWER, _POWER_ROOT, _UNIT = trace(_power), trace(_power_root), trace(_unit)
+_SLOPE, _SLOPE_OF_POWER = trace(_slope, "norm_gradient"), trace(_slope_of_power)
 
 
 def var(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
@@ -67,13 +80,7 @@ def std(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> 
     x = x if is_floating(x.dtype) else cast(x, float32)
     count = _checked_count(x, axis, ddof, "std")
     centred = x - mean(x, axis, keepdims=True)
-    # Scaled to at most 1: no square overflows, and the largest does not underflow.
-    largest = abs(centred.detach()).max(axis, keepdims=True)
-    size = ((largest > 0) & (largest < math.inf)).where(largest, 1.0)
-    scaled = centred / size
-    found: Tensor = _root(sum(scaled * scaled, axis, True) * (1 / (count - ddof))) * size
-    without, _ = shapes_over(x, normalize_axes(axis, x.ndim, "std"))
-    return found if keepdims else found.reshape(without)
+    return norm(centred, 2, axis, keepdims) * (1 / math.sqrt(count - ddof))
 
 
 def norm(x: Tensor, order: Order = 2, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -92,9 +99,34 @@ def norm(x: Tensor, order: Order = 2, axis: Axis = None, keepdims: bool = False)
         return sum((x != 0).astype(x.dtype), axis, keepdims)
     if number == 1:
         return sum(abs(x), axis, keepdims)
-    found: Tensor
-    if number == 2:
-        found = _root(sum(x * x, axis, keepdims))
+    return _root_of_powers(x, float(number), axis, keepdims)
+
+
+def _root_of_powers(x: Tensor, order: float, axis: Axis, keepdims: bool) -> Tensor:
+    """The norm of an order above 0, correct wherever it fits the dtype though a power may not."""
+    axes = normalize_axes(axis, x.ndim, "norm")
+    without, kept = shapes_over(x, axes)
+    backend, array = x._backend, x._array
+    out = backend.allocate(without, x.dtype)
+    if order == 2 or not array.size:
+        backend.reduce("norm", array, axes, out)
     else:
-        found = _power_root(sum(_power(x, order=number), axis, keepdims), order=number)
-    return found
+        magnitudes = compute(backend, _MAGNITUDE, (array,))
+        largest = backend.allocate(without, x.dtype)
+        backend.reduce("max", magnitudes, axes, largest)
+        unit = compute(backend, _UNIT, (largest,))
+        scalars = {"order": order}
+        powers = compute(backend, _POWER, (array, unit.reshape(kept)), _POWER.bind(scalars))
+        backend.reduce("sum", powers, axes, out)
+        backend.elementwise(_POWER_ROOT, (out, unit), _POWER_ROOT.bind(scalars), (out,))
+
+    def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
+        given = array, out.reshape(kept), gradient.reshape(kept)
+        into = destinations[0]
+        into = backend.allocate(array.shape, gradient.dtype) if into is None else into
+        slope = _SLOPE if order == 2 else _SLOPE_OF_POWER
+        backend.elementwise(slope, given, slope.bind({"exponent": order - 1}), (into,))
+        return (into,)
+
+    shaped = out.reshape(kept) if keepdims else out
+    return result_of("norm", shaped, backend, (x,), vjp, saved=(x,), reads_result=True)

@@ -23,7 +23,7 @@ from rumus.tensor.memory.updater import NonFinite, Section, Updater
 
 Array: TypeAlias = Any  # what a backend stores; opaque to everything else
 Shape: TypeAlias = tuple[int, ...]
-Reduction: TypeAlias = Literal["sum", "prod", "max", "min", "argmax", "argmin"]
+Reduction: TypeAlias = Literal["sum", "prod", "norm", "max", "min", "argmax", "argmin"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +126,10 @@ class Backend(Protocol):
     def reduce(self, operation: Reduction, array: Array, axes: Shape, out: Array) -> None:
         """Reduce over `axes`; `out` has the shape without them. NaN propagates.
 
-        The sum of no elements is 0, the product 1.
+        The sum of no elements is 0, the product 1, the norm 0.
 
-        operation: such as "sum" or "max".
+        operation: such as "sum" or "max"; "norm" is the root of the sum of squares of floats, also
+            where squares are too large or too small for their dtype.
         array: to reduce.
         axes: distinct, in ascending order.
         out: of the shape without the axes.

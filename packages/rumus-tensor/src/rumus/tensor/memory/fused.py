@@ -41,6 +41,8 @@ FusedName: TypeAlias = Literal[
     "max_pool",
     "max_pool_gradient",
     "orthonormal_rows",
+    "part_means",
+    "part_means_gradient",
     "recurrence",
     "recurrence_gradient",
     "rms_norm",

@@ -96,3 +96,12 @@ def each_axis(name: str, size: Sizes, axes: int) -> Shape:
     if len(size) != axes:
         raise ValueError(f"{name} needs a number, or one for each of {axes} axes, not {size}")
     return tuple([whole_number(name, n) for n in size])
+
+
+def part_bounds(parts: int, length: int) -> list[tuple[int, int]]:
+    """Return the start and end of each part of an axis; they overlap where they are not even.
+
+    parts: their number.
+    length: of the axis.
+    """
+    return [(i * length // parts, -(-(i + 1) * length // parts)) for i in range(parts)]
