@@ -8,11 +8,11 @@ from typing import ClassVar, Final, TypeVar
 from numpy.typing import DTypeLike
 
 from rumus.nn.module import Module
+from rumus.nn.norm_parameters import norm_bias, norm_weight
 from rumus.tensor import (
     Backend,
     Expr,
     Kernel,
-    Parameter,
     Tensor,
     batch_norm,
     elementwise,
@@ -91,13 +91,8 @@ class _BatchNorm(Module):
         self.channels = channels
         self.eps = eps
         self.momentum = momentum
-        self.weight: Parameter | None = None
-        self.bias: Parameter | None = None
-        if affine:
-            first = ones((channels,), dtype=dtype, backend=backend)
-            second = zeros((channels,), dtype=dtype, backend=backend)
-            self.weight = Parameter(first, name="weight", role="norm")
-            self.bias = Parameter(second, name="bias", role="norm")
+        self.weight = norm_weight((channels,), dtype, backend) if affine else None
+        self.bias = norm_bias((channels,), dtype, backend) if affine else None
         self.running_mean: Tensor | None = None
         self.running_var: Tensor | None = None
         if track_running_stats:

@@ -8,16 +8,14 @@ from typing import TypeVar
 from numpy.typing import DTypeLike
 
 from rumus.nn.module import Module
+from rumus.nn.norm_parameters import norm_bias, norm_weight
 from rumus.tensor import (
     Backend,
     Expr,
-    Parameter,
     Tensor,
     elementwise,
     float32,
     layer_norm,
-    ones,
-    zeros,
 )
 from rumus.tensor.expression.real_number import positive_number
 
@@ -66,13 +64,8 @@ class GroupNorm(Module):
         self.groups = groups
         self.channels = channels
         self.eps = eps
-        self.weight: Parameter | None = None
-        self.bias: Parameter | None = None
-        if affine:
-            first = ones((channels,), dtype=dtype, backend=backend)
-            second = zeros((channels,), dtype=dtype, backend=backend)
-            self.weight = Parameter(first, name="weight", role="norm")
-            self.bias = Parameter(second, name="bias", role="norm")
+        self.weight = norm_weight((channels,), dtype, backend) if affine else None
+        self.bias = norm_bias((channels,), dtype, backend) if affine else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize each group of each example.

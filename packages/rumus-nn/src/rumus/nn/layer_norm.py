@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 from numpy.typing import DTypeLike
 
+from rumus.nn.last_axes import checked_axes, over_last_axes
 from rumus.nn.module import Module
-from rumus.tensor import Backend, Parameter, Tensor, float32, layer_norm, ones, zeros
+from rumus.nn.norm_parameters import norm_bias, norm_weight
+from rumus.tensor import Backend, Tensor, float32, layer_norm
 from rumus.tensor.expression.real_number import positive_number
 
 
@@ -44,33 +44,18 @@ class LayerNorm(Module):
         dtype: DTypeLike = float32,
         backend: Backend | None = None,
     ) -> None:
-        shape = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
-        if not shape or min(shape) < 1:
-            raise ValueError(f"normalized_shape needs lengths of at least 1, not {shape}")
+        shape = checked_axes(normalized_shape)
         positive_number("LayerNorm: eps", eps)
-        self.normalized_shape = tuple(shape)
+        self.normalized_shape = shape
         self.eps = eps
-        self.weight: Parameter | None = None
-        self.bias: Parameter | None = None
-        if elementwise_affine:
-            start = ones(shape, dtype=dtype, backend=backend)
-            self.weight = Parameter(start, name="weight", role="norm")
-            if bias:
-                start = zeros(shape, dtype=dtype, backend=backend)
-                self.bias = Parameter(start, name="bias", role="norm")
+        has_bias = elementwise_affine and bias
+        self.weight = norm_weight(shape, dtype, backend) if elementwise_affine else None
+        self.bias = norm_bias(shape, dtype, backend) if has_bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize over the last axes.
 
         x: (..., *normalized_shape).
         """
-        shape, eps = self.normalized_shape, self.eps
-        if x.shape[-len(shape) :] != shape:
-            raise ValueError(f"LayerNorm over {shape}: the last axes of {x.shape} differ")
-        if x.dtype.kind != "f":
-            raise TypeError(f"LayerNorm: the input must be floating, not {x.dtype}")
-        if len(shape) == 1:
-            return layer_norm(x, self.weight, self.bias, eps)
-        weight, bias = (None if p is None else p.reshape(-1) for p in (self.weight, self.bias))
-        rows = x.reshape(*x.shape[: -len(shape)], math.prod(shape))
-        return layer_norm(rows, weight, bias, eps).reshape(*x.shape)
+        shape, parameters = self.normalized_shape, (self.weight, self.bias)
+        return over_last_axes("LayerNorm", x, shape, parameters, self.eps, layer_norm)

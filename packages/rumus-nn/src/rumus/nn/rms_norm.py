@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 from numpy.typing import DTypeLike
 
+from rumus.nn.last_axes import checked_axes, over_last_axes
 from rumus.nn.module import Module
-from rumus.tensor import Backend, Parameter, Tensor, float32, ones, rms_norm
+from rumus.nn.norm_parameters import norm_weight
+from rumus.tensor import Backend, Tensor, float32, rms_norm
 from rumus.tensor.expression.real_number import positive_number
 
 
@@ -41,29 +41,16 @@ class RMSNorm(Module):
         dtype: DTypeLike = float32,
         backend: Backend | None = None,
     ) -> None:
-        shape = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
-        if not shape or min(shape) < 1:
-            raise ValueError(f"normalized_shape needs lengths of at least 1, not {shape}")
+        shape = checked_axes(normalized_shape)
         positive_number("RMSNorm: eps", eps)
-        self.normalized_shape = tuple(shape)
+        self.normalized_shape = shape
         self.eps = eps
-        self.weight: Parameter | None = None
-        if elementwise_affine:
-            start = ones(shape, dtype=dtype, backend=backend)
-            self.weight = Parameter(start, name="weight", role="norm")
+        self.weight = norm_weight(shape, dtype, backend) if elementwise_affine else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize over the last axes.
 
         x: (..., *normalized_shape).
         """
-        shape, eps = self.normalized_shape, self.eps
-        if x.shape[-len(shape) :] != shape:
-            raise ValueError(f"RMSNorm over {shape}: the last axes of {x.shape} differ")
-        if x.dtype.kind != "f":
-            raise TypeError(f"RMSNorm: the input must be floating, not {x.dtype}")
-        if len(shape) == 1:
-            return rms_norm(x, self.weight, eps)
-        weight = None if self.weight is None else self.weight.reshape(-1)
-        rows = x.reshape(*x.shape[: -len(shape)], math.prod(shape))
-        return rms_norm(rows, weight, eps).reshape(*x.shape)
+        shape, parameters = self.normalized_shape, (self.weight,)
+        return over_last_axes("RMSNorm", x, shape, parameters, self.eps, rms_norm)
