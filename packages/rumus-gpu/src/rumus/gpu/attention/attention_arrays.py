@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Final, Literal, Protocol, TypeAlias
 
 from rumus.gpu.device.stored import Stored, vector
+from rumus.gpu.products.entry import workgroup_number
 
 PER_LOG_2: Final = "1.44269504"
 LOG_2: Final = "0.69314718"
@@ -91,22 +92,9 @@ def bindings(variant: Rows) -> Iterator[str]:
         yield f"@group(0) @binding({number}) var<storage, {how}> {name}: array<{kind}>;"
 
 
-def opening(lanes: int) -> Iterator[str]:
-    """The start of the kernel."""
-    yield f"@compute @workgroup_size({lanes})"
-    yield "fn main("
-    yield "    @builtin(workgroup_id) group: vec3<u32>,"
-    yield "    @builtin(num_workgroups) groups: vec3<u32>,"
-    yield "    @builtin(local_invocation_index) local: u32,"
-    yield ") {"
-
-
 def place(variant: Rows) -> Iterator[str]:
     """The rows that the workgroup owns."""
-    yield "let linear = group.y * groups.x + group.x;"
-    yield "if (linear >= k.groups) {"
-    yield "return;"
-    yield "}"
+    yield from workgroup_number()
     # With a causal mask, rows that see the most come first, so that the last workgroups are short.
     yield "let owners = k.groups / k.tiles;"
     order = "linear / owners"

@@ -13,6 +13,7 @@ from typing import Final
 from rumus.gpu.attention.attention_arrays import OF_QUERIES, OF_VALUES, Stage, four
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.stored import Stored, enabling, vector
+from rumus.gpu.products.entry import entry, workgroup_number
 from rumus.gpu.products.line_exponents import EXPONENTS, LOADS
 
 LANES: Final = 256  # invocations of a workgroup
@@ -64,16 +65,8 @@ def _lines(variant: HeadExponents) -> Iterator[str]:
     yield f"@group(0) @binding({count}) var<storage, read_write> found: array<u32>;"
     yield f"var<workgroup> tops: array<u32, {LANES}>;"
     yield EXPONENTS
-    yield f"@compute @workgroup_size({LANES})"
-    yield "fn main("
-    yield "    @builtin(workgroup_id) group: vec3<u32>,"
-    yield "    @builtin(num_workgroups) groups: vec3<u32>,"
-    yield "    @builtin(local_invocation_index) local: u32,"
-    yield ") {"
-    yield "let linear = group.y * groups.x + group.x;"
-    yield "if (linear >= k.groups) {"
-    yield "return;"
-    yield "}"
+    yield from entry(LANES)
+    yield from workgroup_number()
     yield "let owner = linear / k.parts % k.owners;"
     yield "let part = linear % k.parts;"
     yield "let batch = owner / k.kv_heads;"

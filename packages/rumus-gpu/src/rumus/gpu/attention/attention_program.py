@@ -31,7 +31,6 @@ from rumus.gpu.attention.attention_arrays import (
     bindings,
     four,
     length,
-    opening,
     place,
     scalars,
     strided,
@@ -39,6 +38,7 @@ from rumus.gpu.attention.attention_arrays import (
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.shaders import prelude
 from rumus.gpu.device.stored import Stored, enabling
+from rumus.gpu.products.entry import entry
 
 _PARTS: Final = "xyzw"
 Bases: TypeAlias = Mapping[str, str]  # the start of an array, if not base_{name}
@@ -151,7 +151,7 @@ def attention_program(variant: AttentionVariant) -> Program:
 def _header(variant: AttentionVariant) -> Iterator[str]:
     yield from (*scalars(variant), *bindings(variant))
     yield f"var<workgroup> tile: array<vec4<f32>, {variant.vectors}>;"
-    yield from opening(variant.tile.lanes)
+    yield from entry(variant.tile.lanes)
 
 
 def _lanes(tile: AttentionTile) -> Iterator[str]:

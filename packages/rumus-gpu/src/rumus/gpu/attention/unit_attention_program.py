@@ -32,7 +32,6 @@ from rumus.gpu.attention.attention_arrays import (
     bindings,
     four,
     length,
-    opening,
     place,
     scalars,
     strided,
@@ -42,6 +41,7 @@ from rumus.gpu.device.matrix_units import SUBGROUP, Operand, Units
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.shaders import prelude
 from rumus.gpu.device.stored import Stored, enabling
+from rumus.gpu.products.entry import entry
 from rumus.gpu.products.unit_product import FUNCTIONS, PAD, TOP
 
 WEIGHT: Final = 14  # the exponent that a weight of 1 gets
@@ -197,7 +197,7 @@ def _header(variant: UnitAttention) -> Iterator[str]:
     yield f"var<workgroup> beside: array<f32, {tile.lanes}>;"
     if variant.stage == "key":
         yield from (f"var<workgroup> {n}: array<f32, {tile.other}>;" for n in ("totals", "deltas"))
-    yield from opening(tile.lanes)
+    yield from entry(tile.lanes)
 
 
 def _lanes(variant: UnitAttention) -> Iterator[str]:

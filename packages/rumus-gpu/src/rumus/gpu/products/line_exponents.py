@@ -17,6 +17,7 @@ from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.device import Gpu
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.stored import in_fours, vector
+from rumus.gpu.products.entry import entry
 from rumus.tensor import int32
 
 LANES: Final = 256  # invocations of a workgroup
@@ -152,12 +153,7 @@ def _declarations(variants: Sequence[ExponentsVariant]) -> Iterator[str]:
 
 def _main(variants: Sequence[ExponentsVariant]) -> Iterator[str]:
     """The kernel: the workgroups of one operand, then those of the other."""
-    yield f"@compute @workgroup_size({LANES})"
-    yield "fn main("
-    yield "    @builtin(workgroup_id) group: vec3<u32>,"
-    yield "    @builtin(num_workgroups) groups: vec3<u32>,"
-    yield "    @builtin(local_invocation_index) local: u32,"
-    yield ") {"
+    yield from entry(LANES)
     yield "var linear = group.y * groups.x + group.x;"
     for n, variant in enumerate(variants):
         yield f"if (linear < k.groups{n}) {{"

@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
+from rumus.gpu.products.entry import entry, workgroup_number
 from rumus.gpu.products.tiling import PAD, Tile, Tiled
 
 
@@ -88,16 +89,8 @@ def opening(tile: Tiled, *memory: str) -> Iterator[str]:
     memory: the declarations of its workgroup memory.
     """
     yield from memory
-    yield f"@compute @workgroup_size({tile.lanes})"
-    yield "fn main("
-    yield "    @builtin(workgroup_id) group: vec3<u32>,"
-    yield "    @builtin(num_workgroups) groups: vec3<u32>,"
-    yield "    @builtin(local_invocation_index) local: u32,"
-    yield ") {"
-    yield "let linear = group.y * groups.x + group.x;"
-    yield "if (linear >= k.groups) {"
-    yield "return;"
-    yield "}"
+    yield from entry(tile.lanes)
+    yield from workgroup_number()
 
 
 def product(tile: Tile, a: Staged, b: Staged, has_sums: bool = False) -> Iterator[str]:
