@@ -265,3 +265,7 @@ if not TYPE_CHECKING:  # so that type checkers see every name
 
     def __getattr__(name: str) -> NoReturn:
         _NN.refuse(name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

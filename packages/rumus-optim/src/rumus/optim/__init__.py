@@ -242,4 +242,4 @@ if not TYPE_CHECKING:  # for type checkers, a module with this function has ever
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

@@ -238,3 +238,7 @@ if not TYPE_CHECKING:  # so that type checkers see every name
 
     def __getattr__(name: str) -> NoReturn:
         MODULE.refuse(name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

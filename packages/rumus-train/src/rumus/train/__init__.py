@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rumus.train.loop.trainer import Trainer
 
 if TYPE_CHECKING:
+    from rumus.train import images, metrics
     from rumus.train.base.append_file import RunFolderWarning
     from rumus.train.base.configuration import (
         ConfigurationError,
@@ -144,8 +145,10 @@ __all__ = [
     "evaluate",
     "find_batch_size",
     "find_lr",
+    "images",
     "load_configuration",
     "load_model",
+    "metrics",
     "plot_runs",
     "predict",
     "random_split",
@@ -250,6 +253,8 @@ if not TYPE_CHECKING:  # for type checkers, a module with this function has ever
 
     def __getattr__(name: str) -> Any:
         """Import a name on first use."""
+        if name in ("images", "metrics"):
+            return import_module(f"rumus.train.{name}")
         if name not in _HOMES:
             from rumus.train.base.other_names import MODULE
 
@@ -260,4 +265,4 @@ if not TYPE_CHECKING:  # for type checkers, a module with this function has ever
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_HOMES]
+    return sorted(__all__)
