@@ -272,8 +272,9 @@ def _perplexity(losses: Any, count: Any) -> Any:
 
 def _of_confusion(name: str, scores: Given, targets: Given, positive: int | None) -> MetricState:
     parts = confusion_counts(scores, targets)
-    if positive is not None and not 0 <= whole_number("positive", positive) < len(parts[0]):
-        raise ValueError(f"positive must be a class in [0, {len(parts[0])}), not {positive}")
+    classes = parts[0].shape[0]
+    if positive is not None and not 0 <= whole_number("positive", positive) < classes:
+        raise ValueError(f"positive must be a class in [0, {classes}), not {positive}")
     return MetricState(f"{name}(positive={positive})", parts, partial(_rate, name, positive))
 
 

@@ -6,6 +6,7 @@ On a device nothing is read back. Bad batches cannot raise at once, so they are 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -15,8 +16,8 @@ from rumus.tensor import Tensor, int32, tensor
 from rumus.tensor.backends import numpy_class_counts
 from rumus.tensor.expression.masked import unmasked
 from rumus.tensor.operations.class_counts import class_confusion, class_hits
-from rumus.train.base.late_hits import LateHits
-from rumus.train.base.metric_state import Part, Values
+from rumus.train.base.late_counts import late_parts
+from rumus.train.base.metric_state import Part
 
 Given: TypeAlias = Tensor | ArrayLike
 
@@ -50,27 +51,56 @@ def beside(given: Given, other: Tensor) -> Tensor:
     return tensor(given, backend=other.backend)
 
 
-def counted_hits(scores: Given, targets: Given, top: int) -> Part:
-    """Return counts of samples: hits, misses, NaN scores, invalid classes; perhaps late.
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """Counts samples: hits, misses, NaN scores, invalid classes.
 
-    A hit has its class among the `top` best scores. On the host, NaN scores and invalid classes
-    raise here.
+    A hit has its class among the `top` best scores.
     """
+
+    top: int
+
+    def __call__(self, scores: NDArray[Any], targets: NDArray[Any]) -> tuple[NDArray[Any]]:
+        """Return the four counts."""
+        counts = np.empty(4)
+        numpy_class_counts.class_hits(scores, targets, self.top, counts)
+        return (counts,)
+
+    def shapes(self, classes: int) -> list[tuple[int, ...]]:
+        """Return the shape of the counts."""
+        return [(4,)]
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """Counts how often class j had the best score in class i, and what `Hits(1)` does."""
+
+    def __call__(self, scores: NDArray[Any], targets: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+        """Return the matrix and the four counts."""
+        matrix, counts = np.empty((scores.shape[1],) * 2), np.empty(4)
+        numpy_class_counts.class_confusion(scores, targets, matrix, counts)
+        return matrix, counts
+
+    def shapes(self, classes: int) -> list[tuple[int, ...]]:
+        """Return the shapes of both."""
+        return [(classes, classes), (4,)]
+
+
+def counted_hits(scores: Given, targets: Given, top: int) -> Part:
+    """Return the counts of `Hits`. On the host, NaN scores and invalid classes raise here."""
     check_shapes(scores, targets)
     if is_remote(scores):
-        there, wanted = _remote(scores, targets)
-        if there.backend.runs_ahead or there.size > numpy_class_counts.FEW:
-            return class_hits(there, wanted, top)
-        return LateHits(there, wanted.clone(), top)  # memory of the batch is not to be kept
-    rows, classes = on_host(scores), on_host(targets)
-    counts = np.empty(4)
-    numpy_class_counts.class_hits(rows, classes, top, counts)
+        there = _remote(scores, targets)
+        late = late_parts(Hits(top), *there)
+        return class_hits(*there, top) if late is None else late[0]
+    rows = on_host(scores)
+    (counts,) = Hits(top)(rows, on_host(targets))
     raise_problems(counts, rows.shape[1])
     return counts
 
 
-def confusion_counts(scores: Given, targets: Given) -> tuple[Values, Values]:
-    """Return how often class j had the best score in class i, and the counts of `counted_hits`.
+def confusion_counts(scores: Given, targets: Given) -> tuple[Part, Part]:
+    """Return the counts of `Confusion`, with the errors of `counted_hits`.
 
     ValueError for more classes than have a matrix.
     """
@@ -81,10 +111,11 @@ def confusion_counts(scores: Given, targets: Given) -> tuple[Values, Values]:
             f"GB: at most {_MOST:,} are counted against each other; accuracy(...) counts hits"
         )
     if is_remote(scores):
-        return class_confusion(*_remote(scores, targets))
-    rows, wanted = on_host(scores), on_host(targets)
-    matrix, counts = np.empty((rows.shape[1],) * 2), np.empty(4)
-    numpy_class_counts.class_confusion(rows, wanted, matrix, counts)
+        there = _remote(scores, targets)
+        late = late_parts(Confusion(), *there)
+        return class_confusion(*there) if late is None else (late[0], late[1])
+    rows = on_host(scores)
+    matrix, counts = Confusion()(rows, on_host(targets))
     raise_problems(counts, rows.shape[1])
     return matrix, counts
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Final, SupportsFloat, overload
+from typing import Any, Final, SupportsFloat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,6 @@ from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.recording import Capturing
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import Outcome
-from rumus.train.base.late_hits import LateHits, counted
 
 LAG: Final = 64  # values on the CPU, or pages on a device, that may wait to be read
 PAGE: Final = 256  # one-element values per page
@@ -105,8 +104,8 @@ class LateWeights:
 class EpochSum:
     """sum of weight * value, in float64, of values that may still be on their way.
 
-    On the CPU a few wait to be read, or to be counted together if they are `LateHits`. On a device
-    all do: a page of them is one transfer. A value counts once its step turns out to be applied.
+    On the CPU a few wait to be read. On a device all do: a page of them is one transfer. A value
+    counts once its step turns out to be applied.
 
     shape: of each value.
 
@@ -122,21 +121,12 @@ class EpochSum:
         self.shape = shape
         self.weight = 0.0  # of what was read
         self._total: Any = np.zeros(shape)
-        self._waiting: list[tuple[Tensor | LateHits, SupportsFloat, Outcome]] = []
+        self._waiting: list[tuple[Tensor, SupportsFloat, Outcome]] = []
         self._pages: list[_Page] = []
         self._is_remote: tuple[Backend | None, bool] = None, False  # of the last backend
 
-    @overload
-    def note(self, value: Tensor) -> Tensor: ...
-
-    @overload
-    def note(self, value: LateHits) -> LateHits: ...
-
-    def note(self, value: Tensor | LateHits) -> Tensor | LateHits:
+    def note(self, value: Tensor) -> Tensor:
         """Return a copy of a value; it counts only after `count`."""
-        if isinstance(value, LateHits):
-            self._is_remote = None, False
-            return value.clone()
         backend = value._backend
         if backend is not self._is_remote[0]:
             self._is_remote = backend, backend.runs_ahead
@@ -144,7 +134,7 @@ class EpochSum:
             return self._page(backend).write(value)
         return Tensor(value._array.copy(), backend)
 
-    def count(self, noted: Tensor | LateHits, weight: SupportsFloat, outcome: Outcome) -> None:
+    def count(self, noted: Tensor, weight: SupportsFloat, outcome: Outcome) -> None:
         """Add the last noted value to the sum, if its step turns out to be applied."""
         if self._is_remote[1]:
             self._pages[-1].counted.append((weight, outcome))
@@ -160,6 +150,11 @@ class EpochSum:
             self._read_page(page)
         del self._pages[:-1]
         return np.array(self._total)
+
+    def add(self, sum: NDArray[np.float64], weight: float) -> None:
+        """Add the sum of several values, and their weight."""
+        self._total += sum
+        self.weight += weight
 
     def start(self, total: Any = 0.0, weight: float = 0.0) -> None:
         """Restart from a sum that was read."""
@@ -185,15 +180,8 @@ class EpochSum:
 
     def _read(self) -> None:
         with Uninterrupted():
-            late = []
             for value, weight, outcome in self._waiting:
-                if isinstance(value, Tensor):
-                    self._add(value._array, weight, outcome)
-                elif outcome.applied is not False:
-                    late.append(value)
-                    self.weight += float(weight)
-            if late:
-                self._total += counted(late)
+                self._add(value._array, weight, outcome)
             self._waiting.clear()
 
     def _read_page(self, page: _Page) -> None:

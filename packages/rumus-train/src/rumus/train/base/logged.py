@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, SupportsFloat, TypeAlias
 
@@ -15,7 +15,7 @@ from rumus.tensor import NumpyBackend, Tensor, float32, float64, tensor
 from rumus.tensor.memory.updater import Outcome
 from rumus.tensor.memory.watching import watched_by
 from rumus.train.base.epoch_sum import EpochSum
-from rumus.train.base.late_hits import LateHits
+from rumus.train.base.late_counts import LateCounts, LatePart, LateSums, count_together, late_of
 from rumus.train.base.metric_state import MetricState, Part
 
 _HOST: Final = NumpyBackend()
@@ -28,29 +28,31 @@ OF_VALIDATION: Final = "val_"  # prefix of validation values
 class Value:
     """A value that a step logs: a number, which has one part, or a metric.
 
-    held: its parts, some of which may still have to be counted.
+    held: its parts, or what they are counted from.
     finish: from the sums of the parts to the metric; None for a number, which is averaged.
     """
 
-    held: tuple[Tensor | LateHits, ...]
+    held: tuple[Tensor, ...] | LateCounts
     finish: Callable[..., Any] | None = None
 
     @property
     def parts(self) -> tuple[Tensor, ...]:
-        """What is added up over a step's batches."""
-        return tuple([part if isinstance(part, Tensor) else part.counts() for part in self.held])
+        """What is added up; it is counted now."""
+        if isinstance(self.held, LateCounts):
+            return tuple([_of_host(counts) for counts in count_together([self.held])])
+        return self.held
 
     @property
-    def tensors(self) -> list[Tensor]:
-        """Those that a replay of the step writes anew."""
-        late = [part for part in self.held if isinstance(part, LateHits)]
-        own = [part for part in self.held if isinstance(part, Tensor)]
-        return own + [each for part in late for each in (part.scores, part.targets)]
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What a replay of the step overwrites."""
+        held = self.held
+        return (held.scores, held.targets) if isinstance(held, LateCounts) else held
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
         """The shapes of the parts."""
-        return [part.shape for part in self.held]
+        held = self.held
+        return held.shapes if isinstance(held, LateCounts) else [part.shape for part in held]
 
     def weighted(self, weight: float) -> Value:
         """Return a copy, with a number multiplied by this weight."""
@@ -103,7 +105,8 @@ def _value(name: str, value: Any) -> Value:
                 f"{name!r} keeps the scores of all samples, too many for a training step; measure "
                 f"{value.name} in a validation"
             )
-        return Value(tuple([_summable(part) for part in value.parts]), value.finish)
+        late = late_of(value.parts)
+        return Value(late or tuple(map(_floating, value.parts)), value.finish)
     if isinstance(value, Tensor) and not value.shape:
         return Value((_floating(value.detach()),))
     if isinstance(value, (int, float, np.number)):
@@ -114,14 +117,10 @@ def _value(name: str, value: Any) -> Value:
     )
 
 
-def _summable(part: Part) -> Tensor | LateHits:
-    if isinstance(part, LateHits):
-        return part
-    return _floating(part) if isinstance(part, Tensor) else _of_host(part)
-
-
-def _floating(there: Tensor) -> Tensor:
-    return there if there.dtype.kind == "f" else there.astype(float32)
+def _floating(part: Part) -> Tensor:
+    if not isinstance(part, Tensor):
+        return _of_host(part.numpy() if isinstance(part, LatePart) else part)
+    return part if part.dtype.kind == "f" else part.astype(float32)
 
 
 def _of_host(number: float | NDArray[Any]) -> Tensor:
@@ -152,6 +151,7 @@ class _Entry:
         self.finish = value.finish
         self.shapes = value.shapes
         self.sums = [EpochSum(shape) for shape in value.shapes]
+        self.late = LateSums(self.sums)
 
     def value(self) -> float | None:
         """Its value over the steps so far; None if none has counted.
@@ -159,6 +159,7 @@ class _Entry:
         NaN of a batch that a metric refuses, which is told once: the steps are done long since, and
         are not to be lost to what only looks at them.
         """
+        self.late.read()
         totals = [total.read() for total in self.sums]
         weight = self.sums[0].weight
         if not weight:
@@ -182,8 +183,8 @@ class _Place:
 
     name: str
     is_number: bool
-    total: EpochSum
-    part: Tensor | LateHits
+    total: EpochSum | LateSums
+    part: Any
 
 
 class Logged:
@@ -196,7 +197,7 @@ class Logged:
         self._entries: dict[str, _Entry] = {}
         self._log: Log = {}  # noted last: each repetition of a step has the same
         self._places: list[_Place] = []  # of its parts
-        self._noted: list[Tensor | LateHits] = []  # what they were
+        self._noted: list[Any] = []  # what they were
         self._saved: dict[str, Any] = {}  # entries that no step has logged since
 
     @property
@@ -205,22 +206,24 @@ class Logged:
         if not self._places:
             return {}
         pairs = zip(self._places, self._noted, strict=True)
-        return {
-            place.name: part
-            for place, part in pairs
-            if place.is_number and isinstance(part, Tensor)
-        }
+        return {place.name: part for place, part in pairs if place.is_number}
 
     def note(self, log: Log) -> None:
         """Note a step's values; they count only after `count`."""
         if log is not self._log and (log or self._log):
             self._places = [
-                _Place(name, value.finish is None, total, part)
-                for name, value in log.items()
-                for total, part in zip(self._entry(name, value).sums, value.held, strict=True)
+                place for name, value in log.items() for place in self._places_of(name, value)
             ]
             self._log = log
         self._noted = [place.total.note(place.part) for place in self._places]
+
+    def _places_of(self, name: str, value: Value) -> Iterator[_Place]:
+        entry, held = self._entry(name, value), value.held
+        if isinstance(held, LateCounts):
+            yield _Place(name, False, entry.late, held)
+        else:
+            for total, part in zip(entry.sums, held, strict=True):
+                yield _Place(name, value.finish is None, total, part)
 
     def count(self, weight: SupportsFloat, outcome: Outcome) -> None:
         """Count the last noted values, if their step turns out to be applied."""
@@ -245,6 +248,7 @@ class Logged:
         self._saved.clear()
         self._log, self._places, self._noted = {}, [], []
         for entry in self._entries.values():
+            entry.late.clear()
             for total in entry.sums:
                 total.clear()
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor import Tensor, concat, stack
-from rumus.train.base.late_hits import LateHits
+from rumus.train.base.late_counts import LatePart
 
 Values: TypeAlias = Tensor | NDArray[Any]
-Part: TypeAlias = Values | LateHits
+Part: TypeAlias = Values | LatePart
 CONFUSION_MATRIX: Final = "confusion_matrix"  # the metric whose first part is kept as well
 
 
@@ -25,8 +25,8 @@ class MetricState:
 
     name: of the metric.
     parts: counts, which are added, or with `joins` per-sample values, which are concatenated. They
-        may be device tensors, or scores of a training step that are still to be counted, which are
-        read when states are added or the metric is computed.
+        may be device tensors, or of a training step and not counted yet; they are read when states
+        are added or the metric is computed.
     finish: from the parts, as arrays, to the metric.
     joins: whether parts are concatenated rather than added.
 
@@ -90,5 +90,5 @@ def _joined(parts: Sequence[Part], joins: bool) -> NDArray[Any]:
     if len(tensors) == len(parts):  # of a device: one transfer
         found = (concat(tensors) if joins else stack(tensors)).numpy()
         return found if joins else found.astype(np.float64).sum(0)
-    arrays = [p.numpy() if isinstance(p, (Tensor, LateHits)) else p for p in parts]
+    arrays = [p.numpy() if isinstance(p, (Tensor, LatePart)) else p for p in parts]
     return np.concatenate(arrays) if joins else np.sum(arrays, axis=0)
