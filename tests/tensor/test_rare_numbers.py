@@ -401,3 +401,44 @@ def test_a_deviation_of_a_fraction_less_is_refused() -> None:
         for name in ("var", "std"):
             with pytest.raises(TypeError, match=f"{name}: ddof must be a whole number, not"):
                 getattr(ones((3,)), name)(ddof=wrong)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 7, 8, 33])
+def test_the_gradient_of_a_product_is_that_of_the_others(length: int, backend: Backend) -> None:
+    x = np.random.default_rng(length).normal(size=(2, length, 3)).astype(np.float32)
+    x[0, 0, 0] = x[1, -1, 1] = x[1, 0, 1] = 0
+    wide = x.astype(np.float64)
+    for axis in (1, (0, 1), (1, 2), 0, None, ()):
+        p = Parameter(x, backend=backend)
+        found = p.prod(axis).sum().backward()[p].numpy()
+        axes = tuple(range(3)) if axis is None else (axis,) if isinstance(axis, int) else axis
+        for place in np.ndindex(*x.shape):
+            other = wide.copy()
+            other[place] = 1
+            where = tuple(slice(None) if a in axes else n for a, n in enumerate(place))
+            assert found[place] == pytest.approx(other[where].prod(), rel=2e-5, abs=1e-30)
+
+
+def test_the_gradient_of_a_product_that_is_no_number(backend: Backend) -> None:
+    rows = [[1e-30, 1e-30, 1e30], [1e30, 1e30, 1e-30], [np.inf, 1, 2], [0, 1e30, 1e30], [0, 2, 3]]
+    p = Parameter(np.array(rows, np.float32), backend=backend)
+    found = p.prod(1).sum().backward()[p].numpy()
+    exact: Any = [[1, 1, 0], [1, 1, np.inf], [2, np.inf, np.inf], [np.inf, 0, 0], [6, 0, 0]]
+    np.testing.assert_allclose(found, exact, rtol=1e-5)
+
+
+def test_a_norm_that_is_infinite_has_no_gradient_of_0(backend: Backend) -> None:
+    for order in (0.5, 2, 3):
+        p = Parameter(np.full((2, 3), 3e38, np.float32), backend=backend)
+        y = p.norm(order, axis=1)
+        assert (y.numpy() == np.inf).all()
+        assert np.isnan(y.sum().backward()[p].numpy()).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 4), (1, 1, 4, 4), (1, 1, 2, 4, 4)])
+def test_padding_takes_no_gradient_of_a_pool_of_nothing_but_infinity(
+    shape: tuple[int, ...], backend: Backend
+) -> None:
+    p = Parameter(np.full(shape, -np.inf, np.float32), backend=backend)
+    found = max_pool(p, 2, padding=1).sum().backward()[p].numpy()
+    assert found.sum() == np.prod([n // 2 + 1 for n in shape[2:]])

@@ -47,11 +47,11 @@ def _picked(
 
 @elementwise
 def _divergence(prediction: T, target: T, *, scale: float) -> T:
-    positive = target > 0
-    term = target * (positive.where(target, 1.0).log() - prediction)
-    return scale * target._apply("eq", target, 0.0).where(
-        0.0, positive.where(term, target * math.nan)
-    )
+    given: Any = target
+    usable = (given < 0.0).where(math.nan, given)
+    term = usable * ((given > 0.0).where(given, 1.0).log() - prediction)
+    found: T = scale * target._apply("eq", target, 0.0).where(0.0, term)
+    return found
 
 
 @elementwise
@@ -85,7 +85,7 @@ def _gaussian(
 ) -> T:
     kept = variance + missing
     difference = prediction - target
-    return scale * (0.5 * (kept.log() + difference * difference / kept) + constant)
+    return scale * (0.5 * (kept.log() + difference / kept * difference) + constant)
 
 
 @checked_arguments
@@ -231,7 +231,7 @@ def poisson_nll_loss(
             terms = _poisson_of_logs(x, beside, scale=scale)
         else:
             terms = _poisson(x, beside, eps=eps, scale=scale)
-        return terms + _stirling(beside.detach(), scale=scale) if full else terms
+        return terms + _stirling(beside, scale=scale) if full else terms
 
     return of_elements(name, losses, x.size, reduction, sample_weight)
 

@@ -37,7 +37,7 @@ def _absolute(prediction: T, target: T, *, scale: float) -> T:
 def _huber(prediction: T, target: T, *, delta: float, scale: float) -> T:
     size = (prediction - target).abs()
     near = size.minimum(delta)  # squaring an infinite difference would give NaN
-    return scale * (near * (size - 0.5 * near))
+    return scale * near * (size - 0.5 * near)  # scale is 1 / beta: near / beta is at most 1
 
 
 @elementwise

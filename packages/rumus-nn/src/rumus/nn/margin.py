@@ -32,13 +32,20 @@ T = TypeVar("T", Tensor, Expr)
 
 
 @elementwise
+def _rest(x: T) -> T:
+    """x where it is not negative, else 0, with the slope 1 at 0: as in PyTorch, unlike a ReLU."""
+    found: T = (x < 0).where(0.0, x)
+    return found
+
+
+@elementwise
 def _hinge(prediction: T, target: T, *, margin: float, scale: float) -> T:
-    return scale * (margin - prediction * target).relu()
+    return scale * _rest(margin - prediction * target)
 
 
 @elementwise
 def _hinge_embedding(x: T, target: T, *, margin: float, scale: float) -> T:
-    return scale * (target > 0).where(x, (margin - x).relu())
+    return scale * (target > 0).where(x, _rest(margin - x))
 
 
 @elementwise
@@ -48,12 +55,12 @@ def _soft_margin(x: T, target: T, *, scale: float) -> T:
 
 @elementwise
 def _ranking(first: T, second: T, target: T, *, margin: float, scale: float) -> T:
-    return scale * (margin - target * (first - second)).relu()
+    return scale * _rest(margin - target * (first - second))
 
 
 @elementwise
 def _cosine_embedding(similarity: T, target: T, *, margin: float, scale: float) -> T:
-    return scale * (target > 0).where(1 - similarity, (similarity - margin).relu())
+    return scale * (target > 0).where(1 - similarity, _rest(similarity - margin))
 
 
 @elementwise
@@ -64,7 +71,7 @@ def _contrastive(distance: T, target: T, *, margin: float, scale: float) -> T:
 
 @elementwise
 def _triplet(positive: T, negative: T, *, margin: float, scale: float) -> T:
-    return scale * (margin + positive - negative).relu()
+    return scale * _rest(margin + positive - negative)
 
 
 @elementwise

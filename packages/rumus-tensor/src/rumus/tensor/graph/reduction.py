@@ -8,13 +8,12 @@ from operator import index
 from typing import Any, Final, Literal, SupportsIndex
 
 from rumus.tensor.expression.dtype import bool_, float16, float32, int32, is_floating
-from rumus.tensor.expression.expr import Expr
-from rumus.tensor.expression.kernel import Kernel, trace
+from rumus.tensor.expression.kernel import trace
 from rumus.tensor.graph.autograd import SCALE, Spread
 from rumus.tensor.graph.means import note_average, note_total
 from rumus.tensor.graph.operators import cast, compute
 from rumus.tensor.graph.tensor import Axis, Tensor, result_of
-from rumus.tensor.memory.backend import Array, Shape
+from rumus.tensor.memory.backend import Array, Backend, Shape
 
 
 def normalize_axis(axis: int, ndim: int, operation: str) -> int:
@@ -158,24 +157,37 @@ def holds(which: Literal["any", "all"], x: Tensor, axis: Axis, keepdims: bool) -
     return Tensor(out.reshape(kept) if keepdims else out, x._backend)
 
 
-_FACTOR: Final = trace(lambda x: x._apply("eq", x, 0.0).where(1.0, x), "factor")
-_ZERO: Final = trace(lambda x: x._apply("eq", x, 0.0).where(1.0, 0.0), "zero")
+_TIMES: Final = trace(lambda a, b: a * b, "times")
 
 
-def _product_share() -> Kernel:
-    """The derivative of a product by each factor x: the product of the others.
+def _products_of_others(backend: Backend, rows: Array, gradient: Array) -> Array:
+    """The product of all others in each row, times the row's gradient.
 
-    product: of the nonzero factors. zeros: the number of zero factors.
+    rows: (rows, n). gradient: (rows, 1). By a tree: products of 2, 4, 8 ... neighbours, and back,
+    each times its neighbour. A quotient by the factor would be wrong for 0 and infinity, and where
+    the whole product leaves the dtype.
     """
-    x, product, zeros, g = (Expr.array(name) for name in ("x", "product", "zeros", "g"))
-    is_zero = x._apply("eq", x, 0.0)
-    others = is_zero.where(product, product / is_zero.where(1.0, x))
-    met = zeros - is_zero.where(1.0, 0.0)  # zeros among the others
-    share = g * (met > 0).where(0.0, others)
-    return Kernel("product_share", {"out": share}, ("x", "product", "zeros", "g"))
-
-
-_PRODUCT_SHARE: Final = _product_share()
+    levels = [rows]
+    while levels[-1].shape[1] > 1:
+        below = levels[-1]
+        pairs, is_odd = divmod(below.shape[1], 2)
+        above = backend.allocate((len(rows), pairs + is_odd), rows.dtype)
+        both = below[:, 0 : 2 * pairs : 2], below[:, 1 : 2 * pairs : 2]
+        backend.elementwise(_TIMES, both, (), (above[:, :pairs],))
+        if is_odd:
+            backend.copy(below[:, -1:], above[:, pairs:])
+        levels.append(above)
+    found = gradient
+    for below in reversed(levels[:-1]):
+        pairs, is_odd = divmod(below.shape[1], 2)
+        others = backend.allocate(below.shape, rows.dtype)
+        for mine, other in ((0, 1), (1, 0)):
+            neighbours = found[:, :pairs], below[:, other : 2 * pairs : 2]
+            backend.elementwise(_TIMES, neighbours, (), (others[:, mine : 2 * pairs : 2],))
+        if is_odd:
+            backend.copy(found[:, pairs:], others[:, -1:])
+        found = others
+    return found
 
 
 def prod(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -193,11 +205,17 @@ def prod(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     backend.reduce("prod", array, axes, out)
 
     def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
-        product, zeros = (backend.allocate(without, gradient.dtype) for _ in range(2))
-        backend.reduce("prod", compute(backend, _FACTOR, (array,)), axes, product)
-        backend.reduce("sum", compute(backend, _ZERO, (array,)), axes, zeros)
-        over = [each.reshape(kept) for each in (product, zeros, gradient)]
-        return (compute(backend, _PRODUCT_SHARE, (array, *over)),)
+        if not array.size:
+            return (backend.allocate(array.shape, gradient.dtype),)
+        over = (*(a for a in range(x.ndim) if a not in axes), *axes)  # the reduced ones last
+        moved = array.transpose(over)
+        rows = backend.allocate(moved.shape, gradient.dtype)
+        backend.copy(moved, rows)
+        count = math.prod(without)
+        column = gradient.reshape((count, 1))
+        found = _products_of_others(backend, rows.reshape((count, -1)), column)
+        back = tuple(over.index(a) for a in range(x.ndim))
+        return (found.reshape(moved.shape).transpose(back),)
 
     shaped = out.reshape(kept) if keepdims else out
     return result_of("prod", shaped, backend, (x,), vjp, saved=(x,))

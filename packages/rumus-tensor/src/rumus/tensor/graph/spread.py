@@ -39,19 +39,28 @@ def _unit(largest: Any) -> Any:
     return is_usual.where(largest, 1.0)
 
 
+def _divisor(n: Any) -> Any:
+    """What a norm's derivative divides by: 1 for 0, as all is 0 then, and NaN for infinity.
+
+    Divided by infinity all would be 0, which no look for bad gradients would find.
+    """
+    return n._apply("eq", n, 0.0).where(1.0, (n < math.inf).where(n, math.nan))
+
+
 def _slope(x: Any, n: Any, g: Any) -> Any:
-    """The derivative of the 2-norm n; 0 at 0."""
-    return n._apply("eq", n, 0.0).where(0.0, g * (x / n))
+    """The derivative of the 2-norm n."""
+    return g * (x / n)
 
 
 def _slope_of_power(x: Any, n: Any, g: Any, *, exponent: Any) -> Any:
     """The derivative of another norm n, exponent = order - 1; 0 at 0, even for orders below 1."""
     share = g * x.sign() * (x.abs() / n) ** exponent
-    return x._apply("eq", x, 0.0).where(0.0, n._apply("eq", n, 0.0).where(0.0, share))
+    return x._apply("eq", x, 0.0).where(0.0 * n, share)
 
 
 _MAGNITUDE = trace(lambda x: x.abs(), "magnitude")
 _POWER, _POWER_ROOT, _UNIT = trace(_power), trace(_power_root), trace(_unit)
+_DIVISOR = trace(_divisor)
 _SLOPE, _SLOPE_OF_POWER = trace(_slope, "norm_gradient"), trace(_slope_of_power)
 
 
@@ -121,7 +130,8 @@ def _root_of_powers(x: Tensor, order: float, axis: Axis, keepdims: bool) -> Tens
         backend.elementwise(_POWER_ROOT, (out, unit), _POWER_ROOT.bind(scalars), (out,))
 
     def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
-        given = array, out.reshape(kept), gradient.reshape(kept)
+        divisor = compute(backend, _DIVISOR, (out,))
+        given = array, divisor.reshape(kept), gradient.reshape(kept)
         into = destinations[0]
         into = backend.allocate(array.shape, gradient.dtype) if into is None else into
         slope = _SLOPE if order == 2 else _SLOPE_OF_POWER

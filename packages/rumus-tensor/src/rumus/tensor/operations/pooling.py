@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
+import numpy as np
+
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.dtype import float16, float32, is_floating
 from rumus.tensor.expression.expr import Expr
@@ -96,13 +98,15 @@ def max_pool(
         backend.elementwise(_LARGER, (out, part), (), (out,))
 
     def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
-        shares = backend.allocate(padded.shape, gradient.dtype)
+        shares = backend.allocate((*outer, *found.padded(lengths)), gradient.dtype)
         taken = backend.allocate(out.shape, gradient.dtype)
+        # Not with -inf, which would win where all others are -inf.
+        around = _padded(backend, found, x._array, lengths, float(np.finfo(x.dtype).max))
         backend.fill(0, shares)
         backend.fill(0, taken)
         for _, view in found.views(places):
             at = (slice(None), slice(None), *view)
-            arrays = (shares[at], taken, padded[at], out, gradient)
+            arrays = (shares[at], taken, around[at], out, gradient)
             backend.elementwise(_FIRST_LARGEST, arrays, (), (shares[at], taken))
         return (_interior(backend, found, shares, lengths),)
 

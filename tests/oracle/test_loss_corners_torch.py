@@ -1,0 +1,100 @@
+"""Losses at their corners: ties, targets that are trained, sizes at the ends of float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from rumus import nn
+from rumus.tensor import Backend, Parameter
+
+A: Final = np.array([-1.5, -0.3, 0.2, 1.3], np.float32)
+T: Final = np.array([0.2, 0.7, 0.4, 0.9], np.float32)
+SIGNS: Final = np.array([1, -1, -1, 1], np.float32)
+
+
+def signs(x: Any) -> Any:
+    return torch.tensor(SIGNS, dtype=x.dtype)
+
+
+def full_poisson(x: Any, t: Any, **options: Any) -> Any:
+    """PyTorch's own writes its Stirling term in place, so that it has no gradient by the target."""
+    stirling = t * t.log() - t + 0.5 * (2 * np.pi * t).log()
+    plain = F.poisson_nll_loss(x, t, full=False, **options)
+    return plain + torch.where(t > 1, stirling, 0 * t)
+
+
+CASES: Final[dict[str, tuple[Callable[..., Any], Callable[..., Any], tuple[Any, ...]]]] = {
+    "kl_div": (nn.kl_div, F.kl_div, (A, T)),
+    "kl_div of logs": (
+        lambda x, t, **o: nn.kl_div(x, t, log_target=True, **o),
+        lambda x, t, **o: F.kl_div(x, t, log_target=True, **o),
+        (A, -T),
+    ),
+    "binary": (nn.binary_cross_entropy, F.binary_cross_entropy, (T, T[::-1].copy())),
+    "binary of logits": (
+        nn.binary_cross_entropy_with_logits, F.binary_cross_entropy_with_logits, (A, T)
+    ),
+    "poisson": (nn.poisson_nll_loss, F.poisson_nll_loss, (A, T)),
+    "poisson, full": (
+        lambda x, t, **o: nn.poisson_nll_loss(x, t, full=True, **o), full_poisson, (A, 3 * T)
+    ),
+    "gaussian": (nn.gaussian_nll_loss, F.gaussian_nll_loss, (A, T, T)),
+    "gaussian, large": (
+        nn.gaussian_nll_loss, F.gaussian_nll_loss, (A * 1e20, T, T * 1e25)
+    ),
+    "smooth_l1, large beta": (
+        lambda x, t, **o: nn.smooth_l1_loss(x, t, beta=1e30, **o),
+        lambda x, t, **o: F.smooth_l1_loss(x, t, beta=1e30, **o),
+        (A * 1e25, T * 1e30),
+    ),
+    "smooth_l1, small beta": (
+        lambda x, t, **o: nn.smooth_l1_loss(x, t, beta=1e-30, **o),
+        lambda x, t, **o: F.smooth_l1_loss(x, t, beta=1e-30, **o),
+        (A * 1e-25, T * 1e-30),
+    ),
+    "hinge embedding at the margin": (
+        lambda x, **o: nn.hinge_embedding_loss(x, SIGNS, **o),
+        lambda x, **o: F.hinge_embedding_loss(x, signs(x), **o),
+        (np.ones(4, np.float32),),
+    ),
+    "ranking of equals": (
+        lambda x, y, **o: nn.margin_ranking_loss(x, y, SIGNS, **o),
+        lambda x, y, **o: F.margin_ranking_loss(x, y, signs(x), **o),
+        (A, A),
+    ),
+    "cosine embedding at the margin": (
+        lambda x, y, **o: nn.cosine_embedding_loss(x, y, -np.ones(2, np.float32), **o),
+        lambda x, y, **o: F.cosine_embedding_loss(x, y, -torch.ones(2, dtype=x.dtype), **o),
+        (np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32)[::-1].copy()),
+    ),
+    "triplet of equals": (
+        lambda x, y, z, **o: nn.triplet_margin_loss(x, y, z, margin=1.0, eps=0.0, **o),
+        lambda x, y, z, **o: F.triplet_margin_loss(x, y, z, margin=1.0, eps=0.0, **o),
+        tuple(np.array([[n, 0]], np.float32) for n in (0, 1, -2)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_values_and_gradients_of_all_operands(name: str, backend: Backend) -> None:
+    ours, theirs, arrays = CASES[name]
+    arrays = tuple(np.asarray(a, np.float32) for a in arrays)
+    others = [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in arrays]
+    wanted = theirs(*others, reduction="none")
+    wanted.sum().backward()
+    own = [Parameter(a, backend=backend) for a in arrays]
+    found = ours(*own, reduction="none")
+    exact = wanted.detach().numpy()
+    np.testing.assert_allclose(found.numpy(), exact, rtol=2e-6, atol=1e-7 * np.abs(exact).max())
+    grads = found.sum().backward()
+    for p, q in zip(own, others, strict=True):
+        assert q.grad is not None
+        slope = q.grad.numpy()
+        size = np.abs(slope).max()
+        np.testing.assert_allclose(grads[p].numpy(), slope, rtol=1e-5, atol=2e-6 * size)
