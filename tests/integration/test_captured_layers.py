@@ -102,3 +102,14 @@ def test_captured_steps_are_those_of_the_cpu(kind: str, loss: str) -> None:
     wanted = [float(value) for value in here]
     assert wanted[-1] < wanted[0]
     np.testing.assert_allclose([float(value) for value in there], wanted, rtol=2e-3)
+
+
+@pytest.mark.parametrize("hidden", [1, 5, 12])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_a_size_that_is_not_that_of_the_weights_is_refused(kind: Any, hidden: int) -> None:
+    """On a GPU as well, which would read on beyond a weight's rows."""
+    for backend in (NumpyBackend(), default_backend()):
+        layer = kind(4, 8, generator=Generator(0)).to(backend)
+        layer.hidden = hidden
+        with pytest.raises(ValueError, match=f"a state of {hidden} features takes a weight"):
+            layer(tensor(np.ones((2, 3, 4)), backend=backend))

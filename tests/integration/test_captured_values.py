@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import builtins
+import collections
 import contextvars
 import ctypes
 import dataclasses
@@ -1237,9 +1238,22 @@ def test_code_run_by_the_garbage_collector_is_not_part_of_a_step() -> None:
 # Reads that cannot be observed
 
 
-def text_of(hidden: types.SimpleNamespace) -> bool:
-    """Whether it is switched on, read by a C function that guards cannot see into."""
-    return "True" in str(hidden)
+class Switch:
+    """On if a class of Python's library has an attribute, where guards look for no new ones."""
+
+    @property
+    def on(self) -> bool:
+        try:
+            return bool(collections.UserDict.is_on)  # type: ignore[attr-defined]
+        except AttributeError:
+            return False
+
+    @on.setter
+    def on(self, value: bool) -> None:
+        if value:
+            collections.UserDict.is_on = True  # type: ignore[attr-defined]
+        elif self.on:
+            del collections.UserDict.is_on  # type: ignore[attr-defined]
 
 
 class Hidden:
@@ -1250,11 +1264,12 @@ class Hidden:
         self.w = Parameter([0.0, 0.0], name="w", backend=device)
         self.ones = [tensor(np.ones(2), backend=device), tensor(3 * np.ones(2), backend=device)]
         self.trainer = Trainer(SGD([self.w], 1.0))
-        self.switch = types.SimpleNamespace(on=False)
+        self.switch = Switch()
+        self.switch.on = False
         self.kept: list[Tensor] = []
 
     def loss(self, x: Tensor) -> Tensor:
-        return self.other(self, x) if text_of(self.switch) else (self.w * x * self.ones[0]).sum()
+        return self.other(self, x) if self.switch.on else (self.w * x * self.ones[0]).sum()
 
     def moved(self) -> float:
         """How far a step moves the parameter."""

@@ -91,15 +91,21 @@ class Module:
     """
 
     @property
+    def _is_training(self) -> bool:
+        evaluation = current_evaluation()
+        if evaluation is not None:
+            return evaluation.is_training(self)
+        mode: bool = vars(self).get("training", True)
+        return mode
+
+    @property
     def training(self) -> bool:
         """Whether it is in training mode, set by `train()` and `eval()`; initially True.
 
         During a validation of `Trainer` every module is in evaluation mode, unless switched there.
         """
-        evaluation = current_evaluation()
-        if evaluation is not None:
-            return evaluation.is_training(self)
-        return bool(vars(self).get("training", True))
+        depends_on(self, "_is_training")
+        return self._is_training
 
     @training.setter
     def training(self, mode: bool) -> None:
@@ -107,7 +113,7 @@ class Module:
         if evaluation is not None:
             evaluation.set_training(self, mode)
         else:
-            vars(self)["training"] = mode
+            vars(self)["training"] = bool(mode)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the module's result; each subclass defines its own. TypeError if it has none."""
@@ -115,7 +121,7 @@ class Module:
 
     def __call__(self: Forward[P, R_co], *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Call `forward`; type checkers see the subclass's signature."""
-        depends_on(self, "training")
+        depends_on(self, "_is_training")
         module: Any = self
         if is_inner(module):
             return _called(self, args, kwargs)

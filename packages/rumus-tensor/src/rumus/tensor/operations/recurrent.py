@@ -53,8 +53,10 @@ def recurrence(
     an LSTM. weight: (gates * hidden, hidden), of the state. bias: (gates * hidden,), added to the
     state's product. lengths: (batch,), int32, each in [1, time]: beyond its end a sample keeps its
     state. reverse: run from the last step to the first, each sample starting at its own end.
-    Returns the states h of all steps, (time, batch, hidden), the last h, and the last c.
+    Returns the states h of all steps, (time, batch, hidden), the last h, and the last c. ValueError
+    for other shapes.
     """
+    _check_shapes(kind, x, h, c, weight, bias)
     given = [t for t in (x, h, c, weight, bias) if t is not None]
     backend = backend_of("recurrence", given)
     if lengths is not None and lengths._backend is not backend:
@@ -73,6 +75,21 @@ def recurrence(
         return unrolled(kind, x, h, c, weight, bias, lengths, reverse)
     run = _Run(kind, x, h, c, weight, bias, lengths, reverse)
     return run.forward(x._array, given)
+
+
+def _check_shapes(
+    kind: Kind, x: Tensor, h: Tensor, c: Tensor | None, weight: Tensor, bias: Tensor | None
+) -> None:
+    """Raise ValueError for shapes that do not belong together, which a GPU would not notice."""
+    batch, hidden = h.shape
+    rows = GATES[kind] * hidden
+    is_right = x.shape[1:] == (batch, rows) and weight.shape == (rows, hidden)
+    is_right = is_right and (c is None or c.shape == h.shape)
+    if not is_right or not (bias is None or bias.shape == (rows,)):
+        raise ValueError(
+            f"recurrence: a state of {hidden} features takes a weight of shape {(rows, hidden)}, "
+            f"not {weight.shape}, and inputs of shape (time, {batch}, {rows}), not {x.shape}"
+        )
 
 
 def unrolled(

@@ -13,7 +13,7 @@ from abc import get_cache_token
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from datetime import date, time, timedelta, tzinfo
 from decimal import Decimal, getcontext
 from fractions import Fraction
@@ -298,7 +298,7 @@ def is_comparable(holder: Any) -> bool:
 
 def snapshot(holder: Any) -> Any:
     """Return a container's contents, in a form that does not change with it."""
-    if isinstance(holder, (dict, MappingProxyType)):
+    if isinstance(holder, (dict, MappingProxyType, Context)):
         return tuple(holder), tuple(holder.values())
     if isinstance(holder, CACHED):
         return tuple(cached_parts(holder))
@@ -313,7 +313,7 @@ def snapshot(holder: Any) -> Any:
     if isinstance(holder, ContextVar):
         return holder.get(MISSING)
     assert isinstance(holder, ReferenceType)
-    return holder()
+    return type(holder())  # it refers to the same object as long as that lives
 
 
 def same(a: object, b: object) -> bool:
@@ -359,11 +359,9 @@ def cached_parts(function: Any) -> list[Any]:
 
 def reachable(container: object) -> Iterator[Any]:
     """Iterate over a container's elements, keys and values."""
-    if isinstance(container, dict):
+    if isinstance(container, (dict, Context)):
         yield from container.keys()
         yield from container.values()
-    elif isinstance(container, ReferenceType):
-        yield container()
     elif isinstance(container, ContextVar):
         yield container.get(None)
     elif isinstance(container, (list, tuple, set, frozenset, deque)):

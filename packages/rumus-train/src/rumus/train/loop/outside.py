@@ -12,7 +12,7 @@ import operator
 import sys
 from array import array
 from collections import OrderedDict, deque
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from types import (
     AsyncGeneratorType,
     BuiltinFunctionType,
@@ -40,7 +40,7 @@ from rumus.train.loop.guards import BY_BITS, BY_VALUE, CACHED, OF_C, is_comparab
 
 CONTAINERS: Final = (
     list, dict, set, frozenset, deque, np.ndarray, bytearray, memoryview, array, ReferenceType,
-    ContextVar, CACHED, *OF_C,
+    ContextVar, Context, CACHED, *OF_C,
 )  # fmt: skip
 _EMPTY: Final[tuple[dict[str, int], ...]] = ({}, OrderedDict())
 VIEWS: Final[tuple[type, ...]] = (  # of dicts, which they hold
@@ -71,7 +71,10 @@ _OF_THREADS: Final = frozenset(
     ("get_ident", "get_native_id", "start_new_thread", "start_joinable_thread", "_count")
 )
 OF_LOCKS: Final = frozenset(("locked", "acquire", "_is_owned"))
-_COUNTS: Final = frozenset((("_weakref", "getweakrefcount"), ("_weakref", "getweakrefs")))
+_HIDDEN: Final = frozenset(
+    (("_weakref", "getweakrefcount"), ("_weakref", "getweakrefs"),
+     ("_contextvars", "copy_context"))
+)  # fmt: skip
 _COMPILED: Final = frozenset(("numba.core.dispatcher", "numba.core.registry", "_cffi_backend"))
 _DYNAMIC: Final = frozenset(
     (
@@ -121,6 +124,16 @@ def is_trusted(module: object) -> bool:
 def is_of_rumus(module: object) -> bool:
     """Whether code is this library's, whose functions and constants do not change."""
     return isinstance(module, str) and module.startswith("rumus.")
+
+
+def is_of_numpy(kind: type) -> bool:
+    """Whether a class, not of arrays, is one that NumPy has written in Python, or derived."""
+    of_numpy = any(is_of_python(each) and _is_in_numpy(each.__module__) for each in kind.__mro__)
+    return of_numpy and not issubclass(kind, (np.ndarray, type))
+
+
+def _is_in_numpy(module: object) -> bool:
+    return isinstance(module, str) and module.partition(".")[0] == "numpy"
 
 
 def is_of_python(kind: type) -> bool:
@@ -242,7 +255,7 @@ def _why_not_called(value: Any) -> str | None:
         if isinstance(module, str) and module.startswith("numpy.random"):
             return "a random generator"
         known = module in _PURE_MODULES or is_trusted(module)
-        known = known and (module, name) not in _COUNTS
+        known = known and (module, name) not in _HIDDEN
         known = known and not (module == "_thread" and name in _OF_THREADS)
         if known and not (module in ("builtins", "io", "_io") and name in _IMPURE):
             return "a function that reads files" if name in _NUMPY_FILES else None

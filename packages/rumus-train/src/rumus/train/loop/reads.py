@@ -15,7 +15,7 @@ import operator
 import sys
 import threading
 from abc import ABCMeta
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
@@ -35,6 +35,7 @@ from types import (
     WrapperDescriptorType,
 )
 from typing import Any, Final
+from weakref import ReferenceType
 
 import numpy as np
 
@@ -57,6 +58,7 @@ from rumus.train.loop.outside import (
     VIEWS,
     is_dynamic,
     is_of_library,
+    is_of_numpy,
     is_of_python,
     is_of_rumus,
     is_plain,
@@ -80,6 +82,12 @@ _MAKING: Final = frozenset(("__init__", "__new__", "__init_subclass__", "__post_
 _PLACES: Final = frozenset(("position", "place", "state"))  # of a generator, which moves
 _FORMATS: Final = frozenset(("format", "format_map"))  # of texts: they read attributes themselves
 _WHOLE: Final = frozenset(("__reduce__", "__reduce_ex__", "__getstate__"))  # and so do these
+# What compares or shows whatever it is given, and that of lists.
+_OF_LISTS: Final = frozenset(("index", "count", "remove", "__contains__"))
+_WHOLLY: Final = _OF_LISTS | frozenset(
+    ("eq", "ne", "lt", "le", "gt", "ge", "contains", "countOf", "indexOf", "mod", "print",
+     "__eq__", "__ne__", "__repr__", "__str__")
+)  # fmt: skip
 _MANAGERS: Final = ("contextmanager.", "_GeneratorContextManager")  # they run what is followed
 _BY_NAME: Final = (operator.attrgetter, operator.methodcaller)
 
@@ -118,7 +126,7 @@ class Reads:
         self._written: set[tuple[int, str]] = set()
         self._left: list[tuple[Any, str, str]] = []  # that it has written, before any read
         self._names: set[str] = set()  # that were read of nobody knows what
-        self._reads_all = False
+        self._reads_all = self._reads_namespaces = False
         self._take(step, _label_of(step))
 
     @contextmanager
@@ -156,23 +164,28 @@ class Reads:
         return self._take(frame.f_builtins.get(name, UNKNOWN), name)
 
     def read_cell(self, frame: FrameType, name: str) -> Any:
-        """A variable of an enclosing function, which made the running one before the step."""
-        code = frame.f_code
-        value = frame.f_locals.get(name, UNKNOWN)
-        if name not in code.co_freevars or code in self._inner:
-            return value
+        """A variable of an enclosing function, which made the running one before the step.
+
+        Or one that the running function hands on to another, which it makes.
+        """
         for cell in self._cells(frame, name):
             self.guards.add_attribute(cell, "cell_contents", name)
             self._take(contents(cell), name)
-        return value
+        return frame.f_locals.get(name, UNKNOWN)
 
     def _cells(self, frame: FrameType, name: str) -> Iterator[CellType]:
-        """Yield what a variable is in: of functions with this code, those with its value."""
+        """Yield what a variable is in: of functions with this code, those with its value.
+
+        A function that the step makes has its variables from one that was there before, which
+        hands them on. Another of its code may have been there as well.
+        """
         code, value = frame.f_code, frame.f_locals.get(name, MISSING)
-        if id(code) not in self._functions:
+        if name not in code.co_freevars:
+            return
+        if id(code) not in self._functions and code not in self._inner:
             made = [f for f in gc.get_referrers(code) if isinstance(f, FunctionType)]
             self._functions[id(code)] = [f for f in made if f.__code__ is code]
-        for function in self._functions[id(code)]:
+        for function in self._functions.get(id(code), ()):
             cell = (function.__closure__ or ())[code.co_freevars.index(name)]
             if contents(cell) is value:
                 yield cell
@@ -240,14 +253,14 @@ class Reads:
             if self._is_outside(base):
                 self._left.append((base, name, f"{_label_of(base)}.{name}"))
 
-    def write_name(self, frame: FrameType, name: str) -> None:
-        """The same for a global variable, or one of an enclosing function."""
-        code = frame.f_code
-        if name in code.co_freevars and code not in self._inner:
-            for cell in self._cells(frame, name):
-                self._left.append((cell, "cell_contents", name))
-        elif name in code.co_names:
-            self._left.append((frame.f_globals, name, name))
+    def write_global(self, frame: FrameType, name: str) -> None:
+        """The same for a global variable."""
+        self._left.append((frame.f_globals, name, name))
+
+    def write_cell(self, frame: FrameType, name: str) -> None:
+        """The same for a variable of an enclosing function."""
+        for cell in self._cells(frame, name):
+            self._left.append((cell, "cell_contents", name))
 
     def has_run(self) -> None:
         """Note what the step has left where it wrote, for replays, which run none of it."""
@@ -400,6 +413,8 @@ class Reads:
         return found
 
     def _see_descriptor(self, found: Any) -> None:
+        if isinstance(found, CACHED):
+            self._take(found, _label_of(found))
         for part in ("fget", "func", "__func__", "__wrapped__"):
             function = getattr(found, part, None)
             if function is not None:
@@ -407,8 +422,11 @@ class Reads:
 
     # What is there
 
-    def _take(self, value: Any, label: str) -> Any:
-        """Look at something from outside: what it is, and what it holds."""
+    def _take(self, value: Any, label: str, *, is_weak: bool = False) -> Any:
+        """Look at something from outside: what it is, and what it holds.
+
+        is_weak: only a weak reference leads to it, so that guards may not keep it alive.
+        """
         if value is UNKNOWN or value is MISSING:
             return value
         if value is Decimal or isinstance(value, Decimal):
@@ -425,18 +443,25 @@ class Reads:
             self.read_all()
             return value
         self._look_into(value, label)
-        self._take_kind(value, label)
+        self._take_kind(value, label, is_weak=is_weak)
         for name in self._names:
             self._attribute_if_there(value, name, label)
-        if self._reads_all:
+        if self._reads_all or (self._reads_namespaces and isinstance(value, SimpleNamespace)):
             self._take_all(value, label)
         return value
 
     def _look_into(self, value: Any, label: str) -> None:
+        if is_of_numpy(type(value)) and (own := _own_names(value)) is not None:
+            self.guards.add_contents(
+                own, f"an attribute of {label}"
+            )  # its methods are not followed
+            self._take(tuple(own.values()), f"an attribute of {label}")
         if isinstance(value, CONTAINERS):
             self.guards.add_contents(value, label)
         if isinstance(value, CACHED):
             self._take_cached(value, label)
+        elif isinstance(value, ReferenceType):
+            self._take(value(), f"what {label} refers to", is_weak=True)
         elif isinstance(value, (*CONTAINERS, tuple)):
             for item in reachable(value):
                 self._take(item, f"an element of {label}")
@@ -447,7 +472,10 @@ class Reads:
             self._take(value.__func__, label)
         elif isinstance(value, (BuiltinFunctionType, MethodWrapperType)):
             self._take(value.__self__, label)
-            self.compare(value.__self__)
+            if value.__name__ in _WHOLLY:
+                self.read_namespaces()
+        elif value is str:
+            self.read_namespaces()
         elif isinstance(value, functools.partial):
             for part in (value.func, value.args, value.keywords):
                 self._take(part, label)
@@ -459,19 +487,24 @@ class Reads:
         elif isinstance(value, ABCMeta) and not is_of_library(value):
             self.guards.add_attribute(REGISTERED, "token", f"what {label} has registered")
 
-    def _take_kind(self, value: Any, label: str) -> None:
+    def _take_kind(self, value: Any, label: str, *, is_weak: bool) -> None:
         """The class of an object, which may be exchanged, and the methods that operators call."""
         kind = type(value)
-        if is_of_rumus(kind.__module__) and hasattr(kind, "forward"):
+        is_layer = is_of_rumus(kind.__module__) and hasattr(kind, "forward")
+        if is_layer:
             for name in ("forward", "__call__"):  # what the library's layers do
                 self.guards.add_attribute(kind, name, f"{kind.__name__}.{name}")
         if isinstance(value, type) and not is_of_library(value):
             self._take_making(value)
         is_own = is_trusted(kind.__module__) or is_of_rumus(kind.__module__)
-        if not is_of_python(kind) or isinstance(value, (type, Tensor)) or is_own:
+        if not is_of_python(kind) or isinstance(value, (type, Tensor)) or (is_own and not is_layer):
             return
-        if _in_classes(kind, "__class__") is vars(object)["__class__"]:
+        is_plain_class = _in_classes(kind, "__class__") is vars(object)["__class__"]
+        if is_plain_class and not is_weak:
             self.guards.add_attribute(value, "__class__", f"the class of {label}")
+        if is_own:
+            return
+        self.guards.add_attribute(kind, "__mro__", f"the bases of {kind.__name__}")
         for each in kind.__mro__:
             if is_of_python(each) and not is_of_rumus(each.__module__):
                 for name, found in vars(each).items():
@@ -482,12 +515,13 @@ class Reads:
 
     def _take_making(self, kind: type) -> None:
         """What objects of a class are made by, and what operators call of them."""
+        self.guards.add_attribute(kind, "__mro__", f"the bases of {kind.__name__}")
         for each in kind.__mro__:
             if not is_of_library(each):
                 for name, found in list(vars(each).items()):
                     is_function = isinstance(found, (FunctionType, staticmethod, classmethod))
                     if name.startswith("__") and is_function:
-                        self._entry(each, name)
+                        self._take(self._entry(each, name), f"{each.__name__}.{name}")
 
     def _take_function(self, function: FunctionType, label: str) -> None:
         """A function: its defaults now, and what it closes over when it runs."""
@@ -514,6 +548,16 @@ class Reads:
         for name in names:
             for part in name.split(".") if isinstance(name, str) else ():
                 self.read_attribute(UNKNOWN, part)
+
+    def ask_address(self, asked: Callable[..., int], thing: Any, *, is_given: bool) -> None:
+        """Refuse `id` of what the step makes, which may lie anywhere, and `hash`, if it is that.
+
+        is_given: whether the thing is asked about, and not what a call of it returns.
+        """
+        kind = thing if isinstance(thing, type) and not is_given else type(thing)
+        is_address = asked is id or getattr(kind, "__hash__", None) is object.__hash__
+        if is_address and not (is_given and self._is_outside(thing)):
+            self.refuse(f"it uses {asked.__name__}() of what it makes, another number each time")
 
     def read_namespace(self, thing: Any) -> None:
         """Note all that a class, a module or a function has, as its names are asked for."""
@@ -562,10 +606,21 @@ class Reads:
         """Something is formatted: what it shows may be any of its attributes."""
         if (known := self._outside.get(id(value))) is not None and known[0] is value:
             self._take_all(value, known[1])
+        self.compare(value)
 
     def compare(self, value: Any) -> None:
-        """Something is compared: namespaces are, by their attributes, where nobody sees it."""
-        if isinstance(value, SimpleNamespace):
+        """Something is compared or shown: perhaps namespaces, or a container of some.
+
+        Their attributes are, where nobody sees it.
+        """
+        parts = value if isinstance(value, tuple) else (value,)
+        if not all(is_plain(part) or isinstance(part, Tensor) for part in parts):
+            self.read_namespaces()
+
+    def read_namespaces(self) -> None:
+        """Note every attribute of every namespace: code in C reads them, of those it is given."""
+        if not self._reads_namespaces:
+            self._reads_namespaces = True
             for thing, label in list(self._outside.values()):
                 if isinstance(thing, SimpleNamespace):
                     self._take_all(thing, label)
@@ -617,7 +672,9 @@ class _Followed:
         self._steps = _steps(frame.f_code)
         self._top: Any = UNKNOWN  # what the instruction before left on the stack, if that is known
         self._asked: Any = None  # a function that reads what it is asked for, before its arguments
-        self._is_own = is_of_rumus(frame.f_globals.get("__name__"))
+        module = frame.f_globals.get("__name__")
+        self._is_own = is_of_rumus(module)
+        self._is_pythons = str(module).partition(".")[0] in sys.stdlib_module_names
 
     def __call__(self, frame: FrameType, event: str, arg: object) -> _Followed:
         if event == "opcode":
@@ -641,6 +698,15 @@ class _Followed:
         base, asked = self._value(frame, self._top), self._asked
         if operation in ("keep", "attribute") or base is None:
             return
+        if asked is id or asked is hash:
+            if self._is_pythons:
+                self._asked = None
+            elif base is not asked:
+                self._asked = None
+                is_given = operation == "called" and name == 1  # and not to another call
+                if asked is id or operation == "called":
+                    self._reads.ask_address(asked, base, is_given=is_given)
+            return
         given = None
         if operation in ("constant", "local"):
             given = frame.f_locals.get(name) if operation == "local" else name
@@ -662,12 +728,15 @@ class _Followed:
         reads = self._reads
         if operation == "keep":
             return self._top
-        if operation == "other":
+        if operation in ("other", "called"):
             return UNKNOWN
         if operation == "local":
             return _Local(name)
-        if operation == "write name":
-            reads.write_name(frame, name)
+        if operation == "write global":
+            reads.write_global(frame, name)
+            return UNKNOWN
+        if operation == "write cell":
+            reads.write_cell(frame, name)
             return UNKNOWN
         if operation == "element":
             return ELEMENT
@@ -688,7 +757,11 @@ class _Followed:
         if operation in ("operator", "compared"):
             if name is not None and not self._is_own:
                 reads.use_operator(name)
-            if operation == "compared":
+            if operation == "compared" or name == "mod":
+                reads.compare(base)
+            return UNKNOWN
+        if operation == "contained":
+            if not isinstance(base, (dict, set, frozenset)):  # their keys are hashed
                 reads.compare(base)
             return UNKNOWN
         if operation == "matched":
@@ -707,6 +780,8 @@ class _Followed:
             return UNKNOWN  # put back after it was read, as by `checkpoint`
         if name in _WHOLE or (name in _FORMATS and isinstance(base, str)):
             reads.read_all()
+        if name in _OF_LISTS and (base is UNKNOWN or isinstance(base, (list, tuple, deque))):
+            reads.read_namespaces()
         if not self._is_own:
             reads.use_method(base, name)
         return self._checked(reads.read_attribute(base, name))
@@ -740,8 +815,12 @@ def _steps(code: CodeType) -> Mapping[int, tuple[str, Any]]:
             found[one.offset] = "shown", None
         elif name == "COMPARE_OP":
             found[one.offset] = "compared", _OPERATORS.get(one.argval)
+        elif name == "CONTAINS_OP":
+            found[one.offset] = "contained", None
         elif name == "BINARY_OP":
             found[one.offset] = "operator", _OPERATORS.get(one.argrepr.removesuffix("="))
+        elif name == "CALL":
+            found[one.offset] = "called", one.arg
         elif name == "MATCH_CLASS":
             found[one.offset] = "matched", one.arg
         elif name == "IMPORT_NAME":
@@ -750,18 +829,24 @@ def _steps(code: CodeType) -> Mapping[int, tuple[str, Any]]:
             found[one.offset] = "import", (value, level, names)
         elif name == "LOAD_SUPER_ATTR":
             found[one.offset] = "attribute of another", value
-        elif name in ("STORE_GLOBAL", "STORE_DEREF"):
-            found[one.offset] = "write name", value
+        elif name == "STORE_GLOBAL":
+            found[one.offset] = "write global", value
+        elif name == "STORE_DEREF":
+            found[one.offset] = "write cell", value
         elif name == "LOAD_CONST":
             found[one.offset] = "constant", value
+        elif name == "LOAD_CLOSURE":
+            found[one.offset] = "cell", value
         elif name.startswith("LOAD_FAST") or name == "STORE_FAST_LOAD_FAST":
-            found[one.offset] = "local", value[-1] if isinstance(value, tuple) else value
+            last = value[-1] if isinstance(value, tuple) else value
+            # From Python 3.13 on it may also hand on a closed-over variable.
+            found[one.offset] = "cell" if last in code.co_freevars else "local", last
     return found
 
 
 def _asks(value: Any) -> bool:
     """Whether a function, with its arguments still to come, reads attributes by their names."""
-    return any(value is kind for kind in _BY_NAME) or is_dynamic(value)
+    return any(value is kind for kind in (*_BY_NAME, id, hash)) or is_dynamic(value)
 
 
 def _is_of_tensors(base: object, name: str) -> bool:
