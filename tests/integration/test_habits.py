@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -18,14 +20,35 @@ import rumus.train
 import rumus.train.metrics
 from rumus import nn
 from rumus.nn.other_names import LAYER, MODULE, NN
-from rumus.optim import SGD, AdamW, ParameterGroup
+from rumus.optim import (
+    EMA,
+    LBFGS,
+    SAM,
+    SGD,
+    Accumulation,
+    AdamW,
+    ParameterGroup,
+    Plateau,
+    clip_grad_norm,
+)
 from rumus.optim.options import other_names as of_optim
 from rumus.optim.options.other_names import GROUP, OPTIMIZER
-from rumus.tensor import OwnershipError, Parameter, Tensor, tensor
+from rumus.tensor import Generator, GradientStore, OwnershipError, Parameter, Tensor, tensor
 from rumus.tensor.expression.other_names import OtherNames
 from rumus.tensor.graph import other_names as of_tensor
 from rumus.tensor.graph.other_names import AXIS, TENSOR
-from rumus.train import ArrayDataset, Checkpoints, DataLoader, EarlyStopping, Trainer
+from rumus.train import (
+    ArrayDataset,
+    Checkpoints,
+    DataLoader,
+    EarlyStopping,
+    LengthBuckets,
+    StreamLoader,
+    Subset,
+    Trainer,
+    Training,
+    WeightedSampler,
+)
 from rumus.train.base import other_names as of_train
 
 
@@ -220,6 +243,142 @@ def test_names_of_modules(module: Any, name: str) -> None:
     assert name not in module.__all__
 
 
+OBJECTS: Final[dict[str, tuple[Callable[[], Any], OtherNames]]] = {
+    "dataset": (lambda: ArrayDataset(np.ones((4, 2))), of_train.DATASET),
+    "subset": (lambda: Subset(ArrayDataset(np.ones((4, 2))), [0]), of_train.DATASET),
+    "sampler": (lambda: WeightedSampler([1.0, 1.0]), of_train.SAMPLER),
+    "buckets": (lambda: LengthBuckets([1, 2]), of_train.SAMPLER),
+    "loader": (lambda: _loader(), of_train.LOADER),
+    "stream": (lambda: StreamLoader([1.0], 1), of_train.LOADER),
+    "trainer": (lambda: _trainer(), of_train.TRAINER),
+    "training": (
+        lambda: Training(_trainer(), _loader(), lambda x: x.sum(), epochs=1),
+        of_train.TRAINING,
+    ),
+    "stopping": (EarlyStopping, of_train.CALLBACK),
+    "generator": (lambda: Generator(0), of_tensor.GENERATOR),
+    "parameters": (lambda: nn.Linear(2, 2).parameters(), of_tensor.PARAMETERS),
+    "average": (EMA, of_optim.AVERAGE),
+    "plateau": (lambda: Plateau(0.1), of_optim.PLATEAU),
+    "accumulation": (Accumulation, of_optim.ACCUMULATION),
+}
+
+
+@pytest.mark.parametrize(
+    ("thing", "name"), [(thing, name) for thing, (_, t) in OBJECTS.items() for name in t.rows]
+)
+def test_names_of_objects(thing: str, name: str) -> None:
+    made = OBJECTS[thing][0]()
+    for act in (lambda: getattr(made, name), lambda: setattr(made, name, 0.0)):
+        with pytest.raises(AttributeError, match=rf"'{name}'; here it is "):
+            act()
+
+
+@pytest.mark.parametrize("name", of_tensor.STORE.rows)
+def test_names_of_a_store(name: str) -> None:
+    with pytest.raises(AttributeError, match=rf"'{name}'; here it is "):
+        getattr(GradientStore(), name)
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_an_object_has_no_attribute_that_nothing_reads(name: str) -> None:
+    made = OBJECTS[name][0]()
+    with pytest.raises(AttributeError, match=r"has no attribute 'colour'$"):
+        made.colour = 1
+    assert not hasattr(made, "colour")
+    made._colour = 1  # a name that begins so is anybody's
+
+
+def test_users_classes_have_any_attributes() -> None:
+    class Pictures(ArrayDataset):
+        def __init__(self) -> None:
+            super().__init__(np.ones((4, 2)))
+            self.transform = None
+
+    class Stopping(EarlyStopping):
+        pass
+
+    class Noisy(SGD[Any]):
+        def __init__(self, parameters: Any) -> None:
+            super().__init__(parameters, 0.1)
+            self.params, self.decay = list(parameters), 0.5
+
+    pictures: Any = Pictures()
+    pictures.transform, pictures.classes = len, ["a"]
+    stopping: Any = Stopping()
+    stopping.order, stopping.trainer = 7, "mine"
+    assert (pictures.classes, stopping.order, stopping.trainer) == (["a"], 7, "mine")
+    assert Noisy([Parameter([1.0])]).decay == 0.5
+    assert copy.copy(pictures).classes == ["a"]
+    for each in (ArrayDataset([1.0]), LengthBuckets([1]), Generator(3)):
+        assert vars(pickle.loads(pickle.dumps(each))).keys() == vars(each).keys()
+
+
+def test_every_public_class_is_closed() -> None:
+    """All but protocols, errors, parts of backends and what `fit` makes."""
+    open_ones = set()
+    for module in (rumus.tensor, rumus.optim, rumus.train):
+        for name in module.__all__:
+            kind = getattr(module, name)
+            if not isinstance(kind, type) or issubclass(kind, BaseException):
+                continue
+            is_closed = kind.__setattr__ is not object.__setattr__ or "__slots__" in vars(kind)
+            if not is_closed and not getattr(kind, "_is_protocol", False):
+                open_ones.add(name)
+    assert open_ones <= {
+        "Arena", "Kernel", "LocalFileSystem", "NumbaBackend", "NumpyBackend",  # parts of backends
+        "Options", "PresetOptions",  # of type checkers
+        "Run", "Running", "Scaling",  # made by what they belong to
+    }  # fmt: skip
+
+
+def test_a_step_without_gradients_says_what_to_pass() -> None:
+    w = Parameter([1.0], name="w")
+    optimizer: Any = AdamW([w])
+    needs = r"needs 'grads': what loss\.backward\(\) returned"
+    made: Any
+    for made in (optimizer, SAM(optimizer), LBFGS([Parameter([1.0])])):
+        with pytest.raises(TypeError, match=needs):
+            made.step()
+    with pytest.raises(TypeError, match=r"no 'closure'; here it is minimize_step\(closure\)"):
+        optimizer.step(closure=lambda: None)
+    with pytest.raises(TypeError, match="needs 'closure': a function without arguments"):
+        SAM(optimizer).minimize_step()  # type: ignore[call-arg]
+
+
+def test_gradients_are_found_by_parameter() -> None:
+    w = Parameter([1.0], name="w")
+    grads: Any = w.sum().backward()
+    with pytest.raises(TypeError, match=r"by parameter, as grads\[model\.weight\], not by str"):
+        grads["w"]
+    clip: Any = clip_grad_norm
+    for given in (([w], 1.0), (grads, 1.0)):
+        with pytest.raises(TypeError, match=r"clip_grad_norm\(grads, optimizer, max_norm\)"):
+            clip(*given)
+
+
+@pytest.mark.parametrize("given", [1.0, "w", _optimizer()])
+def test_backward_adds_to_a_store(given: Any) -> None:
+    w = Parameter([1.0], name="w")
+    with pytest.raises(TypeError, match="backward adds to a GradientStore, given as into="):
+        w.sum().backward(given)
+
+
+def test_a_second_sam_has_its_own_radius() -> None:
+    """It has no state, so there may be several; a second Lookahead would have the state twice."""
+
+    def stepped(*radii: float) -> Any:
+        w = Parameter([1.0, -2.0], name="w")
+        base = SGD([w], 0.1, momentum=0.9)
+        several = {radius: SAM(base, radius) for radius in radii}
+        for radius in (0.5, 0.05, 0.5):
+            one = several.get(radius) or SAM(base, radius)
+            one.minimize_step(lambda: (w * w * w).sum())
+        return w.numpy().tobytes()
+
+    assert stepped(0.5, 0.05) == stepped()
+
+
 def _loader(**options: Any) -> Any:
     return DataLoader(ArrayDataset(np.ones((4, 2), np.float32)), 2, **options)
 
@@ -253,6 +412,11 @@ CALLS: Final[dict[str, tuple[Callable[..., Any], OtherNames]]] = {
     **{name: (_maker(name), of_tensor.CREATION) for name in ("tensor", "zeros", "ones", "arange")},
     **{name: (_maker(name), of_tensor.JOINING) for name in ("stack", "concat")},
     "checkpoints": (lambda **given: Checkpoints("folder", **given), of_train.CHECKPOINTS_OPTIONS),
+    "backward": (lambda **given: Parameter([1.0]).sum().backward(**given), of_tensor.BACKWARD),
+    "clip": (
+        lambda **given: clip_grad_norm(GradientStore(), _optimizer(), 1.0, **given),
+        of_optim.CLIPPING,
+    ),
     "layer": (lambda **given: nn.Linear(2, 2, **given), LAYER),
     "optimizer": (lambda **given: AdamW([Parameter([1.0])], **given), of_optim.OPTIONS),
     "model": (lambda **given: nn.Linear(2, 2).load_state_dict({}, **given), of_optim.STATE),

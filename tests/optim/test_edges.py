@@ -23,9 +23,8 @@ def trained(optimizer: FusedOptimizer[Any], w: Parameter, gradient: Any, steps: 
 @pytest.mark.parametrize("given", [None, 1.0, tensor(1.0), {}], ids=lambda x: type(x).__name__)
 def test_a_step_takes_a_gradient_store(given: Any) -> None:
     w = Parameter([1.0], name="w")
-    with pytest.raises(
-        TypeError, match=r"what loss.backward\(\) returned, not " + type(given).__name__
-    ):
+    shown = repr(given) if given is None or isinstance(given, float) else type(given).__name__
+    with pytest.raises(TypeError, match=rf"what loss.backward\(\) returned, not {shown}"):
         SGD([w], 0.1).step(given)
 
 

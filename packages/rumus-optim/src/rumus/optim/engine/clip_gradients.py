@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from rumus.optim.engine.optimizer import Optimizer, names_of
 from rumus.optim.options.clip import check_limit
 from rumus.optim.options.hyperparameter import check
+from rumus.optim.options.other_names import CLIPPING
 from rumus.tensor import (
     Backend,
     Expr,
@@ -56,6 +57,7 @@ _TOTAL = Expr.array("total")
 _NORM = Kernel("norm", {"norm": sqrt(_TOTAL), "factor": factor_of(_TOTAL)})
 
 
+@CLIPPING.as_keywords
 def clip_grad_norm(
     grads: GradientStore, optimizer: Optimizer[Any], max_norm: float, *, eps: float = 1e-6
 ) -> Tensor:
@@ -149,6 +151,7 @@ def _check_finite(
     raise NonFiniteGradientError(f"the norm of the gradients is not finite: {names}")
 
 
+@CLIPPING.as_keywords
 def clip_grad_value(grads: GradientStore, optimizer: Optimizer[Any], max_value: float) -> None:
     """Limit each element of an optimizer's gradients to [-max_value, max_value].
 

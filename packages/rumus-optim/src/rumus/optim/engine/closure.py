@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeAlias
 
 from rumus.optim.engine.optimizer import Optimizer
 from rumus.optim.options.group import M_co
+from rumus.optim.options.other_names import MINIMIZE, STEP
 from rumus.tensor import ClosureNeededError, GradientStore, Tensor
 from rumus.tensor.graph.assignment import within_pass
 from rumus.tensor.graph.buffer_update import take_loose
@@ -27,6 +28,7 @@ class ClosureOptimizer(Optimizer[M_co]):
     A subclass defines `step_with`.
     """
 
+    @MINIMIZE.as_keywords
     def minimize_step(self, closure: Callable[[], Tensor]) -> Tensor:
         """Do one step; return the loss before it, without its graph.
 
@@ -48,6 +50,7 @@ class ClosureOptimizer(Optimizer[M_co]):
         evaluate: returns the loss at the current parameters, and a store, which is drained.
         """
 
+    @STEP.as_keywords
     def step(self, grads: GradientStore) -> NoReturn:
         """Raise ClosureNeededError: the gradients at one point are not enough.
 

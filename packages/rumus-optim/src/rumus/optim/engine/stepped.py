@@ -9,6 +9,7 @@ from rumus.optim.engine.gradients import collected, in_store
 from rumus.optim.engine.laid_out import LaidOutOptimizer
 from rumus.optim.engine.loss_scale import LossScale, Scaling
 from rumus.optim.options.group import M_co
+from rumus.optim.options.other_names import STEP
 from rumus.tensor import Backend, GradientStore, Kernel, OwnershipError, Parameter
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
@@ -82,6 +83,7 @@ class SteppedOptimizer(LaidOutOptimizer[M_co]):
         """Return the owned gradients: a whole arena where they lie in it, else one by one."""
         return in_store(self.segments, grads)
 
+    @STEP.as_keywords
     def step(self, grads: GradientStore) -> None:
         """Drain what this optimizer owns and apply the rule to it, one kernel for each group.
 

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from rumus.optim.options.hyperparameter import check
+from rumus.optim.options.other_names import AVERAGE
 from rumus.tensor import OwnershipError
 from rumus.tensor.expression.arguments import checked_arguments
 
@@ -20,6 +21,7 @@ class Averaging(Protocol):
         ...
 
 
+@AVERAGE.of_instances
 class Average(ABC):
     """average = average + weight (p - average), after each step, in the same kernel.
 

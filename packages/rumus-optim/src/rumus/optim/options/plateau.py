@@ -6,11 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
+from rumus.optim.options.other_names import PLATEAU
 from rumus.optim.options.schedule import Schedule, constant
 
 _KEPT: Final = ("reductions", "best", "waited", "rested")
 
 
+@PLATEAU.of_instances
 class Plateau:
     """A schedule that is multiplied by `factor` whenever a metric has stopped getting better.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from rumus.optim.engine.optimizer import Optimizer
+from rumus.optim.options.other_names import ACCUMULATION
 from rumus.tensor import (
     Backend,
     DType,
@@ -46,6 +47,7 @@ class _Sum:
         check_fit(self.parameter, self.array, self.backend, _dtype_of_sum(self.parameter.dtype))
 
 
+@ACCUMULATION.of_instances
 class Accumulation:
     """The mean of gradients, each weighted by the number of samples or tokens its loss averages.
 

@@ -13,6 +13,7 @@ from rumus.optim.engine.optimizer import refuse_foreign
 from rumus.optim.fused.fused import FusedOptimizer
 from rumus.optim.options.group import M_co
 from rumus.optim.options.hyperparameter import check
+from rumus.optim.options.other_names import STEP
 from rumus.optim.wrappers.wrapper import Wrapper
 from rumus.tensor import (
     Arena,
@@ -81,7 +82,8 @@ class SAM(Wrapper[M_co], ClosureOptimizer[M_co]):
     ([0.25], 1.0)
 
     base: any fused optimizer but the averaging ones, or a Lookahead. It still owns the parameters,
-        and its state is what is saved: SAM has none.
+        and its state is what is saved: SAM has none, so a second one of the same base, with another
+        rho, steps as if it were the only one.
     rho, eta: at least 0. The norm is over all parameters of the base, which are on one backend.
     adaptive: ASAM, where the neighbourhood grows with each weight: e = rho t^2 g / ||t g||, t = |p|
         + eta; rho is then usually ten times as large.
@@ -114,6 +116,7 @@ class SAM(Wrapper[M_co], ClosureOptimizer[M_co]):
     def __str__(self) -> str:
         return f"SAM(rho={self.rho:g}{', adaptive' if self.adaptive else ''}) of {self.base}"
 
+    @STEP.as_keywords
     def step(self, grads: GradientStore) -> None:  # type: ignore[override]
         """Raise ClosureNeededError: the gradients at one point are not enough.
 

@@ -11,7 +11,7 @@ from rumus.optim.fused.averaging_optimizer import AveragingOptimizer
 from rumus.optim.fused.fused import FusedOptimizer
 from rumus.optim.options.group import M_co
 from rumus.optim.options.hyperparameter import Hyper
-from rumus.optim.options.other_names import STATE
+from rumus.optim.options.other_names import STATE, STEP
 from rumus.tensor import Backend, GradientStore, OwnershipError, Parameter
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.updater import NonFinite, Outcome
@@ -89,6 +89,7 @@ class Wrapper(Optimizer[M_co]):
         """The parameters that caused the last skipped step."""
         return self.fused.blamed
 
+    @STEP.as_keywords
     def step(self, grads: GradientStore) -> None:
         """Run a step of the base; see `FusedOptimizer.step`."""
         self.base.step(grads)

@@ -91,11 +91,14 @@ def constructor_names(cls: type) -> frozenset[str]:
 
 
 def checked_arguments(
-    function: Callable[P, R], check_keywords: Callable[[Iterable[str]], None] | None = None
+    function: Callable[P, R],
+    check_keywords: Callable[[Iterable[str]], None] | None = None,
+    check_missing: Callable[[Iterable[str]], None] | None = None,
 ) -> Callable[P, R]:
     """Return `function` with checked switches and with more helpful errors.
 
     check_keywords: raises for keywords it has advice on, such as those of other libraries.
+    check_missing: raises for arguments that were not passed and that it has advice on.
 
     >>> @checked_arguments
     ... def area(width: int, height: int) -> int:
@@ -125,6 +128,8 @@ def checked_arguments(
                 if check_keywords is not None:
                     check_keywords(kwargs)
                 _check_names(of, known, kwargs)
+                if check_missing is not None:
+                    check_missing(name for name in placed[len(args) :] if name not in kwargs)
                 if placed == ("shape",) and len(args) > 1:
                     raise TypeError(f"{of} takes the shape as one tuple: {of}({args})") from None
             _check_types(of, _types(function), placed, args, kwargs)

@@ -14,7 +14,12 @@ from typing import Any, Final
 
 import numpy as np
 
-_CLASSES: Final = {"Backend": "a Backend", "Generator": "a Generator", "Tensor": "a tensor"}
+_CLASSES: Final = {
+    "Backend": "a Backend",
+    "Generator": "a Generator",
+    "GradientStore": "what loss.backward() returned",
+    "Tensor": "a tensor",
+}
 _NUMBER: Final = re.compile(r"int|float")
 _NUMBERS: Final = re.compile(r"(?:(?:\w+\.)*Sequence|tuple|list)\[(.*)\]")
 _NAME: Final = re.compile(r"\w+")

@@ -7,26 +7,30 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import NoReturn, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from rumus.tensor.expression.arguments import checked_arguments
 
 P = ParamSpec("P")
 R = TypeVar("R")
+C = TypeVar("C", bound=type)
 
 
 class OtherNames:
     """Names that users of PyTorch and Keras try, each with what to write instead.
 
-    of: the thing's name in messages. rows: name to advice.
+    of: the thing's name in messages. rows: name to advice. needed: arguments that a function cannot
+    do without, each with what to pass.
 
     >>> OtherNames("Tensor", {"view": "x.reshape(...)"}).refuse("view")
     Traceback (most recent call last):
     AttributeError: Tensor has no attribute 'view'; here it is x.reshape(...)
     """
 
-    def __init__(self, of: str, rows: Mapping[str, str]) -> None:
-        self.of, self.rows = of, dict(rows)
+    def __init__(
+        self, of: str, rows: Mapping[str, str], needed: Mapping[str, str] | None = None
+    ) -> None:
+        self.of, self.rows, self.needed = of, dict(rows), dict(needed or {})
 
     def refuse(self, name: str, owner: object = None) -> NoReturn:
         """Raise AttributeError for a missing attribute, with advice if there is any.
@@ -45,12 +49,36 @@ class OtherNames:
         """
         if name in vars(owner) or hasattr(type(owner), name):
             return
-        if name not in self.rows:
+        if name not in self.rows or not type(owner).__module__.startswith("rumus."):
             frame = sys._getframe(2)  # behind the owner's __setattr__
             first = frame.f_code.co_varnames[:1]
             if name.startswith("_") or (first and frame.f_locals.get(first[0]) is owner):
                 return
-        self.refuse(name)
+        self.refuse(name, owner)
+
+    def of_instances(self, cls: C) -> C:
+        """Class decorator: missing attributes get the advice, and unread ones cannot be set.
+
+        A class that is not of rumus may derive from it and have any attributes.
+
+        >>> @OtherNames("a box", {"size": "box.length"}).of_instances
+        ... class Box: ...
+        >>> Box().size
+        Traceback (most recent call last):
+        AttributeError: 'Box' object has no attribute 'size'; here it is box.length
+        """
+
+        def missing(owner: object, name: str) -> NoReturn:
+            self.refuse(name, owner)
+
+        def assign(owner: object, name: str, value: object) -> None:
+            if name not in owner.__dict__ and type(owner).__module__.startswith("rumus."):
+                self.check_assignment(owner, name)
+            object.__setattr__(owner, name, value)
+
+        members: Any = cls  # for type checkers these two do not exist
+        members.__getattr__, members.__setattr__ = missing, assign
+        return cls
 
     def check_keywords(self, given: Iterable[str]) -> None:
         """Raise TypeError if one of the given keywords is in the table."""
@@ -58,6 +86,12 @@ class OtherNames:
             if name in self.rows:
                 told = f"{self.of} takes no {name!r}; here it is {self.rows[name]}"
                 raise TypeError(told) from None
+
+    def check_missing(self, left: Iterable[str]) -> None:
+        """Raise TypeError if one of the arguments that were left out is needed."""
+        for name in left:
+            if name in self.needed:
+                raise TypeError(f"{self.of} needs {name!r}: {self.needed[name]}") from None
 
     def as_keywords(self, function: Callable[P, R]) -> Callable[P, R]:
         """Return `function`, whose errors use the keywords of the table; see `checked_arguments`.
@@ -69,4 +103,4 @@ class OtherNames:
         Traceback (most recent call last):
         TypeError: sum takes no 'dim'; here it is axis
         """
-        return checked_arguments(function, self.check_keywords)
+        return checked_arguments(function, self.check_keywords, self.check_missing)

@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike
 
 from rumus.tensor.expression.dtype import is_floating
 from rumus.tensor.expression.errors import OwnershipError
+from rumus.tensor.graph.other_names import PARAMETERS
 from rumus.tensor.graph.selection import Criterion, Role, check_role, selected
 from rumus.tensor.graph.slot import Slot
 from rumus.tensor.graph.tensor import Tensor, TensorLike, tensor
@@ -176,6 +177,7 @@ def _move(parameters: Sequence[Parameter], backend: Backend) -> None:
         parameter._version.count += 1
 
 
+@PARAMETERS.of_instances
 class Parameters(Generic[M_co]):
     """The named parameters of an `M`, in order: what `model.parameters()` returns.
 

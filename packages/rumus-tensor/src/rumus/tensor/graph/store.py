@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from operator import is_
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from rumus.tensor.expression.dtype import DType, is_floating
 from rumus.tensor.expression.errors import (
@@ -23,6 +23,7 @@ from rumus.tensor.expression.printable import printable_lines
 from rumus.tensor.graph.assignment import take_in
 from rumus.tensor.graph.autograd import ACCUMULATE, Node, backward, ones
 from rumus.tensor.graph.buffer_update import BufferUpdate, take_loose
+from rumus.tensor.graph.other_names import STORE
 from rumus.tensor.graph.tensor import Tensor, backend_of
 from rumus.tensor.memory.backend import Array, Backend
 from rumus.tensor.memory.uninterrupted import Uninterrupted
@@ -54,6 +55,11 @@ class GradientStore:
         self._drained: dict[ParamId, str] = {}
         self._updates: list[BufferUpdate] = []
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            STORE.refuse(name, self)
+
     def __len__(self) -> int:
         return len(self._gradients)
 
@@ -75,7 +81,13 @@ class GradientStore:
         MissingGradientError if it is not there, or DrainedGradientError, which names who drained
         it.
         """
-        found = self._gradients.get(parameter.id)
+        try:
+            found = self._gradients.get(parameter.id)
+        except AttributeError:
+            raise TypeError(
+                "a store has gradients by parameter, as grads[model.weight], not by "
+                f"{type(parameter).__name__}"
+            ) from None
         if found is None:
             raise self.missing(parameter)
         return found
@@ -390,6 +402,11 @@ def gradients_of(
     if not is_floating(loss.dtype):
         raise GraphError(f"backward starts at a floating scalar; this one is {loss.dtype}")
     store = GradientStore() if into is None else into
+    if not isinstance(store, GradientStore):
+        raise TypeError(
+            f"backward adds to a GradientStore, given as into=, not to {type(store).__name__}; "
+            "what multiplies the gradients is scale="
+        )
     edge = loss._edge()
     if edge is None:
         raise GraphError(

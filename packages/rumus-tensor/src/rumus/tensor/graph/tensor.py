@@ -20,7 +20,7 @@ from rumus.tensor.expression.lengths import lengths_of
 from rumus.tensor.expression.masked import unmasked
 from rumus.tensor.graph.autograd import Node, Version, Vjp, is_recording
 from rumus.tensor.graph.means import note_negative, note_quotient
-from rumus.tensor.graph.other_names import AXIS, CREATION, TENSOR
+from rumus.tensor.graph.other_names import AXIS, BACKWARD, CREATION, TENSOR
 from rumus.tensor.memory.backend import Array, Backend, Shape
 from rumus.tensor.memory.recording import live
 
@@ -171,6 +171,7 @@ class Tensor(Arithmetic["Tensor"]):
 
     # The graph
 
+    @BACKWARD.as_keywords
     def backward(
         self, into: GradientStore | None = None, *, scale: Tensor | None = None
     ) -> GradientStore:

@@ -23,6 +23,7 @@ from rumus.tensor.expression.lengths import lengths_of
 from rumus.tensor.expression.real_number import real_number
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.operators import run
+from rumus.tensor.graph.other_names import GENERATOR
 from rumus.tensor.graph.tensor import Tensor
 from rumus.tensor.memory.backend import Array, Backend
 from rumus.tensor.memory.philox import philox_words
@@ -46,6 +47,7 @@ _HOLD = Kernel(
 _LET_GO = Kernel("let_draws_go", {"behind": _BEHIND - _BLOCKS}, ("behind", "is_high"))
 
 
+@GENERATOR.of_instances
 class Generator:
     """Philox4x32-10 with an explicit position: the same numbers on every backend.
 
@@ -121,7 +123,8 @@ class Generator:
 
     @place.setter
     def place(self, place: Place) -> None:
-        self.seed, self.stream, self._position = place
+        own = vars(self)  # past the check of assigned attributes, for the sake of speed
+        own["seed"], own["stream"], own["_position"] = place
 
     def skip(self, words: int) -> None:
         """Skip words, in whole blocks of four, as if they had been drawn.
@@ -141,7 +144,7 @@ class Generator:
         for draws in _watching.all:
             draws.note(self)
         first = self._position
-        self._position += -(-words // 4) * 4
+        vars(self)["_position"] += -(-words // 4) * 4  # past the check of assigned attributes
         return first
 
     def _host_words(self, count: int) -> NDArray[np.uint32]:

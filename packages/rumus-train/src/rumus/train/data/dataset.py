@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rumus.tensor.expression.masked import unmasked
+from rumus.train.base.other_names import DATASET
 
 Sample: TypeAlias = tuple[Any, ...]
 Batch: TypeAlias = tuple[NDArray[Any], ...]
@@ -35,6 +36,7 @@ class Dataset(Protocol):
         ...
 
 
+@DATASET.of_instances
 class ArrayDataset:
     """Arrays of equal length: sample i is the tuple of their i-th rows.
 
@@ -83,6 +85,7 @@ def check_columns(names: Sequence[str], arrays: Sequence[NDArray[Any]]) -> None:
         raise ValueError(f"the arrays of a dataset must be equally long, not {lengths}")
 
 
+@DATASET.of_instances
 class Subset:
     """Some samples of a dataset, in the order of `indices`.
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.train.base.class_names import checked_classes, unknown_class, warn_of_text_order
+from rumus.train.base.other_names import DATASET
 from rumus.train.base.printable import printable
 from rumus.train.data.dataset import Sample
 from rumus.train.data.image_file import ImageReader, Mode
@@ -33,6 +34,7 @@ _SPLITS: Final = frozenset(
 )  # fmt: skip
 
 
+@DATASET.of_instances
 class ImageFolder:
     """Images in one folder for each class: samples (image, class index).
 

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.train.base.other_names import DATASET
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
 from rumus.train.data.dataset import Batch, Indices, Sample
@@ -54,6 +55,7 @@ class _Column:
         return out
 
 
+@DATASET.of_instances
 class NpyDataset:
     """Arrays in `.npy` files, memory-mapped and read on demand.
 

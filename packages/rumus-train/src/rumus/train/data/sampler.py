@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.whole_number import whole_number
+from rumus.train.base.other_names import SAMPLER
 from rumus.train.base.random_stream import Purpose, permutation, uniform
 from rumus.train.data.dataset import Dataset, Indices
 
@@ -41,6 +42,7 @@ class Sampler(Protocol):
         ...
 
 
+@SAMPLER.of_instances
 class WeightedSampler:
     """Draws samples with probabilities proportional to weights.
 
@@ -125,6 +127,7 @@ class BalancedSampler(WeightedSampler):
         super().__init__(1.0 / counts[place], count)
 
 
+@SAMPLER.of_instances
 class LengthBuckets:
     """Yields every sample once, in batches of similar lengths, for little padding.
 

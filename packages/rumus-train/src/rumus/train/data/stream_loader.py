@@ -14,6 +14,7 @@ from rumus.tensor import Backend, StateMismatchError, run_seed
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.train.base.data_errors import SampleError
+from rumus.train.base.other_names import LOADER
 from rumus.train.base.random_stream import Purpose, permutation
 from rumus.train.data.batcher import Batcher, Collate, Task, Transform, uploaded
 from rumus.train.data.dataset import AnyBatch
@@ -38,6 +39,7 @@ class _Place:
     state: Any = None
 
 
+@LOADER.of_instances
 class StreamLoader:
     """Batches of a stream, whose samples have no index.
 

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 from rumus.tensor import NonFiniteGradientError
 from rumus.tensor.expression.printable import PrintableError
 from rumus.tensor.memory.uninterrupted import is_of_handler
+from rumus.train.base.other_names import CALLBACK
 from rumus.train.loop.events import (
     CheckpointSaved,
     EpochEnd,
@@ -21,6 +22,7 @@ from rumus.train.loop.events import (
 )
 
 
+@CALLBACK.of_instances
 class Callback(Protocol):
     """Derive from it and override the methods you need; the others do nothing.
 

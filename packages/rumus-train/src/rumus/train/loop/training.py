@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rumus.train.base.every import Every
+from rumus.train.base.other_names import TRAINING
 from rumus.train.loop.callback import Callback
 from rumus.train.loop.capture import LossFunction
 from rumus.train.loop.monitor import Mode
@@ -17,6 +18,7 @@ from rumus.train.loop.trainer import Trainer
 from rumus.train.loop.validation import Validate
 
 
+@TRAINING.of_instances
 @dataclass
 class Training:
     """A trainer, its data, its loss, and the other arguments of `Trainer.fit`; see there.

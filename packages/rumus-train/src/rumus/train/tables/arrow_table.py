@@ -19,6 +19,7 @@ from rumus.train.base.class_names import (
     unknown_class,
     warn_of_text_order,
 )
+from rumus.train.base.other_names import DATASET
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
 from rumus.train.data.dataset import Batch, Indices, Sample
@@ -40,6 +41,7 @@ _BLOCK: Final = 4096  # rows of these
 _DAY: Final = 86_400 * 10**6  # microseconds
 
 
+@DATASET.of_instances
 class ParquetDataset:
     """Columns of a Parquet or Arrow file: samples (features,) or (features, target).
 

@@ -21,6 +21,7 @@ from rumus.train.base.class_names import (
     unknown_class,
     warn_of_text_order,
 )
+from rumus.train.base.other_names import DATASET
 from rumus.train.base.printable import printable
 from rumus.train.data.dataset import Batch, Indices, Sample
 from rumus.train.data.npy import PathLike
@@ -43,6 +44,7 @@ from rumus.train.tables.row_names import row_names, warn_of_counting, warn_of_ro
 CHUNK: Final = 1 << 18  # cells kept as text at a time
 
 
+@DATASET.of_instances
 class CsvDataset:
     r"""Columns of a CSV file with a header line: samples (features,) or (features, target).
 
