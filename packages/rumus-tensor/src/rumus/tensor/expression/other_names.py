@@ -57,9 +57,10 @@ class OtherNames:
         self.refuse(name, owner)
 
     def of_instances(self, cls: C) -> C:
-        """Class decorator: missing attributes get the advice, and unread ones cannot be set.
+        """Class decorator: names of the table get the advice, and unread attributes cannot be set.
 
-        A class that is not of rumus may derive from it and have any attributes.
+        A class that is not of rumus may derive from it and have any attributes. Attributes that are
+        there are read as fast as without: `__getattr__` would make each slower.
 
         >>> @OtherNames("a box", {"size": "box.length"}).of_instances
         ... class Box: ...
@@ -67,17 +68,22 @@ class OtherNames:
         Traceback (most recent call last):
         AttributeError: 'Box' object has no attribute 'size'; here it is box.length
         """
-
-        def missing(owner: object, name: str) -> NoReturn:
-            self.refuse(name, owner)
+        members: Any = cls  # for type checkers there is none of these
+        for name in self.rows:
+            if not hasattr(cls, name):
+                setattr(members, name, _Refused(self, name))
 
         def assign(owner: object, name: str, value: object) -> None:
-            if name not in owner.__dict__ and type(owner).__module__.startswith("rumus."):
+            if name not in vars(owner) and type(owner).__module__.startswith("rumus."):
                 self.check_assignment(owner, name)
             object.__setattr__(owner, name, value)
 
-        members: Any = cls  # for type checkers these two do not exist
-        members.__getattr__, members.__setattr__ = missing, assign
+        def listed(owner: object) -> list[str]:
+            return [name for name in object.__dir__(owner) if hasattr(owner, name)]
+
+        members.__dir__ = listed
+        if "__slots__" not in vars(cls):
+            members.__setattr__ = assign
         return cls
 
     def check_keywords(self, given: Iterable[str]) -> None:
@@ -104,3 +110,13 @@ class OtherNames:
         TypeError: sum takes no 'dim'; here it is axis
         """
         return checked_arguments(function, self.check_keywords, self.check_missing)
+
+
+class _Refused:
+    """An attribute that is not there: reading it raises the advice."""
+
+    def __init__(self, names: OtherNames, name: str) -> None:
+        self.names, self.name = names, name
+
+    def __get__(self, owner: object, cls: type) -> NoReturn:
+        self.names.refuse(self.name, owner)

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from operator import is_
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING, Self
 
 from rumus.tensor.expression.dtype import DType, is_floating
 from rumus.tensor.expression.errors import (
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rumus.tensor.graph.slot import Slot
 
 
+@STORE.of_instances
 class GradientStore:
     """The gradients of one backward pass, or the sum of several.
 
@@ -54,11 +55,6 @@ class GradientStore:
         self._backends: dict[ParamId, Backend] = {}
         self._drained: dict[ParamId, str] = {}
         self._updates: list[BufferUpdate] = []
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> NoReturn:
-            STORE.refuse(name, self)
 
     def __len__(self) -> int:
         return len(self._gradients)

@@ -33,6 +33,9 @@ from rumus.tensor.memory.updater import Outcome
 
 Place: TypeAlias = tuple[int, int, int]  # seed, stream, position
 
+_set = (
+    object.__setattr__
+)  # past the check of assigned attributes, which would cost more than a draw
 _KEEP = Kernel("keep", {"keep": Expr.scalar("threshold") <= Expr.array("word")})
 _HALF = 2**16  # kernels compute in float32, so a number of blocks is stored as two 16-bit halves
 _MOST = 128  # steps that a device may be ahead: their sums stay exact
@@ -123,8 +126,10 @@ class Generator:
 
     @place.setter
     def place(self, place: Place) -> None:
-        own = vars(self)  # past the check of assigned attributes, for the sake of speed
-        own["seed"], own["stream"], own["_position"] = place
+        seed, stream, position = place
+        if (seed, stream) != (self.seed, self.stream):
+            self.seed, self.stream = seed, stream
+        vars(self)["_position"] = position
 
     def skip(self, words: int) -> None:
         """Skip words, in whole blocks of four, as if they had been drawn.
@@ -144,7 +149,7 @@ class Generator:
         for draws in _watching.all:
             draws.note(self)
         first = self._position
-        vars(self)["_position"] += -(-words // 4) * 4  # past the check of assigned attributes
+        vars(self)["_position"] = first + -(-words // 4) * 4  # 0.1 us sooner than self._position
         return first
 
     def _host_words(self, count: int) -> NDArray[np.uint32]:
