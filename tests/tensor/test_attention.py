@@ -100,3 +100,24 @@ def test_scores_beyond_float16(backend: Backend) -> None:
         for dtype in (float16, float32)
     )
     np.testing.assert_allclose(found, wanted, rtol=2**-10, atol=2**-24)
+
+
+@pytest.mark.parametrize("size", [1e3, 1e5, 1e7, 1e20])
+@pytest.mark.parametrize("shape", [(1, 1, 4, 4), (2, 2, 40, 16), (1, 2, 70, 64)])
+def test_the_weights_of_large_scores_are_those_of_the_forward_pass(
+    shape: tuple[int, ...], size: float, backend: Backend
+) -> None:
+    """A backward pass that computes them again must not round a score differently."""
+    draw = np.random.default_rng(0)
+    q, k, v = (draw.normal(size=shape).astype(np.float32) for _ in range(3))
+    values = Parameter(v, backend=backend)
+    keys = tensor(k * np.float32(size), backend=backend)
+    y = scaled_dot_product_attention(tensor(q, backend=backend), keys, values)
+    scores = q.astype(np.float64) @ (k * np.float32(size)).astype(np.float64).swapaxes(-1, -2)
+    scores /= np.sqrt(shape[-1])
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    found = y.sum().backward()[values].numpy()
+    np.testing.assert_allclose(found.sum(-2), shape[-2], rtol=3e-5)  # weights add up to 1
+    exact = np.broadcast_to(weights.sum(-2)[..., None], shape)
+    np.testing.assert_allclose(found, exact, rtol=2e-4, atol=2e-4)

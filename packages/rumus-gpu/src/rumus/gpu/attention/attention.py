@@ -67,7 +67,7 @@ def attention(
     out: GPUArray,
     logsumexp: GPUArray,
 ) -> None:
-    """out = softmax(scale q k^T) v; `logsumexp` gets the logarithm of each row's sum."""
+    """out = softmax(scale q k^T) v; `logsumexp` gets log2 of each row's sum."""
     if out.size == 0:
         return
     if k.shape[-2] == 0:

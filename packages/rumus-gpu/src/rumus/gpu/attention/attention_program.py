@@ -7,10 +7,11 @@ scores of a block of own and other rows in named variables, turns them into weig
 other lanes through workgroup memory, and adds up its columns of the products. No two workgroups
 write the same element, so nothing is atomic, and the order of additions depends only on the shape.
 
-The forward pass keeps only log(sum(exp(scores))) of each row. From it the backward kernels
+The forward pass keeps only log2(sum(exp(scores))) of each row. From it the backward kernels
 recompute the weights P, and with delta = rowsum(gradient * out): dS = P * (gradient V^T - delta).
-Scores are in units of log(2), for the built-in power of two. Its error grows with the distance to
-the row's largest score, but the weight shrinks faster: 3 units in the last place of 1 at most.
+Scores and what is kept are in units of log(2), for the built-in power of two; a change of units
+would round a large score once more, and P with it. The error of the power grows with the distance
+to the row's largest score, but the weight shrinks faster: 3 units in the last place of 1 at most.
 """
 
 from __future__ import annotations
@@ -444,7 +445,7 @@ def _forward(variant: AttentionVariant) -> Iterator[str]:
     yield from _store(variant, "O", "o", " / sum{g}.{part}")
     yield "let row_start = (batch * k.heads + owner) * k.queries;"
     for g in fours:
-        yield f"let logarithms{g} = largest{g} * {LOG_2} + logarithm(sum{g});"
+        yield f"let logarithms{g} = largest{g} + logarithm(sum{g}) * {PER_LOG_2};"
     yield from _store_numbers(variant, "total", "logarithms")
 
 
@@ -472,7 +473,7 @@ def _softmax(variant: AttentionVariant) -> Iterator[str]:
 
 
 def _difference(variant: AttentionVariant) -> Iterator[str]:
-    """difference{g} = delta of the own rows, which is stored; and totals{g}, per log(2)."""
+    """difference{g} = delta of the own rows, which is stored; and totals{g}."""
     tile, fours = variant.tile, range(variant.tile.fours)
     yield from (f"var difference{g} = vec4<f32>(0.0);" for g in fours)
     for r in range(tile.rows):
@@ -485,7 +486,7 @@ def _difference(variant: AttentionVariant) -> Iterator[str]:
     yield from _store_numbers(variant, "delta", "difference")
     for g in fours:
         totals = _four_rows(tile, g, "total[row_start + min(row{r}, k.queries - 1u)]")
-        yield f"let totals{g} = {totals} * {PER_LOG_2};"
+        yield f"let totals{g} = {totals};"
 
 
 def _query_gradient(variant: AttentionVariant) -> Iterator[str]:
@@ -536,7 +537,7 @@ def _weights(variant: AttentionVariant) -> Iterator[str]:
     for j in range(tile.others):
         yield "{"
         yield f"let query = row_start + min(at + x + {j * tile.across}u, k.queries - 1u);"
-        yield f"let total_ = total[query] * {PER_LOG_2};"
+        yield "let total_ = total[query];"
         for g in range(tile.fours):
             yield f"let p{g} = power_of_two({_four_rows(tile, g, f's{{r}}_{j}')} - total_);"
         yield from (f"s{r}_{j} = p{r // 4}.{_PARTS[r % 4]};" for r in range(tile.rows))

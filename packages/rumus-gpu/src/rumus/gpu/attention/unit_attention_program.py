@@ -22,7 +22,6 @@ from typing import Final
 
 from rumus.gpu.attention.attention_arrays import (
     BOUND,
-    LOG_2,
     NAMES,
     NUMBERS,
     OF_VALUES,
@@ -556,12 +555,12 @@ def _forward(variant: UnitAttention) -> Iterator[str]:
     yield from _combine(variant, "sum", "sum + {part}")
     yield from _store(variant, "O", lambda c, v: f"moved(o{c}_{v} / sum, n_V - {WEIGHT})")
     yield "let row_start = (batch * k.heads + owner) * k.queries;"
-    yield f"let logarithm_ = largest * {LOG_2} + logarithm(vec4<f32>(sum)).x;"
+    yield f"let logarithm_ = largest + logarithm(vec4<f32>(sum)).x * {PER_LOG_2};"
     yield from _store_number("total", "logarithm_")
 
 
 def _difference(variant: UnitAttention) -> Iterator[str]:
-    """`difference`: delta of the lane's row, which is stored; and its total per log(2)."""
+    """`difference`: delta of the lane's row, which is stored; and its total."""
     beside = variant.units.shape.columns // variant.each
     yield "var difference = 0.0;"
     for c in range(0, variant.value_size // 4, beside):
@@ -571,7 +570,7 @@ def _difference(variant: UnitAttention) -> Iterator[str]:
     yield from _combine(variant, "difference", "difference + {part}")
     yield "let row_start = (batch * k.heads + owner) * k.queries;"
     yield from _store_number("delta", "difference")
-    yield f"let total_ = total[row_start + min(row, k.queries - 1u)] * {PER_LOG_2};"
+    yield "let total_ = total[row_start + min(row, k.queries - 1u)];"
 
 
 def _added_up(
@@ -637,7 +636,7 @@ def _key_gradient(variant: UnitAttention) -> Iterator[str]:
         [
             f"if (local < {other}u) {{{{",
             "let query = row_start + min({at} + local, k.queries - 1u);",
-            f"next_total = total[query] * {PER_LOG_2};",
+            "next_total = total[query];",
             "next_delta = vec4<f32>(delta[query]);",
             "}}",
         ],
