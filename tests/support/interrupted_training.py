@@ -21,7 +21,7 @@ from rumus.tensor.graph.autograd import is_recording
 from rumus.tensor.graph.evaluation import current_evaluation
 from rumus.tensor.graph.means import _listening, noting_means
 from rumus.tensor.memory.uninterrupted import displaced
-from rumus.tensor.operations.generator import Draws, _watching
+from rumus.tensor.operations.draws import Draws, watching
 from rumus.train import ArrayDataset, Checkpoints, DataLoader, Trainer
 from rumus.train.base.step_clock import StepClock
 from rumus.train.data.batches import whole_epoch
@@ -63,7 +63,7 @@ class _Learner:
             self.weight.numpy().tobytes(), state, self.optimizer.hyper["lr"], self.noise.position,
             trainer._clock, trainer.losses is self.losses, trainer._steps is self.steps,
             trainer.losses.state_dict(), self.loader.state_dict(), self.module.training,
-            is_recording(), current_evaluation(), _listening.means, _watching.all,
+            is_recording(), current_evaluation(), _listening.means, watching.all,
         )  # fmt: skip
 
 

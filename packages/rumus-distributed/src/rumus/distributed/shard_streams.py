@@ -13,7 +13,7 @@ from typing import Final
 
 from rumus.tensor import Generator
 from rumus.tensor.memory.uninterrupted import putting_back
-from rumus.tensor.operations.generator import Draws
+from rumus.tensor.operations.draws import Draws
 from rumus.train.base.random_sources import kind_of, place_of, source_of
 
 STRETCH: Final = 1 << 32  # words: more than a shard draws

@@ -22,7 +22,7 @@ from rumus.tensor.graph.autograd import (
 from rumus.tensor.graph.tensor import result_of
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.recording import live
-from rumus.tensor.operations.generator import Draws, Place
+from rumus.tensor.operations.draws import Draws, Place
 
 
 def checkpoint(

@@ -18,7 +18,7 @@ from rumus.nn.onnx_graph import OPSET, Graph, Node, OnnxExportError, Value, diff
 from rumus.tensor import Generator, Tensor, TensorLike, no_grad, tensor
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.memory.replaced_file import replaced
-from rumus.tensor.operations.generator import Draws
+from rumus.tensor.operations.draws import Draws
 
 _LARGEST: Final = 2**31 - 2**20  # bytes: a protocol buffer is limited to 2 GiB
 _BATCHES: Final = (11, 13)  # sizes that rarely occur as lengths in models

@@ -16,7 +16,7 @@ from rumus.optim.options.other_names import MINIMIZE, STEP
 from rumus.tensor import ClosureNeededError, GradientStore, Tensor
 from rumus.tensor.graph.assignment import within_pass
 from rumus.tensor.graph.buffer_update import take_loose
-from rumus.tensor.operations.generator import Draws
+from rumus.tensor.operations.draws import Draws
 
 # Computes the loss at the current parameters, without its graph, and its gradients.
 Evaluate: TypeAlias = Callable[[], tuple[Tensor, GradientStore]]

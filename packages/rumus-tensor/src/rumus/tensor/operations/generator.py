@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import math
-import threading
-import weakref
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,29 +20,15 @@ from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.operators import run
 from rumus.tensor.graph.other_names import GENERATOR
 from rumus.tensor.graph.tensor import Tensor
-from rumus.tensor.memory.backend import Array, Backend
+from rumus.tensor.memory.backend import Backend
 from rumus.tensor.memory.philox import philox_words
-from rumus.tensor.memory.recording import depends_on, fed, live, refuse
-from rumus.tensor.memory.uninterrupted import Uninterrupted, displaced
-from rumus.tensor.memory.updater import Outcome
-
-Place: TypeAlias = tuple[int, int, int]  # seed, stream, position
+from rumus.tensor.memory.recording import fed, live, refuse
+from rumus.tensor.operations.draws import Place, Undecided, watching
 
 _set = (
     object.__setattr__
 )  # past the check of assigned attributes, which would cost more than a draw
 _KEEP = Kernel("keep", {"keep": Expr.scalar("threshold") <= Expr.array("word")})
-_HALF = 2**16  # kernels compute in float32, so a number of blocks is stored as two 16-bit halves
-_MOST = 128  # steps that a device may be ahead: their sums stay exact
-_BEHIND, _IS_HIGH = Expr.array("behind"), Expr.array("is_high") > 0.5
-_BLOCKS = _IS_HIGH.where(Expr.scalar("high"), Expr.scalar("low"))
-_IS_APPLIED = Expr.array("applied") > 0.5
-_HOLD = Kernel(
-    "hold_draws",
-    {"behind": _IS_APPLIED.where(_BEHIND, _BEHIND + _BLOCKS)},
-    ("behind", "is_high", "applied"),
-)
-_LET_GO = Kernel("let_draws_go", {"behind": _BEHIND - _BLOCKS}, ("behind", "is_high"))
 
 
 @GENERATOR.of_instances
@@ -146,7 +127,7 @@ class Generator:
 
     def _advance(self, words: int) -> int:
         """Reserve words, in whole blocks of four; return the index of the first."""
-        for draws in _watching.all:
+        for draws in watching.all:
             draws.note(self)
         first = self._position
         vars(self)["_position"] = first + -(-words // 4) * 4  # 0.1 us sooner than self._position
@@ -343,207 +324,6 @@ class Generator:
         words = self._host_words(2 * count).astype(np.uint64)
         keys = words[0::2] << np.uint64(32) | words[1::2]
         return np.argsort(keys, kind="stable")
-
-
-class Draws:
-    """Records which generators draw in a block, and their positions before.
-
-    >>> generator, draws = Generator(0), Draws()
-    >>> with draws.watched():
-    ...     first = generator.words((3,)).tolist()
-    >>> draws.take_back()
-    >>> generator.words((3,)).tolist() == first
-    True
-    """
-
-    def __init__(self) -> None:
-        self.before: dict[int, tuple[Generator, Place]] = {}
-
-    @property
-    def generators(self) -> list[Generator]:
-        """The generators that have drawn."""
-        return [generator for generator, _ in self.before.values()]
-
-    def note(self, generator: Generator) -> None:
-        """Note the position of a generator that is about to draw."""
-        if id(generator) not in self.before:
-            self.before[id(generator)] = generator, generator.place
-
-    def shift(self, generator: Generator, words: int) -> None:
-        """Note that earlier steps turned out not to count."""
-        if id(generator) in self.before:
-            seed, stream, position = self.before[id(generator)][1]
-            self.before[id(generator)] = generator, (seed, stream, position - words)
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Record the generators that draw on this thread."""
-        with displaced(_watching, "all", (*_watching.all, self)):
-            yield
-
-    def take_back(self) -> None:
-        """Restore the generators' positions."""
-        for generator, place in self.before.values():
-            generator.place = place
-
-    def wait_for(
-        self, outcome: Outcome, poll: Callable[[bool], None], applied: tuple[Backend, Array] | None
-    ) -> None:
-        """Restore them once the step that drew is known not to have been applied.
-
-        poll: fills in the outcome, waiting if asked to; held weakly. applied: for training that
-            continues after a refused step: the backend that decides, and its decision, 0 if the
-            step was not applied. Its next draws are as if the positions had already been restored.
-        """
-        for generator, (_, _, position) in self.before.values():
-            words = generator._position - position
-            generator.undecided.add(outcome, words, weakref.WeakMethod(poll), applied)
-
-
-@dataclass(slots=True)
-class _Drawn:
-    """The draws of one step whose outcome is not yet known."""
-
-    outcome: Outcome
-    words: int
-    poll: weakref.WeakMethod[Callable[[bool], None]]
-    is_held: bool  # the device has rewound its draws if the step did not count
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """How far a device's draws lag behind: the low and the high half of a number of blocks."""
-
-    backend: Backend
-    behind: Array
-    is_high: Array
-
-    @classmethod
-    def on(cls, backend: Backend) -> _Held:
-        """Start at zero."""
-        upload = backend.upload
-        return cls(backend, upload(np.zeros(2, np.int32)), upload(np.arange(2, dtype=np.int32)))
-
-    def hold(self, blocks: int, applied: Array) -> None:
-        """Add blocks if the last decided step is not applied."""
-        self._run(_HOLD, blocks, self.behind, self.is_high, applied)
-
-    def blocks(self) -> int:
-        """Return its value, read from the device."""
-        low, high = self.backend.download(self.behind).tolist()
-        return int(low) + _HALF * int(high)
-
-    def let_go(self, blocks: int) -> None:
-        """Subtract blocks that the host has also subtracted."""
-        self._run(_LET_GO, blocks, self.behind, self.is_high)
-
-    def _run(self, kernel: Kernel, blocks: int, *arrays: Array) -> None:
-        numbers = kernel.bind({"low": blocks % _HALF, "high": blocks // _HALF})
-        self.backend.elementwise(kernel, arrays, numbers, (self.behind,))
-
-
-class Undecided:
-    """The draws of a generator in steps that a device applies or refuses on its own.
-
-    The device stores by how many four-word blocks its draws lag behind the host's position: those
-    of refused steps that the host does not know of yet. When the host learns of them, it rewinds
-    its position and tells the device.
-    """
-
-    def __init__(self, generator: Generator) -> None:
-        self._generator = weakref.ref(generator)
-        self._steps: deque[_Drawn] = deque()
-        self._blocks = 0  # that the device may lag behind
-        self._held: _Held | None = None
-        self.is_drawn_by_host = False
-
-    def add(
-        self,
-        outcome: Outcome,
-        words: int,
-        poll: weakref.WeakMethod[Callable[[bool], None]],
-        applied: tuple[Backend, Array] | None,
-    ) -> None:
-        """Note the draws of the step submitted last."""
-        if applied is not None:
-            self._hold(words // 4, *applied)
-        self._steps.append(_Drawn(outcome, words, poll, applied is not None))
-
-    def _hold(self, blocks: int, backend: Backend, applied: Array) -> None:
-        is_full = self._blocks + blocks >= 2**31 or len(self._steps) >= _MOST
-        if is_full or (self._held is not None and self._held.backend is not backend):
-            self.hear(wait=True)
-        if self._held is None or self._held.backend is not backend:
-            self._held = _Held.on(backend)
-        self._blocks += blocks
-        self._held.hold(blocks, applied)
-
-    def behind(self, backend: Backend) -> Array | None:
-        """Return a backend's lag, as `Backend.random_words` takes it."""
-        depends_on(self, "_held")
-        if self._held is not None and self._held.backend is backend:
-            return self._held.behind
-        if not backend.runs_ahead:
-            self.hear_on_host()
-        return None
-
-    def hear_on_host(self) -> None:
-        """Wait for all decisions, because the host is about to draw, perhaps in each step."""
-        self.is_drawn_by_host = self.is_drawn_by_host or bool(_watching.all)
-        self.hear(wait=True)
-
-    def hear(self, wait: bool = False) -> None:
-        """Rewind the generator for steps known not to count; with `wait`, wait for all outcomes.
-
-        Raises the optimizer's error about a refused step.
-        """
-        while self._steps:
-            first = self._steps[0]
-            if first.outcome.applied is None:
-                if not wait:
-                    return
-                if (poll := first.poll()) is not None:
-                    poll(True)
-                elif first.is_held:
-                    self._ask_device()
-                    continue
-            with Uninterrupted():
-                if self._steps and self._steps[0] is first:
-                    self._steps.popleft()
-                    self._settle(first)
-
-    def _ask_device(self) -> None:
-        """Take over the device's value for all steps: an optimizer is gone and reports nothing."""
-        assert self._held is not None
-        blocks = self._held.blocks()
-        with Uninterrupted():
-            self._held.backend.fill(0, self._held.behind)
-            self._blocks = 0
-            self._steps = deque(step for step in self._steps if not step.is_held)
-            self._put_back(4 * blocks)
-
-    def _put_back(self, words: int) -> None:
-        if (generator := self._generator()) is not None:
-            generator._position -= words
-            for draws in _watching.all:
-                draws.shift(generator, words)
-
-    def _settle(self, step: _Drawn) -> None:
-        """Take over the outcome of a step."""
-        is_refused = step.outcome.applied is False
-        if is_refused:
-            self._put_back(step.words)
-        if step.is_held and self._held is not None:
-            self._blocks -= step.words // 4
-            if is_refused:
-                self._held.let_go(step.words // 4)
-
-
-class _Watching(threading.local):
-    all: tuple[Draws, ...] = ()
-
-
-_watching = _Watching()
 
 
 def _check_finite(name: str, value: float) -> None:

@@ -20,7 +20,7 @@ from rumus.tensor.graph.means import Mean, noting_means
 from rumus.tensor.memory.recording import is_capturing
 from rumus.tensor.memory.uninterrupted import Uninterrupted, displaced
 from rumus.tensor.memory.updater import Outcome
-from rumus.tensor.operations.generator import Draws
+from rumus.tensor.operations.draws import Draws
 from rumus.train.base.calling import as_dict
 from rumus.train.base.epoch_sum import LateWeight
 from rumus.train.base.limits import Limits

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterable
 from typing import Final
 
-from rumus.tensor.operations.generator import Draws
+from rumus.tensor.operations.draws import Draws
 from rumus.train.base.random_sources import (
     Look,
     Source,
