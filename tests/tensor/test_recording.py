@@ -21,7 +21,7 @@ from rumus.tensor import (
     tensor,
     zeros,
 )
-from rumus.tensor.backends.numpy_capture import Known
+from rumus.tensor.backends.numpy_notes import Known
 from rumus.tensor.graph.indexing import may_hold
 from rumus.tensor.graph.store import Refill
 from rumus.tensor.memory.backend import Array

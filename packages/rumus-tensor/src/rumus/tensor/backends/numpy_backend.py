@@ -47,7 +47,8 @@ from rumus.tensor.memory.updater import ImmediateUpdater, NonFinite, Section, Up
 from rumus.tensor.memory.watching import is_somebody_watching, watched
 
 if TYPE_CHECKING:
-    from rumus.tensor.backends.numpy_capture import Capture, Notes
+    from rumus.tensor.backends.numpy_capture import Capture
+    from rumus.tensor.backends.numpy_notes import Notes
     from rumus.tensor.memory.recording import CapturedStep, Comparison
 
 FUSED: Final[Mapping[FusedName, Callable[..., None]]] = {
