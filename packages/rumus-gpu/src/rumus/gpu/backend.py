@@ -50,8 +50,9 @@ from rumus.tensor.memory.fused import FusedName
 from rumus.tensor.memory.late_array import LateArray
 from rumus.tensor.memory.quantization import BlockTable, Code, Piece
 from rumus.tensor.memory.recording import depends_on
+from rumus.tensor.memory.section import Section
 from rumus.tensor.memory.slot_table import SlotTable
-from rumus.tensor.memory.updater import ImmediateUpdater, NonFinite, Section, Updater
+from rumus.tensor.memory.updater import ImmediateUpdater, NonFinite, Updater
 
 FUSED: Final[Mapping[FusedName, Callable[..., None]]] = {
     **ATTENTION,

@@ -43,7 +43,7 @@ from rumus.tensor import (
     softplus,
     tensor,
 )
-from rumus.tensor.memory.updater import Section
+from rumus.tensor.memory.section import Section
 
 Real: TypeAlias = NDArray[Any]
 Program: TypeAlias = Callable[[Backend], Sequence[Real]]

@@ -32,8 +32,9 @@ from rumus.gpu.optimizer.slots import slot_sums
 from rumus.tensor import Kernel, float32
 from rumus.tensor.memory.packing import Packing
 from rumus.tensor.memory.quantization import Piece
+from rumus.tensor.memory.section import Factors, Section
 from rumus.tensor.memory.uninterrupted import Uninterrupted
-from rumus.tensor.memory.updater import Factors, NonFinite, Outcome, Scalars, Section
+from rumus.tensor.memory.updater import NonFinite, Outcome, Scalars
 
 if TYPE_CHECKING:
     from rumus.gpu.device.array import GPUArray

@@ -22,8 +22,8 @@ from rumus.optim.options.options import Options
 from rumus.optim.rules.factored import averaged
 from rumus.tensor import Arena, Backend, DType, Expr, Kernel, Parameter, ParamId
 from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.section import Factors, Preparation, Section
 from rumus.tensor.memory.slot_table import ALIGNMENT, slot_size
-from rumus.tensor.memory.updater import Factors, Preparation, Section
 
 _AVERAGES: Final = ("r", "c", "mean")
 _FACTORED: Final = UpdateRule(

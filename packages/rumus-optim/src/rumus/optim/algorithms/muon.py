@@ -26,8 +26,8 @@ from rumus.optim.options.options import Options
 from rumus.tensor import Arena, Backend, Expr, Kernel, Parameter, ParamId
 from rumus.tensor.graph.selection import Criterion, selected
 from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.section import Section
 from rumus.tensor.memory.slot_table import slot_size
-from rumus.tensor.memory.updater import Section
 
 _ADAMW: Final = Signature.of(rules.adamw)
 _ADAMW_STATE: Final = RuleState.of(UpdateRule(rules.adamw, _ADAMW.state, _ADAMW.scalars))

@@ -11,8 +11,8 @@ from rumus.optim.engine.reductions import SIZE, Reductions, arrays_of
 from rumus.optim.engine.segments import Segment
 from rumus.tensor import DType, Expr, Kernel, float32
 from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.section import Preparation, Sum
 from rumus.tensor.memory.slot_table import ALIGNMENT, slot_size
-from rumus.tensor.memory.updater import Preparation, Sum
 
 
 def measure(rule: str, found: Sequence[tuple[Segment, Reductions]]) -> None:

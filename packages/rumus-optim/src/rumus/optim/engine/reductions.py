@@ -13,7 +13,7 @@ from typing import Final
 
 from rumus.tensor import Expr, sqrt
 from rumus.tensor.expression.expr import REDUCTION, postorder
-from rumus.tensor.memory.updater import Sum
+from rumus.tensor.memory.section import Sum
 
 SIZE: Final = "tensor_size"  # the number of elements of the tensor that a row belongs to
 

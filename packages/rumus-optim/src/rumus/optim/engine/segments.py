@@ -32,8 +32,8 @@ from rumus.tensor.graph.arena import fitting
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.late_array import host_copy, is_copying_late
 from rumus.tensor.memory.packing import Packing
+from rumus.tensor.memory.section import Factors, Numbers, Preparation, Section, after
 from rumus.tensor.memory.slot_table import ALIGNMENT, SlotTable, slot_size
-from rumus.tensor.memory.updater import Factors, Numbers, Preparation, Section, after
 
 # The state of parameters as NumPy arrays, by parameter id, then by name.
 HostState: TypeAlias = dict[ParamId, dict[str, NDArray[Any]]]

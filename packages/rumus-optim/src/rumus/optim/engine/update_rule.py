@@ -12,7 +12,7 @@ from rumus.optim.engine.stage import Stage
 from rumus.optim.options.hyperparameter import COMMON, Hyper, Ranges, checked
 from rumus.tensor import Expr, Kernel
 from rumus.tensor.expression.expr import postorder
-from rumus.tensor.memory.updater import Numbers
+from rumus.tensor.memory.section import Numbers
 
 if TYPE_CHECKING:
     from rumus.optim.rules import Rule

@@ -42,8 +42,9 @@ from rumus.tensor.memory.fused import FusedName
 from rumus.tensor.memory.philox import as_int32, philox_words
 from rumus.tensor.memory.quantization import BLOCK as CODED
 from rumus.tensor.memory.quantization import BlockTable, Code, Piece
+from rumus.tensor.memory.section import Section
 from rumus.tensor.memory.slot_table import ALIGNMENT, SlotTable
-from rumus.tensor.memory.updater import ImmediateUpdater, NonFinite, Section, Updater
+from rumus.tensor.memory.updater import ImmediateUpdater, NonFinite, Updater
 from rumus.tensor.memory.watching import is_somebody_watching, watched
 
 if TYPE_CHECKING:

@@ -18,8 +18,9 @@ from rumus.tensor.expression.dtype import DType
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.memory.fused import FusedName
 from rumus.tensor.memory.quantization import BlockTable, Code, Piece
+from rumus.tensor.memory.section import Section
 from rumus.tensor.memory.slot_table import SlotTable
-from rumus.tensor.memory.updater import NonFinite, Section, Updater
+from rumus.tensor.memory.updater import NonFinite, Updater
 
 Array: TypeAlias = Any  # what a backend stores; opaque to everything else
 Shape: TypeAlias = tuple[int, ...]
