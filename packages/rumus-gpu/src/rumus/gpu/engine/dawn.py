@@ -7,7 +7,6 @@ instance's future.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -18,6 +17,7 @@ from rumus.gpu.engine import protocol
 from rumus.gpu.engine.errors import EngineError, GpuError
 from rumus.gpu.engine.protocol import KINDS, EngineName, MatrixUnit, Usage
 from rumus.gpu.engine.webgpu import (
+    INTERFACES,
     Buffer,
     Calls,
     Layout,
@@ -33,7 +33,6 @@ _wgpudawn: Any = import_module("wgpudawn")  # it ships no types
 _api: Any = import_module("wgpudawn.backends.dawn._api")
 _extras: Any = import_module("wgpudawn.backends.dawn.extras")
 _CALLS: Final = Calls(_api.lib, _api.libf, _api.ffi, _wgpudawn.GPUError)
-_INTERFACES: Final = {"darwin": ("Metal",), "win32": ("Vulkan", "DX12")}
 # The first enables experimental features, the second 16-bit floats on NVIDIA GPUs.
 _TOGGLES: Final = ("allow_unsafe_apis", "vulkan_enable_f16_on_nvidia")
 # Run-time checks and zero-initialization that rumus's kernels do not need.
@@ -64,9 +63,8 @@ _raising = raising(_wgpudawn.GPUError)
 @cache
 def adapters() -> Sequence[DawnAdapter]:
     """Return the GPUs that Dawn sees, including identical ones, which wgpudawn's own list omits."""
-    interfaces = _INTERFACES.get(sys.platform, ("Vulkan",))
     with suppress(RuntimeError):  # other code in this process has already started Dawn
-        _extras.set_instance_extras(interfaces, enable_toggles=_TOGGLES)
+        _extras.set_instance_extras(INTERFACES, enable_toggles=_TOGGLES)
     listed = enumerate(_wgpudawn.gpu._enumerate_all_adapters())
     known = ("Vulkan", "Metal", "D3D12")
     return [DawnAdapter(a, place) for place, a in listed if a.info["backend_type"] in known]

@@ -6,10 +6,11 @@ them. Callers must pass valid arguments: a wrong pointer crashes the process.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from rumus.gpu.engine import protocol
 from rumus.gpu.engine.errors import DeviceLostError, EngineError
@@ -18,6 +19,11 @@ from rumus.tensor.memory.uninterrupted import Uninterrupted
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+# The interfaces of this system to its GPUs that rumus uses.
+INTERFACES: Final[Sequence[str]] = {"darwin": ("Metal",), "win32": ("Vulkan", "DX12")}.get(
+    sys.platform, ("Vulkan",)
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ and abort the process.
 from __future__ import annotations
 
 import itertools
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,6 +22,7 @@ from rumus.gpu.engine.errors import GpuError
 from rumus.gpu.engine.protocol import KINDS, EngineName, MatrixUnit, Usage
 from rumus.gpu.engine.vulkan import device_uuids
 from rumus.gpu.engine.webgpu import (
+    INTERFACES,
     Buffer,
     Calls,
     Layout,
@@ -36,7 +36,6 @@ from rumus.gpu.engine.webgpu import (
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 
 _CALLS: Final = Calls(_api.lib, _api.libf, _api.ffi, wgpu.GPUError)
-_INTERFACES: Final = {"darwin": ("Metal",), "win32": ("Vulkan", "DX12")}
 # Ours -> wgpu-native's. Adapters also list cooperative-matrix, but no device opens with it.
 _FEATURES: Final = {
     "shader-f16": "shader-f16",
@@ -55,7 +54,7 @@ def adapters() -> Sequence[WgpuAdapter]:
     # No flags: they would validate indirect calls, which rumus never makes. If other code in this
     # process has already started wgpu, this raises, and that code's settings will do.
     with suppress(RuntimeError):
-        extras.set_instance_extras(_INTERFACES.get(sys.platform, ("Vulkan",)), ["Empty"])
+        extras.set_instance_extras(INTERFACES, ["Empty"])
     listed = [a for a in wgpu.gpu.enumerate_adapters_sync() if a.info["backend_type"] != "OpenGL"]
     uuids = device_uuids() if any(a.info["backend_type"] == "Vulkan" for a in listed) else {}
     seen = Counter[str]()
