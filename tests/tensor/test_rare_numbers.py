@@ -439,6 +439,10 @@ def test_a_norm_that_is_infinite_has_no_gradient_of_0(backend: Backend) -> None:
 def test_padding_takes_no_gradient_of_a_pool_of_nothing_but_infinity(
     shape: tuple[int, ...], backend: Backend
 ) -> None:
-    p = Parameter(np.full(shape, -np.inf, np.float32), backend=backend)
-    found = max_pool(p, 2, padding=1).sum().backward()[p].numpy()
-    assert found.sum() == np.prod([n // 2 + 1 for n in shape[2:]])
+    for dtype in (np.float16, np.float32):
+        for number in (-np.inf, np.finfo(dtype).min, np.finfo(dtype).max, np.inf):
+            x: Any = np.full(shape, number, dtype)
+            p = Parameter(x, dtype=dtype, backend=backend)
+            y = max_pool(p, 2, padding=1)
+            found = y.astype(np.float32).sum().backward()[p].numpy()
+            assert found.sum() == np.prod([n // 2 + 1 for n in shape[2:]])

@@ -6,14 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
-import numpy as np
-
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.dtype import float16, float32, is_floating
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.graph.autograd import ACCUMULATE
-from rumus.tensor.graph.operators import cast
+from rumus.tensor.graph.operators import cast, compute
 from rumus.tensor.graph.shaping import pad
 from rumus.tensor.graph.tensor import Tensor, ones, result_of
 from rumus.tensor.memory.backend import Array, Backend, Shape
@@ -24,22 +22,29 @@ _X, _OUT, _G = (Expr.array(name) for name in ("x", "out", "g"))
 _LARGER: Final = Kernel("larger", {"out": _OUT.maximum(_X)}, ("out", "x"))
 
 
-def _first_largest() -> Kernel:
+def _first_largest(is_padded: bool) -> Kernel:
     """The gradient of the first of several equal elements in a window.
 
-    taken: 1 where an earlier one in the window got it.
+    taken: 1 where an earlier one in the window got it. With padding, which is -inf and would win
+    where all others are, x is NaN there and +inf where it was NaN itself.
     """
     taken, share = Expr.array("taken"), Expr.array("share")
     is_it = _X._apply("eq", _X, _OUT)
     is_number = _X._apply("eq", _OUT, _OUT)
-    is_nan = _X._apply("eq", _X, _X).where(0.0, is_number.where(0.0, 1 - taken))
+    free = is_number.where(0.0, 1 - taken)
+    if is_padded:
+        is_nan = _X._apply("eq", _X, math.inf).where(free, 0.0)
+    else:
+        is_nan = _X._apply("eq", _X, _X).where(0.0, free)
     mine = is_it.where(1 - taken, is_nan)
     given = is_number.where(_G, _OUT)  # a gradient of 0 or 1 would hide a NaN loss
     outputs = {"share": share + (mine > 0.0).where(given, 0.0), "taken": taken + mine}
     return Kernel("first_largest", outputs, ("share", "taken", "x", "out", "g"))
 
 
-_FIRST_LARGEST: Final = _first_largest()
+_FIRST_LARGEST: Final = _first_largest(is_padded=False)
+_FIRST_LARGEST_INSIDE: Final = _first_largest(is_padded=True)
+_MARKED: Final = Kernel("marked", {"out": _X._apply("eq", _X, _X).where(_X, math.inf)}, ("x",))
 _SCALED: Final = Kernel("scaled", {"out": _X * Expr.scalar("factor")}, ("x",))
 
 
@@ -98,16 +103,20 @@ def max_pool(
         backend.elementwise(_LARGER, (out, part), (), (out,))
 
     def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
-        shares = backend.allocate((*outer, *found.padded(lengths)), gradient.dtype)
+        shares = backend.allocate(padded.shape, gradient.dtype)
         taken = backend.allocate(out.shape, gradient.dtype)
-        # Not with -inf, which would win where all others are -inf.
-        around = _padded(backend, found, x._array, lengths, float(np.finfo(x.dtype).max))
         backend.fill(0, shares)
         backend.fill(0, taken)
+        kernel, around = _FIRST_LARGEST, padded
+        if any(found.padding):
+            kernel = _FIRST_LARGEST_INSIDE
+            around = _padded(
+                backend, found, compute(backend, _MARKED, (x._array,)), lengths, math.nan
+            )
         for _, view in found.views(places):
             at = (slice(None), slice(None), *view)
             arrays = (shares[at], taken, around[at], out, gradient)
-            backend.elementwise(_FIRST_LARGEST, arrays, (), (shares[at], taken))
+            backend.elementwise(kernel, arrays, (), (shares[at], taken))
         return (_interior(backend, found, shares, lengths),)
 
     return result_of("max_pool", out, backend, (x,), vjp, saved=(x,), reads_result=True)
