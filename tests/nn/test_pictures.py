@@ -174,3 +174,16 @@ def test_an_adaptive_mean_keeps_what_is_no_number_in_its_parts(
     np.testing.assert_allclose(y.numpy(), wanted, rtol=1e-5, atol=1e-6)
     found = (y * tensor(given, backend=backend)).sum().backward()[p].numpy()
     np.testing.assert_allclose(found, slope, rtol=1e-5)
+
+
+def test_float16_is_interpolated_without_rounding_each_axis(backend: Backend) -> None:
+    draw = np.random.default_rng(6)
+    x = (draw.normal(size=(1, 2, 7, 6)) * 100).astype(np.float16)
+    for options in ({"scale_factor": 2}, {"size": (5, 9), "align_corners": True}):
+        chosen: Any = {"mode": "bilinear", **options}
+        wanted = interpolate(tensor(x.astype(np.float32), backend=backend), **chosen).numpy()
+        p = Parameter(x, dtype=np.float16, backend=backend)
+        found = interpolate(p, **chosen)
+        assert found.dtype == np.float16
+        np.testing.assert_array_equal(found.numpy(), wanted.astype(np.float16))
+        assert found.sum().backward()[p].dtype == np.float16

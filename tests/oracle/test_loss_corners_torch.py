@@ -81,6 +81,25 @@ CASES: Final[dict[str, tuple[Callable[..., Any], Callable[..., Any], tuple[Any, 
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_a_focal_loss_keeps_the_digits_of_a_confident_logit(gamma: float, backend: Backend) -> None:
+    logits = np.array([-30, -20, -5, 5, 20, 30], np.float32)
+    for target in (0.0, 0.2, 1.0):
+        t = np.full(6, target, np.float32)
+        x = torch.tensor(logits, dtype=torch.float64, requires_grad=True)
+        y = torch.tensor(t, dtype=torch.float64)
+        missing = (1 - y) * x.sigmoid() + y * (-x).sigmoid()
+        entropy = (1 - y) * F.softplus(x) + y * F.softplus(-x)  # PyTorch's own loses digits
+        wanted = missing**gamma * entropy
+        wanted.sum().backward()
+        p = Parameter(logits, backend=backend)
+        found = nn.sigmoid_focal_loss(p, t, alpha=None, gamma=gamma, reduction="none")
+        np.testing.assert_allclose(found.numpy(), wanted.detach().numpy(), rtol=2e-5)
+        assert x.grad is not None
+        slope = found.sum().backward()[p].numpy()
+        np.testing.assert_allclose(slope, x.grad.numpy(), rtol=1e-4, atol=1e-7)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_values_and_gradients_of_all_operands(name: str, backend: Backend) -> None:
     ours, theirs, arrays = CASES[name]

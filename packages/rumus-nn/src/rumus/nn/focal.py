@@ -9,7 +9,7 @@ import numpy as np
 
 from rumus.nn.class_losses import class_weights
 from rumus.nn.cross_entropy import check_fit, class_axis, losses_of_classes
-from rumus.nn.loss import binary_entropy
+from rumus.nn.loss import less_likely
 from rumus.nn.reduction import (
     Found,
     Reduction,
@@ -33,24 +33,27 @@ def _weighed(entropy: T, *, gamma: float) -> T:
     return (missing > 0).where((missing > 0).where(missing, 1.0) ** gamma * entropy, entropy)
 
 
-@elementwise
-def _focus(x: T, target: T, *, gamma: float) -> T:
-    """(1 - p)^gamma, p the probability of the target; see `_weighed`."""
-    p = x.sigmoid()
-    missing = p + target - 2 * p * target
+def _focal(x: T, target: T, gamma: float) -> T:
+    """(1 - p)^gamma times the binary entropy, p the probability of the target; see `_weighed`.
+
+    From the less likely side, so that 1 - p keeps its digits where the logit is right.
+    """
+    wrong, rest = less_likely(x, target)
+    p = wrong.sigmoid()
+    missing = p + rest - 2 * p * rest
     safe = (missing > 0).where(missing, 1.0)
-    return (missing > 0).where(safe**gamma, missing)
+    return (missing > 0).where(safe**gamma, missing) * (wrong.softplus() - wrong * rest)
 
 
 @elementwise
 def _sigmoid_focal(x: T, target: T, *, alpha: float, gamma: float, scale: float) -> T:
     weight = alpha * target + (1 - alpha) * (1 - target)
-    return scale * weight * _focus(x, target, gamma=gamma) * binary_entropy(x, target)
+    return scale * weight * _focal(x, target, gamma)
 
 
 @elementwise
 def _sigmoid_focal_unweighted(x: T, target: T, *, gamma: float, scale: float) -> T:
-    return scale * _focus(x, target, gamma=gamma) * binary_entropy(x, target)
+    return scale * _focal(x, target, gamma)
 
 
 def _check_gamma(loss: str, gamma: float) -> None:

@@ -40,15 +40,20 @@ def _huber(prediction: T, target: T, *, delta: float, scale: float) -> T:
     return scale * near * (size - 0.5 * near)  # scale is 1 / beta: near / beta is at most 1
 
 
+def less_likely(logits: T, target: T) -> tuple[T, T]:
+    """Return the logit of the side that the target gives less, and how much it gives it."""
+    is_yes = target >= 0.5
+    return is_yes.where(-logits, logits), is_yes.where(1 - target, target)
+
+
 @elementwise
 def binary_entropy(logits: T, target: T) -> T:
     """-t log s(x) - (1 - t) log(1 - s(x)), accurate even for confident, correct logits.
 
     There, softplus(x) - t x would subtract two nearly equal numbers.
     """
-    is_yes = target >= 0.5
-    wrong = is_yes.where(-logits, logits)
-    return wrong.softplus() + logits * is_yes.where(1 - target, -target)
+    wrong, rest = less_likely(logits, target)
+    return wrong.softplus() - wrong * rest
 
 
 @elementwise

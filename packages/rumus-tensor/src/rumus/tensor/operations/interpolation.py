@@ -10,10 +10,10 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from rumus.tensor.expression.arguments import checked_arguments
-from rumus.tensor.expression.dtype import is_floating
+from rumus.tensor.expression.dtype import float16, float32, is_floating
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.indexing import gather
-from rumus.tensor.graph.operators import elementwise
+from rumus.tensor.graph.operators import cast, elementwise
 from rumus.tensor.graph.tensor import Tensor, tensor
 from rumus.tensor.memory.backend import Backend
 
@@ -39,7 +39,7 @@ def interpolate(
 ) -> Tensor:
     """Resize the spatial axes, like `torch.nn.functional.interpolate`.
 
-    x: (batch, channels, *lengths), floating.
+    x: (batch, channels, *lengths), floating; float16 is interpolated in float32.
     size: the new length, one number or one per axis.
     scale_factor: the factor of each length, rounded down; give exactly one of the two.
     mode: "nearest" takes the element at floor(i / scale); "linear", "bilinear" and "trilinear" (for
@@ -65,6 +65,10 @@ def interpolate(
         raise ValueError(f"interpolate: mode must be one of {known} for {x.shape}, not {mode!r}")
     if mode == "nearest" and align_corners:
         raise ValueError("interpolate: align_corners needs a linear mode, not 'nearest'")
+    if x.dtype == float16 and mode != "nearest":  # rounded once, not on each axis
+        options: dict[str, Any] = {"mode": mode, "align_corners": align_corners}
+        wide = interpolate(cast(x, float32), size, scale_factor=scale_factor, **options)
+        return cast(wide, float16)
     sizes, scales = _sizes(x, size, scale_factor)
     for axis, (new, scale) in enumerate(zip(sizes, scales, strict=True), 2):
         x = _along(x, axis, new, scale, mode, align_corners)
