@@ -761,6 +761,57 @@ def test_a_replay_leaves_what_the_code_does(
     assert bool(trainer.counts.replayed) == is_captured
 
 
+def loss_in_an_attribute(log: Any) -> Callable[[Tensor, Tensor], Any]:
+    def loss(main: Tensor, rest: Tensor) -> Any:
+        log.last = main.detach()
+        return main
+
+    return loss
+
+
+def loss_in_a_new_dict(log: Any) -> Callable[[Tensor, Tensor], Any]:
+    def loss(main: Tensor, rest: Tensor) -> Any:
+        log.all = {"last": main.detach()}
+        log.last = log.all["last"]
+        return main
+
+    return loss
+
+
+def logged_value_in_an_attribute(log: Any) -> Callable[[Tensor, Tensor], Any]:
+    def loss(main: Tensor, rest: Tensor) -> Any:
+        log.last = rest.detach()
+        return {"loss": main + rest, "rest": rest}
+
+    return loss
+
+
+@pytest.mark.parametrize(
+    "where",
+    [loss_in_an_attribute, loss_in_a_new_dict, logged_value_in_an_attribute],
+    ids=lambda f: f.__name__,
+)
+def test_a_result_that_the_program_holds_is_that_of_the_last_step(
+    where: Callable[[Any], Callable[[Tensor, Tensor], Any]], device: Capturing
+) -> None:
+    """In every step, also after one whose code ran again to check the recording."""
+    found = []
+    for capture in (False, True):
+        log, w = types.SimpleNamespace(last=None), Parameter([1.0, 2.0], backend=device)
+        trainer, loss = Trainer(SGD([w], 0.0625), capture=capture), where(log)
+        seen = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for step in range(12):
+                trainer.train_step(
+                    lambda x, w=w, loss=loss: loss((w * x).sum(), (w * w).sum()),
+                    np.full(2, 1.0 + step),
+                )
+                seen.append(log.last.item())
+        found.append(seen)
+    assert found[0] == found[1]
+
+
 # Numbers of the batch
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from rumus import nn
 from rumus.gpu import Gpu, GpuBackend
 from rumus.optim import SAM, SGD
-from rumus.tensor import Backend, Generator, NumpyBackend, Tensor
+from rumus.tensor import Backend, Generator, NumpyBackend, Tensor, stack
 from rumus.train import Trainer
 
 RANDOM = np.random.default_rng(0)
@@ -189,6 +190,9 @@ MASKED: dict[str, Any] = {
     "by its sum": lambda losses, mask: (losses * mask).sum() / mask.sum(),
     "negated": lambda losses, mask: -(-losses * mask).sum() / mask.sum(),
     "at least 1": lambda losses, mask: (losses * mask).sum() / mask.sum().clip(1.0, None),
+    "of means": lambda losses, mask: (losses * mask).mean() / mask.mean(),
+    "of negated means": lambda losses, mask: -(-losses * mask).mean() / mask.mean(),
+    "averaged again": lambda losses, mask: ((losses * mask).sum() / mask.sum()).mean(),
 }
 
 
@@ -235,6 +239,59 @@ def test_the_mean_loss_over_masks_counts_by_them(backend: Backend) -> None:
         loss = lambda x, y, mask, layer=layer: MASKED["by its sum"]((layer(x) - y) ** 2, mask)
         means.append(trainer.fit(data, loss, epochs=1).history[0]["loss"])
     assert means[0] == pytest.approx(means[1], rel=1e-5)
+
+
+def negated_twice(loss: Tensor) -> Tensor:
+    negative = -loss
+    return -negative
+
+
+@pytest.mark.parametrize(
+    "again", [lambda loss: loss.mean(), lambda loss: loss.sum(), negated_twice]
+)
+def test_the_mean_of_one_number_is_that_number(again: Callable[[Tensor], Tensor]) -> None:
+    """As programs write it whose losses may or may not be reduced: nn.mse_loss(x, y).mean()."""
+    x, y = RANDOM.normal(size=(8, 5)), RANDOM.normal(size=(8, 3))
+    parts, found = [(x[:6], y[:6]), (x[6:], y[6:])], []
+    for data, accumulate in ((parts, 2), ([(x, y)], 1)):
+        layer = nn.Linear(5, 3, generator=Generator(1))
+        loss = lambda x, y, layer=layer: again(nn.mse_loss(layer(x), y))
+        result = Trainer(SGD(layer.parameters(), 0.05)).fit(
+            data, loss, epochs=1, accumulate=accumulate, validate=(data, loss)
+        )
+        found.append(
+            [layer.weight.numpy(), *(list(entry.values())[-1] for entry in result.history)]
+        )
+    for ours, wanted in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, wanted, rtol=1e-5)
+
+
+def over_outputs(out: Tensor, y: Tensor) -> Tensor:
+    return ((out - y) ** 2).mean(0).mean()
+
+
+def over_losses(out: Tensor, y: Tensor) -> Tensor:
+    return stack([nn.mse_loss(out, y), (out - y).abs().mean()]).mean()
+
+
+@pytest.mark.parametrize("combined", [over_outputs, over_losses])
+@pytest.mark.parametrize("rows", [6, 5])  # as many in the second batch as outputs
+def test_a_mean_of_means_asks_for_weights_if_batches_are_uneven(
+    combined: Callable[[Tensor, Tensor], Tensor], rows: int
+) -> None:
+    """It has as many terms for each number of samples, so that counting them would be wrong."""
+    x, y = RANDOM.normal(size=(8, 5)), RANDOM.normal(size=(8, 3))
+    layer = nn.Linear(5, 3, generator=Generator(1))
+    loss = lambda x, y: combined(layer(x), y)
+    trainer = Trainer(SGD(layer.parameters(), 0.0))
+    trainer.fit([(x[:4], y[:4]), (x[4:], y[4:])], loss, epochs=1, accumulate=2)
+    uneven = [(x[:rows], y[:rows]), (x[rows:], y[rows:])]
+    for options in ({"accumulate": 2}, {"validate": (uneven, loss)}):
+        given: dict[str, Any] = options
+        with pytest.raises(ValueError, match=r"the mean of [23] numbers .* weight_of="):
+            trainer.fit(uneven if "accumulate" in given else [(x, y)], loss, epochs=1, **given)
+    told: dict[str, Any] = {"weight_of": lambda x, y: float(len(x))}
+    trainer.fit(uneven, loss, epochs=1, accumulate=2, **told)
 
 
 def test_a_mean_over_a_mask_within_a_sum_asks_for_weights() -> None:

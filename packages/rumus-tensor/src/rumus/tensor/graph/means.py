@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rumus.tensor.memory.backend import Array
@@ -27,12 +27,14 @@ class Mean:
 
     count: None if only the device knows it, in `counted`. is_loss: whether a loss function reported
         it; otherwise it is a mean over all elements of some tensor, or a sum of them by another.
+    rows: the length of that tensor; None if it is no mean over all elements.
     """
 
     array: Array
     count: float | None
     counted: Tensor | None = None
     is_loss: bool = True
+    rows: int | None = None
 
     @property
     def arrays(self) -> list[Array]:
@@ -64,38 +66,70 @@ def note_mean(result: Tensor, count: Tensor | float) -> Tensor:
     return result
 
 
-def note_average(result: Tensor, count: int) -> Tensor:
-    """Report that `result` is the mean of all `count` elements of a tensor, and return it."""
-    if _listening.means is not None:
-        _listening.means.append(Mean(result._array, count, is_loss=False))
+def note_average(result: Tensor, of: Tensor) -> Tensor:
+    """Report that `result` is the mean of all elements of a tensor, and return it."""
+    if _listening.means is not None and not _is_noted_again(result, of):
+        _listening.means.append(Mean(result._array, of.size, is_loss=False, rows=of.shape[0]))
     return result
 
 
-def note_total(result: Tensor) -> Tensor:
-    """Report that `result` is the sum of all elements of a tensor, perhaps negated; return it."""
-    if _listening.means is not None:
+def note_total(result: Tensor, of: Tensor) -> Tensor:
+    """Report that `result` is the sum of all elements of a tensor, and return it."""
+    if _listening.means is not None and not _is_noted_again(result, of):
         _listening.totals.append(weakref.ref(result._array))
     return result
 
 
+def _is_noted_again(result: Tensor, of: Tensor) -> bool:
+    """Whether a tensor is one number, of which `result` is the mean or sum: all is known of it."""
+    if of.ndim == 0:
+        _note_alike(result, of)
+    return of.ndim == 0
+
+
+def _note_alike(result: Tensor, of: Tensor) -> None:
+    """Report of a number what is known of another: that it is a mean, or a sum."""
+    if _listening.means is not None:
+        known = [each for each in _listening.means if each.is_in(of)]
+        _listening.means += [replace(each, array=result._array) for each in known]
+        if _is_total(of):
+            _listening.totals.append(weakref.ref(result._array))
+
+
 def note_negative(result: Tensor, of: Tensor) -> Tensor:
     """Report that `result` is another tensor negated, and return it."""
-    return note_total(result) if _is_total(of) else result
+    _note_alike(result, of)
+    return result
 
 
 def note_quotient(result: Tensor, total: Tensor, count: object) -> Tensor:
     """Report that `result` is `total` divided by `count`, and return it.
 
     A sum of all elements by a number that depends on no parameter is a mean of so many terms, as
-    of those that a mask leaves: (losses * mask).sum() / mask.sum().
+    of those that a mask leaves: (losses * mask).sum() / mask.sum(). So is a mean by a number, of as
+    many as the number times the mean's.
     """
-    if _is_total(total) and hasattr(count, "requires_grad"):
+    average = _average_of(total)
+    if (average is not None or _is_total(total)) and hasattr(count, "requires_grad"):
         counted: Any = count
         if counted.size == 1 and result.size == 1 and not counted.requires_grad:
-            assert _listening.means is not None
-            mean = Mean(result._array, None, counted.detach().reshape(), is_loss=False)
-            _listening.means.append(mean)
+            terms = counted.detach().reshape()
+            if average is not None and average.count is not None:
+                terms = terms * float(average.count)
+            _noted().append(Mean(result._array, None, terms, is_loss=False))
     return result
+
+
+def _noted() -> list[Mean]:
+    assert _listening.means is not None
+    return _listening.means
+
+
+def _average_of(tensor: Tensor) -> Mean | None:
+    """What is known of a tensor that is the mean of all elements of another."""
+    found = [each for each in _listening.means or () if each.is_in(tensor)]
+    plain = [each for each in found if not each.is_loss and each.count is not None]
+    return plain[0] if len(found) == len(plain) == 1 else None
 
 
 def _is_total(tensor: Tensor) -> bool:

@@ -81,18 +81,18 @@ def sum(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """
     x = cast(x, int32) if x.dtype == bool_ else x
     found = _total(x, normalize_axes(axis, x.ndim, "sum"), keepdims, 1.0, "sum")
-    return note_total(found) if found.size == 1 else found
+    return note_total(found, x) if found.size == 1 else found
 
 
 def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The mean over `axis`; integers become float32. ValueError for a mean of no elements."""
     if x.dtype == float16:  # the sum may overflow float16 where the mean does not
         found = cast(mean(cast(x, float32), axis, keepdims), float16)
-        return note_average(found, x.size) if found.size == 1 else found
+        return note_average(found, x) if found.size == 1 else found
     x = x if is_floating(x.dtype) else cast(x, float32)
     count = count_over(x, axis, "mean")
     found = _total(x, normalize_axes(axis, x.ndim, "mean"), keepdims, 1 / count, "mean")
-    return note_average(found, count) if count == x.size else found
+    return note_average(found, x) if count == x.size else found
 
 
 def count_over(x: Tensor, axis: Axis, operation: str) -> int:

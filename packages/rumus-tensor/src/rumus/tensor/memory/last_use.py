@@ -40,6 +40,14 @@ def _references(box: Sequence[object]) -> int:
     return sys.getrefcount(box[0])
 
 
+def references_beside(box: Sequence[object]) -> int:
+    """How many references to the first item in a box there are, beside the box's own.
+
+    box: a list that the call makes, of an object that no variable refers to.
+    """
+    return _references(box) - _references([object()])
+
+
 class Kept:
     """An array, until it is taken."""
 

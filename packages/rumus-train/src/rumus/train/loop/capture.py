@@ -8,6 +8,7 @@ the code runs again now and then: at growing intervals, and at the start of an e
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -25,6 +26,7 @@ from rumus.tensor.graph.means import Mean, note_again, noting_means
 from rumus.tensor.graph.store import Refill
 from rumus.tensor.graph.tensor import as_host
 from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.last_use import references_beside
 from rumus.tensor.memory.recording import CapturedStep, Capturing
 from rumus.train.base.logged import Log
 from rumus.train.loop.step_function import StepFunction, users_own
@@ -237,6 +239,11 @@ class CapturedSteps:
             return loss, grads
         self.counts.recorded += 1
         reads.has_run()
+        if _are_held([loss, *_logged(log, loss.backend)]):
+            reads.refuse(
+                "its loss, or a value that it logs, is still referenced after it, and a replay "
+                "would overwrite it; assign() it to a tensor from before the step"
+            )
         if self._is_repeatable(step, reads, patience):
             self._captured.append(
                 _Captured(
@@ -385,10 +392,32 @@ def _with_inputs(arguments: Sequence[Any], inputs: Sequence[Array], backend: Bac
 
 def _kept(loss: Tensor, log: Log, means: Sequence[Mean], refill: Refill) -> list[Array]:
     """The arrays that survive a step."""
-    parts = [part for value in log.values() for part in value.tensors]
     counted = [array for mean in means for array in mean.arrays]
-    logged = [part._array for part in parts if part.backend is loss.backend]
+    logged = [part._array for part in _logged(log, loss.backend)]
     return [loss._array, *refill.arrays, *counted, *logged]
+
+
+def _logged(log: Log, backend: Backend) -> list[Tensor]:
+    """The tensors on a backend that a step logs."""
+    parts = [part for value in log.values() for part in value.tensors]
+    return [part for part in parts if part.backend is backend]
+
+
+def _are_held(results: Sequence[Tensor]) -> bool:
+    """Whether other tensors than these are in their memory: the program holds a step's result."""
+    if not _are_shared(results):
+        return False
+    gc.collect()  # perhaps the others are garbage
+    return _are_shared(results)
+
+
+def _are_shared(results: Sequence[Tensor]) -> bool:
+    """Whether more tensors than these have their versions, as all over the same memory do."""
+    return any(
+        references_beside([result._version])
+        > sum(other._version is result._version for other in results)
+        for result in results
+    )
 
 
 @dataclass(slots=True)

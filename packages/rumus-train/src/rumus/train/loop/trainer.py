@@ -353,10 +353,11 @@ class Trainer(Generic[M_co]):
             once if the loss is a mean; of other losses, such as sums, it is the mean over the
             samples' batches. An epoch's last step may have fewer.
         weight_of: returns the weight of a batch in means, accumulation and validation. By default,
-            if the loss is a mean (of `rumus.nn`, any `mean()`, or a sum divided by a tensor, such
-            as the sum of a mask), it is the number of terms averaged, such as targets that are not
-            ignored; otherwise the number of samples. Raises ValueError if neither is right for an
-            accumulation or a validation: on a GPU, or for such a mean within a larger sum.
+            if the loss is a mean (of `rumus.nn`, any `mean()`, or a sum or mean divided by a
+            tensor, such as that of a mask), it is the number of terms averaged, such as targets
+            that are not ignored; otherwise the number of samples. Raises ValueError if neither is
+            right for an accumulation or a validation: on a GPU, for such a mean within a larger
+            sum, or for a mean of means.
         nonfinite: how to handle non-finite gradients; by default, as set in the optimizer. "raise"
             and "skip" are the optimizer's; with a loss scale they apply only at its minimum, and
             other overflowing steps are skipped. "rollback" restores parameters and optimizer from

@@ -14,8 +14,8 @@ class Weighing:
 
     A mean counts by its terms: a loss of `rumus.nn` with reduction "mean" by its elements or its
     targets that are not ignored, any other `mean()` by its elements, a sum divided by a tensor by
-    that tensor's number. A number computed from such means counts by samples, which is right as
-    long as they average equally many terms per sample.
+    that tensor's number, and a mean by that many times its elements. A number computed from such
+    means counts by samples, which is right as long as they average equally many terms per sample.
 
     >>> from rumus.tensor import tensor
     >>> Weighing().weigh([tensor(0.5)], [], samples=4.0)
@@ -24,6 +24,7 @@ class Weighing:
 
     def __init__(self) -> None:
         self._first: tuple[tuple[float, ...], tuple[float, ...], float] | None = None
+        self._averages: dict[int, tuple[float, float, bool]] = {}
 
     def weigh(self, values: Sequence[object], means: Sequence[Mean], samples: float) -> list[float]:
         """Return the weights of numbers computed from a batch, with these means.
@@ -31,9 +32,10 @@ class Weighing:
         Raises ValueError, which suggests `weight_of`, if no weight is known to be right.
         """
         weights, used = [], list[Mean]()
-        for value in values:
+        for position, value in enumerate(values):
             own = _mean_of(value, means)
             used += [] if own is None else [own]
+            self._check_average(own, position, samples)
             weights.append(samples if own is None else float(_known(own)))
         if len(used) < len(values):
             self._check([m for m in means if not _is_among(m, used)], samples)
@@ -47,7 +49,24 @@ class Weighing:
         own = _mean_of(loss, means)
         if own is None:
             return self.weigh([loss], means, samples)[0]
+        self._check_average(own, 0, samples)
         return float(_known(own)) if own.counted is None else own.counted
+
+    def _check_average(self, own: Mean | None, position: int, samples: float) -> None:
+        """Raise for a mean of as many numbers, whatever the samples, and not one of each.
+
+        Such as one over outputs, each averaged over the samples before, or over several losses.
+        """
+        if own is None or own.count is None or own.rows is None:
+            return
+        now = own.count, samples, own.rows == samples
+        count, first, was_by_sample = self._averages.setdefault(position, now)
+        if count == own.count and first != samples and not (was_by_sample and now[2]):
+            raise ValueError(
+                f"it is the mean of {count:g} numbers in a batch of {first:g} samples and in one "
+                f"of {samples:g}, as of numbers that were averaged before: average all at once, "
+                "or give weight_of=, a function that returns the weight of a batch"
+            )
 
     def _check(self, means: Sequence[Mean], samples: float) -> None:
         """Raise for counts that are not proportional to the samples from batch to batch.
