@@ -15,7 +15,7 @@ import pytest
 
 from rumus.nn import Linear
 from rumus.optim import SGD
-from rumus.tensor import Parameter
+from rumus.tensor import Generator, Parameter, tensor
 from rumus.train import (
     ArrayDataset,
     Checkpoints,
@@ -72,6 +72,16 @@ def test_whole_numbers_that_are_rounded_are_said(
     read(kind, tmp_path, "a", [16777216, 1], **options)
     read(kind, tmp_path, "a", [16777217, 1], dtype=np.float64, **options)
     read(kind, tmp_path, "a", [16777217, 1], standardise=True, **options)
+
+
+@KINDS
+@pytest.mark.parametrize("options", [{}, {"missing": "mean"}], ids=["as it is", "with means"])
+def test_numbers_that_become_0_are_said(kind: str, options: dict[str, Any], tmp_path: Path) -> None:
+    """Such as p-values, whose logarithms would be -inf."""
+    with pytest.warns(UserWarning, match=r"'p' has numbers too small for float32, .* 3e-50"):
+        read(kind, tmp_path, "p", [0.0, 3e-50, 1.0], **options)
+    read(kind, tmp_path, "p", [0.0, 3e-40, 1.0], **options)
+    read(kind, tmp_path, "p", [0.0, 3e-50, 1.0], dtype=np.float64, **options)
 
 
 @KINDS
@@ -302,3 +312,71 @@ def test_a_count_that_a_step_logs_is_exact() -> None:
         lambda x: {"loss": (weight * x).sum(), "tokens": 2**24 + 1}, np.ones(1, np.float32)
     )
     assert trainer.epoch_averages() == {"tokens": 2**24 + 1}
+
+
+# In-place changes of tensors that hold no fractions
+
+
+@pytest.mark.parametrize(
+    ("held", "value", "error"),
+    [
+        ([1, 2, 3], 1.7, "1.7 does not fit a tensor of int32"),
+        ([1, 2, 3], np.array([1.0, 2.5, 3.0]), "2.5 does not fit"),
+        ([1, 2, 3], tensor([1.0, 2.0, 3.0]), r"assign value\.astype\(int32\)"),
+        ([True, False], 2, "2 does not fit a tensor of bool"),
+        ([True, False], tensor([1, 0]), r"assign value\.astype\(bool_\)"),
+    ],
+)
+def test_what_is_assigned_is_not_cut_off(held: Any, value: Any, error: str) -> None:
+    x = tensor(held)
+    for act in (lambda: x.assign(value), lambda: x.__setitem__(slice(None), value)):
+        with pytest.raises((TypeError, ValueError), match=error):
+            act()
+    assert x.tolist() == held
+
+
+def test_what_is_assigned_exactly() -> None:
+    x, mask = tensor([1, 2, 3]), tensor([True, False, True])
+    x[0], mask[1] = 7.0, 1
+    x[1:] = np.array([8.0, 9.0])
+    assert (x.tolist(), mask.tolist()) == ([7, 8, 9], [True, True, True])
+    x.assign(mask)
+    assert x.tolist() == [1, 1, 1]
+    for number in (3e9, float("nan")):
+        with pytest.raises(OverflowError, match="do not fit int32"):
+            x[0] = number
+
+
+# Orders of a sampler, which NumPy would take for something else
+
+
+@pytest.mark.parametrize(
+    ("order", "told"),
+    [
+        ([-1, 0, 1, 2], "index -1, outside of"),
+        ([0, 1, 2, 8], "index 8, outside of"),
+        ([0.5, 1.0, 2.0, 3.0], "not float64"),
+        ([True, False, True, True], "not bool"),
+        ([0, 1], r"4 whole numbers, .*not int64 of shape \(2,\)"),
+        (list(range(8)), r"4 whole numbers, .*not int64 of shape \(8,\)"),
+    ],
+)
+def test_an_order_that_is_none(order: Any, told: str) -> None:
+    class Odd:
+        def count(self, dataset: Any) -> int:
+            return 4
+
+        def order(self, dataset: Any, seed: int, epoch: int, batch_size: int) -> Any:
+            return np.array(order)
+
+    loader = DataLoader(ArrayDataset(np.arange(8)), 2, sampler=Odd())
+    with pytest.raises(ValueError, match=told):
+        next(iter(loader))
+
+
+@pytest.mark.parametrize("name", ["normal", "uniform"])
+def test_lengths_given_one_by_one(name: str) -> None:
+    draw: Any = getattr(Generator(0), name)
+    with pytest.raises(TypeError, match=rf"{name}\(\(2, 3\)\); if 3 is no length, write 3\.0"):
+        draw(2, 3)
+    assert draw(2, -3.0, 4.0).shape == draw((2,), -3, 4).shape == draw(2, 0, 1).shape == (2,)

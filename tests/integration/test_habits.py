@@ -39,6 +39,7 @@ from rumus.tensor.graph import other_names as of_tensor
 from rumus.tensor.graph.other_names import AXIS, TENSOR
 from rumus.train import (
     ArrayDataset,
+    Callback,
     Checkpoints,
     DataLoader,
     EarlyStopping,
@@ -355,6 +356,69 @@ def test_gradients_are_found_by_parameter() -> None:
     for given in (([w], 1.0), (grads, 1.0)):
         with pytest.raises(TypeError, match=r"clip_grad_norm\(grads, optimizer, max_norm\)"):
             clip(*given)
+
+
+@pytest.mark.parametrize("name", [*of_train.HEARD.rows, "on_setp_end", "on_epoch_ends"])
+def test_a_callback_with_a_method_that_no_event_calls(name: str) -> None:
+    kind = type("Own", (Callback,), {name: lambda self, event: None, "on_disk": lambda self: None})
+    w = Parameter([1.0])
+    with pytest.raises(TypeError, match=rf"Own\.{name} is called by no event; here it is on_"):
+        Trainer(SGD([w], 0.1)).fit([()], lambda: w.sum(), epochs=1, callbacks=[kind()])
+
+
+@pytest.mark.parametrize(
+    ("rate", "told"),
+    [
+        (rumus.optim.cosine, r"'steps'.*write lr=cosine\(\.\.\.\)"),
+        (lambda: 0.1, "cannot be called with a step"),
+        (Plateau, r"make it, as lr=Plateau\(\.\.\.\)"),
+    ],
+)
+def test_a_rate_that_is_no_function_of_the_step(rate: Any, told: str) -> None:
+    optimizer = _optimizer()
+    for act in (lambda: AdamW([Parameter([1.0])], rate), lambda: optimizer.set(lr=rate)):
+        with pytest.raises(TypeError, match=told):
+            act()
+    optimizer.set(lr=np.reciprocal)  # written in C, without a signature
+    optimizer.set(lr=lambda step, scale=0.1: scale / step)
+
+
+@pytest.mark.parametrize("average", [EMA, 0.99])
+def test_an_average_is_made(average: Any) -> None:
+    with pytest.raises(TypeError, match=r"average must be EMA\(\.\.\.\), SWA"):
+        AdamW([Parameter([1.0])], average=average)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (lambda model: model, r"not Linear: pass model\.parameters\(\)"),
+        (lambda model: model.parameters, r"call it: model\.parameters\(\)"),
+        (lambda model: model.named_parameters(), r"item 0 is a tuple: pass model\.parameters\(\)"),
+    ],
+)
+def test_an_optimizer_takes_parameters(given: Any, told: str) -> None:
+    with pytest.raises(TypeError, match=told):
+        AdamW(given(nn.Linear(2, 2)))
+
+
+def test_a_loss_function_returns_no_tuple() -> None:
+    w = Parameter([1.0])
+    wrong: Any = lambda: (w.sum(), 1)
+    with pytest.raises(TypeError, match=r"not tuple: in a Trainer, \{'loss': loss"):
+        Trainer(SGD([w], 0.1)).train_step(wrong)
+
+
+def test_a_mode_is_true_or_false() -> None:
+    layer: Any = nn.Linear(2, 2)
+    with pytest.raises(TypeError, match="training must be True or False, not 'no'"):
+        layer.training = "no"
+    layer.training = False
+
+
+def test_a_sampler_is_made() -> None:
+    with pytest.raises(TypeError, match="not a class"):
+        _loader(sampler=WeightedSampler)
 
 
 @pytest.mark.parametrize("given", [1.0, "w", _optimizer()])

@@ -172,6 +172,24 @@ def test_a_device_is_read_once_a_second(backend: Backend, monkeypatch: pytest.Mo
     assert looks == (4 if backend.runs_ahead else 0)
 
 
+def test_a_program_without_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As pythonw and some services have it."""
+    closed = io.StringIO()
+    closed.close()
+    weight = Parameter([1.0], name="weight")
+    trainer = Trainer(SGD([weight], 0.1))
+    for stream in (None, closed):
+        monkeypatch.setattr(sys, "stderr", stream)
+        result = trainer.fit([()], lambda: weight.sum(), epochs=1, callbacks=[LiveView()])
+        assert result.reason == "epochs"
+
+
+def test_a_stream_is_no_path() -> None:
+    path: Any = "train.log"
+    with pytest.raises(TypeError, match=r"stream must be a text stream.*'train\.log'"):
+        LiveView(path)
+
+
 def test_seconds_must_be_positive() -> None:
     with pytest.raises(ValueError, match="seconds must be positive"):
         LiveView(seconds=0)

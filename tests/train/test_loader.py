@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -546,6 +547,46 @@ def test_a_fork_has_processes_of_its_own(cases: Any) -> None:
     assert os.waitpid(child, 0)[1] == 0
     assert children() == alive
     assert bits(loader) == wanted
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.parametrize("processes", [False, True])
+def test_a_fork_does_not_go_on_with_a_loop(cases: Any, processes: bool) -> None:
+    """It has neither the threads nor the processes, and would wait for them for ever."""
+    loader = DataLoader(cases.Numbers(8), 2, workers=1, processes=processes)
+    loop = iter(loader)
+    next(loop)
+    if not (child := os.fork()):
+        code = 1
+        try:
+            next(loop)
+        except RuntimeError as error:
+            code = 0 if "another process" in str(error) else 2
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(list(loop)) == 3
+    loader.close()
+
+
+def test_a_loader_that_was_left_is_freed_at_once(cases: Any) -> None:
+    """Not by the collector of cycles, until which its processes would stay."""
+    loader = DataLoader(cases.Sleeping(6), 2, workers=1, processes=True, prefetch=1)
+    next(iter(loader))
+    gc.collect()
+    gc.disable()
+    try:
+        freed = weakref.ref(loader)
+        del loader
+        assert freed() is None
+    finally:
+        gc.enable()
+
+
+def test_a_daemon_starts_no_processes(cases: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(multiprocessing.current_process()), "daemon", True)
+    with pytest.raises(RuntimeError, match="use threads, processes=False"):
+        next(iter(DataLoader(cases.Numbers(8), 2, workers=1, processes=True)))
 
 
 def test_a_killed_process(cases: Any) -> None:

@@ -109,6 +109,8 @@ class Module:
 
     @training.setter
     def training(self, mode: bool) -> None:
+        if not isinstance(mode, (bool, np.bool_)):
+            raise TypeError(f"training must be True or False, not {mode!r}")
         evaluation = current_evaluation()
         if evaluation is not None:
             evaluation.set_training(self, mode)

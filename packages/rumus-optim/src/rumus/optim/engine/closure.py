@@ -91,6 +91,10 @@ def forward_backward(
     if not isinstance(loss, Tensor):
         raise TypeError(
             f"the loss function must return the loss as a tensor, not {type(loss).__name__}: "
-            "a number has no graph to run backward through"
+            + (
+                "in a Trainer, {'loss': loss, 'name': number} returns more"
+                if isinstance(loss, tuple)
+                else "a number has no graph to run backward through"
+            )
         )
     return loss.detach(), loss.backward(scale=scale)

@@ -22,6 +22,8 @@ class KeptAverage(Stage):
     arrays: ClassVar[Sequence[str]] = (AVERAGE,)
 
     def __init__(self, average: Average) -> None:
+        if not isinstance(average, Average):
+            raise TypeError(f"average must be EMA(...), SWA(...) or None, not {average!r}")
         self.average = average
 
     def attach(self, optimizer: EvaluatedOptimizer[Any]) -> None:

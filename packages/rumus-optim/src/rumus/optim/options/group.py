@@ -145,6 +145,11 @@ def named(parameters: Iterable[Parameter]) -> list[tuple[str, Parameter]]:
                 f"an optimizer takes parameters; item {position} is a dict: write it as "
                 "ParameterGroup(parameters, lr=...)"
             )
+        if isinstance(parameter, tuple):
+            raise TypeError(
+                f"an optimizer takes parameters; item {position} is a tuple: pass "
+                "model.parameters(), which has their names"
+            )
         if not isinstance(parameter, Parameter):
             raise TypeError(
                 f"an optimizer takes parameters; item {position} is {type(parameter).__name__}: "
@@ -158,6 +163,11 @@ def as_groups(parameters: Claimable[Any] | Iterable[Any]) -> list[ParameterGroup
     """Return an optimizer's parameters as groups; TypeError for a mixture, ValueError for none."""
     if isinstance(parameters, (str, bytes, Parameter)):
         raise TypeError(f"pass a sequence of parameters, not {type(parameters).__name__}")
+    if not isinstance(parameters, Iterable):
+        wanted = "call it: model.parameters()" if callable(parameters) else "pass a sequence"
+        if hasattr(parameters, "parameters"):
+            wanted = "pass model.parameters()"
+        raise TypeError(f"an optimizer takes parameters, not {type(parameters).__name__}: {wanted}")
     given = parameters if isinstance(parameters, Parameters) else list(parameters)
     if len(given) == 0:
         raise ValueError("no parameters: the module has none, or a generator is already used up")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from inspect import signature
 from numbers import Real
 from typing import Any, Final, TypeAlias
 
@@ -113,7 +114,26 @@ def checked(given: Mapping[str, Any], ranges: Ranges = RANGES) -> dict[str, Hype
                     f"{name}: {value} only scales the schedule that follows it: "
                     "write warmup(...).then(...), or multiply it by a number"
                 )
+            if callable(value) and not isinstance(value, Schedule):
+                _check_function(name, value)
             hyper[name] = (
                 value if callable(value) else check(name, value, ranges=ranges, wanted=_SCHEDULABLE)
             )
     return hyper
+
+
+def _check_function(name: str, function: Callable[..., object]) -> None:
+    """Raise TypeError for a function that cannot be called with a step, before the first one."""
+    if isinstance(function, type):
+        made = f"{function.__name__}(...)"
+        raise TypeError(f"{name} must be {_SCHEDULABLE}, not a class: make it, as {name}={made}")
+    try:
+        signature(function).bind(1)
+    except TypeError as error:
+        called = getattr(function, "__name__", type(function).__name__)
+        raise TypeError(
+            f"{name} must be {_SCHEDULABLE}, but {called} cannot be called with a step ({error}): "
+            f"if it makes a schedule, write {name}={called}(...)"
+        ) from None
+    except ValueError:
+        return  # written in C, without a signature

@@ -207,6 +207,8 @@ class Tensor(Arithmetic["Tensor"]):
     def __setitem__(self, key: Any, value: TensorLike | float) -> None:
         if self._node is not None:
             raise GraphError("the result of an operation cannot be changed in place; use where()")
+        if self.dtype.kind != "f":
+            _check_exact(value, self.dtype)
         source = as_tensor(value, self._backend, self.dtype)
         backend_of("assignment", (self, source))
         if source.requires_grad and is_recording():
@@ -671,6 +673,26 @@ def as_host(data: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]:
     except FloatingPointError:
         largest = np.abs(host[np.isfinite(host)]).max()
         raise OverflowError(f"a number of magnitude {largest} does not fit {wanted}") from None
+
+
+def _check_exact(value: TensorLike | Number, dtype: DType) -> None:
+    """Raise for numbers that a tensor of integers or truth values would cut off."""
+    if isinstance(value, Tensor):
+        kinds = "bif"  # each holds those before it
+        if kinds.index(value.dtype.kind) > kinds.index(dtype.kind):
+            raise TypeError(
+                f"assignment would cut off {value.dtype} to {dtype}: assign "
+                f"value.astype({'bool_' if dtype.kind == 'b' else dtype}) if that is meant"
+            )
+        return
+    host = unmasked(value)
+    if host.dtype.kind in "iuf":
+        if dtype.kind == "i":  # what is beyond it, or NaN, is an error anyway
+            cut = (np.trunc(host) != host) & (host == host)
+        else:
+            cut = (host != 0) & (host != 1)
+        if cut.any():
+            raise ValueError(f"{host[cut].flat[0]} does not fit a tensor of {dtype}: astype() cuts")
 
 
 def as_tensor(data: TensorLike | Number, backend: Backend, dtype: DType | None = None) -> Tensor:

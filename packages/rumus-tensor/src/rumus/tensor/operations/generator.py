@@ -25,9 +25,6 @@ from rumus.tensor.memory.philox import philox_words
 from rumus.tensor.memory.recording import fed, live, refuse
 from rumus.tensor.operations.draws import Place, Undecided, watching
 
-_set = (
-    object.__setattr__
-)  # past the check of assigned attributes, which would cost more than a draw
 _KEEP = Kernel("keep", {"keep": Expr.scalar("threshold") <= Expr.array("word")})
 
 
@@ -185,6 +182,7 @@ class Generator:
         high: above all numbers, finite.
         backend: where the elements lie, by default the CPU.
         """
+        _check_one_shape("uniform", shape, low)
         lengths = lengths_of("Generator.uniform", shape)
         for name, value in (("low", low), ("high", high)):
             _check_finite(f"Generator.uniform: {name}", value)
@@ -219,6 +217,7 @@ class Generator:
         std: finite, at least 0.
         backend: where the elements lie, by default the CPU.
         """
+        _check_one_shape("normal", shape, mean)
         lengths = lengths_of("Generator.normal", shape)
         for name, value in (("mean", mean), ("std", std)):
             _check_finite(f"Generator.normal: {name}", value)
@@ -324,6 +323,16 @@ class Generator:
         words = self._host_words(2 * count).astype(np.uint64)
         keys = words[0::2] << np.uint64(32) | words[1::2]
         return np.argsort(keys, kind="stable")
+
+
+def _check_one_shape(name: str, shape: object, second: object) -> None:
+    """Raise TypeError for lengths that are given one by one, of which all but one were a mean."""
+    is_whole = all(isinstance(each, int) and not isinstance(each, bool) for each in (shape, second))
+    if is_whole and second:
+        raise TypeError(
+            f"Generator.{name} takes the shape as one tuple: {name}(({shape}, {second})); "
+            f"if {second} is no length, write {second}.0"
+        )
 
 
 def _check_finite(name: str, value: float) -> None:

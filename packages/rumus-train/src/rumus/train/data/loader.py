@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 import weakref
 import zlib
 from collections.abc import Generator, Iterator, Mapping
@@ -115,10 +116,11 @@ class DataLoader:
         self.processes = bool(processes)
         self.sampler, self.collate, self.batch_transform = sampler, collate, batch_transform
         _check_dataset(dataset)
-        if sampler is not None and not callable(getattr(sampler, "order", None)):
+        is_class = isinstance(sampler, type)
+        if is_class or not (sampler is None or hasattr(sampler, "order")):
             raise TypeError(
                 "sampler must give the order of an epoch, like WeightedSampler(weights), not "
-                f"{type(sampler).__name__}"
+                f"{'a class' if is_class else type(sampler).__name__}"
             )
         self._samples = len(dataset) if sampler is None else sampler.count(dataset)
         if sampler is not None and self.shuffle:
@@ -274,10 +276,24 @@ class DataLoader:
 
     def _order(self, epoch: int) -> Indices:
         if self.sampler is not None:
-            return self.sampler.order(self.dataset, self.seed, epoch, self.batch_size)
+            order = self.sampler.order(self.dataset, self.seed, epoch, self.batch_size)
+            return self._checked(order)
         if self.shuffle:
             return permutation(self.seed, Purpose.SHUFFLE, self._samples, epoch)
         return np.arange(self._samples, dtype=np.intp)
+
+    def _checked(self, order: Any) -> Indices:
+        """A sampler's order; ValueError for what is none: NumPy takes -1 for the last sample."""
+        found, size = np.asarray(order), len(self.dataset)
+        if found.dtype.kind not in "iu" or found.shape != (self._samples,):
+            raise ValueError(
+                f"sampler: order must return {self._samples} whole numbers, as many as count says, "
+                f"not {found.dtype} of shape {found.shape}"
+            )
+        if found.size and not (found.min() >= 0 and found.max() < size):
+            wrong = found[(found < 0) | (found >= size)][0]
+            raise ValueError(f"sampler: order has index {wrong}, outside of [0, {size})")
+        return found.astype(np.intp, copy=False)
 
     def close(self) -> None:
         """End the running loop, if any, and the worker processes.
@@ -356,6 +372,7 @@ class _Loop(Iterator[Any]):
     def __init__(self, loader: DataLoader) -> None:
         self._loader = loader
         self._batches = loader._batches()
+        self._process = os.getpid() if loader.workers else None
         self._is_closed = self._is_done = False
 
     def __next__(self) -> Any:
@@ -366,6 +383,10 @@ class _Loop(Iterator[Any]):
             raise RuntimeError(
                 "this loop over the loader has ended: it failed, another loop started, or the "
                 "position was set; start a new loop"
+            )
+        if self._process is not None and self._process != os.getpid():
+            raise RuntimeError(
+                "this loop began in another process, which has its workers: start a new loop"
             )
         try:
             made = next(self._batches, None)

@@ -178,16 +178,19 @@ class WorkerProcess:
 
     def _reply_to(self, task: Task, place: int, sent: Sent) -> AnyBatch | Drawn | Failure | Place:
         reply: Future[AnyBatch | Drawn | Failure | Place] = Future()
-        with self._sending:
-            self._send(sent)
-            self._expected.append((task, reply))
-            with self._watched(task):
-                self._connection.send((task, place))
-        while not reply.done():
-            with self._receiving:  # any waiting thread receives the next reply, for whomever it is
-                if not reply.done():
-                    self._receive()
-        return reply.result()
+        try:
+            with self._sending:
+                self._send(sent)
+                self._expected.append((task, reply))
+                with self._watched(task):
+                    self._connection.send((task, place))
+            while not reply.done():
+                with self._receiving:  # any waiting thread receives the next, for whomever it is
+                    if not reply.done():
+                        self._receive()
+            return reply.result()
+        finally:
+            del reply  # its error refers to this frame: the loader would wait for the collector
 
     def _receive(self) -> None:
         task, reply = self._expected[0]
@@ -198,6 +201,7 @@ class WorkerProcess:
         except BaseException as error:
             reply.set_exception(error)
         self._expected.popleft()
+        del reply  # as in `_reply_to`
 
     def _send(self, sent: Sent) -> None:
         """Send the batcher, unless the process has it."""
@@ -251,8 +255,13 @@ class WorkerProcess:
 
 
 def _spawn() -> WorkerProcess:
-    from multiprocessing import get_context
+    from multiprocessing import current_process, get_context
 
+    if current_process().daemon:
+        raise RuntimeError(
+            "this process is a daemon of multiprocessing, which may start no processes: use "
+            "threads, processes=False, or start it with daemon=False"
+        )
     # Not forked: a fork inherits locks held by threads, and a GPU's device.
     context = get_context("spawn")
     memories = BatchMemory.create(IN_FLIGHT)

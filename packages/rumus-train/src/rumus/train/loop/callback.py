@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 from rumus.tensor import NonFiniteGradientError
+from rumus.tensor.expression.nearest_name import nearest_name
 from rumus.tensor.expression.printable import PrintableError
 from rumus.tensor.memory.uninterrupted import is_of_handler
-from rumus.train.base.other_names import CALLBACK
+from rumus.train.base.other_names import CALLBACK, HEARD
 from rumus.train.loop.events import (
     CheckpointSaved,
     EpochEnd,
@@ -115,6 +116,7 @@ class CallbackError(PrintableError, RuntimeError):
     """A callback has raised; the message names it and the event, and the error is the cause."""
 
 
+_ALIKE: Final = 0.85  # from 0 to 1: names that are taken for misspelt ones
 _METHODS: Final[Mapping[type[Any], str]] = {
     TrainStart: "on_train_start",
     EpochStart: "on_epoch_start",
@@ -127,11 +129,26 @@ _METHODS: Final[Mapping[type[Any], str]] = {
 }
 
 
+def _check_methods(kind: type) -> None:
+    """Raise TypeError for a method that looks like an event's but that none calls."""
+    events = set(_METHODS.values())
+    for name in sorted(name for name in dir(kind) if name.startswith("on_")):
+        near = HEARD.rows.get(name) or nearest_name(name, events, _ALIKE)
+        if name not in events and near is not None:
+            raise TypeError(f"{kind.__name__}.{name} is called by no event; here it is {near}")
+
+
 class Callbacks:
-    """Callbacks in their order. Raises TypeError for an object without a callback's methods."""
+    """Callbacks in their order.
+
+    Raises TypeError for an object without a callback's methods, and for one with a method that has
+    another library's name of an event, or a misspelt one: nothing would call it.
+    """
 
     def __init__(self, callbacks: Iterable[Callback]) -> None:
         self.all = sorted(callbacks, key=lambda callback: callback.order)
+        for callback in self.all:
+            _check_methods(type(callback))
         self._hearers: dict[type[Any], list[tuple[str, Callable[[Any], None]]]] = {
             event: [
                 (type(callback).__name__, getattr(callback, method))

@@ -23,7 +23,9 @@ def with_progress(callbacks: Sequence[Callback], progress: str | None) -> Sequen
         if isinstance(each, type) or not hasattr(each, "order"):
             raise TypeError(f"callbacks: {each!r} is not a Callback")
     is_shown = any(getattr(type(each), "shows_progress", False) for each in callbacks)
-    is_seen = in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
+    stream = sys.stderr
+    is_terminal = stream is not None and not stream.closed and stream.isatty()
+    is_seen = in_notebook() or is_terminal
     if progress is None or is_shown or not is_seen:
         return callbacks
     view: Callback = import_module("rumus.train.views.live_view").LiveView(says_seed=True)

@@ -1,4 +1,4 @@
-"""`StopSignals`: SIGTERM, Ctrl-C and a closed terminal end a training, with a checkpoint."""
+"""`StopSignals`: a signal that would end the program ends a training, with a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from rumus.train.base.notebook import in_notebook
 _ASKED_TO_STOP: Final = (signal.SIGTERM, signal.SIGINT)
 # Signals that would end the process; one that the program handles is left alone.
 _DEADLY: Final = tuple(
-    getattr(signal, name) for name in ("SIGHUP", "SIGXCPU", "SIGBREAK") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGHUP", "SIGXCPU", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGBREAK")
+    if hasattr(signal, name)
 )
 AGAIN: Final = 1.0  # seconds: what comes sooner is the first signal, sent to process and group
 

@@ -38,10 +38,11 @@ from rumus.train.tables.feature_encoding import (
     as_targets,
     refuse_both,
 )
-from rumus.train.tables.rounding import tell_of_rounding, warn_of_times
+from rumus.train.tables.rounding import tell_of_rounding, tell_of_vanished, warn_of_times
 from rumus.train.tables.row_names import row_names, warn_of_counting, warn_of_row_names
 
 CHUNK: Final = 1 << 18  # cells kept as text at a time
+_OF_ZERO: Final = "+-0. \t"  # letters of a cell that is 0
 
 
 @DATASET.of_instances
@@ -394,7 +395,7 @@ class _Numbers:
         self._parts.append(part.reshape(len(rows), len(self._indices)))
 
     def _see_rounded(self, cells: Sequence[str], part: NDArray[Any]) -> None:
-        """Say once of a column of whole numbers, or of times of day, that its dtype rounds them."""
+        """Say once of a column that its dtype rounds whole numbers, times, or others to 0."""
         count = len(self._names)
         large = np.abs(part) >= 2.0 ** (np.finfo(self._dtype).nmant + 1)
         for place in np.flatnonzero(large).tolist():
@@ -405,6 +406,11 @@ class _Numbers:
             if int(digits) != abs(int(part[place])):
                 self._told.add(name)
                 tell_of_rounding(self._shown, name, cell, part[place])
+        for place in np.flatnonzero(part == 0).tolist():
+            name, cell = self._names[place % count], cells[place]
+            if cell.strip(_OF_ZERO) and name not in self._told and _is_not_zero(cell):
+                self._told.add(name)
+                tell_of_vanished(self._shown, name, cell.strip(), self._dtype)
         for at, (name, spelling) in enumerate(zip(self._names, self._spellings, strict=True)):
             if (
                 isinstance(spelling, partial)
@@ -475,6 +481,14 @@ class _Texts:
     def array(self) -> NDArray[Any]:
         """Return the class indices."""
         return class_numbers(self._found, self._classes)
+
+
+def _is_not_zero(cell: str) -> bool:
+    """Whether a cell that was read as 0 is a number other than 0, and not a missing one."""
+    try:
+        return float(cell) != 0
+    except ValueError:
+        return False
 
 
 def _number(dtype: DTypeLike) -> np.dtype[Any]:

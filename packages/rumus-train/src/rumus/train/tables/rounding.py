@@ -32,10 +32,14 @@ def require_finite(shown: str, name: str, numbers: NDArray[Any], found: NDArray[
 def warn_of_rounding(shown: str, name: str, numbers: NDArray[Any], found: NDArray[Any]) -> bool:
     """Warn of whole numbers that a floating dtype rounds; return whether there are any.
 
+    And of numbers that become 0 in it.
+
     numbers: as read. found: in the dtype.
     """
     if found.dtype.kind != "f" or numbers.dtype == found.dtype:
         return False
+    if (vanished := (found == 0) & (numbers != 0)).any():
+        tell_of_vanished(shown, name, str(numbers[vanished][0]), found.dtype)
     place = _first_rounded(numbers, found)
     if place is not None:
         tell_of_rounding(shown, name, str(int(numbers[place])), found[place])
@@ -47,6 +51,14 @@ def tell_of_rounding(shown: str, name: str, cell: str, found: Any) -> None:
     warn_user(
         f"{shown}: column {printable(repr(name))} has whole numbers that {found.dtype} rounds, "
         f"{cell} to {int(found)}; {_KEEPS}"
+    )
+
+
+def tell_of_vanished(shown: str, name: str, cell: str, dtype: np.dtype[Any]) -> None:
+    """Warn of a number that became 0."""
+    warn_user(
+        f"{shown}: column {printable(repr(name))} has numbers too small for {dtype}, which become "
+        f"0, such as {cell}; keep them with a float64 dtype= or target_dtype="
     )
 
 

@@ -61,7 +61,7 @@ class LiveView(Callback):
     GPU are read once a second. If the stream can no longer be written, the view ends, not the
     training.
 
-    Raises ValueError if `seconds` is not positive.
+    Raises ValueError if `seconds` is not positive, TypeError for a stream without `write`.
     """
 
     order = 50
@@ -71,6 +71,8 @@ class LiveView(Callback):
     def __init__(
         self, stream: TextIO | None = None, *, seconds: float = 10.0, says_seed: bool = False
     ) -> None:
+        if stream is not None and not hasattr(stream, "write"):
+            raise TypeError(f"stream must be a text stream, such as sys.stdout, not {stream!r}")
         if not seconds > 0:
             raise ValueError(f"seconds must be positive, not {seconds!r}")
         self.stream, self.seconds, self.says_seed = stream, seconds, says_seed
@@ -81,25 +83,27 @@ class LiveView(Callback):
 
     def on_train_start(self, event: TrainStart) -> None:
         """Show where it starts."""
-        stream = self.stream or sys.stderr
+        stream = sys.stderr if self.stream is None else self.stream
         self._progress = progress = Progress(event.run)
         progress.start(event)
-        self._view = self._view_for(stream)
+        self._view = view = self._view_for(stream)
         self._samples = 0.0
         now = time.perf_counter()
-        self._next = now + min(self._view.interval, 0.5)  # soon, the first time
+        if view is not None:
+            self._next = now + min(view.interval, 0.5)  # soon, the first time
         self._next_read = 0.0
         if self.says_seed:
             self._say(f"seed {run_seed()}")
         if event.resumed_from is not None:
             self._say(f"resumed from {event.resumed_from.name}, epoch {event.epoch + 1}")
 
-    def _view_for(self, stream: TextIO) -> View:
+    def _view_for(self, stream: TextIO | None) -> View | None:
         if self.stream is None and in_notebook():
             from rumus.train.views.notebook_view import NotebookView
 
             return NotebookView()
-        return view_for(stream, self.seconds)
+        # A program without a console, or a service whose streams are closed, has no stderr.
+        return None if stream is None or stream.closed else view_for(stream, self.seconds)
 
     def on_step_end(self, event: StepEnd) -> None:
         """Show a step that is due."""
