@@ -257,6 +257,25 @@ def test_a_scalar_beyond_float32_is_infinite(backend: Backend) -> None:
     assert scale(large, by=1e300).numpy()[0] == np.inf
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [7, BLOCK + 9])
+def test_numbers_become_arrays_of_the_same_bits(size: int, dtype: type) -> None:
+    backend = NumpyBackend()
+    kernel = Kernel("mixed", {"out": (A * S + 0.1).maximum(-1e300) - 3 * (A < S).where(A, 0.0)})
+    x: Real = RNG.standard_normal(size).astype(dtype)
+    x[:5] = 0.0, -0.0, np.nan, np.inf, 1e-45
+    for s in (0.3, -0.0, 1e-45, 1e300, np.nan):
+        found = run(backend, kernel, x, s=s)
+        with np.errstate(all="ignore"):
+            chosen = np.where(x < s, x, dtype(0))
+            expected = np.maximum(x * s + 0.1, -1e300) - 3 * chosen
+        assert found.dtype == expected.dtype == dtype
+        assert found.tobytes() == expected.tobytes(), s
+        looped = backend.prepared(kernel, (x,), (out := np.empty_like(x),))
+        looped(kernel.bind({"s": s}))
+        assert out.tobytes() == expected.tobytes(), s
+
+
 def test_numpy_numbers_as_scalars_change_nothing(backend: Backend) -> None:
     x = tensor(RNG.normal(size=100), backend=backend)
     scale: Callable[..., Tensor] = elementwise(lambda x, *, by: x * by / 3.0)

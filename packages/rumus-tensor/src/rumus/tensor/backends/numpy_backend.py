@@ -133,7 +133,7 @@ class NumpyBackend:
         with np.errstate(all="ignore"):
             if size <= BLOCK:
                 scratch = [np.empty(shape, dtype) for dtype in program.scratch]
-                program.run(*arrays, *scalars, *out, *scratch)
+                program.run(*arrays, *program.numbers(scalars), *out, *scratch)
             else:
                 _run_in_blocks(program, arrays, scalars, out)
 
@@ -191,7 +191,8 @@ class NumpyBackend:
             return None
         program = self.program(kernel, tuple([array.dtype for array in arrays]))
         scratch = [np.empty(out[0].shape, dtype) for dtype in program.scratch]
-        return _quiet(lambda scalars: program.run(*arrays, *scalars, *out, *scratch))
+        numbers = program.numbers
+        return _quiet(lambda scalars: program.run(*arrays, *numbers(scalars), *out, *scratch))
 
     def program(self, kernel: Kernel, dtypes: tuple[DType, ...]) -> NumpyProgram:
         """Return the NumPy program of `kernel` for inputs of `dtypes`; `.source` is its text.
@@ -522,6 +523,8 @@ def _run_in_blocks(
     else:
         operands = [np.broadcast_to(a, shape) for a in arrays] + list(out)
     cuts = list(blocks(shape, BLOCK))
+    with np.errstate(all="ignore"):
+        numbers = program.numbers(scalars)
 
     def work(start: int, stop: int) -> None:
         scratch = [np.empty(BLOCK, dtype) for dtype in program.scratch]
@@ -531,6 +534,6 @@ def _run_in_blocks(
                 block = parts[-1]
                 temporaries = [s[: block.size].reshape(block.shape) for s in scratch]
                 split = len(arrays)
-                program.run(*parts[:split], *scalars, *parts[split:], *temporaries)
+                program.run(*parts[:split], *numbers, *parts[split:], *temporaries)
 
     run_parts(work, len(cuts), out[0].size >= PARALLEL)

@@ -8,7 +8,7 @@ long kernel still fits the cache, and a call that writes where it reads moves a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -59,6 +59,19 @@ class NumpyProgram:
     run: Callable[..., None]
     scratch: tuple[DType, ...]  # the dtypes of the scratch arrays
     source: str
+    compute: DType
+
+    def numbers(self, scalars: Sequence[float]) -> Sequence[Any]:
+        """Return the scalars as `run` is faster with: arrays of what it computes in.
+
+        NumPy would convert a Python number in each call, and go over the arrays in pieces then.
+        Callers have its warnings turned off.
+
+        scalars: in the order of the kernel's.
+        """
+        if self.compute.kind != "f":
+            return scalars
+        return [np.array(scalar, self.compute) for scalar in scalars]
 
 
 def _copy(source: Any, out: NDArray[Any]) -> None:
@@ -70,8 +83,12 @@ def compile_program(kernel: Kernel, dtypes: tuple[DType, ...]) -> NumpyProgram:
     printer = _Printer(kernel, kernel.types(dtypes), dict(zip(kernel.arrays, dtypes, strict=True)))
     source = printer.source()
     namespace: dict[str, Any] = {**FUNCTIONS, "copy": _copy, "inf": np.inf, "nan": np.nan}
+    compute = printer.types.compute
+    with np.errstate(all="ignore"):
+        for text, name in printer.constants.items():
+            namespace[name] = np.array(float(text), compute)
     exec(source, namespace)  # generated from the kernel's nodes, with nothing a caller wrote
-    return NumpyProgram(namespace["run"], tuple(printer.scratch), source)
+    return NumpyProgram(namespace["run"], tuple(printer.scratch), source, compute)
 
 
 class _Printer:
@@ -83,6 +100,7 @@ class _Printer:
         self.free: list[int] = []
         self.lent: set[int] = set()  # outputs that hold a value in between
         self.home: dict[Expr, str] = {}
+        self.constants: dict[str, str] = {}  # the names of numbers, as arrays, by their text
         self.lines: list[str] = []
         self.number = {node: step for step, node in enumerate(kernel.nodes)}
         self.last_use, self.last_read = self._lifetimes()
@@ -126,6 +144,11 @@ class _Printer:
     def _operands(self, node: Expr) -> list[str]:
         """The names of a node's operands; masks in arithmetic become numbers first."""
         values = [self._value(operand) for operand in node.operands]
+        if node.operation != "where" and self.types.compute.kind == "f":
+            for position, operand in enumerate(node.operands):
+                if operand.operation == "constant":
+                    text = values[position]
+                    values[position] = self.constants.setdefault(text, f"c{len(self.constants)}")
         masks = self.types.masks
         arrays = [operand for operand in node.operands if not operand.uniform]
         if node in masks or node.operation == "where" or any(a not in masks for a in arrays):
