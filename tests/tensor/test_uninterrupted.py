@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -161,6 +162,38 @@ def test_a_signal_at_every_line(heard: list[int]) -> None:
     assert line > 20
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_the_main_thread_of_a_child_is_the_one_that_forked() -> None:
+    """Python runs handlers in that one from then on."""
+    codes: list[int] = []
+
+    def in_child() -> None:
+        found: list[str] = []
+        signal.signal(signal.SIGUSR1, lambda *_: found.append("heard"))
+        with Uninterrupted():
+            signal.raise_signal(signal.SIGUSR1)
+            found.append("written")
+        os._exit(0 if found == ["written", "heard"] else 1)
+
+    def fork() -> None:
+        child = os.fork()
+        if child == 0:
+            try:
+                in_child()
+            finally:
+                os._exit(2)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    for start in (fork, lambda: _joined(threading.Thread(target=fork))):
+        start()
+    assert codes == [0, 0]
+
+
+def _joined(thread: threading.Thread) -> None:
+    thread.start()
+    thread.join(20)
+
+
 def _put_back_with_a_signal_at(wanted: int, fails: bool) -> tuple[str, bool, bool]:
     """Return where things are after an act, whether the signal raised, and whether there it is.
 
@@ -212,7 +245,7 @@ def test_everything_is_restored_after_a_signal_at_every_instruction(
         assert raised == is_there, f"instruction {at}"
         at += 1
     waits = isinstance(signal.getsignal(signal.SIGINT), WaitingHandler)
-    assert at > (150 if waits else 300)
+    assert at > (120 if waits else 270)  # it has gone through all of it
 
 
 class _Place:

@@ -79,8 +79,11 @@ def count_classes(
 
 def _share(loss: str, targets: NDArray[Any], classes: int, ignore_index: int | None) -> Share:
     is_apart = ignore_index is None or ignore_index < 0 or ignore_index >= classes
-    if is_apart and targets.size and targets.min() >= 0 and targets.max() < classes:
-        return "all"  # as nearly always: two passes, not nine
+    if is_apart and targets.size and targets.dtype.kind == "i" and targets.dtype.isnative:
+        # As nearly always: one pass, not nine. Without a sign, negative numbers are the largest.
+        unsigned = np.dtype(f"u{targets.itemsize}")
+        if np.maximum.reduce(targets.view(unsigned), None) < classes:
+            return "all"
     counted = np.ones(targets.shape, bool) if ignore_index is None else targets != ignore_index
     wrong = counted & ((targets < 0) | (targets >= classes))
     if wrong.any():

@@ -142,7 +142,7 @@ class FollowedOptimizer(Optimizer[M_co]):
     def _count(self, outcome: Outcome) -> None:
         """Count a committed step as soon as its outcome is known."""
         self._pending.append(outcome)
-        self.outcome = outcome
+        vars(self)["outcome"] = outcome  # past `__setattr__`, which looks for misspelt names
         self._learn()
 
     def _set_counts(self, steps: int, skipped: int) -> None:
@@ -175,7 +175,7 @@ class FollowedOptimizer(Optimizer[M_co]):
             while pending and pending[0].applied is not None:
                 outcome = pending.popleft()
                 if outcome.applied:
-                    self._steps += 1
+                    vars(self)["_steps"] += 1
                 elif self._raises:
                     error = error or self._error(outcome)
                 if not outcome.applied and (self.nonfinite != "raise" or self.scaling is not None):

@@ -16,7 +16,7 @@ from rumus.optim.options.schedule import Schedule
 _KEPT: Final = 128  # steps per segment whose scalars are kept
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Row:
     """The kernel's scalars at one step, and the values that they were computed from."""
 
@@ -33,6 +33,7 @@ class _Known:
 
     hyper: dict[str, Any]
     is_fixed: bool
+    is_constant: bool  # whether each hyperparameter is a number
     rows: dict[int, _Row] = field(default_factory=dict)
 
 
@@ -80,20 +81,29 @@ class StepScalars:
         known = self._known.get(number)
         if known is None or known.hyper != hyper:
             is_fixed = not self.stages and all(map(_is_pure, hyper.values()))
-            known = self._known[number] = _Known(hyper, is_fixed)
+            is_constant = not any(map(callable, hyper.values()))
+            known = self._known[number] = _Known(hyper, is_fixed, is_constant)
         for t in steps:
             row = known.rows.get(t)
             if row is None or not known.is_fixed:
-                row = known.rows[t] = self._row(number, t, hyper, row)
+                row = known.rows[t] = self._row(number, t, hyper, known.is_constant, row)
                 known.rows.pop(t - _KEPT, None)
             yield row.bound
 
-    def _row(self, number: int, t: int, hyper: Mapping[str, Any], before: _Row | None) -> _Row:
+    def _row(
+        self,
+        number: int,
+        t: int,
+        hyper: dict[str, Any],
+        is_constant: bool,
+        before: _Row | None,
+    ) -> _Row:
         """The scalars at step `t`: `before` if the values they depend on have not changed."""
-        given = {
-            name: at_step(name, value, t, self.ranges) if callable(value) else value
-            for name, value in hyper.items()
-        }
+        given = hyper.copy()
+        if not is_constant:
+            for name, value in hyper.items():
+                if callable(value):
+                    given[name] = at_step(name, value, t, self.ranges)
         given |= self.running.at(number, t, hyper)
         for stage in self.stages:
             given |= stage.scalars(number, t)

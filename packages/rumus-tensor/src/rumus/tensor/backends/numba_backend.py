@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from copy import copy
 from functools import cache, partial
+from struct import Struct
+from struct import error as StructError
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -146,7 +148,8 @@ class BoundLoop:
         self._size = flat[0].size
         is_costly = any(node.operation in numba_math.NAMES for node in kernel.nodes)
         self._parts = thread_count() if self._size >= (COSTLY if is_costly else PARALLEL) else 1
-        self._scalars = np.empty(len(kernel.uniforms), dtype)
+        self._scalars: Array = np.empty(len(kernel.uniforms), dtype)
+        self._form = Struct(f"{self._scalars.size}{dtype.char}")
         self._bound = self._bind(self._scalars)
 
     def _bind(self, scalars: Array) -> BoundEntry:
@@ -166,8 +169,11 @@ class BoundLoop:
 
     def run(self, scalars: Sequence[float], bound: BoundEntry | None = None) -> None:
         """Run it with these numbers. bound: itself in another form."""
-        with np.errstate(over="ignore"):
-            self._scalars[:] = scalars
+        try:  # the same numbers as below, in a third of the time
+            self._form.pack_into(self._scalars, 0, *scalars)
+        except (OverflowError, StructError):
+            with np.errstate(over="ignore"):
+                self._scalars[:] = scalars
         (bound or self._bound)()
 
 
@@ -418,7 +424,9 @@ def _but_with_tiny(run: Run, flushed_run: Run) -> Run:
     """Return the second function, but the first where a scalar is tiny, as a factor may be."""
 
     def call(scalars: Sequence[float]) -> object:
-        is_tiny = any(0.0 < abs(scalar) < TINY for scalar in scalars)
-        return run(scalars) if is_tiny else flushed_run(scalars)
+        for scalar in scalars:
+            if -TINY < scalar < TINY and scalar != 0.0:
+                return run(scalars)
+        return flushed_run(scalars)
 
     return call

@@ -123,18 +123,39 @@ def cross_entropy(
         given = logits, index, out, statistics
         numpy_rows.cross_entropy(*given, smoothing, ignored, weight)
         return
+    bound_cross_entropy(logits, index, out, statistics, smoothing, ignored, weight)()
+
+
+def bound_cross_entropy(
+    logits: Array, index: Array, out: Array, statistics: Array, smoothing: float = 0.0,
+    ignored: int | None = None, weight: Array | None = None,
+) -> Callable[[], None]:  # fmt: skip
+    """Return what computes the losses, once or, if `may_be_bound`, each time from these arrays.
+
+    It checks the targets, whose numbers may have changed, each time.
+    """
     _check(logits, index, statistics, weight)
     writes("cross_entropy", out=(out, index.shape))
-    kept = statistics.reshape(-1, statistics.shape[-1])
-    classes, targets = logits.shape[1], _targets(index, logits.shape[1], ignored)
+    kept, losses = statistics.reshape(-1, statistics.shape[-1]), out.reshape(-1)
     rows, loop = _rows(rows_of(logits)), _compiled()["cross_entropy"]
-    weights = _weights(weight, rows.dtype)
-    none = classes if ignored is None else ignored
-    losses = out.reshape(-1)
-    run_parts(
-        lambda a, b: loop(rows, targets, losses, kept, weights, smoothing, none, a, b),
-        len(rows), rows.size >= PARALLEL,
-    )  # fmt: skip
+    checked, weights = _targets(index, logits.shape[1], ignored), _weights(weight, rows.dtype)
+    none = logits.shape[1] if ignored is None else ignored
+
+    def run() -> None:
+        targets = checked()
+        run_parts(
+            lambda a, b: loop(rows, targets, losses, kept, weights, smoothing, none, a, b),
+            len(rows), rows.size >= PARALLEL,
+        )  # fmt: skip
+
+    return run
+
+
+def may_be_bound(logits: Array, index: Array, weight: Array | None) -> bool:
+    """Whether the loops of a cross entropy go over these arrays themselves, not over copies."""
+    given = (logits, index) if weight is None else (logits, index, weight)
+    is_dense = all(array.flags.c_contiguous for array in given)
+    return is_dense and logits.ndim == 2 and not _is_small(logits, FEW)
 
 
 def cross_entropy_gradient(
@@ -146,29 +167,47 @@ def cross_entropy_gradient(
         given = logits, index, statistics, gradient, out
         numpy_rows.cross_entropy_gradient(*given, smoothing, ignored, weight)
         return
+    given = logits, index, statistics, gradient, out
+    bound_cross_entropy_gradient(*given, smoothing, ignored, weight)()
+
+
+def bound_cross_entropy_gradient(
+    logits: Array, index: Array, statistics: Array, gradient: Array, out: Array,
+    smoothing: float = 0.0, ignored: int | None = None, weight: Array | None = None,
+) -> Callable[[], None]:  # fmt: skip
+    """Return what computes the gradient; see `bound_cross_entropy`."""
     _check(logits, index, statistics, weight)
     reads("cross_entropy", gradient=(gradient, index.shape))
     writes("cross_entropy", out=(out, logits.shape))
-    classes, targets = logits.shape[1], _targets(index, logits.shape[1], ignored)
     kept, g = statistics.reshape(-1, statistics.shape[-1]), gradient.reshape(-1)
     rows, loop = _rows(rows_of(logits)), _compiled()["cross_entropy_gradient"]
     into = out if out.ndim == 2 else rows
-    weights = _weights(weight, rows.dtype)
-    none = classes if ignored is None else ignored
-    run_parts(
-        lambda a, b: loop(rows, targets, kept, g, into, weights, smoothing, none, a, b),
-        len(rows), rows.size >= PARALLEL,
-    )  # fmt: skip
-    if out.ndim == 3:
-        put_rows(into, out)
+    checked, weights = _targets(index, logits.shape[1], ignored), _weights(weight, rows.dtype)
+    none = logits.shape[1] if ignored is None else ignored
+
+    def run() -> None:
+        targets = checked()
+        run_parts(
+            lambda a, b: loop(rows, targets, kept, g, into, weights, smoothing, none, a, b),
+            len(rows), rows.size >= PARALLEL,
+        )  # fmt: skip
+        if out.ndim == 3:
+            put_rows(into, out)
+
+    return run
 
 
-def _targets(index: Array, classes: int, ignored: int | None) -> Array:
-    """The flattened targets. IndexError for a number that is neither a class nor ignored."""
-    flat = index.reshape(-1)
-    if not _compiled()["are_classes"](flat, classes, classes if ignored is None else ignored):
-        check_index(masked(flat, ignored)[1], classes)
-    return flat
+def _targets(index: Array, classes: int, ignored: int | None) -> Callable[[], Array]:
+    """What returns the flattened targets; IndexError for one neither a class nor ignored."""
+    flat, are_classes = index.reshape(-1), _compiled()["are_classes"]
+    other = classes if ignored is None else ignored
+
+    def checked() -> Array:
+        if not are_classes(flat, classes, other):
+            check_index(masked(flat, ignored)[1], classes)
+        return flat
+
+    return checked
 
 
 def _check(logits: Array, index: Array, statistics: Array, weight: Array | None) -> None:

@@ -12,7 +12,8 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from operator import is_
+from itertools import repeat
+from operator import call, is_
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -172,7 +173,7 @@ class Capture:
         """Whether everything it uses still exists, and everything it depends on is unchanged."""
         if not all(map(is_, map(getattr, self._things, self._names), self._values)):
             return False
-        return all(owner() is not None for owner in self._outside)
+        return not any(map(is_, map(call, self._outside), repeat(None)))
 
     def fill(self, batch: Sequence[NDArray[Any]]) -> None:
         """Copy a batch into the arrays that hold it."""
@@ -199,8 +200,8 @@ class Capture:
 
     def replay(self, batch: Sequence[NDArray[Any]]) -> None:
         """Run the commands on new data."""
-        owners = [owner() for owner in self._outside]
-        if any(owner is None for owner in owners):
+        owners = [*map(call, self._outside)]
+        if any(map(is_, owners, repeat(None))):
             raise CaptureError("a tensor that a captured step uses was freed by another thread")
         self.fill(batch)
         with np.errstate(all="ignore"), self.backend.undisturbed():

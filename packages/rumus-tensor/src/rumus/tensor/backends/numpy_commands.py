@@ -15,15 +15,16 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.tensor.backends import numba_rows
 from rumus.tensor.backends.numba_backend import NumbaBackend
 from rumus.tensor.backends.numba_products import bound_product
 from rumus.tensor.backends.numpy_backend import NumpyBackend
-from rumus.tensor.backends.numpy_sums import as_one_product, is_cut
+from rumus.tensor.backends.numpy_sums import add_up, as_one_product, is_cut
 from rumus.tensor.compiled import numba_blas
 from rumus.tensor.compiled.shared_work import BLOCK
 from rumus.tensor.expression.dtype import DType
 from rumus.tensor.expression.kernel import Kernel
-from rumus.tensor.memory.backend import Array, Epilogue
+from rumus.tensor.memory.backend import Array, Epilogue, Reduction
 
 Command: TypeAlias = Callable[[], object]
 # From scratch memory and an operation's arguments to a function that runs it on them; None if there
@@ -82,7 +83,9 @@ def _elementwise(
         return None
     program = backend.program(kernel, tuple([array.dtype for array in arrays]))
     between = scratch.arrays(shape, program.scratch)
-    return partial(program.run, *arrays, *scalars, *out, *between)
+    with np.errstate(all="ignore"):
+        numbers = program.numbers(scalars)
+    return partial(program.run, *arrays, *numbers, *out, *between)
 
 
 def _compiled_elementwise(
@@ -153,6 +156,52 @@ def _compiled_matmul(
     return _matmul(scratch, backend, a, b, out, bias, sums=sums, epilogue=epilogue)
 
 
+def _compiled_cross_entropy(
+    scratch: Scratch,
+    logits: Array,
+    index: Array,
+    out: Array,
+    statistics: Array,
+    smoothing: float = 0.0,
+    ignored: int | None = None,
+    weight: Array | None = None,
+) -> Command | None:
+    if not numba_rows.may_be_bound(logits, index, weight):
+        return None
+    bound = numba_rows.bound_cross_entropy
+    return bound(logits, index, out, statistics, smoothing, ignored, weight)
+
+
+def _compiled_cross_entropy_gradient(
+    scratch: Scratch,
+    logits: Array,
+    index: Array,
+    statistics: Array,
+    gradient: Array,
+    out: Array,
+    smoothing: float = 0.0,
+    ignored: int | None = None,
+    weight: Array | None = None,
+) -> Command | None:
+    if not numba_rows.may_be_bound(logits, index, weight) or not gradient.flags.c_contiguous:
+        return None
+    bound = numba_rows.bound_cross_entropy_gradient
+    return bound(logits, index, statistics, gradient, out, smoothing, ignored, weight)
+
+
+def _reduce(
+    scratch: Scratch,
+    backend: NumpyBackend,
+    operation: Reduction,
+    array: Array,
+    axes: tuple[int, ...],
+    out: Array,
+) -> Command | None:
+    if operation != "sum" or array.dtype.kind != "f":
+        return None
+    return partial(add_up, array, axes, out)
+
+
 def _each(parts: Sequence[Command]) -> None:
     for part in parts:
         part()
@@ -183,4 +232,7 @@ _PREPARED: Final[Mapping[Callable[..., Any], Preparing]] = {
     _plain(NumpyBackend.fill): _fill,
     _plain(NumpyBackend.matmul): _matmul,
     _plain(NumbaBackend.matmul): _compiled_matmul,
+    _plain(NumpyBackend.reduce): _reduce,
+    numba_rows.cross_entropy: _compiled_cross_entropy,
+    numba_rows.cross_entropy_gradient: _compiled_cross_entropy_gradient,
 }

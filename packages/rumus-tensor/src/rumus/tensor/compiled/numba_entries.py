@@ -31,7 +31,7 @@ class BoundEntry:
     numbers: what lies in its place. alive: what these are addresses of.
     """
 
-    __slots__ = ("alive", "numbers", "row")
+    __slots__ = ("_is_shared", "_place", "alive", "numbers", "row")
 
     def __init__(
         self, entry: int, numbers: Sequence[int], length: int, parts: int, alive: object
@@ -40,10 +40,12 @@ class BoundEntry:
         self.alive = alive
         place = self.numbers.ctypes.data
         self.row = np.array([entry, place, length, min(parts, length)], np.int64)
+        self._place = self.row.ctypes.data
+        self._is_shared = min(parts, length) > 1
 
     def __call__(self) -> None:
         """Run it."""
-        _run_all(self.row, 1, bool(self.row[3] > 1))
+        _run_all(self._place, 1, self._is_shared)
 
 
 class EntryList:
@@ -52,11 +54,12 @@ class EntryList:
     def __init__(self, entries: Sequence[BoundEntry]) -> None:
         self._entries = tuple(entries)
         self._rows = np.concatenate([entry.row for entry in entries])
+        self._place = self._rows.ctypes.data
         self._is_shared = any(entry.row[3] > 1 for entry in entries)
 
     def __call__(self) -> None:
         """Run them."""
-        _run_all(self._rows, len(self._entries), self._is_shared)
+        _run_all(self._place, len(self._entries), self._is_shared)
 
 
 def joined(commands: Sequence[Callable[[], object]]) -> list[Callable[[], object]]:
@@ -75,15 +78,18 @@ def joined(commands: Sequence[Callable[[], object]]) -> list[Callable[[], object
     return found
 
 
-def _run_all(rows: NDArray[np.int64], count: int, is_shared: bool) -> None:
-    """Run so many entries, with the threads of the team if nobody else has it."""
+def _run_all(rows: int, count: int, is_shared: bool) -> None:
+    """Run so many entries, with the threads of the team if nobody else has it.
+
+    rows: where they lie.
+    """
     loop, team = _compiled(), team_of_loops() if is_shared else None
     if team is None or not team.lock.acquire(blocking=False):
-        loop(rows.ctypes.data, count, 0)
+        loop(rows, count, 0)
         return
     try:
         team.wake()
-        loop(rows.ctypes.data, count, team.state)
+        loop(rows, count, team.state)
     finally:
         team.lock.release()
 

@@ -128,7 +128,9 @@ class Kernel:
                 namespace[text[node]] = float(str(node.value))
             elif node.operation == "scalar":
                 text[node] = f"s{len(lines)}"
-                lines.append(f"{text[node]} = plain(scalars[{node.name!r}])")
+                name = text[node]
+                lines.append(f"{name} = scalars[{node.name!r}]")
+                lines.append(f"if type({name}) is not float: {name} = plain({name})")
             else:
                 operands = [text[operand] for operand in node.operands]
                 sign, text[node] = INFIX.get(node.operation), f"t{len(lines)}"

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rumus.tensor.memory.backend import Array
-from rumus.tensor.memory.uninterrupted import displaced
 
 if TYPE_CHECKING:
     from rumus.tensor.graph.tensor import Tensor
@@ -147,11 +146,16 @@ def note_again(means: Sequence[Mean]) -> None:
 @contextmanager
 def noting_means() -> Iterator[list[Mean]]:
     """Collect the means reported on this thread within the block."""
-    before: list[Mean] | None = _listening.means
+    before, totals = _listening.means, _listening.totals
     found: list[Mean] = []
-    try:
-        with displaced(_listening, "means", found), displaced(_listening, "totals", []):
+    try:  # twice, as `displaced` does for one attribute
+        try:
+            _listening.means, _listening.totals = found, []
             yield found
-    finally:
-        if before is not None:
-            before.extend(found)
+        finally:
+            _listening.means, _listening.totals = before, totals
+            if before is not None:
+                before.extend(found)
+    except BaseException:
+        _listening.means, _listening.totals = before, totals
+        raise

@@ -213,8 +213,10 @@ class Section:
         """Run the kernel on the host's command, after `prepare`, and those after and beside it."""
         first = self.preparation.uniforms if self.preparation is not None else 0
         stop = first + len(kernel.uniforms)
-        last = stop + sum(len(each.uniforms) for each in self.after)
-        self._small(self.beside, gradient, scalars, last)
+        following = self.after
+        if self.beside:
+            last = stop + sum(len(each.uniforms) for each in following)
+            self._small(self.beside, gradient, scalars, last)
         if self.packing is not None:
             for piece in self.packing.pieces:
                 self.packing.unpack(self.backend, piece)
@@ -230,7 +232,8 @@ class Section:
             prepared[2](scalars[first:stop])
         else:
             self._elementwise(kernel, gradient, scalars[first:stop])
-        self._small(self.after, gradient, scalars, stop)
+        if following:
+            self._small(following, gradient, scalars, stop)
 
     def _small(
         self, kernels: Sequence[Kernel], gradient: Array, scalars: Sequence[float], at: int

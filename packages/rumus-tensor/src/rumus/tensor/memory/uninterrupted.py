@@ -7,11 +7,13 @@ them to another thread, and Python still runs the handler in this one.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from threading import get_ident
 from time import perf_counter
 from types import FrameType
 from typing import Any, ClassVar, Final, TypeAlias, TypeVar
@@ -33,6 +35,22 @@ _USUAL: Final = tuple(
 )  # fmt: skip
 _RARE: Final = tuple(number for number in _ALL if number not in _USUAL)
 _FRESH: Final = 1e-3  # seconds after which the rare signals are queried again
+
+
+class _Main:
+    """The thread in which Python runs handlers; after a fork the one that forked."""
+
+    def __init__(self) -> None:
+        self.ident = threading.main_thread().ident
+
+    def forked(self) -> None:
+        """In a child process: this thread."""
+        self.ident = get_ident()
+
+
+_main: Final = _Main()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_main.forked)
 
 
 class Uninterrupted:
@@ -60,7 +78,7 @@ class Uninterrupted:
     def __enter__(self) -> None:
         if Uninterrupted._holding is not None:
             return
-        if threading.current_thread() is not threading.main_thread():
+        if get_ident() != _main.ident:
             return
         received: list[tuple[int, FrameType | None]] = []
         self._received = received
@@ -138,6 +156,7 @@ class _Handlers:
 
     def __init__(self) -> None:
         self._asked, self._numbers = -1.0, _USUAL
+        self._rare: tuple[Any, ...] = ()  # what was found for the rare ones
         self._found: tuple[Any, ...] = ()
         self._known: list[tuple[int, Handler]] = []
         self._to_replace: list[tuple[int, Handler]] = []
@@ -151,8 +170,11 @@ class _Handlers:
         """Return the signals with their handlers."""
         now = perf_counter()
         if now - self._asked > _FRESH:
-            rare = (number for number in _RARE if callable(_signal.getsignal(number)))
-            self._asked, self._numbers = now, (*_USUAL, *rare)
+            self._asked = now
+            rare = tuple(map(_signal.getsignal, _RARE))
+            if rare != self._rare:
+                numbers = [n for n, handler in zip(_RARE, rare, strict=True) if callable(handler)]
+                self._rare, self._numbers = rare, (*_USUAL, *numbers)
         found = tuple(map(_signal.getsignal, self._numbers))
         if found != self._found:
             pairs = zip(self._numbers, found, strict=True)

@@ -145,7 +145,9 @@ class ImmediateUpdater:
         if self._outcome.applied is False:
             return
         undo: list[tuple[Section, list[tuple[Array, Array]]]] = []
-        order = sorted(self._work, key=lambda item: int(item[1].size))
+        order = self._work
+        if len(order) > 1:
+            order = sorted(order, key=lambda item: int(item[1].size))
         try:
             for number, gradient, scalars in order:
                 section = self.sections[number]
