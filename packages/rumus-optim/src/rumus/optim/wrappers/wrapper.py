@@ -13,6 +13,7 @@ from rumus.optim.options.group import M_co
 from rumus.optim.options.hyperparameter import Hyper
 from rumus.optim.options.other_names import STATE, STEP
 from rumus.tensor import Backend, GradientStore, OwnershipError, Parameter
+from rumus.tensor.expression.kinds import is_a
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.updater import NonFinite, Outcome
 
@@ -135,4 +136,5 @@ class Wrapper(Optimizer[M_co]):
 
 def unwrapped(optimizer: Optimizer[M_co]) -> Optimizer[M_co]:
     """Return the optimizer inside all wrappers, which owns the parameters; itself without any."""
-    return optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
+    found: Any = optimizer
+    return found.fused if is_a(found, Wrapper) else found  # type: ignore[no-any-return]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -31,7 +32,11 @@ class BatchTrace:
 
     def add(self, batch: tuple[Any, ...]) -> None:
         """Add the next batch."""
-        for value in values_of(batch):
+        self.add_values(values_of(batch))
+
+    def add_values(self, values: Sequence[Any]) -> None:
+        """Add the fields of the next batch."""
+        for value in values:
             if _is_dense(value):
                 flat, end = memoryview(value.ravel()), min(value.shape[-1], _ENDS)
                 first = zlib.crc32(flat[:end], self.value)

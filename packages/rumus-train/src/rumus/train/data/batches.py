@@ -34,7 +34,11 @@ def arguments(batch: Any) -> tuple[Any, ...]:
 
 def samples(batch: tuple[Any, ...]) -> float:
     """Return the length of the first array's first axis, or 1."""
-    for value in values_of(batch):
+    return _samples_in(values_of(batch))
+
+
+def _samples_in(values: Iterable[Any]) -> float:
+    for value in values:
         shape = getattr(value, "shape", ())
         if shape:
             return float(shape[0])
@@ -155,12 +159,18 @@ class Batches:
         """
         for batch in self._iterator:
             given = arguments(batch)
-            self._check(given, epoch)
-            if self.is_complete:
+            named = as_dict(given)
+            values = given if named is None else tuple(named.values())
+            self._check(given, None if named is None else tuple(named), values, epoch)
+            if self.batch == self.per_epoch:
                 raise ValueError(f"the loader has len() {self.per_epoch} but yields more")
-            weight = self._samples(given) if self.weight_of is None else call(self.weight_of, given)
+            if self.weight_of is None:
+                part = self.part
+                weight = _samples_in(values) if part is None else float(part.samples)
+            else:
+                weight = call(self.weight_of, given)
             if self._trace is not None:
-                self._trace.add(given)
+                self._trace.add_values(values)
             self.batch += 1
             self.samples += weight
             return given, weight
@@ -175,10 +185,6 @@ class Batches:
                 )
             )
         return None
-
-    def _samples(self, batch: tuple[Any, ...]) -> float:
-        part = self.part
-        return samples(batch) if part is None else float(part.samples)
 
     @property
     def part(self) -> Part | None:
@@ -212,13 +218,17 @@ class Batches:
         if close is not None:
             close()
 
-    def _check(self, batch: tuple[Any, ...], epoch: int) -> None:
-        named = as_dict(batch)
-        values = batch if named is None else named.values()
+    def _check(
+        self,
+        batch: tuple[Any, ...],
+        names: tuple[Any, ...] | None,
+        values: tuple[Any, ...],
+        epoch: int,
+    ) -> None:
         kind: tuple[Any, ...] = tuple(
             [(type(v), getattr(v, "dtype", None), getattr(v, "ndim", 0)) for v in values]
         )
-        kind = kind if named is None else (tuple(named), kind)
+        kind = kind if names is None else (names, kind)
         if kind == self._kind:
             return
         found = structure(batch)

@@ -8,6 +8,7 @@ from rumus.optim import FusedOptimizer, MultiOptimizer, Optimizer
 from rumus.optim.options.hyperparameter import at_step
 from rumus.optim.wrappers.wrapper import unwrapped
 from rumus.tensor import Tensor
+from rumus.tensor.expression.kinds import is_a
 from rumus.train.base.scaling import scaling_of
 
 
@@ -17,13 +18,15 @@ def learning_rate(optimizer: Optimizer[Any]) -> float | None:
     If the optimizer combines several, the first one counts. A step whose outcome the device has not
     reported yet counts as applied.
     """
-    optimizer = unwrapped(optimizer)
-    if isinstance(optimizer, MultiOptimizer):
-        optimizer = optimizer.optimizers[0]
-    if not isinstance(optimizer, FusedOptimizer) or not optimizer.groups:
+    fused: Any = unwrapped(optimizer)
+    if is_a(fused, MultiOptimizer):
+        fused = fused.optimizers[0]
+    if not is_a(fused, FusedOptimizer) or not fused.groups:
         return None
-    rate = optimizer.groups[0].one_over(optimizer.hyper, "lr")
-    return None if rate is None else at_step("lr", rate, max(1, optimizer.steps_so_far))
+    rate = fused.groups[0].one_over(fused.hyper, "lr")
+    if not callable(rate):
+        return rate  # type: ignore[no-any-return]
+    return at_step("lr", rate, max(1, fused.steps_so_far))
 
 
 def gradient_norm(optimizer: Optimizer[Any]) -> Tensor | None:

@@ -26,7 +26,7 @@ from rumus.train.base.position import Position
 from rumus.train.base.random_sources import restore_program, states_of_program
 from rumus.train.base.scaling import scaling_of
 from rumus.train.base.spans import Spans
-from rumus.train.base.step_clock import StepClock, measured
+from rumus.train.base.step_clock import StepClock
 from rumus.train.checkpoints.checkpoint_store import (
     Resume,
     Saved,
@@ -309,7 +309,9 @@ class Run:
         self._after_step(loss, batches.samples - before)
 
     def _next_batch(self) -> tuple[tuple[Any, ...], float] | None:
-        with measured(self._clock, "data"):
+        if self._clock is None:
+            return self.batches.next(self.position.epoch)
+        with self._clock.measuring("data"):
             return self.batches.next(self.position.epoch)
 
     def _train(self, batch: tuple[Any, ...], weight: float) -> Tensor:
@@ -327,11 +329,11 @@ class Run:
         return self.team.step(self._computed, window())
 
     def _after_step(self, loss: Tensor, samples: float) -> None:
-        position = self.position
-        if position.step == 1 or self.spans is not None:
+        position, spans = self.position, self.spans
+        if position.step == 1 or spans is not None:
             self._look(loss)
         if self.callbacks.hear(StepEnd):
-            per_epoch, spans = self.steps_per_epoch, self.spans
+            per_epoch = self.steps_per_epoch
             logged = self.trainer.losses.logged.last
             self.callbacks.send(
                 StepEnd(

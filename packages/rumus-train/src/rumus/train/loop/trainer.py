@@ -16,6 +16,7 @@ from rumus.optim.options.group import M_co
 from rumus.optim.wrappers.wrapper import unwrapped
 from rumus.tensor import Backend, Generator, GradientStore, Tensor, cpu
 from rumus.tensor.expression.arguments import check_arguments
+from rumus.tensor.expression.kinds import is_a
 from rumus.tensor.graph.means import Mean, noting_means
 from rumus.tensor.memory.recording import is_capturing
 from rumus.tensor.memory.uninterrupted import Uninterrupted, displaced
@@ -235,7 +236,7 @@ class Trainer(Generic[M_co]):
         draws, before = Draws(), self.optimizer.outcome
         counted: list[Counted] = []
         is_done = is_ended = False
-        self._draws = draws
+        vars(self)["_draws"] = draws  # past `__setattr__`, which looks for misspelt names
 
         def end() -> None:
             nonlocal is_ended
@@ -264,6 +265,8 @@ class Trainer(Generic[M_co]):
 
     def _follow(self, draws: Draws) -> None:
         """Keep a step's random draws only if the step counts."""
+        if not draws.before and not self._drawn:
+            return
         self._drawn = draws.generators
         if not self._drawn:
             return
@@ -277,8 +280,9 @@ class Trainer(Generic[M_co]):
         self, loss_fn: LossFunction, batch: Sequence[Any], weigh: Weigh, counted: list[Counted]
     ) -> Tensor:
         """Run one step of the optimizer; return a copy of the loss."""
-        if isinstance(self.optimizer, ClosureOptimizer):
-            return self._closure_step(self.optimizer, loss_fn, batch, weigh, counted)
+        optimizer: Any = self.optimizer
+        if is_a(optimizer, ClosureOptimizer):
+            return self._closure_step(optimizer, loss_fn, batch, weigh, counted)
         with noting_means() as means:
             loss, gradients = self.passes(loss_fn, batch)
         weight = self.losses.placed(weigh(loss, means))
@@ -541,13 +545,16 @@ class Trainer(Generic[M_co]):
         undeclared = self.undeclared
         if undeclared is not None:
             undeclared.before_passes()
-        with measured(self._clock, "passes"):
+        if self._clock is None:
             found = self._passes(called, batch)
+        else:
+            with self._clock.measuring("passes"):
+                found = self._passes(called, batch)
         if undeclared is not None:
             undeclared.after_passes(self._draws)
         if self.undeclared_tensors is not None:
             self.undeclared_tensors.after_passes(found[1])
-        self.log = called.log
+        vars(self)["log"] = called.log
         return found
 
     def _passes(self, loss_fn: StepFunction, batch: Sequence[Any]) -> tuple[Tensor, GradientStore]:
@@ -586,8 +593,11 @@ class Trainer(Generic[M_co]):
             grads.drain(list(grads), f"{self.optimizer}, whose step was left out")
             self.optimizer.outcome = Outcome(False)
             return
-        with measured(self._clock, "update"):
+        if self._clock is None:
             self.optimizer.step(grads)
+        else:
+            with self._clock.measuring("update"):
+                self.optimizer.step(grads)
 
     def _count(self, noted: Tensor, weight: float | LateWeight) -> None:
         """Add the loss of the finished step to the epoch's mean, and end the step."""

@@ -55,6 +55,8 @@ class Undeclared:
 
     def after_passes(self, draws: Draws) -> None:
         """Raise ValueError for a generator that the passes drew from and no checkpoint holds."""
+        if not draws.before and self._before_passes is None:
+            return
         known = self._known
         moved: list[Source] = [random for random in draws.generators if id(random) not in known]
         if self._before_passes is not None:

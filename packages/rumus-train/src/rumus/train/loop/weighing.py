@@ -121,8 +121,15 @@ class MeanLoss:
 
 def _mean_of(value: object, means: Sequence[Mean]) -> Mean | None:
     """The mean that a value is itself; what a loss function has said of it comes first."""
-    found = [m for m in means if isinstance(value, Tensor) and m.is_in(value)]
-    return next((mean for mean in found if mean.is_loss), found[0] if found else None)
+    if not isinstance(value, Tensor):
+        return None
+    found: Mean | None = None
+    for mean in means:
+        if mean.is_in(value):
+            if mean.is_loss:
+                return mean
+            found = found or mean
+    return found
 
 
 def _is_among(mean: Mean, others: Sequence[Mean]) -> bool:
