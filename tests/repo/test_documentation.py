@@ -53,7 +53,11 @@ def public_callables(layer: str) -> Iterator[tuple[str, Any, str]]:
             yield name, thing, cleandoc(thing.__doc__ or "")
             for own, member in vars(thing).items():
                 method = member.__func__ if hasattr(member, "__func__") else member
-                if own.startswith("_") or not isroutine(method) or method.__name__ != own:
+                if (
+                    own.startswith("_")
+                    or not isroutine(method)
+                    or getattr(method, "__name__", "") != own
+                ):
                     continue
                 said = [getattr(kind, own, None) for kind in (*getmro(thing), *PROTOCOLS)]
                 texts = [cleandoc(each.__doc__) for each in said if each and each.__doc__]
