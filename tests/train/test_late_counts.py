@@ -12,14 +12,14 @@ from rumus.tensor import Parameter, Tensor, tensor
 from rumus.tensor.memory.updater import Outcome
 from rumus.train import Trainer, metrics
 from rumus.train.base.class_counts import Confusion, Hits
-from rumus.train.base.epoch_sum import LAG, EpochSum
+from rumus.train.base.epoch_sum import EpochSum
 from rumus.train.base.late_counts import (
     MOST,
+    STEPS,
     Counting,
     LateCounts,
     LatePart,
     LateSums,
-    count_together,
     late_of,
 )
 from rumus.train.base.metric_state import MetricState
@@ -42,45 +42,59 @@ def at_once(late: LateCounts) -> list[np.ndarray]:
 
 
 @given(
-    sizes=st.lists(st.tuples(st.integers(0, 99), st.integers(0, 5)), min_size=1, max_size=8),
+    steps=st.lists(
+        st.tuples(st.integers(0, 99), st.sampled_from([0, 4, 4, 5, 900]), st.booleans()),
+        max_size=3 * STEPS,
+    ),
     counting=st.sampled_from(COUNTINGS),
+    reads=st.integers(0, 3 * STEPS),
 )
-def test_counting_together(sizes: list[tuple[int, int]], counting: Counting) -> None:
-    """Any numbers of rows."""
-    batches = [batch(seed, rows, 3, counting) for seed, rows in sizes]
-    singly = [np.sum(counts, 0) for counts in zip(*map(at_once, batches), strict=True)]
-    for found, expected, shape in zip(
-        count_together(batches), singly, counting.shapes(3), strict=True
-    ):
-        assert found.shape == shape
-        assert found.tolist() == expected.tolist()
-
-
-def test_counting_different_classes_together() -> None:
-    batches = [batch(classes, 9, classes, Hits(2)) for classes in (2, 3, 4, 3)]
-    (found,) = count_together(batches)
-    assert found.tolist() == np.sum([at_once(each)[0] for each in batches], 0).tolist()
-
-
-@pytest.mark.parametrize("steps", [1, 3, LAG + 3])
-@pytest.mark.parametrize("counting", COUNTINGS)
-def test_only_applied_steps_count(steps: int, counting: Counting) -> None:
-    """Whatever is written into the memory of their scores later."""
+def test_only_applied_steps_count(
+    steps: list[tuple[int, int, bool]], counting: Counting, reads: int
+) -> None:
+    """Whatever their numbers of rows, when they are read, and what later steps write."""
     sums = [EpochSum(shape) for shape in counting.shapes(3)]
     expected = [np.zeros(shape) for shape in counting.shapes(3)]
-    late, applied = LateSums(sums), 0
-    for step in range(steps):
-        of_step, is_applied = batch(step, 4, 3, counting), step % 3 != 1
+    late = LateSums(sums)
+    for number, (seed, rows, is_applied) in enumerate(steps):
+        of_step = batch(seed, rows, 3, counting)
         for total, counts in zip(expected, at_once(of_step), strict=True):
             total += counts * is_applied
         noted = late.note(of_step)
         of_step.scores._array.fill(0)
         of_step.targets._array.fill(0)
         late.count(noted, 1.0, Outcome(is_applied))
-        applied += is_applied
+        if number == reads:
+            late.read()
     late.read()
+    applied = sum(is_applied for *_, is_applied in steps)
     assert [total.read().tolist() for total in sums] == [total.tolist() for total in expected]
     assert [total.weight for total in sums] == [applied] * len(sums)
+
+
+def test_a_replay_writes_into_the_same_memory() -> None:
+    (total,) = sums = [EpochSum((4,))]
+    late, of_step, expected = LateSums(sums), batch(0, 8, 3, Hits(1)), np.zeros(4)
+    for seed in range(STEPS + 3):
+        other = batch(seed, 8, 3, Hits(1))
+        of_step.scores._array[...] = other.scores.numpy()
+        of_step.targets._array[...] = other.targets.numpy()
+        late.count(late.note(of_step), 1.0, Outcome(True))
+        expected += at_once(other)[0]
+    late.note(of_step)  # of a step that raises
+    late.read()
+    assert (total.read().tolist(), total.weight) == (expected.tolist(), STEPS + 3)
+
+
+def test_other_classes_or_another_metric() -> None:
+    sums = [EpochSum((4,))]
+    late, expected = LateSums(sums), np.zeros(4)
+    for classes, top in ((2, 1), (3, 1), (3, 2), (3, 2), (4, 2)):
+        of_step = batch(classes, 6, classes, Hits(top))
+        late.count(late.note(of_step), 1.0, Outcome(True))
+        expected += at_once(of_step)[0]
+    late.read()
+    assert sums[0].read().tolist() == expected.tolist()
 
 
 def test_a_metric_of_some_of_the_counts() -> None:

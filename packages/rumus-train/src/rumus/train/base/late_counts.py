@@ -1,25 +1,27 @@
-"""`LateCounts`: what metrics count in a step on the CPU, counted together with later steps.
+"""`LateCounts`: what metrics count in a step of NumPy, counted together with later steps.
 
 Counting takes ten to thirty of NumPy's calls, each of which costs a microsecond or two in a step,
-however small it is: its code is in no cache. Copying scores and targets takes two calls; dozens of
+however small it is: its code is in no cache. Copying scores and targets takes two calls; two dozen
 steps are then counted at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, SupportsFloat
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.tensor import Tensor
+from rumus.tensor import NumpyBackend, Tensor
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import Outcome
-from rumus.train.base.epoch_sum import LAG, EpochSum
+from rumus.train.base.epoch_sum import EpochSum
 
-MOST: Final = 4_096  # scores that are kept; more are counted at once, which costs little then
+MOST: Final = 4_096  # scores of a step that are kept; more are counted at once, at little cost
+STEPS: Final = 24  # that are counted together
+TOGETHER: Final = 16_384  # scores that are: they stay in the cache
 
 
 class Counting(Protocol):
@@ -57,13 +59,19 @@ class LateCounts:
         """Return one part of a metric for each count."""
         return [LatePart(self, number, shape) for number, shape in enumerate(self.shapes)]
 
-    def clone(self) -> LateCounts:
-        """Return a copy that a replay does not overwrite."""
-        scores, targets = self.scores, self.targets
-        return LateCounts(
-            self.counting,
-            Tensor(scores._array.copy(), scores._backend),
-            Tensor(targets._array.copy(), targets._backend),
+    def counts(self) -> list[NDArray[np.float64]]:
+        """Count now."""
+        counts = self.counting(self.scores._array, self.targets._array)
+        return [np.asarray(count, np.float64) for count in counts]
+
+    def is_like(self, other: LateCounts) -> bool:
+        """Whether memory for the one holds the other, and both are counted in the same way."""
+        scores, targets = self.scores._array, self.targets._array
+        return (
+            self.counting == other.counting
+            and scores.shape == other.scores.shape
+            and scores.dtype == other.scores.dtype
+            and targets.dtype == other.targets.dtype
         )
 
 
@@ -77,15 +85,17 @@ class LatePart:
 
     def numpy(self) -> NDArray[Any]:
         """Count now."""
-        return count_together([self.late])[self.number]
+        return self.late.counts()[self.number]
 
 
 def late_parts(counting: Counting, scores: Tensor, targets: Tensor) -> list[LatePart] | None:
     """Return what is to be counted, or None where counting at once is better.
 
+    Devices and compiled loops count in one call.
+
     scores: (rows, classes), without a graph. targets: (rows,).
     """
-    if scores.backend.runs_ahead or scores.size > MOST:
+    if type(scores.backend) is not NumpyBackend or scores.size > MOST:
         return None
     return LateCounts(counting, scores, targets.clone()).parts()  # a batch's memory is not kept
 
@@ -97,50 +107,63 @@ def late_of(parts: Sequence[object]) -> LateCounts | None:
     return late[0].late if is_whole else None
 
 
-def count_together(batches: Iterable[LateCounts]) -> list[NDArray[np.float64]]:
-    """Return the sums of the counts of batches, whose counts have equal shapes."""
-    kinds: dict[Any, list[LateCounts]] = {}
-    for batch in batches:
-        scores, targets = batch.scores._array, batch.targets._array
-        kind = batch.counting, scores.shape[1], scores.dtype, targets.dtype
-        kinds.setdefault(kind, []).append(batch)
-    total: list[NDArray[np.float64]] = []
-    for (counting, *_), alike in kinds.items():
-        scores = np.concatenate([batch.scores._array for batch in alike])
-        targets = np.concatenate([batch.targets._array for batch in alike])
-        counts = [np.asarray(count, np.float64) for count in counting(scores, targets)]
-        total = [a + b for a, b in zip(total, counts, strict=True)] if total else counts
-    return total
-
-
 class LateSums:
-    """Adds the counts of applied steps to the sums of an epoch, a few dozen steps at a time.
+    """Adds the counts of applied steps to the sums of an epoch, two dozen steps at a time.
 
     sums: one for each count.
     """
 
     def __init__(self, sums: Sequence[EpochSum]) -> None:
         self._sums = sums
-        self._waiting: list[tuple[LateCounts, Outcome]] = []
+        self._like: LateCounts | None = None  # what the memory is for
+        self._scores: NDArray[Any] = np.empty((0, 0, 0))
+        self._targets: NDArray[Any] = np.empty((0, 0))
+        self._places: list[tuple[NDArray[Any], NDArray[Any]]] = []  # one for each step
+        self._outcomes: list[Outcome] = []  # of the steps that wait
 
     def note(self, late: LateCounts) -> LateCounts:
-        """Return a copy of a step's scores and targets; they count only after `count`."""
-        return late.clone()
+        """Copy a step's scores and targets; they count only after `count`."""
+        if late is not self._like:  # a replay has the same
+            if self._like is None or not late.is_like(self._like):
+                self._begin(late)
+            self._like = late
+        scores, targets = self._places[len(self._outcomes)]
+        np.copyto(scores, late.scores._array)
+        np.copyto(targets, late.targets._array)
+        return late
 
     def count(self, noted: LateCounts, weight: SupportsFloat, outcome: Outcome) -> None:
         """Count what was noted last, if its step turns out to be applied."""
-        self._waiting.append((noted, outcome))
-        if len(self._waiting) > LAG:
+        self._outcomes.append(outcome)
+        if len(self._outcomes) == len(self._places):
             self.read()
 
     def read(self) -> None:
         """Add all that waits."""
+        late = self._like
+        if late is None or not self._outcomes:
+            return
         with Uninterrupted():
-            applied = [late for late, outcome in self._waiting if outcome.applied is not False]
-            for total, counts in zip(self._sums, count_together(applied), strict=bool(applied)):
-                total.add(counts, len(applied))
-            self._waiting.clear()
+            applied = [outcome.applied is not False for outcome in self._outcomes]
+            scores, targets = self._scores[: len(applied)], self._targets[: len(applied)]
+            if not all(applied):
+                scores, targets = scores[applied], targets[applied]
+            rows = scores.reshape(-1, late.scores.shape[1])
+            for total, counts in zip(
+                self._sums, late.counting(rows, targets.reshape(-1)), strict=True
+            ):
+                total.add(counts, sum(applied))
+            self._outcomes.clear()
 
     def clear(self) -> None:
         """Forget all that waits."""
-        self._waiting.clear()
+        self._outcomes.clear()
+
+    def _begin(self, late: LateCounts) -> None:
+        """Count what waits, and get memory for steps like this one."""
+        self.read()
+        scores, targets = late.scores._array, late.targets._array
+        places = max(1, min(STEPS, TOGETHER // max(1, scores.size)))
+        self._scores = np.empty((places, *scores.shape), scores.dtype)
+        self._targets = np.empty((places, *targets.shape), targets.dtype)
+        self._places = list(zip(self._scores, self._targets, strict=True))

@@ -15,7 +15,7 @@ from rumus.tensor import NumpyBackend, Tensor, float32, float64, tensor
 from rumus.tensor.memory.updater import Outcome
 from rumus.tensor.memory.watching import watched_by
 from rumus.train.base.epoch_sum import EpochSum
-from rumus.train.base.late_counts import LateCounts, LatePart, LateSums, count_together, late_of
+from rumus.train.base.late_counts import LateCounts, LatePart, LateSums, late_of
 from rumus.train.base.metric_state import MetricState, Part
 
 _HOST: Final = NumpyBackend()
@@ -39,7 +39,7 @@ class Value:
     def parts(self) -> tuple[Tensor, ...]:
         """What is added up; it is counted now."""
         if isinstance(self.held, LateCounts):
-            return tuple([_of_host(counts) for counts in count_together([self.held])])
+            return tuple([_of_host(counts) for counts in self.held.counts()])
         return self.held
 
     @property
