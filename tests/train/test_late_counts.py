@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rumus.optim import SGD
-from rumus.tensor import Parameter, Tensor, tensor
+from rumus.tensor import NumpyBackend, Parameter, Tensor, tensor
 from rumus.tensor.memory.updater import Outcome
 from rumus.train import Trainer, metrics
 from rumus.train.base.class_counts import Confusion, Hits
@@ -112,7 +112,9 @@ def test_few_and_many_scores(rows: int) -> None:
     random = np.random.default_rng(0)
     x = random.normal(size=(rows, 2)).astype(np.float32)
     y = random.integers(0, 3, rows).astype(np.int32)
-    weight = Parameter(random.normal(size=(2, 3)).astype(np.float32), name="weight")
+    weight = Parameter(
+        random.normal(size=(2, 3)).astype(np.float32), name="weight", backend=NumpyBackend()
+    )
     kept: list[object] = []
 
     def loss(x: Tensor, y: Tensor) -> dict[str, object]:
