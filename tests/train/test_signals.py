@@ -329,3 +329,29 @@ def test_worker_processes_are_deaf_from_the_first_on(tmp_path: Path) -> None:
         assert [mask >> (number - 1) & 1 for mask in masks] == [1]
     assert it.returncode == 143
     assert Checkpoints(folder).latest is not None
+
+
+def test_a_handler_in_c_is_left_alone() -> None:
+    """Python says of it that the signal has its default effect."""
+    program = """
+import faulthandler, os, signal, sys
+from rumus.optim import SGD
+from rumus.tensor import Parameter
+from rumus.train import Trainer
+
+faulthandler.register(signal.SIGUSR1, file=sys.stdout)
+weight = Parameter([0.0], name="weight")
+
+def loss():
+    os.kill(os.getpid(), signal.SIGUSR1)
+    return (weight * weight).sum()
+
+result = Trainer(SGD([weight], 0.1)).fit([()] * 2, loss, epochs=1)
+os.kill(os.getpid(), signal.SIGUSR1)
+print(result.steps)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.count("most recent call first") == 3
+    assert done.stdout.endswith("2\n")

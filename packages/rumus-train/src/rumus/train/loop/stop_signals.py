@@ -22,6 +22,7 @@ _DEADLY: Final = tuple(
     for name in ("SIGHUP", "SIGXCPU", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGBREAK")
     if hasattr(signal, name)
 )
+_STATUS: Final = Path("/proc/self/status")  # on Linux
 AGAIN: Final = 1.0  # seconds: what comes sooner is the first signal, sent to process and group
 
 
@@ -55,6 +56,19 @@ def shown(interrupted: Interrupted) -> BaseException:
     return KeyboardInterrupt(str(interrupted)) if is_interrupt else interrupted
 
 
+def _caught() -> frozenset[int]:
+    """The signals that have handlers, also those of C code, of which Python says "default".
+
+    `faulthandler.register` has one, for example. Empty where the system does not tell.
+    """
+    try:
+        text = _STATUS.read_text(encoding="ascii")
+        mask = int(text.partition("SigCgt:")[2].split(None, 1)[0], 16)
+    except (OSError, ValueError, IndexError):
+        return frozenset()
+    return frozenset(n for n in _DEADLY if mask >> (n - 1) & 1)
+
+
 class Abandoned(BaseException):
     """The first signal interrupted a part that may be interrupted. Never leaves this package."""
 
@@ -82,10 +96,11 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         if self._wanted and threading.current_thread() is threading.main_thread():
+            caught = _caught()
             for number in (*_ASKED_TO_STOP, *_DEADLY):
                 before = signal.getsignal(number)
-                is_taken = number in _DEADLY and before is not signal.SIG_DFL
-                if before is not signal.SIG_IGN and not is_taken:
+                is_taken = before is not signal.SIG_DFL or number in caught
+                if before is not signal.SIG_IGN and not (is_taken and number in _DEADLY):
                     self._before[number] = before
                     signal.signal(number, WaitingHandler(self._note))
         return self

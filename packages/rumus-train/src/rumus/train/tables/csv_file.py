@@ -43,6 +43,7 @@ from rumus.train.tables.row_names import row_names, warn_of_counting, warn_of_ro
 
 CHUNK: Final = 1 << 18  # cells kept as text at a time
 _OF_ZERO: Final = "+-0. \t"  # letters of a cell that is 0
+_MANY_ZEROS: Final = "0" * 36  # behind the point of a number below 1e-37 without an exponent
 
 
 @DATASET.of_instances
@@ -406,11 +407,12 @@ class _Numbers:
             if int(digits) != abs(int(part[place])):
                 self._told.add(name)
                 tell_of_rounding(self._shown, name, cell, part[place])
-        for place in np.flatnonzero(part == 0).tolist():
-            name, cell = self._names[place % count], cells[place]
-            if cell.strip(_OF_ZERO) and name not in self._told and _is_not_zero(cell):
-                self._told.add(name)
-                tell_of_vanished(self._shown, name, cell.strip(), self._dtype)
+        if _may_vanish(cells):
+            for place in np.flatnonzero(part == 0).tolist():
+                name, cell = self._names[place % count], cells[place]
+                if cell.strip(_OF_ZERO) and name not in self._told and _is_not_zero(cell):
+                    self._told.add(name)
+                    tell_of_vanished(self._shown, name, cell.strip(), self._dtype)
         for at, (name, spelling) in enumerate(zip(self._names, self._spellings, strict=True)):
             if (
                 isinstance(spelling, partial)
@@ -481,6 +483,15 @@ class _Texts:
     def array(self) -> NDArray[Any]:
         """Return the class indices."""
         return class_numbers(self._found, self._classes)
+
+
+def _may_vanish(cells: Sequence[str]) -> bool:
+    """Whether one of them may be less than the least float32: it has an exponent or many zeros.
+
+    Tables of pictures have millions of zeros, which are not to be looked at one by one.
+    """
+    texts = ",".join(cells)
+    return "e" in texts or "E" in texts or _MANY_ZEROS in texts
 
 
 def _is_not_zero(cell: str) -> bool:
