@@ -22,8 +22,7 @@ import pytest
 from captured_number import CHANGED, Change, Number, are_heard, nothing, weights
 
 from rumus import nn
-from rumus.gpu import Gpu, GpuBackend
-from rumus.tensor import NumbaBackend, NumpyBackend
+from rumus.tensor import NumpyBackend
 from rumus.tensor.memory.recording import Capturing
 
 # To functions that the step makes
@@ -384,18 +383,6 @@ CHANGING: Final = [
     and value.__module__ == __name__
     and value.__annotations__.get("return") == "Number"
 ]
-
-
-@pytest.fixture(scope="module")
-def gpu() -> GpuBackend:
-    """One device for all."""
-    return GpuBackend(Gpu())
-
-
-@pytest.fixture(scope="module", params=["gpu", NumpyBackend, NumbaBackend], ids=str)
-def device(request: pytest.FixtureRequest, gpu: GpuBackend) -> Capturing:
-    """Each kind of backend that repeats steps."""
-    return gpu if request.param == "gpu" else request.param()
 
 
 @pytest.mark.parametrize("spelling", COMPARED, ids=lambda f: f.__name__)

@@ -41,7 +41,6 @@ from rumus.gpu import Gpu, GpuBackend
 from rumus.optim import SGD
 from rumus.tensor import (
     Generator,
-    NumbaBackend,
     NumpyBackend,
     Parameter,
     Tensor,
@@ -1035,18 +1034,6 @@ CHANGING: Final = [
     and value.__module__ == __name__
     and value.__annotations__.get("return") == "Number"
 ]
-
-
-@pytest.fixture(scope="module")
-def gpu() -> GpuBackend:
-    """One device for all."""
-    return GpuBackend(Gpu())
-
-
-@pytest.fixture(scope="module", params=["gpu", NumpyBackend, NumbaBackend], ids=str)
-def device(request: pytest.FixtureRequest, gpu: GpuBackend) -> Capturing:
-    """Each kind of backend that repeats steps."""
-    return gpu if request.param == "gpu" else request.param()
 
 
 @pytest.fixture(autouse=True)

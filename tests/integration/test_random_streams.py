@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from rumus import nn
-from rumus.gpu import Gpu, GpuBackend
+from rumus.gpu import GpuBackend
 from rumus.optim import SAM, SGD, AdamW, Lookahead, LossScale, Optimizer
 from rumus.tensor import (
     Backend,
@@ -31,12 +31,6 @@ from rumus.train import Trainer
 Make = Callable[[Any], Optimizer[Any]]
 BAD: Final = (2, 3, 7, 9, 10, 11)
 STEPS: Final = 14
-
-
-@pytest.fixture(scope="module")
-def gpu() -> GpuBackend:
-    """One device for all."""
-    return GpuBackend(Gpu())
 
 
 def sgd(parameters: Any) -> Optimizer[Any]:
