@@ -16,6 +16,8 @@ def gpu() -> GpuBackend:
 
 
 @pytest.fixture(scope="module", params=["gpu", NumpyBackend, NumbaBackend], ids=str)
-def device(request: pytest.FixtureRequest, gpu: GpuBackend) -> Capturing:
-    """Each kind of backend that repeats steps."""
-    return gpu if request.param == "gpu" else request.param()
+def device(request: pytest.FixtureRequest) -> Capturing:
+    """Each kind of backend that repeats steps; those of the CPU without a GPU, too."""
+    kind = request.param
+    found: Capturing = request.getfixturevalue("gpu") if kind == "gpu" else kind()
+    return found
