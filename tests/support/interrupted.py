@@ -6,6 +6,7 @@ state of an undisturbed run, bit for bit.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import random
 import re
@@ -43,7 +44,7 @@ from rumus.tensor import (
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM)
 Seen: TypeAlias = tuple[Any, ...]
-_WITH_LOCK: Final = re.compile(r"^\s*with [\w.]*lock:")
+_WITH_LOCK: Final = re.compile(r"^\s*with ([\w.]*lock:|.*\.open\(.* as \w+:)")  # or a file
 
 
 class Late(TimeoutError):
@@ -66,9 +67,9 @@ def _handlers() -> Iterator[None]:
 
 
 def _is_at_its_end(frame: FrameType, before: int) -> bool:
-    """Whether a line is the head of a block with a lock, which it comes back to as it ends.
+    """Whether a line is the head of a block with a lock or a file, come back to as it ends.
 
-    The interpreter lets go of a lock without looking for signals before: none can leave it held.
+    The interpreter ends such a block without looking for signals before: none can leave it held.
     """
     code, line = frame.f_code, frame.f_lineno
     return before > line and _WITH_LOCK.search(getline(code.co_filename, line)) is not None
@@ -84,7 +85,8 @@ def _at_line(wanted: int, number: int, act: Callable[[], object]) -> tuple[int, 
         if "rumus" not in frame.f_code.co_filename:
             return None
         if event == "return":
-            lines.pop(id(frame), None)
+            if not frame.f_code.co_flags & inspect.CO_GENERATOR:  # which may go on
+                lines.pop(id(frame), None)
             return trace
         is_counted = event == "line" and not _is_at_its_end(frame, lines.get(id(frame), 0))
         lines[id(frame)] = frame.f_lineno

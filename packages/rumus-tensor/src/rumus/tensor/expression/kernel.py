@@ -36,8 +36,15 @@ GRADIENT: Final = "gradient"  # the name of the incoming gradient in a derivativ
 
 
 def _plain(value: float) -> float:
-    """A Python number: a NumPy scalar would promote the whole computation to its own dtype."""
-    return value.item() if isinstance(value, np.generic) else value
+    """A Python number: a NumPy scalar would promote the whole computation to its own dtype.
+
+    TypeError for text, which NumPy would read as a number.
+    """
+    found: Any = value.item() if isinstance(value, np.generic) else value
+    if isinstance(found, (str, bytes)):
+        raise TypeError(f"a scalar must be a number, not {found!r}")
+    number: float = found
+    return number
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,8 +46,9 @@ class OtherNames:
         """Raise AttributeError if `owner` has no attribute `name`: it would be set and ignored.
 
         Methods of `owner` may create attributes, and any code may create names that begin with _.
+        What its class declares is an attribute, though the table has its name for other classes.
         """
-        if name in vars(owner) or hasattr(type(owner), name):
+        if name in vars(owner) or hasattr(type(owner), name) or _declares(type(owner), name):
             return
         if name not in self.rows or not type(owner).__module__.startswith("rumus."):
             frame = sys._getframe(2)  # behind the owner's __setattr__
@@ -70,7 +71,7 @@ class OtherNames:
         """
         members: Any = cls  # for type checkers there is none of these
         for name in self.rows:
-            if not hasattr(cls, name):
+            if not hasattr(cls, name) and not _declares(cls, name):
                 setattr(members, name, _Refused(self, name))
 
         def assign(owner: object, name: str, value: object) -> None:
@@ -110,6 +111,11 @@ class OtherNames:
         TypeError: sum takes no 'dim'; here it is axis
         """
         return checked_arguments(function, self.check_keywords, self.check_missing)
+
+
+def _declares(cls: type, name: str) -> bool:
+    """Whether a class, or one that it derives from, declares an attribute of its instances."""
+    return any(name in vars(each).get("__annotations__", {}) for each in cls.__mro__)
 
 
 class _Refused:

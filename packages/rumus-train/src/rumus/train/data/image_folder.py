@@ -66,6 +66,8 @@ class ImageFolder:
     Needs Pillow; the ImportError says how to install it.
     """
 
+    labels: list[int]  # the class index of each file; none if the images have no classes
+
     @checked_arguments
     def __init__(
         self,
@@ -91,7 +93,7 @@ class ImageFolder:
         self.classes = found if classes is None else checked_classes(classes)
         numbers = {name: number for number, name in enumerate(self.classes)}
         self.files: list[Path] = []
-        self.labels: list[int] = []
+        self.labels = []
         for path in folders:
             if path.name not in numbers:
                 raise unknown_class(printable(self.folder), path.name, self.classes)
