@@ -13,10 +13,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic, sleep
 from types import FrameType
 from typing import Final
 
@@ -34,6 +35,7 @@ STOPPING: Final = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
 SHARED: Final = Path("/dev/shm")
+PATIENCE: Final = 1.0  # seconds for processes that end
 SEGMENTS: Final = ("rumus-*", "mpich_*", "sm_segment.*", "vader_segment.*", "prte.*", "pmix_*")
 
 
@@ -109,8 +111,7 @@ def launch(job: Job) -> int:
         variables = library.variables() | environment(job, os.environ) | {FOLDER: folder}
         code = _ended(command(job, library), variables, lambda: running(Path(folder), job.ranks))
         ends = Ended.read(Path(folder), job.ranks)
-    for left in unused(set(_segments()) - before):
-        left.unlink(missing_ok=True)
+    _remove_segments(before)
     if job.hosts:
         return code  # the other machines' ranks have written their last words there
     return _last_words(job, ends, code)
@@ -164,6 +165,21 @@ def _last_words(job: Job, ends: Sequence[Ended], code: int) -> int:
 def _code(code: int) -> int:
     """An exit code like a shell's: 128 plus the signal for a process killed by one."""
     return 128 - code if code < 0 else code
+
+
+def _remove_segments(before: Set[Path]) -> None:
+    """Remove the segments that the job has left, soon after its last process has ended.
+
+    A rank that was killed may have them mapped for another moment.
+    """
+    until = monotonic() + PATIENCE
+    while left := set(_segments()) - before:
+        for path in unused(left):
+            path.unlink(missing_ok=True)
+            left.discard(path)
+        if not left or monotonic() > until:  # they may be another job's
+            break
+        sleep(0.05)
 
 
 def unused(segments: Collection[Path]) -> set[Path]:

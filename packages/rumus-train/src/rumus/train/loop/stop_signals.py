@@ -16,12 +16,17 @@ from rumus.tensor.memory.uninterrupted import WaitingHandler
 from rumus.train.base.notebook import in_notebook
 
 _ASKED_TO_STOP: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+def _there(*names: str) -> tuple[signal.Signals, ...]:
+    return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
+
+
 # Signals that would end the process; one that the program handles is left alone.
-_DEADLY: Final = tuple(
-    getattr(signal, name)
-    for name in ("SIGHUP", "SIGXCPU", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGBREAK")
-    if hasattr(signal, name)
-)
+_DEADLY: Final = _there("SIGHUP", "SIGXCPU", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGBREAK")
+# Those for which C code has handlers with a purpose. For others it has some that show its stack, as
+# UCX of an MPI has for SIGHUP: a closed terminal is to end a training all the same.
+_OF_PROGRAMS: Final = _there("SIGUSR1", "SIGUSR2", "SIGALRM")
 _STATUS: Final = Path("/proc/self/status")  # on Linux
 AGAIN: Final = 1.0  # seconds: what comes sooner is the first signal, sent to process and group
 
@@ -57,7 +62,7 @@ def shown(interrupted: Interrupted) -> BaseException:
 
 
 def _caught() -> frozenset[int]:
-    """The signals that have handlers, also those of C code, of which Python says "default".
+    """The signals of programs that have handlers, also of C code, of which Python says "default".
 
     `faulthandler.register` has one, for example. Empty where the system does not tell.
     """
@@ -66,7 +71,7 @@ def _caught() -> frozenset[int]:
         mask = int(text.partition("SigCgt:")[2].split(None, 1)[0], 16)
     except (OSError, ValueError, IndexError):
         return frozenset()
-    return frozenset(n for n in _DEADLY if mask >> (n - 1) & 1)
+    return frozenset(n for n in _OF_PROGRAMS if mask >> (n - 1) & 1)
 
 
 class Abandoned(BaseException):
