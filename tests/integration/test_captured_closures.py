@@ -10,7 +10,6 @@ import contextvars
 import functools
 import io
 import operator
-import types
 import warnings
 import weakref
 from collections.abc import Callable
@@ -19,10 +18,17 @@ from typing import Any, Final
 
 import numpy as np
 import pytest
-from captured_number import CHANGED, Change, Number, are_heard, nothing, weights
+from captured_number import (
+    Change,
+    Number,
+    are_heard,
+    check_change_is_noticed,
+    nothing,
+    spellings,
+    weights,
+)
 
 from rumus import nn
-from rumus.tensor import NumpyBackend
 from rumus.tensor.memory.recording import Capturing
 
 # To functions that the step makes
@@ -325,13 +331,7 @@ def values_that_live() -> tuple[Number, Change]:
     return lambda: 1.0 if "first" in living else 3.0, things.clear
 
 
-COMPARED: Final = [
-    value
-    for value in list(globals().values())
-    if isinstance(value, types.FunctionType)
-    and value.__module__ == __name__
-    and value.__annotations__.get("return") == "tuple[Number, Change]"
-]
+COMPARED: Final = spellings(globals(), "tuple[Number, Change]")
 
 
 # What gives another number each time, or might
@@ -376,26 +376,14 @@ def counter_of_an_inner_function() -> Number:
     return number
 
 
-CHANGING: Final = [
-    value
-    for value in list(globals().values())
-    if isinstance(value, types.FunctionType)
-    and value.__module__ == __name__
-    and value.__annotations__.get("return") == "Number"
-]
+CHANGING: Final = spellings(globals(), "Number")
 
 
 @pytest.mark.parametrize("spelling", COMPARED, ids=lambda f: f.__name__)
 def test_a_change_of_what_a_step_hands_on_is_noticed(
     spelling: Callable[[], tuple[Number, Change]], device: Capturing
 ) -> None:
-    wanted, _ = weights(NumpyBackend(), *spelling(), capture=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        found, trainer = weights(device, *spelling())
-    assert trainer.counts.replayed >= 2
-    assert found == wanted
-    assert wanted[CHANGED - 1] != wanted[CHANGED]
+    check_change_is_noticed(spelling, device)
 
 
 @pytest.mark.parametrize("spelling", CHANGING, ids=lambda f: f.__name__)

@@ -28,7 +28,17 @@ from typing import Any, Final
 import numba
 import numpy as np
 import pytest
-from captured_number import CHANGED, STEPS, Change, Number, are_heard, nothing, weights
+from captured_number import (
+    CHANGED,
+    STEPS,
+    Change,
+    Number,
+    are_heard,
+    check_change_is_noticed,
+    nothing,
+    spellings,
+    weights,
+)
 
 from rumus import nn
 from rumus.gpu import GpuBackend
@@ -483,13 +493,7 @@ def sign_of_no_number() -> tuple[Number, Change]:
     return lambda: math.copysign(1.0, box["rate"]) + 2.0, lambda: box.update(rate=-math.nan)
 
 
-COMPARED: Final = [
-    value
-    for value in list(globals().values())
-    if isinstance(value, types.FunctionType)
-    and value.__module__ == __name__
-    and value.__annotations__.get("return") == "tuple[Number, Change]"
-] + MADE_BY
+COMPARED: Final = spellings(globals(), "tuple[Number, Change]") + MADE_BY
 
 
 # What gives another number each time, or might
@@ -588,26 +592,14 @@ def compiled_function() -> Number:
     return lambda: function()
 
 
-CHANGING: Final = [
-    value
-    for value in list(globals().values())
-    if isinstance(value, types.FunctionType)
-    and value.__module__ == __name__
-    and value.__annotations__.get("return") == "Number"
-]
+CHANGING: Final = spellings(globals(), "Number")
 
 
 @pytest.mark.parametrize("spelling", COMPARED, ids=lambda f: f.__name__)
 def test_a_change_of_what_a_step_looks_up_is_noticed(
     spelling: Callable[[], tuple[Number, Change]], device: Capturing
 ) -> None:
-    wanted, _ = weights(NumpyBackend(), *spelling(), capture=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        found, trainer = weights(device, *spelling())
-    assert trainer.counts.replayed >= 2
-    assert found == wanted
-    assert wanted[CHANGED - 1] != wanted[CHANGED]
+    check_change_is_noticed(spelling, device)
 
 
 @pytest.mark.parametrize("spelling", CHANGING, ids=lambda f: f.__name__)

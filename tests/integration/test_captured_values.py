@@ -34,7 +34,7 @@ from typing import Any, Final
 
 import numpy as np
 import pytest
-from captured_number import CHANGED, STEPS, Change, Number, are_heard, nothing, weights
+from captured_number import CHANGED, STEPS, Change, Number, are_heard, nothing, spellings, weights
 
 from rumus import nn
 from rumus.gpu import Gpu, GpuBackend
@@ -849,13 +849,7 @@ def state_of_a_generator() -> tuple[Number, Change]:
     return lambda: 1.0 + generator.state()["position"], lambda: generator.words((8,))
 
 
-COMPARED: Final = [
-    value
-    for name, value in list(globals().items())
-    if isinstance(value, types.FunctionType)
-    and value.__module__ == __name__
-    and value.__annotations__.get("return") == "tuple[Number, Change]"
-]
+COMPARED: Final = spellings(globals(), "tuple[Number, Change]")
 
 
 # Sources of a different number at each step, or potentially
@@ -1027,13 +1021,7 @@ def array_of_objects() -> Number:
     return lambda: float(values[0])
 
 
-CHANGING: Final = [
-    value
-    for name, value in list(globals().items())
-    if isinstance(value, types.FunctionType)
-    and value.__module__ == __name__
-    and value.__annotations__.get("return") == "Number"
-]
+CHANGING: Final = spellings(globals(), "Number")
 
 
 @pytest.fixture(autouse=True)

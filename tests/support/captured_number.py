@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import types
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 
 from rumus.optim import SGD
-from rumus.tensor import Backend, Parameter, Tensor
+from rumus.tensor import Backend, NumpyBackend, Parameter, Tensor
 from rumus.tensor.memory.recording import Capturing
 from rumus.train import CaptureWarning, Trainer
 
@@ -49,3 +50,27 @@ def weights(
         trainer.train_step(loss, np.array([0.5, 0.25]))
         found.append(w.numpy().tobytes())
     return found, trainer
+
+
+def spellings(module: Mapping[str, Any], returned: str) -> list[Any]:
+    """The functions that a module defines with this annotation of what they return."""
+    return [
+        value
+        for value in list(module.values())
+        if isinstance(value, types.FunctionType)
+        and value.__module__ == module["__name__"]
+        and value.__annotations__.get("return") == returned
+    ]
+
+
+def check_change_is_noticed(
+    spelling: Callable[[], tuple[Number, Change]], device: Capturing
+) -> None:
+    """Fail unless steps are repeated, with the bits of an eager training, without a warning."""
+    wanted, _ = weights(NumpyBackend(), *spelling(), capture=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found, trainer = weights(device, *spelling())
+    assert trainer.counts.replayed >= 2
+    assert found == wanted
+    assert wanted[CHANGED - 1] != wanted[CHANGED]
