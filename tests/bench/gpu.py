@@ -135,7 +135,7 @@ def matmul(backend: GpuBackend) -> dict[str, dict[str, float]]:
 
             sides["cuBLAS"] = partial(multiply, False), torch.cuda.synchronize
             sides["cuBLAS TF32"] = partial(multiply, True), torch.cuda.synchronize
-        found[f"matmul 4096 {layout}"] = medians(sides, 10)
+        found[f"matmul 4096 {layout}"] = medians(sides, 50)
     return found
 
 

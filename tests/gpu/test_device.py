@@ -110,6 +110,20 @@ def test_dispatches_are_submitted_in_batches(gpu: GpuBackend) -> None:
     assert gpu.stats.submits == before + 10
 
 
+def test_a_large_product_is_submitted_at_once(
+    gpu: GpuBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, out = gpu.upload(np.ones((64, 64), np.float32)), gpu.allocate((64, 64), float32)
+    gpu.gpu.synchronize()
+    before = gpu.stats.submits
+    gpu.matmul(a, a, out)
+    assert gpu.stats.submits == before
+    monkeypatch.setattr("rumus.gpu.device.device.AS_LONG", 1)  # 64 counts as large
+    gpu.matmul(a, a, out)
+    assert gpu.stats.submits == before + 1
+    assert (gpu.download(out) == 64).all()
+
+
 def test_new_scalars_and_sizes_compile_nothing(gpu: GpuBackend) -> None:
     kernel = Kernel("scaled", {"out": Expr.array("a") * Expr.scalar("s")})
     made = set()

@@ -301,12 +301,13 @@ def _dispatch(
     what = f"a convolution that adds up {depth:,} products"
     check_turns(arrays[0].backend, what, 2 * depth, "use the CPU")
     wrapped = tuple([value & 0xFFFFFFFF for value in values])
+    multiplied = groups * variant.tile.rows * variant.tile.columns * depth
     if level is not None and isinstance(variant.tile, UnitTile):
         on_units = UnitConvolution(variant, variant.tile, level.units, level.is_high)
         scaled = [_exponent(gpu, arrays["ab".index(name)]) for name in on_units.scaled]
         make = partial(unit_convolution_program, on_units)
         pipeline = gpu.pipeline(("unit_convolution", on_units), make)
-        gpu.dispatch(pipeline, (*arrays, *scaled), wrapped, groups)
+        gpu.dispatch(pipeline, (*arrays, *scaled), wrapped, groups, multiplied)
         return
     rolled = gpu.is_software
     if rolled:  # one program for all sizes
@@ -315,7 +316,7 @@ def _dispatch(
         )
     plain = partial(convolution_program, variant, rolled)
     pipeline = gpu.pipeline(("convolution", variant, rolled), plain)
-    gpu.dispatch(pipeline, arrays, wrapped, groups)
+    gpu.dispatch(pipeline, arrays, wrapped, groups, multiplied)
 
 
 def _exponent(gpu: Gpu, array: GPUArray) -> GPUArray:

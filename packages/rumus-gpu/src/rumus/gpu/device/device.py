@@ -43,6 +43,7 @@ from rumus.tensor.memory.uninterrupted import Uninterrupted, displaced
 
 BATCH: Final = 64  # dispatches, or writes, of one submission
 MANY: Final = 2**18  # workgroups that keep the device busy for a while, hence worth a submission
+AS_LONG: Final = 2**18  # products of two numbers that take as long as an elementwise workgroup
 PENDING_BYTES: Final = 256 * 2**20  # of writes in one submission
 QUICK: Final = 1e-3  # seconds
 ENOUGH: Final = 48  # dispatches worth a submission, however quickly they come
@@ -305,6 +306,7 @@ class Gpu:
         arrays: Sequence[GPUArray],
         values: tuple[float, ...],
         groups: int,
+        multiplied: int = 0,
     ) -> None:
         """Record one dispatch of `groups` > 0 workgroups.
 
@@ -312,6 +314,8 @@ class Gpu:
         arrays: the array of each binding.
         values: the members of `k`.
         groups: the number of workgroups.
+        multiplied: how many pairs of numbers they multiply, if that is what takes their time; a
+            large product is submitted at once, so that the device need not wait for the host.
         """
         scalars = pipeline.pack(values)
         grid = self.limits.grid(groups)
@@ -325,6 +329,7 @@ class Gpu:
                 if access == "w":
                     storage.writes += 1
             group = self._bind(pipeline, arrays)
+            self._groups += multiplied // AS_LONG
             self._record(pipeline, group, scalars, grid)
             self.device.release(group)
 

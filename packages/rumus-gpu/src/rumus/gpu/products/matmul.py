@@ -149,7 +149,8 @@ def matmul(
     )  # fmt: skip
     pipeline = gpu.pipeline(("matmul", variant), partial(matmul_program, variant))
     others = (*epilogue.arrays, *epilogue.out) if epilogue else ()
-    gpu.dispatch(pipeline, (*arrays, *others), values, tiles)
+    multiplied = rows * columns * a.shape[-1] * outer * inner
+    gpu.dispatch(pipeline, (*arrays, *others), values, tiles, multiplied)
 
 
 _ADD: Final = trace(lambda product, bias: product + bias, "add_bias")

@@ -187,7 +187,8 @@ def _multiply(
     values += tuple([number for found in scaled for number in found.values])
     exponents = [found.array for found in scaled]
     bound = (a.array, b.array, out, *after.own, *exponents, *after.of_epilogue)
-    gpu.dispatch(pipeline, bound, (*values, *after.scalars), groups)
+    multiplied = rows * columns * depth * shape.batches
+    gpu.dispatch(pipeline, bound, (*values, *after.scalars), groups, multiplied)
 
 
 def _turns(sides: tuple[_Side, _Side], level: Level | None) -> bool:
