@@ -1,6 +1,6 @@
 // out = (x - mean) / sqrt(mean((x - mean)^2) + eps) * weight + bias of each row.
 //
-// The text before this one defines LANES and ROWS, CENTRED (whether the mean is subtracted), WEIGHTED
+// The text before this one defines LANES and ROWS, CENTERED (whether the mean is subtracted), WEIGHTED
 // and BIASED, Element and `stored`, which converts a number to it. The mean is subtracted before the
 // squares are summed: E[x^2] - E[x]^2 would cancel.
 
@@ -29,7 +29,7 @@ fn main(
     let lane = local % LANES;
     let first = row * k.columns;
     var mean = 0.0;
-    if (CENTRED) {
+    if (CENTERED) {
         for (var j = lane; j < stop; j += LANES) {
             mean += f32(x[first + j]);
         }
@@ -37,8 +37,8 @@ fn main(
     }
     var squares = 0.0;
     for (var j = lane; j < stop; j += LANES) {
-        let centred = f32(x[first + j]) - mean;
-        squares += centred * centred;
+        let centered = f32(x[first + j]) - mean;
+        squares += centered * centered;
     }
     squares = row_sum(squares, local);
     // Squares that overflow make the row NaN: divided by infinity it would be 0.

@@ -1,5 +1,5 @@
 // The gradient of the rows that norm.wgsl read: with n = (x - mean) scale and h = g weight,
-// out = (h - mean(h) - n mean(h n)) scale; mean(h) is absent if the rows were not CENTRED. ADDING:
+// out = (h - mean(h) - n mean(h n)) scale; mean(h) is absent if the rows were not CENTERED. ADDING:
 // `added`, a gradient that bypasses the norm, is added.
 // Arrays hold Element; `stored` converts a number to it.
 
@@ -44,7 +44,7 @@ fn main(
         product += value * (f32(x[first + j]) - mean) * scale;
     }
     product = row_sum(product, local) / f32(k.columns);
-    if (CENTRED) {
+    if (CENTERED) {
         sum = row_sum(sum, local) / f32(k.columns);
     } else {
         sum = 0.0;

@@ -49,7 +49,7 @@ class GPT(nn.Module):
         self.norm = nn.LayerNorm(size)
         self.scores = nn.Linear(size, BYTES, bias=False, generator=random)
         for table in (self.bytes, self.positions):
-            nn.initialisation.normal(table.weight, generator=random, std=0.1)
+            nn.initialization.normal(table.weight, generator=random, std=0.1)
 
     def forward(self, text: Tensor) -> Tensor:
         """Map (batch, n), with n up to `length`, to (batch, n, 256)."""

@@ -7,7 +7,7 @@ their new values. The arguments after the `*` are scalars. `FusedOptimizer` does
 ownership, state, saving, schedules, and one kernel for all parameters, on any device. This one is
 Lion: Chen et al., "Symbolic discovery of optimization algorithms", 2023, algorithm 2.
 
-The program fails unless both recognise at least 95 % of the held-out digits.
+The program fails unless both recognize at least 95 % of the held-out digits.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def build() -> nn.Sequential:
 
 
 def accuracy(model: nn.Sequential, optimizer: FusedOptimizer[nn.Sequential]) -> float:
-    """Train, and return the share of held-out digits that the model then recognises."""
+    """Train, and return the share of held-out digits that the model then recognizes."""
     images, digits = load_digits(return_X_y=True)
     seen, unseen, seen_digits, unseen_digits = train_test_split(
         images / 16, digits, test_size=0.25, stratify=digits, random_state=0

@@ -5,7 +5,7 @@
 
 1797 images of 8 x 8 pixels come with scikit-learn. A quarter of them is held out: the model is not
 trained on it, and every accuracy is measured on it. The program fails if less than 97 % of these
-are recognised.
+are recognized.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def draw_curves(panels: NDArray[Any], history: History) -> None:
     above.set_ylim(bottom=0)
     above.set_title("average loss of each epoch", fontsize=11)
     below.plot(epochs, [100 * accuracy for accuracy in history.accuracies], color="tab:green")
-    below.axhline(100 * REQUIRED, color="grey", linestyle="dotted", linewidth=1)
+    below.axhline(100 * REQUIRED, color="gray", linestyle="dotted", linewidth=1)
     below.set_title(f"test accuracy in %, at last {100 * history.accuracies[-1]:.2f}", fontsize=11)
     below.set_xlabel("epoch")
     for axes in (above, below):
@@ -214,7 +214,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Train, draw, and return the exit code: 0 if enough unseen digits are recognised."""
+    """Train, draw, and return the exit code: 0 if enough unseen digits are recognized."""
     chosen = arguments()
     mpl.use("Agg")  # draws to files and needs no screen
     seen, unseen = load(chosen.seed)

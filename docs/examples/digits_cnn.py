@@ -6,7 +6,7 @@
 
 1797 images of 8 x 8 pixels, a quarter held out. In every epoch each training image is shifted by up
 to a pixel and gets a little noise, so that the network cannot memorize it. The program fails if
-less than 98.5 % of the held-out digits are recognised.
+less than 98.5 % of the held-out digits are recognized.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def moved(sample: Sample, random: np.random.Generator) -> Sample:
 
 
 def main() -> int:
-    """Train, and return the exit code: 0 if enough unseen digits are recognised."""
+    """Train, and return the exit code: 0 if enough unseen digits are recognized."""
     parser = argparse.ArgumentParser(description="Train a network for handwritten digits.")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--gpu", action="store_true", help="require a GPU; any kind will do")

@@ -37,7 +37,7 @@ BLURRED = 1600
 PICTURE = Path(__file__).parent / "output" / "gan.png"
 
 _angles = 2 * np.pi * np.arange(MODES) / MODES
-CENTRES = RADIUS * np.stack([np.cos(_angles), np.sin(_angles)], axis=1)
+CENTERS = RADIUS * np.stack([np.cos(_angles), np.sin(_angles)], axis=1)
 
 
 class Generator(nn.Module):
@@ -72,8 +72,8 @@ class Discriminator(nn.Module):
 
 def mixture(count: int, random: Random) -> Tensor:
     """Return points of the mixture."""
-    centres = tensor(CENTRES[random.integers(0, MODES, (count,)).numpy()])
-    return centres + random.normal((count, 2), std=WIDTH)
+    centers = tensor(CENTERS[random.integers(0, MODES, (count,)).numpy()])
+    return centers + random.normal((count, 2), std=WIDTH)
 
 
 def train(generator: Generator, discriminator: Discriminator, random: Random) -> None:
@@ -105,8 +105,8 @@ def train(generator: Generator, discriminator: Discriminator, random: Random) ->
 
 
 def shares(samples: NDArray[Any]) -> NDArray[Any]:
-    """Return the share of samples within three widths of each centre."""
-    distances = np.linalg.norm(samples[:, None] - CENTRES[None], axis=-1)
+    """Return the share of samples within three widths of each center."""
+    distances = np.linalg.norm(samples[:, None] - CENTERS[None], axis=-1)
     close = distances.min(axis=1) < 3 * WIDTH
     return np.bincount(distances.argmin(axis=1)[close], minlength=MODES) / len(samples)
 
@@ -117,8 +117,8 @@ def draw(samples: NDArray[Any], real: NDArray[Any], path: Path) -> None:
     titles = ("the mixture", "the generator's samples")
     for axes, points, title in zip(panels, (real, samples), titles, strict=True):
         axes.scatter(*points.T, s=4, alpha=0.35, linewidths=0, color="tab:blue")
-        for centre in CENTRES:
-            circle = Circle(tuple(centre), 3 * WIDTH, fill=False, color="tab:red", alpha=0.6)
+        for center in CENTERS:
+            circle = Circle(tuple(center), 3 * WIDTH, fill=False, color="tab:red", alpha=0.6)
             axes.add_patch(circle)
         axes.set_title(title, fontsize=11)
         axes.set_aspect("equal")

@@ -48,7 +48,7 @@ class GPT2(nn.Module):
         )
         self.norm = nn.LayerNorm(size)
         for table, std in ((self.tokens, 0.02), (self.positions, 0.01)):
-            nn.initialisation.normal(table.weight, generator=random, std=std)
+            nn.initialization.normal(table.weight, generator=random, std=std)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map (batch, length) to (batch, length, vocabulary). ValueError for too many tokens."""

@@ -79,7 +79,7 @@ def draw(curves: dict[str, NDArray[np.float64]], path: Path) -> None:
     bottom.set(yscale="log", xlabel="step", ylabel=f"difference from\n{first}")
     for panel in (top, bottom):
         panel.grid(alpha=0.3)
-    top.legend()  # the colours below are the same
+    top.legend()  # the colors below are the same
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
 

@@ -27,7 +27,7 @@ def network(inputs: int) -> nn.Sequential:
 def train(path: str, folder: str) -> tuple[CsvDataset, float]:
     """Train on the file; return the data set and the best validation loss."""
     data = CsvDataset(
-        path, columns=[*TEXTS, *NUMBERS], categories=TEXTS, missing="mean", standardise=True,
+        path, columns=[*TEXTS, *NUMBERS], categories=TEXTS, missing="mean", standardize=True,
         target="Sex", target_dtype=str, missing_target="drop",
     )  # fmt: skip
     known, held_out = random_split(data, [0.8, 0.2], seed=1)

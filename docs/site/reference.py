@@ -18,7 +18,7 @@ from mkdocs.structure.files import File, Files
 MODULES: Final = (
     "tensor",
     "nn",
-    "nn.initialisation",
+    "nn.initialization",
     "nn.names",
     "optim",
     "optim.rules",

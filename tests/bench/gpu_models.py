@@ -106,7 +106,7 @@ def torch_model(name: str, *arguments: int, **options: bool) -> Callable[[], Any
     return make
 
 
-def labelled(*shape: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+def labeled(*shape: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Random pictures with random classes of ten."""
     random = np.random.default_rng(0)
     return random.standard_normal(shape, np.float32), random.integers(0, 10, shape[0], np.int32)
@@ -122,14 +122,14 @@ def works() -> dict[str, Work]:
     large = 12 * (12 * 768**2 + 768 * 512) + 768 * 50257
     return {
         "mlp": Work("MLP step", 100, digits_mlp, torch_model("mlp", 784, 512, 10),
-                    *labelled(128, 784), 128, weights, graph=True),
+                    *labeled(128, 784), 128, weights, graph=True),
         "gpt": Work("GPT step, 4 layers of 256, 16 x 128", 20, small_gpt,
                     torch_model("GPT", 4, 256, 4, 128, 256), *texts(16, 128, 256), 2048, small),
         "gpt2": Work("GPT-2 124M step, 8 x 512", 3, gpt2,
                      torch_model("GPT", 12, 768, 12, 1024, 50257, tied=True),
                      *texts(8, 512, 50257), 4096, large),
         "cnn": Work("CNN step, 3-64-128-256, 128 x 32 x 32", 20, pictures_cnn,
-                    torch_model("cnn"), *labelled(128, 3, 32, 32), 128, pixels),
+                    torch_model("cnn"), *labeled(128, 3, 32, 32), 128, pixels),
     }  # fmt: skip
 
 

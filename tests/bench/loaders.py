@@ -20,7 +20,7 @@ from rumus.train import ArrayDataset, DataLoader, ParquetDataset, images
 COUNT, BATCH, ROUNDS = 4096, 128, 7
 PIXELS = np.random.default_rng(0).integers(0, 256, (COUNT, 32, 32, 3), np.uint8)
 LABELS = np.arange(COUNT) % 10
-AUGMENT = images.Augment(images.Crop(32, padding=4), images.Flip(), images.Normalise(0.5, 0.25))
+AUGMENT = images.Augment(images.Crop(32, padding=4), images.Flip(), images.Normalize(0.5, 0.25))
 
 
 class TorchImages:

@@ -244,7 +244,7 @@ def test_more_workgroups_than_a_grid_is_wide(
     check(one, CASES["depthwise"])
 
 
-def test_infinity_spreads_only_to_its_neighbours(
+def test_infinity_spreads_only_to_its_neighbors(
     one: GpuBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Elements loaded in place of those outside are never multiplied by 0."""

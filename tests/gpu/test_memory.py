@@ -52,7 +52,7 @@ def test_a_reused_block_is_not_read_too_late(fresh: GpuBackend) -> None:
 
 
 def test_the_collector_does_not_release_a_buffer_that_the_pool_keeps(fresh: GpuBackend) -> None:
-    """An array in a garbage cycle: its buffer is finalised with it, unless others hold it."""
+    """An array in a garbage cycle: its buffer is finalized with it, unless others hold it."""
     for _ in range(3):
         cycle: list[Any] = [fresh.allocate((1000,), float32)]
         cycle.append(cycle)

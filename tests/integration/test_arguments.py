@@ -37,7 +37,7 @@ def _adamw(**options: Any) -> Any:
     return AdamW(_parameters(), **options)
 
 
-MISSPELT: list[tuple[Callable[..., Any], str, str]] = [
+MISSPELLED: list[tuple[Callable[..., Any], str, str]] = [
     (_adamw, "weigth_decay", "weight_decay"),
     (_adamw, "esp", "eps"),
     (_adamw, "maximise", "maximize"),
@@ -49,6 +49,7 @@ MISSPELT: list[tuple[Callable[..., Any], str, str]] = [
     (lambda **o: nn.LSTM(2, 2, **o), "bidirectinal", "bidirectional"),
     (_loader, "shufle", "shuffle"),
     (lambda **o: CsvDataset("a.csv", **o), "colums", "columns"),
+    (lambda **o: CsvDataset("a.csv", **o), "standardise", "standardize"),
     (lambda **o: Checkpoints("folder", **o), "keep_lst", "keep_last"),
     (lambda **o: Trainer(_adamw(), **o), "captures", "capture"),
     (lambda **o: Trainer(_adamw()).fit(_loader(), ANY.ones, **o), "epoch", "epochs"),
@@ -58,7 +59,7 @@ MISSPELT: list[tuple[Callable[..., Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("make", "wrong", "right"), MISSPELT, ids=[row[1] for row in MISSPELT])
+@pytest.mark.parametrize(("make", "wrong", "right"), MISSPELLED, ids=[row[1] for row in MISSPELLED])
 def test_a_misspelled_keyword_gets_the_nearest_name(
     make: Callable[..., Any], wrong: str, right: str
 ) -> None:

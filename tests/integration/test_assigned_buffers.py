@@ -171,12 +171,12 @@ class OfActivations(nn.Module):
     """A mean of values that depend on parameters."""
 
     def __init__(self) -> None:
-        self.linear, self.centre = nn.Linear(3, 2, generator=Generator(0)), zeros((2,))
+        self.linear, self.center = nn.Linear(3, 2, generator=Generator(0)), zeros((2,))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.linear(x)
-        self.centre = 0.5 * self.centre + 0.5 * y.mean(0)
-        return y - self.centre
+        self.center = 0.5 * self.center + 0.5 * y.mean(0)
+        return y - self.center
 
 
 def test_a_value_with_a_graph_is_written_without_it(backend: Backend) -> None:
@@ -186,24 +186,24 @@ def test_a_value_with_a_graph_is_written_without_it(backend: Backend) -> None:
         optimizer.step((model(tensor(X, backend=backend)) ** 2).sum().backward())
         weight, bias = model.linear.weight.numpy(), model.linear.bias.numpy()  # type: ignore[union-attr]
         wanted = 0.5 * wanted + 0.5 * (X.astype(float) @ weight.astype(float).T + bias).mean(0)
-    assert list(model.state_dict()) == ["linear.weight", "linear.bias", "centre"]
-    np.testing.assert_allclose(model.centre.numpy(), wanted, rtol=1e-5)
+    assert list(model.state_dict()) == ["linear.weight", "linear.bias", "center"]
+    np.testing.assert_allclose(model.center.numpy(), wanted, rtol=1e-5)
 
 
 def test_assignments_in_the_loss_function() -> None:
-    """Like the centre of DINO: assigned outside a module's forward, yet part of the step."""
+    """Like the center of DINO: assigned outside a module's forward, yet part of the step."""
     model = OfActivations()
     trainer = Trainer(SGD(model.linear.parameters(), 0.1, nonfinite="skip"))
 
     def loss(x: Tensor) -> Tensor:
         y = model.linear(x)
-        model.centre = 0.9 * model.centre + 0.1 * y.mean(0)
+        model.center = 0.9 * model.center + 0.1 * y.mean(0)
         return (y**2).mean()
 
     trainer.train_step(loss, X)
-    before = model.centre.tolist()
+    before = model.center.tolist()
     trainer.train_step(loss, np.full_like(X, np.inf))
-    assert model.centre.tolist() == before != [0.0, 0.0]
+    assert model.center.tolist() == before != [0.0, 0.0]
 
 
 def test_a_used_buffer_may_be_overwritten_in_the_same_pass(backend: Backend) -> None:

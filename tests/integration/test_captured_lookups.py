@@ -198,12 +198,12 @@ def _made_by(name: str, before: Any, after: Any) -> Callable[[], tuple[Number, C
     return spelling
 
 
-def _initialised(rate: float) -> Callable[[Any], None]:
+def _initialized(rate: float) -> Callable[[Any], None]:
     return lambda self: setattr(self, "rate", rate)
 
 
 MADE_BY: Final = [
-    _made_by("__init__", _initialised(1.0), _initialised(3.0)),
+    _made_by("__init__", _initialized(1.0), _initialized(3.0)),
     _made_by("__float__", lambda self: 1.0, lambda self: 3.0),
     _made_by("__call__", lambda self: 1.0, lambda self: 3.0),
 ]

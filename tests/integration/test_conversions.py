@@ -71,7 +71,7 @@ def test_whole_numbers_that_are_rounded_are_said(
     assert w[0].filename == __file__
     read(kind, tmp_path, "a", [16777216, 1], **options)
     read(kind, tmp_path, "a", [16777217, 1], dtype=np.float64, **options)
-    read(kind, tmp_path, "a", [16777217, 1], standardise=True, **options)
+    read(kind, tmp_path, "a", [16777217, 1], standardize=True, **options)
 
 
 @KINDS
@@ -99,7 +99,7 @@ def test_times_of_day_that_are_rounded_are_said(
     exact = read(kind, tmp_path, "a", times, dtype=np.float64, **options)
     seconds = np.diff(exact.batch(np.arange(2))[0][:, 0]) * 86_400
     assert seconds == pytest.approx(60, abs=1e-6)
-    read(kind, tmp_path, "a", times, standardise=True, **options)
+    read(kind, tmp_path, "a", times, standardize=True, **options)
     read(kind, tmp_path, "a", [datetime(2024, 5, 5)], **options)
 
 
@@ -112,7 +112,7 @@ def test_microseconds_are_kept() -> None:
 def test_a_number_beyond_the_largest_is_refused_beside_means(kind: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'a' is not float32"):
         read(kind, tmp_path, "a", [1e300, 1.0, None], missing="mean")
-    huge = read(kind, tmp_path, "a", [1e300, 3e300], standardise=True)
+    huge = read(kind, tmp_path, "a", [1e300, 3e300], standardize=True)
     assert huge.batch(np.arange(2))[0].tolist() == [[-1.0], [1.0]]
 
 
@@ -232,9 +232,9 @@ def test_fields_of_several_dtypes_are_joined_exactly_or_not() -> None:
 
 
 @pytest.mark.parametrize("values", [200.0, -1.0])
-def test_colours_outside_of_their_range_are_not_cut_off(values: float) -> None:
+def test_colors_outside_of_their_range_are_not_cut_off(values: float) -> None:
     with pytest.raises(ValueError, match=r"needs values in \[0, 1\]"):
-        images.Colour(0.1)(np.full((2, 2, 3), values, np.float32), RANDOM)
+        images.ColorJitter(0.1)(np.full((2, 2, 3), values, np.float32), RANDOM)
 
 
 @pytest.mark.parametrize("dtype", [np.uint32, np.int32, np.float64])
@@ -242,7 +242,7 @@ def test_pixels_of_many_bits_are_kept(dtype: Any) -> None:
     value = 1 / 3 if dtype == np.float64 else 2**30 + 1
     image = np.full((3, 3), value, dtype)
     assert images.turned(image, 0.0)[1, 1] == image[1, 1]
-    assert images.Colour()(image, RANDOM)[1, 1] == image[1, 1]
+    assert images.ColorJitter()(image, RANDOM)[1, 1] == image[1, 1]
 
 
 def test_a_fill_that_the_pixels_lack_is_refused() -> None:
@@ -251,7 +251,7 @@ def test_a_fill_that_the_pixels_lack_is_refused() -> None:
 
 
 def test_truth_values_are_an_image() -> None:
-    assert images.Normalise()(np.ones((2, 2), bool), RANDOM).max() == 1.0
+    assert images.Normalize()(np.ones((2, 2), bool), RANDOM).max() == 1.0
 
 
 @pytest.mark.parametrize("options", [{"size": 0}, {"size": (4, -1)}, {"size": 4, "padding": -1}])

@@ -641,7 +641,7 @@ def test_targets_that_are_ignored_now_and_then(host: NumpyBackend) -> None:
 def test_another_number_of_targets_is_ignored_in_each_batch(
     loss: Callable[..., Tensor], host: NumpyBackend
 ) -> None:
-    """As in masked language modelling: their number does not affect control flow."""
+    """As in masked language modeling: their number does not affect control flow."""
 
     def made() -> Any:
         w = Parameter(np.ones((6, 5), np.float32), name="w", backend=host)

@@ -44,11 +44,11 @@ def train(backend: Backend) -> tuple[list[Tensor], Trainer[nn.Sequential]]:
     network.to(backend)
     trainer = Trainer(optimizer)
     draw = np.random.default_rng(0)
-    centres = draw.random((10, 64))
+    centers = draw.random((10, 64))
     found = []
     for _ in range(STEPS):
         digits = draw.integers(0, 10, BATCH)
-        images = centres[digits] + 0.5 * draw.normal(size=(BATCH, 64))
+        images = centers[digits] + 0.5 * draw.normal(size=(BATCH, 64))
         found.append(trainer.train_step(loss_of, images, digits))
     return found, trainer
 

@@ -192,15 +192,15 @@ def test_a_teacher_that_no_checkpoint_holds_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_tensor_that_a_loss_function_writes_is_reported(tmp_path: Path) -> None:
-    weight, centre = Parameter([1.0, 2.0, 3.0], name="weight"), zeros((3,))
+    weight, center = Parameter([1.0, 2.0, 3.0], name="weight"), zeros((3,))
 
     def loss(x: Tensor) -> Tensor:
-        centre.assign(0.5 * centre + 0.5 * x.mean(0))
-        result: Tensor = ((x * weight - centre) ** 2).mean()
+        center.assign(0.5 * center + 0.5 * x.mean(0))
+        result: Tensor = ((x * weight - center) ** 2).mean()
         return result
 
     trainer = Trainer(SGD([weight], 0.1))
-    with pytest.warns(UserWarning, match="'centre', a tensor, was written in this run"):
+    with pytest.warns(UserWarning, match="'center', a tensor, was written in this run"):
         trainer.fit([(X,)], loss, epochs=1, checkpoints=tmp_path)
 
 

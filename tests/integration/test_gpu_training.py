@@ -43,11 +43,11 @@ def losses(
     optimizer = kind(model.parameters(), 0.01)
     model.to(backend)
     draw = np.random.default_rng(0)
-    centres = draw.normal(size=(10, 64))
+    centers = draw.normal(size=(10, 64))
     found = []
     for _ in range(steps):
         labels = draw.integers(0, 10, 32)
-        images = centres[labels] + draw.normal(size=(32, 64))
+        images = centers[labels] + draw.normal(size=(32, 64))
         logits = model(tensor(images, backend=backend))
         loss = nn.cross_entropy_loss(logits, tensor(labels, backend=backend))
         with loss.backward() as grads:

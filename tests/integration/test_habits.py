@@ -107,10 +107,11 @@ TABLES: Final = [
 ]
 PLACES: Final = {
     "nn": nn, "rumus.tensor": rumus.tensor, "rumus.optim": rumus.optim, "rumus.train": rumus.train,
-    "model": nn.Linear(2, 2), "x": tensor([[1.0]]), "trainer": Trainer(AdamW([Parameter([1.0])])),
+    "images": rumus.train.images, "model": nn.Linear(2, 2), "x": tensor([[1.0]]),
+    "trainer": Trainer(AdamW([Parameter([1.0])])),
 }  # fmt: skip
 WORD: Final = re.compile(
-    r"(?<![\w.])(nn|rumus\.tensor|rumus\.optim|rumus\.train|model|x|trainer)\.(\w+)"
+    r"(?<![\w.])(nn|rumus\.tensor|rumus\.optim|rumus\.train|images|model|x|trainer)\.(\w+)"
 )
 
 
@@ -134,8 +135,8 @@ def test_a_name_of_a_module_that_is_nearly_right() -> None:
 
 
 def test_an_unknown_name_is_reported() -> None:
-    with pytest.raises(AttributeError, match=r"'colour'$"):
-        _optimizer().colour  # noqa: B018
+    with pytest.raises(AttributeError, match=r"'color'$"):
+        _optimizer().color  # noqa: B018
 
 
 @pytest.mark.parametrize("make", [np.ones, lambda shape: tensor(np.ones(shape))])
@@ -232,6 +233,7 @@ MODULES: Final = [
         (rumus.tensor, of_tensor.MODULE),
         (rumus.optim, of_optim.MODULE),
         (rumus.train, of_train.MODULE),
+        (rumus.train.images, of_train.IMAGES),
     )
     for name in table.rows
 ]
@@ -284,10 +286,10 @@ def test_names_of_a_store(name: str) -> None:
 @pytest.mark.parametrize("name", OBJECTS)
 def test_an_object_has_no_attribute_that_nothing_reads(name: str) -> None:
     made = OBJECTS[name][0]()
-    with pytest.raises(AttributeError, match=r"has no attribute 'colour'$"):
-        made.colour = 1
-    assert not hasattr(made, "colour")
-    made._colour = 1  # a name that begins so is anybody's
+    with pytest.raises(AttributeError, match=r"has no attribute 'color'$"):
+        made.color = 1
+    assert not hasattr(made, "color")
+    made._color = 1  # a name that begins so is anybody's
 
 
 def test_users_classes_have_any_attributes() -> None:
@@ -505,10 +507,10 @@ def test_custom_subclasses_may_name_their_options_freely() -> None:
     class Own(AdamW[Any]):
         def __init__(self, params: Any) -> None:
             super().__init__(params)
-            self.colour = "red"
+            self.color = "red"
 
     assert Layer(in_features=3).in_features == 3
-    assert Own(params=[Parameter([1.0])]).colour == "red"
+    assert Own(params=[Parameter([1.0])]).color == "red"
 
 
 @pytest.mark.parametrize(
@@ -523,9 +525,9 @@ def test_custom_subclasses_may_name_their_options_freely() -> None:
 )
 def test_an_attribute_that_nothing_reads(make: Callable[[], Any]) -> None:
     thing = make()
-    with pytest.raises(AttributeError, match=r"has no attribute 'colour'$"):
-        thing.colour = 1
-    assert not hasattr(thing, "colour")
+    with pytest.raises(AttributeError, match=r"has no attribute 'color'$"):
+        thing.color = 1
+    assert not hasattr(thing, "color")
 
 
 @pytest.mark.parametrize("make", [nn.Identity, nn.Flatten, nn.ReLU, nn.GELU])

@@ -61,8 +61,8 @@ def test_modes(folder: Path) -> None:
         ValueError, match=r"9\.png has mode L, not RGB; convert it with convert=True"
     ):
         ImageFolder(folder)[6]
-    grey = ImageFolder(folder, mode="L", convert=True)
-    assert grey[0][0].shape == grey[6][0].shape == (4, 3)
+    gray = ImageFolder(folder, mode="L", convert=True)
+    assert gray[0][0].shape == gray[6][0].shape == (4, 3)
     assert ImageFolder(folder, mode="RGBA", convert=True)[6][0].shape == (4, 3, 4)
 
 
@@ -151,7 +151,7 @@ def test_pixels_of_more_than_eight_bits_are_exact_or_refused(
         assert "convert=True" not in str(caught.value)
 
 
-def test_sixteen_bits_of_colour_are_not_truncated_silently(tmp_path: Path) -> None:
+def test_sixteen_bits_of_color_are_not_truncated_silently(tmp_path: Path) -> None:
     """Pillow silently opens such a file as 8-bit RGB."""
     (tmp_path / "a").mkdir()
     header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
@@ -177,15 +177,15 @@ def test_an_image_stands_as_its_camera_says(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["gif", "tif", "png", "webp"])
 def test_frames_are_chosen_not_left_out(tmp_path: Path, suffix: str) -> None:
-    frames = [Image.new("RGB", (8, 8), (grey,) * 3) for grey in (0, 255)]
+    frames = [Image.new("RGB", (8, 8), (gray,) * 3) for gray in (0, 255)]
     options = {"lossless": True} if suffix == "webp" else {}
     folder = saved(
         tmp_path, frames[0], f"1.{suffix}", save_all=True, append_images=frames[1:], **options
     )
     with pytest.raises(ValueError, match="has 2 frames; frame=0"):
         ImageFolder(folder)[0]
-    for frame, grey in enumerate((0, 255)):
-        assert np.all(ImageFolder(folder, frame=frame, convert=True)[0][0] == grey)
+    for frame, gray in enumerate((0, 255)):
+        assert np.all(ImageFolder(folder, frame=frame, convert=True)[0][0] == gray)
     with pytest.raises(ValueError, match="no frame 2"):
         ImageFolder(folder, frame=2)[0]
 
@@ -262,10 +262,10 @@ def test_numbered_folders_are_sorted_as_text(tmp_path: Path) -> None:
     assert ImageFolder(tmp_path, classes=ordered).labels == [0, 1, 3, 2]
 
 
-def test_a_transparent_colour_is_not_dropped_silently(tmp_path: Path) -> None:
+def test_a_transparent_color_is_not_dropped_silently(tmp_path: Path) -> None:
     drawn(tmp_path / "cat" / "0.png")
     Image.open(tmp_path / "cat" / "0.png").save(tmp_path / "cat" / "1.png", transparency=(1, 2, 3))
-    with pytest.raises(ValueError, match=r"1\.png has a transparent colour; convert=True"):
+    with pytest.raises(ValueError, match=r"1\.png has a transparent color; convert=True"):
         ImageFolder(tmp_path)[1]
     given, plain = (ImageFolder(tmp_path, convert=True)[n][0] for n in (1, 0))
     np.testing.assert_array_equal(given, plain)

@@ -26,8 +26,8 @@ class Config:
     width: int = 8
 
 def build(config: Config) -> Training:
-    data = CsvDataset("flowers.csv", target="kind", target_dtype=str, categories=["colour"],
-                      missing="mean", standardise=True)
+    data = CsvDataset("flowers.csv", target="kind", target_dtype=str, categories=["color"],
+                      missing="mean", standardize=True)
     train, test = random_split(data, [0.8, 0.2])
     g = Generator(0)
     model = nn.Sequential(nn.Linear(len(data.features), config.width, generator=g), nn.ReLU(),
@@ -45,7 +45,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "flowers.py").write_text(SCRIPT)
-    rows = ["length,colour,kind"]
+    rows = ["length,color,kind"]
     random = np.random.default_rng(0)
     for i in range(60):
         length = f"{random.normal(3 + 3 * (i % 2)):.3f}" if i % 10 else ""
@@ -57,7 +57,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_predictions_of_a_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "flowers.py", "--run-dir", "run", "--set", "width=4"]) == 0
-    (here / "new.csv").write_text("colour,length\nred,2.5\nblue,\n")
+    (here / "new.csv").write_text("color,length\nred,2.5\nblue,\n")
     capsys.readouterr()
     assert main(["predict", "run", "new.csv"]) == 0
     header, *lines = capsys.readouterr().out.splitlines()
@@ -77,7 +77,7 @@ def test_predictions_of_a_run(here: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_unsupported_predictions(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "flowers.py", "--run-dir", "run", "--epochs", "1"]) == 0
-    (here / "bad.csv").write_text("colour,length\ngreen,2.5\n")
+    (here / "bad.csv").write_text("color,length\ngreen,2.5\n")
     for arguments, told in (
         (["run", "none.csv"], "there is no file or folder none.csv"),
         (["rum", "flowers.csv"], "did you mean run?"),

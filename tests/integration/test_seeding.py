@@ -27,7 +27,7 @@ if given is not None:
 model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Dropout(0.5), nn.Linear(4, 3))
 first = hashlib.sha256(model[1].weight.numpy().tobytes()).hexdigest()
 x = np.random.default_rng(0).normal(size=(20, 8, 8, 1)).astype(np.float32)
-augment = images.Augment(images.Crop(8, padding=1), images.Flip(), images.Normalise())
+augment = images.Augment(images.Crop(8, padding=1), images.Flip(), images.Normalize())
 loader = DataLoader(ArrayDataset(x, np.arange(20) % 3), 4, shuffle=True, transform=augment)
 trainer = Trainer(SGD(model.parameters(), 0.05), state={"model": model})
 run = RunFolder(folder, tensorboard=False, report=False)

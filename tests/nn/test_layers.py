@@ -53,7 +53,7 @@ def layer_norm(*arguments: Any, **options: Any) -> Callable[[DType, Backend], nn
     def make(dtype: DType, backend: Backend) -> nn.Module:
         layer = nn.LayerNorm(*arguments, dtype=dtype, backend=backend, **options)
         for i, parameter in enumerate(layer.parameters()):
-            nn.initialisation.normal(parameter, generator=Generator(i))
+            nn.initialization.normal(parameter, generator=Generator(i))
         return layer
 
     return make
@@ -63,7 +63,7 @@ def rms_norm(*arguments: Any, **options: Any) -> Callable[[DType, Backend], nn.M
     def make(dtype: DType, backend: Backend) -> nn.Module:
         layer = nn.RMSNorm(*arguments, dtype=dtype, backend=backend, **options)
         for parameter in layer.parameters():
-            nn.initialisation.normal(parameter, generator=Generator(2))
+            nn.initialization.normal(parameter, generator=Generator(2))
         return layer
 
     return make
@@ -91,7 +91,7 @@ def made(kind: Any, *arguments: Any, **options: Any) -> Callable[[DType, Backend
     def make(dtype: DType, backend: Backend) -> nn.Module:
         layer: nn.Module = kind(*arguments, dtype=dtype, backend=backend, **options)
         for i, parameter in enumerate(layer.parameters()):
-            nn.initialisation.normal(parameter, generator=Generator(i))
+            nn.initialization.normal(parameter, generator=Generator(i))
         return layer
 
     return make
@@ -240,8 +240,8 @@ def test_layer_norm_is_the_formula(shape: list[int], over: int, seed: int) -> No
     weight, bias = (p.numpy() for p in layer.parameters())
     axes = tuple(range(len(shape) - len(last), len(shape)))
     values = x.numpy().astype(np.float64)
-    centred = values - values.mean(axes, keepdims=True)
-    wanted = centred / np.sqrt(values.var(axes, keepdims=True) + 1e-5) * weight + bias
+    centered = values - values.mean(axes, keepdims=True)
+    wanted = centered / np.sqrt(values.var(axes, keepdims=True) + 1e-5) * weight + bias
     on_cpu = Tensor(CPU.upload(x.numpy()), CPU)
     np.testing.assert_allclose(layer(on_cpu).numpy(), wanted, rtol=1e-3, atol=1e-4)
 

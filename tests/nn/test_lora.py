@@ -47,7 +47,7 @@ def batch(backend: Backend | None = None, seed: int = 0) -> Tensor:
 def trained(adapters: nn.Lora) -> None:
     """Give the adapters nonzero values."""
     for number, parameter in enumerate(adapters.parameters()):
-        nn.initialisation.normal(parameter, generator=Generator(3, number), std=0.3)
+        nn.initialization.normal(parameter, generator=Generator(3, number), std=0.3)
 
 
 def bits(model: nn.Module) -> dict[str, bytes]:
@@ -68,7 +68,7 @@ def test_formula_and_gradients(backend: Backend, storage: Storage) -> None:
     """Against a plain layer with the whole matrix, including the adapter's part."""
     base = nn.Linear(40, 30, generator=Generator(0), backend=backend)
     layer = nn.LoraLinear(base, 3, scale=0.7, storage=storage, generator=Generator(1))
-    nn.initialisation.normal(layer.lora_B, generator=Generator(2), std=0.2)
+    nn.initialization.normal(layer.lora_B, generator=Generator(2), std=0.2)
     values = np.random.default_rng(0).normal(size=(4, 40)).astype(np.float32)
     weights = np.random.default_rng(1).normal(size=(4, 30)).astype(np.float32)
     before = nn.Linear(40, 40, bias=False, generator=Generator(5), backend=backend)

@@ -64,13 +64,13 @@ def parameters(
     ]  # fmt: skip
 
 
-def gradients(owned: list[Parameter], t: int, spoilt: float = 0.0) -> GradientStore:
-    """Gradients of several magnitudes. spoilt: added to one of them."""
+def gradients(owned: list[Parameter], t: int, spoiled: float = 0.0) -> GradientStore:
+    """Gradients of several magnitudes. spoiled: added to one of them."""
     grads = GradientStore()
     for p in owned:
         random = np.random.default_rng([t, p.size])
         g = random.normal(size=p.size) * 10 ** random.uniform(-3, 0, p.size)
-        g[p.size // 2] += spoilt
+        g[p.size // 2] += spoiled
         (p * tensor(g.astype(np.float16), dtype=p.dtype, backend=p.backend)).sum().backward(grads)
     return grads
 

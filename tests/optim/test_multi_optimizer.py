@@ -50,10 +50,10 @@ def made(backend: Backend, **options: Any) -> list[Any]:
     ]
 
 
-def gradients(optimizers: list[Any], t: int, **spoilt: float) -> GradientStore:
+def gradients(optimizers: list[Any], t: int, **spoiled: float) -> GradientStore:
     grads = GradientStore()
     for p in (p for each in optimizers for p in each.parameters):
-        g = np.random.default_rng([t, p.size]).normal(size=p.shape) * spoilt.get(p.name, 1.0)
+        g = np.random.default_rng([t, p.size]).normal(size=p.shape) * spoiled.get(p.name, 1.0)
         grads.accumulate(p, tensor(g, dtype=p.dtype, backend=p.backend))
     return grads
 

@@ -34,7 +34,7 @@ def gpt2() -> Any:
 def model(gpt2: Any) -> Any:
     made = gpt2.GPT2(LAYERS, SIZE, HEADS, VOCABULARY, POSITIONS, Generator(0))
     for i, parameter in enumerate(made.parameters()):
-        nn.initialisation.normal(parameter, generator=Generator(1, i), std=0.1)
+        nn.initialization.normal(parameter, generator=Generator(1, i), std=0.1)
     return made
 
 

@@ -89,7 +89,7 @@ def test_linear(shape: tuple[int, ...], bias: bool, dtype: Any) -> None:
 def test_layer_norm(shape: tuple[int, ...], over: Any, options: Any, dtype: Any) -> None:
     layer = nn.LayerNorm(over, dtype=dtype, **options)
     for seed, parameter in enumerate(layer.parameters()):
-        nn.initialisation.normal(parameter, generator=Generator(seed))
+        nn.initialization.normal(parameter, generator=Generator(seed))
     module = torch.nn.LayerNorm(over, **options).to(torch.tensor(np.zeros(1, dtype)).dtype)
     compare(layer, module, shape, dtype, copied(module, layer))
 
@@ -109,7 +109,7 @@ def test_rms_norm(shape: tuple[int, ...], over: Any, options: Any, dtype: Any) -
     options = {"eps": 1e-5, **options}
     layer = nn.RMSNorm(over, dtype=dtype, **options)
     for seed, parameter in enumerate(layer.parameters()):
-        nn.initialisation.normal(parameter, generator=Generator(seed))
+        nn.initialization.normal(parameter, generator=Generator(seed))
     module = torch.nn.RMSNorm(over, **options).to(torch.tensor(np.zeros(1, dtype)).dtype)
     compare(layer, module, shape, dtype, copied(module, layer))
 
@@ -307,7 +307,7 @@ def test_the_starts_have_the_spread_of_pytorch_s() -> None:
 
 @pytest.mark.parametrize("name", ["linear", "sigmoid", "tanh", "relu", "leaky_relu"])
 def test_gains(name: Any) -> None:
-    assert nn.initialisation.gain(name) == pytest.approx(torch.nn.init.calculate_gain(name))
+    assert nn.initialization.gain(name) == pytest.approx(torch.nn.init.calculate_gain(name))
 
 
 MASKS: dict[str, Callable[[int, int], dict[str, Any]]] = {
@@ -458,7 +458,7 @@ def test_batch_norm(shape: tuple[int, ...], affine: bool, dtype: Any) -> None:
     layer = getattr(nn, name)(3, dtype=dtype, **options)
     module = getattr(torch.nn, name)(3, **options).to(of_dtype(dtype))
     for i, parameter in enumerate(layer.parameters()):
-        nn.initialisation.normal(parameter, generator=Generator(i))
+        nn.initialization.normal(parameter, generator=Generator(i))
     pairs = copied(module, layer)
     compare(layer, module, shape, dtype, pairs)
     for what in ("running_mean", "running_var"):
@@ -475,6 +475,6 @@ def test_batch_norm(shape: tuple[int, ...], affine: bool, dtype: Any) -> None:
 def test_group_norm(groups: int, shape: tuple[int, ...], affine: bool, dtype: Any) -> None:
     layer = nn.GroupNorm(groups, 4, affine=affine, dtype=dtype)
     for i, parameter in enumerate(layer.parameters()):
-        nn.initialisation.normal(parameter, generator=Generator(i))
+        nn.initialization.normal(parameter, generator=Generator(i))
     module = torch.nn.GroupNorm(groups, 4, affine=affine).to(of_dtype(dtype))
     compare(layer, module, shape, dtype, copied(module, layer))

@@ -83,7 +83,7 @@ def test_peft_reads_saved_adapters(kind: str, targets: Any, tmp_path: Path) -> N
         targets = targets or ["blocks.*"]
     adapters = nn.lora(ours, 3, targets=targets, alpha=4.0, generator=Generator(1))
     for parameter in adapters.parameters():
-        nn.initialisation.normal(parameter, generator=Generator(2), std=0.2)
+        nn.initialization.normal(parameter, generator=Generator(2), std=0.2)
     nn.save_lora(adapters, tmp_path, rename=names)
     loaded = peft.PeftModel.from_pretrained(theirs, tmp_path).eval()
     before = theirs.state_dict()
@@ -96,7 +96,7 @@ def test_there_and_back(tmp_path: Path) -> None:
     theirs, ours, names = pair("gpt2")
     adapters = nn.lora(ours, 3, targets="query_key_value")
     for parameter in adapters.parameters():
-        nn.initialisation.normal(parameter, generator=Generator(2), std=0.2)
+        nn.initialization.normal(parameter, generator=Generator(2), std=0.2)
     nn.save_lora(adapters, tmp_path / "one", rename=names)
     peft.PeftModel.from_pretrained(theirs, tmp_path / "one").save_pretrained(tmp_path / "two")
     _, again, _ = pair("gpt2")

@@ -25,7 +25,7 @@ MODULES = [
     for path in sorted(ROOT.glob("packages/*/src/rumus/**/*.py"))
     if path.stem != "__main__"
 ]
-MODULES_OF_THE_REFERENCE = "nn.initialisation", "nn.names", "train.metrics", "train.images"
+MODULES_OF_THE_REFERENCE = "nn.initialization", "nn.names", "train.metrics", "train.images"
 READMES = sorted(ROOT.glob("packages/*/README.md"))
 PROGRAMS = sorted((ROOT / "tests" / "typing" / "accepted").glob("*.py"))
 

@@ -17,7 +17,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "layers.md"
 ELSEWHERE = {
     "nn": {
         "LoadReport", "OnnxExportError", "Place", "Weights", "WeightsFileError", "WrongShape",
-        "export_onnx", "initialisation", "load_lora", "names", "read_weights", "save_lora",
+        "export_onnx", "initialization", "load_lora", "names", "read_weights", "save_lora",
     },
     "tensor": {
         "cpu", "gpu_backend", "is_seeded", "move_parameters", "next_generator", "no_grad",

@@ -25,7 +25,7 @@ from rumus.tensor.memory.recording import Capturing
 
 SITE: Final = Path(__file__).parents[2] / ".nox" / "pages"
 PACKAGES: Final = (
-    *("tensor", "nn", "nn.initialisation", "nn.names", "optim", "optim.rules"),
+    *("tensor", "nn", "nn.initialization", "nn.names", "optim", "optim.rules"),
     *("train", "train.metrics", "train.images", "gpu", "distributed"),
 )
 PAGES: Final = sorted(SITE.rglob("*.html"))

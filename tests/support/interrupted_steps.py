@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 from interrupted import Prepared, Seen
-from uncounted_passes import Centred
+from uncounted_passes import Centered
 
 from rumus import nn
 from rumus.optim import (
@@ -77,7 +77,7 @@ def step_of(make: Callable[[Any], Any], place: Backend) -> Prepared:
     masks = Generator(7)
     model = nn.Sequential(
         nn.BatchNorm1d(3),
-        Centred(3),
+        Centered(3),
         nn.Linear(3, 4, generator=Generator(0)),
         nn.Dropout(0.5, generator=masks),
         nn.Linear(4, 2, generator=Generator(1)),

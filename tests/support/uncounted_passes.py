@@ -26,7 +26,7 @@ from rumus.tensor import (
 from rumus.train import Trainer
 
 
-class Centred(nn.Module):
+class Centered(nn.Module):
     """Subtracts a running mean that forward itself assigns, along with a count and a queue."""
 
     def __init__(self, width: int) -> None:
@@ -52,7 +52,7 @@ class Learner:
         self.model = nn.Sequential(
             nn.Linear(3, width, generator=self.masks),
             nn.BatchNorm1d(width, momentum=float(random.uniform(0.1, 0.9))),
-            Centred(width),
+            Centered(width),
             nn.Dropout(0.5, generator=self.masks),
             nn.Linear(width, 1, generator=self.masks),
         ).to(backend)

@@ -201,8 +201,8 @@ def test_a_loader_with_a_sampler_resumes() -> None:
         (lambda: Mixup(0), "classes must be"),
         (lambda: images.Flip("left"), "axis must be"),  # type: ignore[arg-type]
         (lambda: images.Flip(share=2), "share must be"),
-        (lambda: images.Colour(contrast=2.0), "contrast must be"),
-        (lambda: images.Normalise(0.5, 0.0), "std must be"),
+        (lambda: images.ColorJitter(contrast=2.0), "contrast must be"),
+        (lambda: images.Normalize(0.5, 0.0), "std must be"),
     ],
 )
 def test_bad_options(make: Callable[[], object], told: str) -> None:
@@ -337,7 +337,7 @@ def test_crops_are_parts(seed: int, size: int, padding: int) -> None:
     found = crop(whole, np.random.default_rng(seed))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), (0, 1))
     assert (windows.transpose(0, 1, 3, 4, 2) == found).all((2, 3, 4)).any()
-    middle = images.Crop(2, centre=True)(whole, np.random.default_rng(seed))
+    middle = images.Crop(2, center=True)(whole, np.random.default_rng(seed))
     assert (middle == whole[3:5, 3:5]).all()
 
 
@@ -374,11 +374,11 @@ def test_rotation_is_bilinear() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_colours(dtype: Any) -> None:
+def test_colors(dtype: Any) -> None:
     whole = image(6, 5, 3, dtype=dtype)
     limit = 255 if dtype is np.uint8 else 1
     for seed in range(20):
-        found = images.Colour(0.4, 0.4, 0.4)(whole, np.random.default_rng(seed))
+        found = images.ColorJitter(0.4, 0.4, 0.4)(whole, np.random.default_rng(seed))
         assert found.dtype == dtype
         draws = np.random.default_rng(seed).uniform(-1, 1, 3)
         bright, contrast, saturation = 1 + 0.4 * draws
@@ -386,23 +386,23 @@ def test_colours(dtype: Any) -> None:
         weights = np.array([0.299, 0.587, 0.114])
         mean = (value @ weights).mean()
         value = mean + contrast * (value - mean)
-        grey = (value @ weights)[..., None]
-        value = (grey + saturation * (value - grey)).clip(0, limit)
+        gray = (value @ weights)[..., None]
+        value = (gray + saturation * (value - gray)).clip(0, limit)
         np.testing.assert_allclose(found, value, atol=0.51 if dtype is np.uint8 else 1e-5)
     with pytest.raises(ValueError, match="saturation needs images"):
-        images.Colour(saturation=0.1)(image(4, 4), np.random.default_rng(0))
+        images.ColorJitter(saturation=0.1)(image(4, 4), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_normalising(dtype: Any) -> None:
+def test_normalizing(dtype: Any) -> None:
     whole, mean, std = image(4, 5, 3, dtype=dtype), (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
     share = whole / (255 if dtype is np.uint8 else 1)
-    found = images.Normalise(mean, std)(whole, np.random.default_rng(0))
+    found = images.Normalize(mean, std)(whole, np.random.default_rng(0))
     assert found.shape == (3, 4, 5)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found.transpose(1, 2, 0), (share - mean) / std, atol=1e-5)
-    assert images.Normalise()(image(4, 5), np.random.default_rng(0)).shape == (1, 4, 5)
-    last = images.Normalise(mean, std, channels_first=False)(whole, np.random.default_rng(0))
+    assert images.Normalize()(image(4, 5), np.random.default_rng(0)).shape == (1, 4, 5)
+    last = images.Normalize(mean, std, channels_first=False)(whole, np.random.default_rng(0))
     np.testing.assert_array_equal(last, found.transpose(1, 2, 0))
 
 

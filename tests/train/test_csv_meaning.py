@@ -62,7 +62,7 @@ def test_numbers_that_only_identify_rows_are_reported(
     text = "\n".join(f"{cell},{number}.5" for number, cell in enumerate(cells.split(",")))
     path = written(tmp_path, f"{name},a\n{text}\n")
     with pytest.warns(UserWarning, match=rf"'{name}' has a different number in each") as said:
-        dataset = CsvDataset(path, standardise=True)
+        dataset = CsvDataset(path, standardize=True)
     assert len(said) == 1
     assert said[0].filename == __file__
     assert dataset.columns == [name, "a"]
@@ -231,7 +231,7 @@ def test_a_validation_with_other_classes_is_refused_before_the_first_step(tmp_pa
     [
         ("c,a,k\n5,1,0\n", {}, r"differ from 0 on: .*'a'.*'c'.*train\.like"),
         ("a,c,k\n1,7,0\n", {"categories": ["c"]}, r"differ from 1 on: .*'c=5'.*'c=7'"),
-        ("a,c,k\n9,7,0\n", {"standardise": True}, "have means of their own"),
+        ("a,c,k\n9,7,0\n", {"standardize": True}, "have means of their own"),
         ("a,c,k\n,6,0\n9,6,0\n", {"missing": "mean"}, "have means of their own"),
     ],
 )
@@ -299,7 +299,7 @@ def test_means_and_deviations_are_those_of_the_first_file(tmp_path: Path) -> Non
     np.testing.assert_allclose(
         filled.batch(np.arange(20))[0], np.where(np.isnan(x), mean, x), rtol=1e-6
     )
-    standard = CsvDataset(path, missing="mean", standardise=True)
+    standard = CsvDataset(path, missing="mean", standardize=True)
     np.testing.assert_allclose(
         standard.batch(np.arange(20))[0],
         (np.where(np.isnan(x), mean, x) - mean) / deviation,
@@ -314,16 +314,16 @@ def test_means_and_deviations_are_those_of_the_first_file(tmp_path: Path) -> Non
 
 
 def test_another_file_with_and_without_a_target(tmp_path: Path) -> None:
-    train = written(tmp_path, "kind,x,colour\nrose,1,red\niris,2,blue\n")
-    dataset = CsvDataset(train, target="kind", target_dtype=str, categories=["colour"])
+    train = written(tmp_path, "kind,x,color\nrose,1,red\niris,2,blue\n")
+    dataset = CsvDataset(train, target="kind", target_dtype=str, categories=["color"])
     test = tmp_path / "test.csv"
-    test.write_text("colour,kind,x\nblue,rose,3\n")
+    test.write_text("color,kind,x\nblue,rose,3\n")
     features, target = dataset.like(test)[0]
     assert (features.tolist(), int(target)) == ([3, 1, 0], 1)
-    test.write_text("x,colour\n3,red\n")
+    test.write_text("x,color\n3,red\n")
     assert [field.tolist() for field in dataset.like(test)[0]] == [[3, 0, 1]]
-    test.write_text("x,colour\n3,green\n")
-    with pytest.raises(ValueError, match=r"test.csv:2: column 'colour': 'green' is not one of"):
+    test.write_text("x,color\n3,green\n")
+    with pytest.raises(ValueError, match=r"test.csv:2: column 'color': 'green' is not one of"):
         dataset.like(test)
 
 
@@ -361,19 +361,19 @@ def test_named_columns_of_another_kind(
 
 
 def test_rows_that_do_not_fit(tmp_path: Path) -> None:
-    dataset = CsvDataset(written(tmp_path, "x,colour\n3,red\n"), categories=["colour"])
+    dataset = CsvDataset(written(tmp_path, "x,color\n3,red\n"), categories=["color"])
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"x": 1}, "row 0 has no 'colour'"),
-        ({"x": None, "colour": "red"}, "row 0: '' in column 'x' is not float32; missing="),
+        ({"x": 1}, "row 0 has no 'color'"),
+        ({"x": None, "color": "red"}, "row 0: '' in column 'x' is not float32; missing="),
         (
-            {"x": 1, "colour": "blue"},
-            r"row 0: column 'colour': 'blue' is not one of its categories; they are \['red'\]",
+            {"x": 1, "color": "blue"},
+            r"row 0: column 'color': 'blue' is not one of its categories; they are \['red'\]",
         ),
     ]
     for row, said in cases:
         with pytest.raises(ValueError, match=said):
             dataset.encode([row])
-    single: Any = {"x": 1, "colour": "red"}
+    single: Any = {"x": 1, "color": "red"}
     with pytest.raises(
         TypeError, match=r"a list of rows; for a single one, write encode\(\[row\]\)"
     ):

@@ -90,12 +90,12 @@ def test_classes_that_are_numbers_are_in_the_order_of_texts(kind: str, tmp_path:
 
 
 def test_a_header_line_is_no_row(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.csv", "Colour,kind\nred,a\nblue,b\n")
-    options: dict[str, Any] = {"target": "kind", "target_dtype": str, "categories": ["colour"]}
+    path = written(tmp_path / "a.csv", "Color,kind\nred,a\nblue,b\n")
+    options: dict[str, Any] = {"target": "kind", "target_dtype": str, "categories": ["color"]}
     with pytest.raises(ValueError, match=r"a\.csv:1: the line has the names that header= gives"):
-        CsvDataset(path, header=["colour", "kind"], **options)
+        CsvDataset(path, header=["color", "kind"], **options)
     written(path, "red,a\nblue,b\n")
-    assert len(CsvDataset(path, header=["colour", "kind"], **options)) == 2
+    assert len(CsvDataset(path, header=["color", "kind"], **options)) == 2
     assert len(CsvDataset(written(path, "0,1\n5,6\n"), header=["0", "1"])) == 2
 
 
@@ -107,8 +107,8 @@ TWO = "p,q,u,v\n5,50,1,0\n6,60,0,1\n"
     ("train", "other", "told"),
     [
         (
-            {"columns": ["p", "q"], "standardise": True},
-            {"columns": ["p", "q"], "standardise": True},
+            {"columns": ["p", "q"], "standardize": True},
+            {"columns": ["p", "q"], "standardize": True},
             "have means of their own",
         ),
         ({"columns": ["p", "q"]}, {"columns": ["q", "p"]}, "differ from 0 on"),
@@ -168,7 +168,7 @@ def resumed(folder: Path, make: Callable[[str], Any], *texts: str) -> None:
             ("x,y\n1,a\n2,b\n", "x,y\n1,0\n2,a\n"),
             r"loader\.classes was a, b and is 0, a",
         ),
-        ({"standardise": True}, ("x\n1\n2\n", "x\n10\n20\n"), r"loader\.means was"),
+        ({"standardize": True}, ("x\n1\n2\n", "x\n10\n20\n"), r"loader\.means was"),
         ({}, ("x\n1\n2\n", "z\n1\n2\n"), r"loader\.features was x and is z"),
     ],
     ids=["classes", "means", "features"],

@@ -107,7 +107,7 @@ def test_one_line_on_a_terminal_without_rich(monkeypatch: pytest.MonkeyPatch) ->
     drawn = re.findall(r"\r(epoch \d/2  step [^\x1b\n]*)\x1b\[K(?!\n)", shown)
     assert len(drawn) == 20
     assert max(map(len, drawn)) == 59
-    assert "\x1b[3" not in shown  # no colours
+    assert "\x1b[3" not in shown  # no colors
     assert shown.endswith("\r\x1b[K")
 
 

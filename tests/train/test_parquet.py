@@ -21,7 +21,7 @@ TABLE = pyarrow.table(
         "length": pyarrow.array([5.1, None, 4.0]),
         "count": pyarrow.array([1, 2, 3], pyarrow.int64()),
         "wild": [True, False, True],
-        "colour": pyarrow.array(["red", None, "blue"]).dictionary_encode(),
+        "color": pyarrow.array(["red", None, "blue"]).dictionary_encode(),
         "day": [datetime.date(1970, 1, 2), datetime.date(1969, 12, 31), datetime.date(1970, 1, 1)],
         "kind": ["rose", "iris", "rose"],
         "list": [[1], [2, 3], []],
@@ -29,8 +29,8 @@ TABLE = pyarrow.table(
     }
 )
 OPTIONS: dict[str, Any] = {
-    "columns": ["length", "count", "wild", "colour", "day"], "target": "kind", "target_dtype": str,
-    "categories": ["colour"], "dates": ["day"], "missing": -1.0,
+    "columns": ["length", "count", "wild", "color", "day"], "target": "kind", "target_dtype": str,
+    "categories": ["color"], "dates": ["day"], "missing": -1.0,
 }  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def test_a_number_that_does_not_fit_is_refused(
         ParquetDataset(table, **target)
 
 
-@pytest.mark.parametrize("options", [{"missing": "mean"}, {"standardise": True}])
+@pytest.mark.parametrize("options", [{"missing": "mean"}, {"standardize": True}])
 def test_means_need_a_floating_dtype(options: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match="means need a floating dtype, not int32"):
         ParquetDataset(TABLE, columns=["count"], dtype=np.int32, **options)
@@ -84,7 +84,7 @@ def test_columns(kind: str, tmp_path: Path) -> None:
     else:
         source = TABLE
     dataset = ParquetDataset(source, **OPTIONS)
-    assert dataset.features == ["length", "count", "wild", "colour=blue", "colour=red", "day"]
+    assert dataset.features == ["length", "count", "wild", "color=blue", "color=red", "day"]
     assert dataset.classes == ["iris", "rose"]
     ((x, y),) = DataLoader(dataset, 3)
     assert x.tolist() == [
@@ -96,7 +96,7 @@ def test_columns(kind: str, tmp_path: Path) -> None:
 
 
 def test_means() -> None:
-    dataset = ParquetDataset(TABLE, columns=["length", "count"], missing="mean", standardise=True)
+    dataset = ParquetDataset(TABLE, columns=["length", "count"], missing="mean", standardize=True)
     x = np.array([[5.1, 1], [4.55, 2], [4, 3]])
     deviation = np.array([np.std([5.1, 4.0]), np.std([1, 2, 3])])
     np.testing.assert_allclose(dataset.batch(np.arange(3))[0], (x - x.mean(0)) / deviation,
@@ -112,7 +112,7 @@ def test_means() -> None:
         ({"columns": ["length"]}, r"column 'length' has 1 missing values; missing=0\.0"),
         ({"columns": ["text"]}, r"column 'text' holds string; categories=\['text'\]"),
         ({"columns": ["day"]}, r"column 'day' holds date32.*dates=\['day'\] reads it"),
-        ({"columns": ["colour"], "categories": ["colour"]}, "column 'colour' has 1 missing"),
+        ({"columns": ["color"], "categories": ["color"]}, "column 'color' has 1 missing"),
         ({"columns": ["text"], "categories": {"text": ["a", "b"]}}, "row 2: column 'text': 'c'"),
         ({"columns": ["count"], "categories": ["text"]}, "are not among the features"),
         ({"columns": ["count"], "target": "kind", "classes": ["rose"]}, "'iris' is not in classes"),

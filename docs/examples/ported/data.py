@@ -26,7 +26,7 @@ def digits(batch: int = 32) -> Iterator[tuple[Floats, Ints]]:
         yield large[chosen], numbers[chosen].astype(np.int64)
 
 
-def coloured(batch: int = 16, classes: int = 10) -> Iterator[tuple[Floats, Ints]]:
+def colored(batch: int = 16, classes: int = 10) -> Iterator[tuple[Floats, Ints]]:
     """Endless batches of noisy 3 x 32 x 32 pictures; a class is a pattern of waves."""
     random = np.random.default_rng(0)
     waves = random.normal(size=(classes, 3, 2)).astype(np.float32)
@@ -52,9 +52,9 @@ def blots(batch: int = 8, size: int = 32) -> Iterator[tuple[Floats, Floats]]:
     random = np.random.default_rng(0)
     rows, columns = np.mgrid[:size, :size]
     while True:
-        centres = random.uniform(0, size, (batch, 3, 2, 1, 1))
+        centers = random.uniform(0, size, (batch, 3, 2, 1, 1))
         radii = random.uniform(2, size / 4, (batch, 3, 1, 1))
-        away = np.hypot(centres[:, :, 0] - rows, centres[:, :, 1] - columns)
+        away = np.hypot(centers[:, :, 0] - rows, centers[:, :, 1] - columns)
         mask = (away < radii).any(axis=1, keepdims=True).astype(np.float32)
         noise = random.normal(size=mask.shape).astype(np.float32)
         yield mask + 0.5 * noise, mask

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
-from data import coloured
+from data import colored
 from program import main
 
 from rumus import nn
@@ -90,7 +90,7 @@ def train(model: ResNet, steps: int) -> list[float]:
         return nn.cross_entropy_loss(model(x), y)
 
     losses = []
-    for pictures, classes in islice(coloured(), steps):
+    for pictures, classes in islice(colored(), steps):
         losses.append(trainer.train_step(loss_of, pictures, classes))
     return [loss.item() for loss in losses]
 

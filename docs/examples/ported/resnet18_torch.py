@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import islice
 
 import torch
-from data import coloured
+from data import colored
 from program import main
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -86,7 +86,7 @@ def train(model: ResNet, steps: int) -> list[float]:
         return F.cross_entropy(model(x), y)
 
     losses = []
-    for pictures, classes in islice(coloured(), steps):
+    for pictures, classes in islice(colored(), steps):
         loss = loss_of(torch.from_numpy(pictures), torch.from_numpy(classes))
         optimizer.zero_grad()
         loss.backward()

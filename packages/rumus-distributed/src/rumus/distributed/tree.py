@@ -1,4 +1,4 @@
-"""Sums in a fixed tree: neighbours in pairs, then pairs of pairs, and so on.
+"""Sums in a fixed tree: neighbors in pairs, then pairs of pairs, and so on.
 
 Floating-point addition is not associative, so only the same tree gives the same bits. A rank adds
 up its shards, which form a whole branch of the tree; the ranks then add up their branches, and it

@@ -1,4 +1,4 @@
-"""Modules, layers, losses and initialisation: models for rumus.tensor.
+"""Modules, layers, losses and initialization: models for rumus.tensor.
 
 >>> from rumus import nn
 >>> from rumus.tensor import Generator, ones
@@ -12,7 +12,7 @@
 
 from typing import TYPE_CHECKING, NoReturn
 
-from rumus.nn import initialisation, names
+from rumus.nn import initialization, names
 from rumus.nn.activation import (
     CELU,
     ELU,
@@ -251,7 +251,7 @@ __all__ = [
     "cross_entropy_loss",
     "export_onnx",
     "huber_loss",
-    "initialisation",
+    "initialization",
     "l1_loss",
     "load_lora",
     "lora",

@@ -134,7 +134,7 @@ class _BatchNorm(Module):
         return result
 
     def _move(self, result: Tensor, total: Tensor, squares: Tensor, count: int) -> None:
-        """Propose to move the running statistics towards a batch's, if its step counts."""
+        """Propose to move the running statistics toward a batch's, if its step counts."""
         mean, variance = self.running_mean, self.running_var
         if mean is None or variance is None:
             return
@@ -163,7 +163,7 @@ class BatchNorm1d(_BatchNorm):
 
     Ioffe, Szegedy: arXiv:1502.03167. Input: (batch, channels), or (batch, channels, length). In
         training, mean and variance (divided by n) are those of the input; in evaluation they are
-        running_mean and running_var, which each applied step moves towards its input's, with the
+        running_mean and running_var, which each applied step moves toward its input's, with the
         variance divided by n - 1. A pass without a step, as under `no_grad`, changes nothing.
 
     channels: the length of axis 1.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from numpy.typing import DTypeLike
 
-from rumus.nn import initialisation
+from rumus.nn import initialization
 from rumus.nn.module import Module
 from rumus.nn.unbatched import of_batch
 from rumus.tensor import (
@@ -71,12 +71,12 @@ class _Convolution(Module):
         generator = next_generator() if generator is None else generator
         first, second = (inputs, outputs) if self.is_transposed else (outputs, inputs)
         shape = (first, second // groups, *self.kernel)
-        bound = 1 / math.sqrt(initialisation.fans(shape)[0])
+        bound = 1 / math.sqrt(initialization.fans(shape)[0])
 
         def start(role: Literal["weight", "bias"], *shape: int) -> Parameter:
             values = zeros(shape, dtype=dtype, backend=backend)
             parameter = Parameter(values, name=role, role=role)
-            return initialisation.uniform(parameter, generator=generator, low=-bound, high=bound)
+            return initialization.uniform(parameter, generator=generator, low=-bound, high=bound)
 
         self.weight = start("weight", *shape)
         self.bias = start("bias", outputs) if bias else None

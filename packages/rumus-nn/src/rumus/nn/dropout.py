@@ -68,7 +68,7 @@ class Dropout(Module):
 class Dropout2d(Dropout):
     """`Dropout` of whole channels: each of (batch, channels, ...) is zero with probability p.
 
-    Tompson et al.: arXiv:1411.4280. Neighbouring elements are similar, so dropping single ones has
+    Tompson et al.: arXiv:1411.4280. Neighboring elements are similar, so dropping single ones has
     little effect.
 
     p, generator: as in `Dropout`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import DTypeLike
 
-from rumus.nn import initialisation
+from rumus.nn import initialization
 from rumus.nn.module import Module
 from rumus.tensor import (
     Backend,
@@ -68,7 +68,7 @@ class Embedding(Module):
         generator = next_generator() if generator is None else generator
         start = zeros((count, size), dtype=dtype, backend=backend)
         self.weight = Parameter(start, name="weight", role="embedding")
-        initialisation.normal(self.weight, generator=generator)
+        initialization.normal(self.weight, generator=generator)
         if padding_idx is not None:
             self.weight[padding_idx] = 0.0
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from numpy.typing import DTypeLike
 
-from rumus.nn import initialisation
+from rumus.nn import initialization
 from rumus.nn.module import Module
 from rumus.tensor import (
     Backend,
@@ -64,7 +64,7 @@ class Linear(Module):
         def start(name: Literal["weight", "bias"], *shape: int) -> Parameter:
             values = zeros(shape, dtype=dtype, backend=backend)
             parameter = Parameter(values, name=name, role=name)
-            return initialisation.uniform(parameter, generator=generator, low=-bound, high=bound)
+            return initialization.uniform(parameter, generator=generator, low=-bound, high=bound)
 
         self.weight = start("weight", outputs, inputs)
         self.bias = start("bias", outputs) if bias else None

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Final
 
-from rumus.nn import initialisation
+from rumus.nn import initialization
 from rumus.nn.dropout import Dropout
 from rumus.nn.frozen_linear import FrozenLinear, Storage
 from rumus.nn.linear import Linear
@@ -71,7 +71,7 @@ class LoraLinear(FrozenLinear):
         self.lora_A = Parameter(first, name="lora_A", role="weight")
         self.lora_B = Parameter(second, name="lora_B", role="weight")
         bound = 1 / math.sqrt(base.inputs)
-        initialisation.uniform(self.lora_A, generator=generator, low=-bound, high=bound)
+        initialization.uniform(self.lora_A, generator=generator, low=-bound, high=bound)
         self.dropout = Dropout(dropout, generator=generator)
 
     def forward(

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from rumus.nn import initialisation
+from rumus.nn import initialization
 from rumus.nn.dropout import Dropout
 from rumus.nn.lengths import Lengths, check_lengths
 from rumus.nn.module import Module
@@ -66,7 +66,7 @@ class _Recurrent(Module, Generic[S]):
         def start(parameter: str, role: Literal["weight", "bias"], *shape: int) -> None:
             values = zeros(shape, dtype=dtype, backend=backend)
             made = Parameter(values, name=parameter, role=role)
-            initialisation.uniform(made, generator=generator, low=-bound, high=bound)
+            initialization.uniform(made, generator=generator, low=-bound, high=bound)
             setattr(self, parameter, made)
 
         for layer in range(layers):

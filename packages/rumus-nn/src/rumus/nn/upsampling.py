@@ -15,7 +15,7 @@ class Upsample(Module):
     size: the new length, one number or one per axis.
     scale_factor: the factor of each length, instead of size.
     mode: "nearest", or "linear", "bilinear", "trilinear" for one, two, three axes.
-    align_corners: align the centres of the first and last elements.
+    align_corners: align the centers of the first and last elements.
 
     ValueError for an unknown mode, and for sizes and factors that are not positive.
 

@@ -6,7 +6,7 @@ several into the `transform=` of a loader. Random numbers depend on (seed, epoch
 >>> import numpy as np
 >>> from rumus.train import ArrayDataset, DataLoader, images
 >>> pixels = np.zeros((4, 32, 32, 3), np.uint8)
->>> augment = images.Augment(images.Crop(28, padding=2), images.Flip(), images.Normalise(0.5, 0.25))
+>>> augment = images.Augment(images.Crop(28, padding=2), images.Flip(), images.Normalize(0.5, 0.25))
 >>> ((batch, labels),) = DataLoader(ArrayDataset(pixels, range(4)), 4, transform=augment)
 >>> batch.shape, batch.dtype, float(batch[0, 0, 0, 0])
 ((4, 3, 28, 28), dtype('float32'), -2.0)
@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,15 @@ from rumus.train.base.fields import fields_of, names_of, values_in
 Image: TypeAlias = NDArray[Any]
 ImageTransform: TypeAlias = Callable[[Image, np.random.Generator], Image]
 
-__all__ = ["Augment", "Colour", "Crop", "Flip", "Normalise", "Rotate"]
+__all__ = ["Augment", "ColorJitter", "Crop", "Flip", "Normalize", "Rotate"]
+
+if not TYPE_CHECKING:  # for type checkers, a module with this function has every attribute
+
+    def __getattr__(name: str) -> NoReturn:
+        """Tell what to write instead of another library's name."""
+        from rumus.train.base.other_names import IMAGES
+
+        IMAGES.refuse(name)
 
 
 class Augment:
@@ -66,14 +74,14 @@ class Crop:
 
     size: (height, width), or one number for both.
     padding: width of the border of zeros that is added first.
-    centre: crop the middle instead, as for validation.
+    center: crop the middle instead, as for validation.
 
     ValueError for a size below 1, a negative padding, and an image smaller than the crop.
     """
 
     size: int | tuple[int, int]
     padding: int = 0
-    centre: bool = False
+    center: bool = False
 
     def __post_init__(self) -> None:
         sizes = (self.size,) if isinstance(self.size, int) else self.size
@@ -93,7 +101,7 @@ class Crop:
                 f"an image of {image.shape[:2]}, padded by {self.padding}, is smaller than the "
                 f"crop of {(height, width)}"
             )
-        if self.centre:
+        if self.center:
             top, left = rows // 2, columns // 2
         else:
             top, left = int(generator.integers(rows + 1)), int(generator.integers(columns + 1))
@@ -136,7 +144,7 @@ class Flip:
 
 @dataclass(frozen=True)
 class Rotate:
-    """Rotates an image about its centre by a random angle, with bilinear interpolation.
+    """Rotates an image about its center by a random angle, with bilinear interpolation.
 
     degrees: the largest angle, in either direction.
     fill: the value of pixels from outside the image. ValueError if the image's dtype lacks it.
@@ -154,7 +162,7 @@ class Rotate:
 
 
 def turned(image: Image, angle: float, fill: float = 0.0) -> Image:
-    """Return an image rotated counterclockwise about its centre by an angle in radians."""
+    """Return an image rotated counterclockwise about its center by an angle in radians."""
     height, width = image.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32)
     y -= (height - 1) / 2
@@ -189,15 +197,15 @@ def _pixels(image: Image, rows: Image, columns: Image, fill: float) -> Image:
 
 
 @dataclass(frozen=True)
-class Colour:
-    """Changes brightness, contrast and saturation, each by a random factor in [1 - x, 1 + x].
+class ColorJitter:
+    """Changes brightness, contrast, then saturation, each by a random factor in [1 - x, 1 + x].
 
     Values stay in their range: [0, 255] for uint8, [0, 1] for floating images. ValueError for an
-    image with others, such as one that is normalised already.
+    image with others, such as one that is normalized already.
 
     brightness: x of the factor that scales all values.
-    contrast: x of the factor that scales distances to the image's mean grey.
-    saturation: x of the factor that scales distances to each pixel's grey (ITU-R BT.601).
+    contrast: x of the factor that scales distances to the image's mean gray.
+    saturation: x of the factor that scales distances to each pixel's gray (ITU-R BT.601).
     """
 
     brightness: float = 0.0
@@ -210,38 +218,38 @@ class Colour:
                 raise ValueError(f"{name} must be in [0, 1], not {getattr(self, name)}")
 
     def __call__(self, image: Image, generator: np.random.Generator) -> Image:
-        """Return the image with its colours changed."""
+        """Return the image with its colors changed."""
         changes = self.brightness, self.contrast, self.saturation
         bright, contrast, saturation = (1 + c * generator.uniform(-1, 1) for c in changes)
-        is_colour = image.ndim == 3 and image.shape[2] == 3
-        if self.saturation and not is_colour:
+        is_color = image.ndim == 3 and image.shape[2] == 3
+        if self.saturation and not is_color:
             raise ValueError(f"saturation needs images (height, width, 3), not {image.shape}")
         is_floating = image.dtype.kind == "f"
         largest = 1.0 if is_floating else float(np.iinfo(image.dtype).max)
         if image.size and not (image.min() >= 0 and image.max() <= largest):
             raise ValueError(
-                f"Colour needs values in [0, {largest:g}], and the image has {image.min()} to "
-                f"{image.max()}: use it before Normalise, and scale floating images to [0, 1]"
+                f"ColorJitter needs values in [0, {largest:g}], and the image has {image.min()} to "
+                f"{image.max()}: use it before Normalize, and scale floating images to [0, 1]"
             )
         found: Image = image.astype(_computed(image.dtype)) * np.float32(bright)
-        grey = found @ _GREY if is_colour else found
-        found = _away(found, np.float32(grey.mean()), contrast)
+        gray = found @ _GRAY if is_color else found
+        found = _away(found, np.float32(gray.mean()), contrast)
         if self.saturation:
-            found = _away(found, (found @ _GREY)[..., None], saturation)
+            found = _away(found, (found @ _GRAY)[..., None], saturation)
         found = found.clip(0, 1 if is_floating else np.iinfo(image.dtype).max)
         return (found if is_floating else np.rint(found)).astype(image.dtype)
 
 
-_GREY = np.array([0.299, 0.587, 0.114], np.float32)
+_GRAY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def _away(image: Image, grey: Any, factor: float) -> Image:
-    found: Image = grey + np.float32(factor) * (image - grey)
+def _away(image: Image, gray: Any, factor: float) -> Image:
+    found: Image = gray + np.float32(factor) * (image - gray)
     return found
 
 
 @dataclass(frozen=True)
-class Normalise:
+class Normalize:
     """(image - mean) / std as float32; integers are first divided by their dtype's maximum.
 
     mean, std: one number, or one for each channel.
@@ -259,7 +267,7 @@ class Normalise:
             raise ValueError(f"std must be positive, not {self.std}")
 
     def __call__(self, image: Image, generator: np.random.Generator) -> Image:
-        """Return the normalised image."""
+        """Return the normalized image."""
         scale, shift = _factors(_plain(self.mean), _plain(self.std), image.dtype)
         found = image * scale - shift
         if not self.channels_first:

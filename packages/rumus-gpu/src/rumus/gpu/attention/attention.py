@@ -41,7 +41,7 @@ from rumus.tensor.memory.fused import FusedName
 
 TURNS: Final = 50  # maximum iterations of a step's loops, without those over elements of rows
 FULL: Final = 264  # workgroups, two for each multiprocessor of a large device
-# Measured on an NVIDIA data-centre GPU, where workgroups share 48 KiB of a multiprocessor: for rows
+# Measured on an NVIDIA data-center GPU, where workgroups share 48 KiB of a multiprocessor: for rows
 # of at most 64 elements, for rows of at most 32, and for longer rows or too few larger tiles.
 LARGE: Final = AttentionTile(16, 8, 8, 4, depth=8)
 NARROW: Final = AttentionTile(8, 16, 4, 4)

@@ -117,7 +117,7 @@ class HostPool:
         self.returned: deque[HostMemory] = deque()
 
     def take(self, size: int) -> HostMemory | None:
-        """Return uninitialised memory of at least `size` bytes, or None."""
+        """Return uninitialized memory of at least `size` bytes, or None."""
         self._collect()
         alignment = self._device.host_alignment
         if not alignment:

@@ -130,12 +130,12 @@ class Pool:
         self.given_up: deque[Region] = deque()
         self.held: Counter[str] = Counter()  # label -> bytes
         self.used = self.cached = self.peak = 0
-        # Keeps every block reachable: in a garbage cycle, the collector would finalise the buffer
+        # Keeps every block reachable: in a garbage cycle, the collector would finalize the buffer
         # together with the array that returns it here.
         self.blocks: set[Block] = set()
 
     def allocate(self, size: int, label: str, region: Region | None = None) -> Storage:
-        """Return uninitialised memory for `size` bytes.
+        """Return uninitialized memory for `size` bytes.
 
         region: the captured step that it belongs to, while that is recorded.
         Raises LimitError if no array may be that large, OutOfMemoryError if the device is full.

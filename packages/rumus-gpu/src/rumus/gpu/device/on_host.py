@@ -44,7 +44,7 @@ class HostArrays:
         self.returned: deque[tuple[Block, Any]] = deque()
 
     def allocate(self, size: int, label: str) -> HostStorage | None:
-        """Return uninitialised memory for `size` bytes; None if unsupported.
+        """Return uninitialized memory for `size` bytes; None if unsupported.
 
         Raises LimitError if no array may be that large, OutOfMemoryError if the host is full.
         """

@@ -276,7 +276,7 @@ class _Mapped:
         return self._device._mapped_memory(self._buffer.handle, self._size, self._write)
 
     def close(self) -> None:
-        """Unmap the buffer, cancelling a mapping still under way."""
+        """Unmap the buffer, canceling a mapping still under way."""
         _api.lib.wgpuBufferUnmap(self._buffer.handle)
 
 

@@ -1,6 +1,6 @@
 """The choice of a product's tiles.
 
-The times are a model of an NVIDIA data-centre GPU, fitted to products of many shapes there. Other
+The times are a model of an NVIDIA data-center GPU, fitted to products of many shapes there. Other
 devices use the same choice: it depends only on the shape, and so do the bits of the result.
 """
 

@@ -25,7 +25,7 @@ WORKGROUP: Final = 256
 GROUPS: Final = 2048  # workgroups that a large GPU runs at once, roughly
 STEPS: Final = 2  # minimum steps per invocation
 NARROW: Final = 16  # places; with fewer, a workgroup takes adjacent channels
-NEIGHBOURS: Final = 32
+NEIGHBORS: Final = 32
 
 # Program -> the access to each of its arrays, and the file that it shares with another program.
 _PROGRAMS: Final[Mapping[str, tuple[str, str]]] = {
@@ -66,7 +66,7 @@ def cut_of(shape: Shape) -> Cut:
     """Return how an array (batch, channels, ...) is divided."""
     channels, places = shape[1], math.prod(shape[2:])
     count = shape[0] * places
-    wide = NEIGHBOURS if places < NARROW else 1
+    wide = NEIGHBORS if places < NARROW else 1
     step = 1 if places % 4 or wide > 1 else 4
     grain = WORKGROUP // wide * step  # elements that the lanes of a channel take at a time
     blocks = -(-channels // wide)

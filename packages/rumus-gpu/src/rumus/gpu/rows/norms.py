@@ -31,7 +31,7 @@ TOTAL_COLUMNS: Final = 8  # per workgroup there
 
 
 def run_norm(
-    is_centred: bool,
+    is_centered: bool,
     gpu: Gpu,
     x: GPUArray,
     weight: GPUArray | None,
@@ -45,9 +45,9 @@ def run_norm(
         return
     rows, columns = _extent(x)
     lanes, per_group = shared_rows(columns)
-    check_row(x.backend, "layer_norm" if is_centred else "rms_norm", columns, 3)
+    check_row(x.backend, "layer_norm" if is_centered else "rms_norm", columns, 3)
     x = contiguous(x)
-    flags = {"CENTRED": is_centred, "WEIGHTED": weight is not None, "BIASED": bias is not None}
+    flags = {"CENTERED": is_centered, "WEIGHTED": weight is not None, "BIASED": bias is not None}
     # Unused inputs must be bound as well.
     inputs = [x, *(x if array is None else contiguous(array) for array in (weight, bias))]
     key = ("norm", *flags.values(), lanes, x.stored.name)
@@ -57,7 +57,7 @@ def run_norm(
 
 
 def run_norm_gradient(
-    is_centred: bool,
+    is_centered: bool,
     gpu: Gpu,
     x: GPUArray,
     weight: GPUArray | None,
@@ -79,7 +79,7 @@ def run_norm_gradient(
         return
     x, gradient = contiguous(x), contiguous(gradient)
     if into is not None:
-        _rows_gradient(is_centred, gpu, x, weight, statistics, gradient, into, added)
+        _rows_gradient(is_centered, gpu, x, weight, statistics, gradient, into, added)
     if into_weight is not None or into_bias is not None:
         _weight_gradients(gpu, (x, statistics, gradient), into_weight, into_bias)
 
@@ -97,7 +97,7 @@ def _extent(array: GPUArray) -> tuple[int, int]:
 
 
 def _rows_gradient(
-    is_centred: bool,
+    is_centered: bool,
     gpu: Gpu,
     x: GPUArray,
     weight: GPUArray | None,
@@ -109,7 +109,7 @@ def _rows_gradient(
     rows, columns = _extent(x)
     lanes, per_group = shared_rows(columns)
     flags = {
-        "CENTRED": is_centred, "WEIGHTED": weight is not None, "ADDING": added is not None
+        "CENTERED": is_centered, "WEIGHTED": weight is not None, "ADDING": added is not None
     }  # fmt: skip
     key = ("norm_gradient", *flags.values(), lanes, x.stored.name)
     make = partial(norm_program, "norm_gradient", flags, lanes, per_group, x.stored, x.stored)

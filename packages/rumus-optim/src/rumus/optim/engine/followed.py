@@ -142,7 +142,7 @@ class FollowedOptimizer(Optimizer[M_co]):
     def _count(self, outcome: Outcome) -> None:
         """Count a committed step as soon as its outcome is known."""
         self._pending.append(outcome)
-        vars(self)["outcome"] = outcome  # past `__setattr__`, which looks for misspelt names
+        vars(self)["outcome"] = outcome  # past `__setattr__`, which looks for misspelled names
         self._learn()
 
     def _set_counts(self, steps: int, skipped: int) -> None:

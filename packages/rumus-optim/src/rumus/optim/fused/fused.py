@@ -78,7 +78,7 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         TypeError for a rule that measures whole tensors, as LAMB and Adafactor do, for one whose
         new p is not p plus or minus something, and for optimizers with an average of their own.
     cautious_weight_decay: weight_decay is decoupled, however the rule itself applies it, and acts
-        only where the update moves an element towards 0: p - lr weight_decay p there. (Chen et al.:
+        only where the update moves an element toward 0: p - lr weight_decay p there. (Chen et al.:
         arXiv:2510.12402.) TypeError for a rule whose new p is not p, possibly times scalars, plus
         or minus something, and for optimizers with their own average.
     running: scalars of the rule that are not hyperparameters but depend on all steps so far.

@@ -95,7 +95,7 @@ class ZClip:
     With the mean and the deviation of the norm so far, z = (norm - mean) / (deviation + eps). If z
     exceeds `z_thresh`, the norm becomes mean + z_thresh^2 deviation / z: the farther out, the
     smaller. Then mean = alpha mean + (1 - alpha) norm, and the variance likewise, with the clipped
-    norm. The first `warmup_steps` steps clip nothing and initialise the averages. Kumar, Owen,
+    norm. The first `warmup_steps` steps clip nothing and initialize the averages. Kumar, Owen,
     Chowdhury, Guera: arXiv:2504.02507, algorithm 1; the defaults are those of the authors' code.
 
     The averages are part of the optimizer's state: saved, loaded, and unchanged by a skipped step.

@@ -348,7 +348,7 @@ def cyclic(
 
 
 def warm_restarts(start: float, period: int, growth: int = 1, end: float = 0.0) -> Schedule:
-    """Return half cosine waves from `start` towards `end`, each `growth` times as long as the last.
+    """Return half cosine waves from `start` toward `end`, each `growth` times as long as the last.
 
     A wave restarts when it would reach `end`. PyTorch's CosineAnnealingWarmRestarts with
     T_0 = period, T_mult = growth and eta_min = end. Loshchilov, Hutter: arXiv:1608.03983.
@@ -356,7 +356,7 @@ def warm_restarts(start: float, period: int, growth: int = 1, end: float = 0.0) 
     start: the value at the first step.
     period: the number of steps of the first wave.
     growth: the factor of the period from wave to wave, an integer.
-    end: the value that each wave falls towards.
+    end: the value that each wave falls toward.
 
     >>> from rumus.optim import warm_restarts
     >>> [round(warm_restarts(1.0, 2, 2)(step), 3) for step in range(1, 8)]

@@ -1,4 +1,4 @@
-"""Rules that estimate their step size: d grows towards the distance from start to solution.
+"""Rules that estimate their step size: d grows toward the distance from start to solution.
 
 All parameters share d and the numbers that it is computed from. d starts at d0.
 """

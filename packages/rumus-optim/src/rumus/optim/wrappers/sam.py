@@ -85,7 +85,7 @@ class SAM(Wrapper[M_co], ClosureOptimizer[M_co]):
         and its state is what is saved: SAM has none, so a second one of the same base, with another
         rho, steps as if it were the only one.
     rho, eta: at least 0. The norm is over all parameters of the base, which are on one backend.
-    adaptive: ASAM, where the neighbourhood grows with each weight: e = rho t^2 g / ||t g||, t = |p|
+    adaptive: ASAM, where the neighborhood grows with each weight: e = rho t^2 g / ||t g||, t = |p|
         + eta; rho is then usually ten times as large.
 
     Between the passes the parameters are displaced; they are restored bit for bit before the base's

@@ -1,6 +1,6 @@
 """The CPU backend with numba: a large elementwise kernel runs as one compiled loop.
 
-Kernels that are small, have mixed layouts, or spend their time in functions that NumPy vectorises
+Kernels that are small, have mixed layouts, or spend their time in functions that NumPy vectorizes
 and numba does not stay with `NumpyBackend`. The choice depends only on a kernel's text and its
 shapes, so two runs of a program give the same bits. The first call that needs numba imports it,
 which takes half a second.

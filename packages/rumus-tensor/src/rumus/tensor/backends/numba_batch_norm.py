@@ -89,8 +89,8 @@ def _add(sums: Any, x: Any, at: int, size: int) -> None:
 
 def _add_squares(sums: Any, mean: Any, x: Any, at: int, size: int) -> None:
     for i in range(size):
-        centred = x[np.uintp(at + i)] - mean[np.uintp(i)]
-        sums[np.uintp(i)] += centred * centred
+        centered = x[np.uintp(at + i)] - mean[np.uintp(i)]
+        sums[np.uintp(i)] += centered * centered
 
 
 def _add_products(

@@ -1,7 +1,7 @@
 """Products that add a bias and apply an epilogue while their elements are still in cache.
 
 Threads share the rows of a large product: each multiplies its rows and then visits them again in
-one compiled loop. The arrays are analysed once, so a captured step only runs the parts.
+one compiled loop. The arrays are analyzed once, so a captured step only runs the parts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Recurrences in compiled loops: all steps of LSTM, GRU and RNN, samples shared among threads.
 
 A sample is independent of others, so threads meet only at the end of the sequence. A step is a
-product and a few short loops over the states of a sample, which the compiler vectorises. A product
+product and a few short loops over the states of a sample, which the compiler vectorizes. A product
 has few samples: a weight that stays in the cache is multiplied by tiles (`numba_tile`), since a
 BLAS would pack it again in each step; for a larger one the BLAS of NumPy is called. Arrays are
 those of `numpy_recurrent`.
@@ -160,7 +160,7 @@ def _forward(
 
 
 def _lstm(z: Any, gates: Any, before: Any, after: Any, h: Any) -> None:
-    # Separate views: loops vectorise when the compiler knows that the index is not negative.
+    # Separate views: loops vectorize when the compiler knows that the index is not negative.
     hidden = len(h)
     f, g, o = z[hidden : 2 * hidden], z[2 * hidden : 3 * hidden], z[3 * hidden :]
     _sigmoids(z[: 2 * hidden])

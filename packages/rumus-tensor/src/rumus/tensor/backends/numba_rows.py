@@ -3,7 +3,7 @@
 Threads share blocks of `BLOCK` rows, and sums over rows are computed block by block, so the number
 of threads does not change the bits. Small arrays stay with the NumPy versions, which need no
 compiling. Indices within a run are unsigned: a signed index would be checked for negative values
-each time, and the loop would not vectorise.
+each time, and the loop would not vectorize.
 """
 
 from __future__ import annotations

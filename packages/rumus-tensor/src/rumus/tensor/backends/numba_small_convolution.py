@@ -216,7 +216,7 @@ def _backward(
     each = (height + 2 * above) * line
     given = (most * each + limits[0] - 1) // limits[0] * limits[0]
     part = given + most * size * columns
-    # Neighbours in a kernel row are contiguous, unless there are gaps.
+    # Neighbors in a kernel row are contiguous, unless there are gaps.
     run, times = (across * channels, 1) if wide == 1 else (channels, across)
     met, places = np.empty(most * size, np.int64), np.arange(most * size) * columns
     for picture in range(most):

@@ -142,7 +142,7 @@ class NumpyBackend:
     ) -> Callable[[Sequence[float]], None]:
         """Return a function of scalars that runs a kernel on these arrays, like `elementwise`.
 
-        For kernels that run often: the arrays are analysed once.
+        For kernels that run often: the arrays are analyzed once.
 
         kernel: as in `elementwise`.
         arrays: its inputs, in the order of `kernel.arrays`.

@@ -1,4 +1,4 @@
-"""Prepared calls: calls that run again and again are analysed only once.
+"""Prepared calls: calls that run again and again are analyzed only once.
 
 An operation chooses its method by shapes and dtypes and allocates scratch memory. On arrays that
 stay the same all of that is known in advance, and only the work itself is left. Callers have

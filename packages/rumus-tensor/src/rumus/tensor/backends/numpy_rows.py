@@ -250,7 +250,7 @@ def layer_norm_gradient(
     The weight gets the sum of g n over the rows, the bias that of g. None for an output that is not
     needed.
     """
-    _norm_gradient(x, weight, statistics, gradient, into, into_weight, added, is_centred=True)
+    _norm_gradient(x, weight, statistics, gradient, into, into_weight, added, is_centered=True)
     if into_bias is not None:
         with np.errstate(all="ignore"):
             add_up(_rows(gradient), (0,), into_bias)
@@ -267,7 +267,7 @@ def rms_norm_gradient(
     added: Real | None = None,
 ) -> None:
     """Like the layer norm's, without mean(h)."""
-    _norm_gradient(x, weight, statistics, gradient, into, into_weight, added, is_centred=False)
+    _norm_gradient(x, weight, statistics, gradient, into, into_weight, added, is_centered=False)
 
 
 def _norm_gradient(
@@ -278,7 +278,7 @@ def _norm_gradient(
     into: Real | None,
     into_weight: Real | None,
     added: Real | None,
-    is_centred: bool,
+    is_centered: bool,
 ) -> None:
     x, gradient = np.ascontiguousarray(x), np.ascontiguousarray(gradient)
     with np.errstate(all="ignore"):
@@ -290,7 +290,7 @@ def _norm_gradient(
         h = gradient if weight is None else gradient * weight
         np.multiply(normalized, (h * normalized).mean(-1, keepdims=True), normalized)
         np.subtract(h, normalized, into)
-        if is_centred:
+        if is_centered:
             np.subtract(into, h.mean(-1, keepdims=True), into)
         np.multiply(into, statistics[..., 1:], into)
         if added is not None:

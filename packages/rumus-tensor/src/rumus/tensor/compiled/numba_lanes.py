@@ -22,7 +22,7 @@ def emptied(lanes: Any) -> float:
 def largest(bits: Any, row: int, length: int) -> Any:
     """For numba to compile: the maximum of a float32 row, from its bits as integers.
 
-    Such a loop vectorises. NaN is above or below all numbers, depending on its sign.
+    Such a loop vectorizes. NaN is above or below all numbers, depending on its sign.
     """
     best = _LOWEST
     for i in range(length):

@@ -200,7 +200,7 @@ def _lines(kernel: Kernel, at: str, known: Mapping[str, str] | None = None) -> l
 
 
 def _target(kernel: Kernel, output: str) -> str:
-    """An output that replaces an input uses the input's name, so that the loop vectorises."""
+    """An output that replaces an input uses the input's name, so that the loop vectorizes."""
     return f"a_{output}" if output in kernel.arrays else f"out_{output}"
 
 

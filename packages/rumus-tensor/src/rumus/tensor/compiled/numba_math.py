@@ -1,7 +1,7 @@
 """Functions of float32 that numba compiles into vector instructions.
 
 numba calls the C library for each element of `math.exp`; these functions are short enough to be
-inlined and have no branches, so loops over them vectorise. Errors are at most 3 units in the last
+inlined and have no branches, so loops over them vectorize. Errors are at most 3 units in the last
 place, 5e-7 for erf. NaN gives NaN, and infinities give the limits.
 
 Compiled loops in other modules that call `exp` stay in numba's cache until their own file changes:

@@ -1,6 +1,6 @@
 """Checks for arguments that Python accepts silently or rejects with obscure messages.
 
-To Python a string such as "no" is True, an error about a misspelt keyword does not suggest the
+To Python a string such as "no" is True, an error about a misspelled keyword does not suggest the
 right one, and a string in place of a number or of a tensor fails deep inside. A function's wrapper
 checks switches first, and everything else only after the call has failed; a class, or a
 constructor, checks before it makes an object.
@@ -139,9 +139,9 @@ def checked_arguments(
 
 
 def unknown_name(name: str, known: Iterable[str]) -> str:
-    """Return the end of a message about a misspelt keyword.
+    """Return the end of a message about a misspelled keyword.
 
-    >>> unknown_name("widht", ["width", "height"]), unknown_name("colour", ["width", "height"])
+    >>> unknown_name("widht", ["width", "height"]), unknown_name("color", ["width", "height"])
     ("; did you mean 'width'?", '; it takes height, width')
     """
     known = sorted(known)

@@ -163,8 +163,8 @@ _TIMES: Final = trace(lambda a, b: a * b, "times")
 def _products_of_others(backend: Backend, rows: Array, gradient: Array) -> Array:
     """The product of all others in each row, times the row's gradient.
 
-    rows: (rows, n). gradient: (rows, 1). By a tree: products of 2, 4, 8 ... neighbours, and back,
-    each times its neighbour. A quotient by the factor would be wrong for 0 and infinity, and where
+    rows: (rows, n). gradient: (rows, 1). By a tree: products of 2, 4, 8 ... neighbors, and back,
+    each times its neighbor. A quotient by the factor would be wrong for 0 and infinity, and where
     the whole product leaves the dtype.
     """
     levels = [rows]
@@ -182,8 +182,8 @@ def _products_of_others(backend: Backend, rows: Array, gradient: Array) -> Array
         pairs, is_odd = divmod(below.shape[1], 2)
         others = backend.allocate(below.shape, rows.dtype)
         for mine, other in ((0, 1), (1, 0)):
-            neighbours = found[:, :pairs], below[:, other : 2 * pairs : 2]
-            backend.elementwise(_TIMES, neighbours, (), (others[:, mine : 2 * pairs : 2],))
+            neighbors = found[:, :pairs], below[:, other : 2 * pairs : 2]
+            backend.elementwise(_TIMES, neighbors, (), (others[:, mine : 2 * pairs : 2],))
         if is_odd:
             backend.copy(found[:, pairs:], others[:, -1:])
         found = others

@@ -70,8 +70,8 @@ def var(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> 
         return cast(var(cast(x, float32), axis, keepdims, ddof), float16)
     x = x if is_floating(x.dtype) else cast(x, float32)
     count = _checked_count(x, axis, ddof, "var")
-    centred = x - mean(x, axis, keepdims=True)
-    return sum(centred * centred, axis, keepdims) * (1 / (count - ddof))
+    centered = x - mean(x, axis, keepdims=True)
+    return sum(centered * centered, axis, keepdims) * (1 / (count - ddof))
 
 
 def _checked_count(x: Tensor, axis: Axis, ddof: int, name: str) -> int:
@@ -88,8 +88,8 @@ def std(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> 
         return cast(std(cast(x, float32), axis, keepdims, ddof), float16)
     x = x if is_floating(x.dtype) else cast(x, float32)
     count = _checked_count(x, axis, ddof, "std")
-    centred = x - mean(x, axis, keepdims=True)
-    return norm(centred, 2, axis, keepdims) * (1 / math.sqrt(count - ddof))
+    centered = x - mean(x, axis, keepdims=True)
+    return norm(centered, 2, axis, keepdims) * (1 / math.sqrt(count - ddof))
 
 
 def norm(x: Tensor, order: Order = 2, axis: Axis = None, keepdims: bool = False) -> Tensor:

@@ -80,7 +80,7 @@ class _Holes:
         return start, start + size
 
     def give(self, start: int, size: int) -> None:
-        """Free a part, and merge it with its neighbours."""
+        """Free a part, and merge it with its neighbors."""
         if start in self._ends:
             before = self._ends[start]
             size += self._starts[before]

@@ -1,7 +1,7 @@
 """The names of the fused kernels that a backend may provide.
 
-A misspelt name, in a lookup or in a backend's table, is a type error. `Backend.fused_in_half` names
-the kernels that also read and write float16.
+A misspelled name, in a lookup or in a backend's table, is a type error. `Backend.fused_in_half`
+names the kernels that also read and write float16.
 """
 
 from __future__ import annotations

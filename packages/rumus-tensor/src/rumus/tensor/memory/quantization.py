@@ -43,7 +43,7 @@ class Code:
 
     name: for messages and devices. is_signed: the highest bit of a byte is the sign, and the other
     seven are the rank of the magnitude; else all eight are the rank. magnitudes: of each rank, in
-    float64, rising from 0 to 1. nearest: the bound between two neighbouring magnitudes.
+    float64, rising from 0 to 1. nearest: the bound between two neighboring magnitudes.
 
     Rank 0 is 0. A positive unsigned number gets at least rank 1, so that no divisor becomes 0;
     signed numbers below half of the first level become 0.
@@ -140,7 +140,7 @@ SQUARES: Final = _squares()
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Neighbouring blocks: those from `first` to `last`, elements `start` to `stop`."""
+    """Neighboring blocks: those from `first` to `last`, elements `start` to `stop`."""
 
     first: int
     last: int
@@ -156,7 +156,7 @@ class Piece:
 class BlockTable:
     """The blocks of slots in flat memory: each slot is split alone, and its last block is shorter.
 
-    So a tensor's codes do not depend on its neighbours.
+    So a tensor's codes do not depend on its neighbors.
 
     >>> from rumus.tensor.memory.slot_table import SlotTable
     >>> BlockTable(SlotTable([300, 5])).bounds.tolist()

@@ -14,7 +14,7 @@ from rumus.tensor.expression.dtype import float32, float64
 from rumus.tensor.graph.autograd import Vjp
 from rumus.tensor.graph.tensor import Tensor, backend_of, result_of
 from rumus.tensor.memory.backend import Array
-from rumus.tensor.operations.norms import _affine, _centred, _in_range, _normalized
+from rumus.tensor.operations.norms import _affine, _centered, _in_range, _normalized
 
 
 @checked_arguments
@@ -70,14 +70,14 @@ def batch_norm_primitive(
     channels, axes = x.shape[1], (0, *range(2, x.ndim))
     share = 1 / math.prod(x.shape[axis] for axis in axes)
     total = x.sum(axes, keepdims=True)
-    centred = _centred(x, total, share=share)
-    squares = _in_range((centred * centred).sum(axes, keepdims=True))
+    centered = _centered(x, total, share=share)
+    squares = _in_range((centered * centered).sum(axes, keepdims=True))
     if weight is None or bias is None:
-        result = _normalized(centred, squares, share=share, eps=eps)
+        result = _normalized(centered, squares, share=share, eps=eps)
     else:
         column = (channels, *[1] * (x.ndim - 2))
         scale, shift = weight.reshape(*column), bias.reshape(*column)
-        result = _affine(centred, squares, scale, shift, share=share, eps=eps)
+        result = _affine(centered, squares, scale, shift, share=share, eps=eps)
     return result, total.detach().reshape(channels), squares.detach().reshape(channels)
 
 

@@ -43,8 +43,8 @@ def interpolate(
     size: the new length, one number or one per axis.
     scale_factor: the factor of each length, rounded down; give exactly one of the two.
     mode: "nearest" takes the element at floor(i / scale); "linear", "bilinear" and "trilinear" (for
-        one, two and three axes) interpolate between the two neighbours on each axis.
-    align_corners: align the centres of the first and last elements rather than their outer edges.
+        one, two and three axes) interpolate between the two neighbors on each axis.
+    align_corners: align the centers of the first and last elements rather than their outer edges.
 
     ValueError for a size below 1, a mode that does not fit the axes, and for align_corners with
     "nearest".

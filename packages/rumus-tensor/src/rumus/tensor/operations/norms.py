@@ -23,7 +23,7 @@ T = TypeVar("T", Tensor, Expr)
 
 
 @elementwise
-def _centred(x: T, total: T, *, share: float) -> T:
+def _centered(x: T, total: T, *, share: float) -> T:
     return x - share * total
 
 
@@ -36,18 +36,18 @@ def _in_range(squares: T) -> T:
 
 
 @elementwise
-def _normalized(centred: T, squares: T, *, share: float, eps: float) -> T:
-    return centred / (share * squares + eps).sqrt()
+def _normalized(centered: T, squares: T, *, share: float, eps: float) -> T:
+    return centered / (share * squares + eps).sqrt()
 
 
 @elementwise
-def _scaled(centred: T, squares: T, weight: T, *, share: float, eps: float) -> T:
-    return centred / (share * squares + eps).sqrt() * weight
+def _scaled(centered: T, squares: T, weight: T, *, share: float, eps: float) -> T:
+    return centered / (share * squares + eps).sqrt() * weight
 
 
 @elementwise
-def _affine(centred: T, squares: T, weight: T, bias: T, *, share: float, eps: float) -> T:
-    return centred / (share * squares + eps).sqrt() * weight + bias
+def _affine(centered: T, squares: T, weight: T, bias: T, *, share: float, eps: float) -> T:
+    return centered / (share * squares + eps).sqrt() * weight + bias
 
 
 def layer_norm_primitive(
@@ -55,13 +55,13 @@ def layer_norm_primitive(
 ) -> Tensor:
     """The layer norm in primitives."""
     share = 1 / x.shape[-1]  # sums become means inside the kernels that read them
-    centred = _centred(x, x.sum(-1, keepdims=True), share=share)
-    squares = _in_range((centred * centred).sum(-1, keepdims=True))
+    centered = _centered(x, x.sum(-1, keepdims=True), share=share)
+    squares = _in_range((centered * centered).sum(-1, keepdims=True))
     if weight is None:
-        return _normalized(centred, squares, share=share, eps=eps)
+        return _normalized(centered, squares, share=share, eps=eps)
     if bias is None:
-        return _scaled(centred, squares, weight, share=share, eps=eps)
-    return _affine(centred, squares, weight, bias, share=share, eps=eps)
+        return _scaled(centered, squares, weight, share=share, eps=eps)
+    return _affine(centered, squares, weight, bias, share=share, eps=eps)
 
 
 def rms_norm_primitive(x: Tensor, weight: Tensor | None = None, eps: float = 1e-5) -> Tensor:
@@ -78,7 +78,7 @@ def layer_norm(
 ) -> Tensor:
     """(x - mean) / sqrt(variance + eps) * weight + bias along the last axis. arXiv:1607.06450.
 
-    x: (..., n), floating; the variance of the centred x, divided by n.
+    x: (..., n), floating; the variance of the centered x, divided by n.
     weight, bias: (n,) or None; a bias needs a weight. float16 is computed in float32.
     eps: positive, added under the root.
 

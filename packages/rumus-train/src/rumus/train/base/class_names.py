@@ -64,8 +64,8 @@ def unknown_class(where: str, name: str, classes: Iterable[str]) -> ValueError:
 def unknown_category(where: str, name: str, categories: Iterable[str]) -> ValueError:
     """Return the error for a category that the data learned from, or the program, did not have.
 
-    >>> unknown_category("new.csv:2: column 'colour'", "geen", ["green", "red"]).args[0]
-    "new.csv:2: column 'colour': 'geen' is not one of its categories; did you mean 'green'?"
+    >>> unknown_category("new.csv:2: column 'color'", "geen", ["green", "red"]).args[0]
+    "new.csv:2: column 'color': 'geen' is not one of its categories; did you mean 'green'?"
     """
     near = nearest_name(name, categories)
     told = f"they are {printable(list(categories))}"

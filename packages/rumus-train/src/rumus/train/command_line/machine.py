@@ -154,5 +154,5 @@ def _terminal(stream: Any) -> str:
     if not stream.isatty():
         return "none: progress is written in lines"
     columns, lines = shutil.get_terminal_size()
-    color = "no colour (NO_COLOR)" if os.environ.get("NO_COLOR") else "colour"
+    color = "no color (NO_COLOR)" if os.environ.get("NO_COLOR") else "color"
     return f"{os.environ.get('TERM', 'unknown')}, {columns} x {lines}, {color}"

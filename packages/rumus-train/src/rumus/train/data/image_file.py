@@ -116,7 +116,7 @@ class ImageReader:
             )
         if image.info.get("transparency") is not None:
             raise ValueError(
-                f"{printable(path)} has a transparent colour; convert=True reads it as an "
+                f"{printable(path)} has a transparent color; convert=True reads it as an "
                 "ordinary one"
             )
         if _has_16_bits(image):

@@ -60,7 +60,7 @@ class ImageFolder:
     Raises FileNotFoundError or NotADirectoryError for the folder; ValueError for no classes, for
     folders named like splits (train, val, test) unless `classes` names them, for a class without
     images, a folder that is not in `classes`, and a broken link. Reading a sample raises, with the
-    file's name, ValueError for another mode or size, a transparent colour that the mode would drop,
+    file's name, ValueError for another mode or size, a transparent color that the mode would drop,
     and a damaged image; OSError for an unreadable file.
 
     Needs Pillow; the ImportError says how to install it.

@@ -254,7 +254,7 @@ class DataLoader:
 
     @cached_property
     def _identity_of_sampler(self) -> int:
-        """A checksum of the first epoch's order, to recognise the sampler."""
+        """A checksum of the first epoch's order, to recognize the sampler."""
         return zlib.crc32(self._order(0).astype(np.int64).tobytes())
 
     def samples_of(self, epoch: int, batch: int) -> Indices:

@@ -116,7 +116,7 @@ class CallbackError(PrintableError, RuntimeError):
     """A callback has raised; the message names it and the event, and the error is the cause."""
 
 
-_ALIKE: Final = 0.85  # from 0 to 1: names that are taken for misspelt ones
+_ALIKE: Final = 0.85  # from 0 to 1: names that are taken for misspelled ones
 _METHODS: Final[Mapping[type[Any], str]] = {
     TrainStart: "on_train_start",
     EpochStart: "on_epoch_start",
@@ -142,7 +142,7 @@ class Callbacks:
     """Callbacks in their order.
 
     Raises TypeError for an object without a callback's methods, and for one with a method that has
-    another library's name of an event, or a misspelt one: nothing would call it.
+    another library's name of an event, or a misspelled one: nothing would call it.
     """
 
     def __init__(self, callbacks: Iterable[Callback]) -> None:

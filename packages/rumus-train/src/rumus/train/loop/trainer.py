@@ -236,7 +236,7 @@ class Trainer(Generic[M_co]):
         draws, before = Draws(), self.optimizer.outcome
         counted: list[Counted] = []
         is_done = is_ended = False
-        vars(self)["_draws"] = draws  # past `__setattr__`, which looks for misspelt names
+        vars(self)["_draws"] = draws  # past `__setattr__`, which looks for misspelled names
 
         def end() -> None:
             nonlocal is_ended

@@ -47,7 +47,7 @@ class ParquetDataset:
 
     table: a `pyarrow.Table` or a file; an Arrow file if its name ends in .arrow, .feather or .ipc,
         otherwise Parquet. Only the needed columns are read.
-    columns, dtype, target, target_dtype, classes, categories, missing, standardise: as in
+    columns, dtype, target, target_dtype, classes, categories, missing, standardize: as in
         `CsvDataset`; pandas' index, "__index_level_0__", is not a feature. Booleans become 1 and 0.
     dates: columns of dates and times, converted to days since 1970.
 
@@ -60,10 +60,10 @@ class ParquetDataset:
 
     >>> import pyarrow
     >>> from rumus.train import ParquetDataset
-    >>> table = pyarrow.table({"length": [5.1, None], "colour": ["red", "blue"], "kind": [1, 0]})
-    >>> dataset = ParquetDataset(table, target="kind", categories=["colour"], missing="mean")
+    >>> table = pyarrow.table({"length": [5.1, None], "color": ["red", "blue"], "kind": [1, 0]})
+    >>> dataset = ParquetDataset(table, target="kind", categories=["color"], missing="mean")
     >>> dataset.features, dataset[1][0].tolist()
-    (['length', 'colour=blue', 'colour=red'], [5.099999904632568, 1.0, 0.0])
+    (['length', 'color=blue', 'color=red'], [5.099999904632568, 1.0, 0.0])
     """
 
     @checked_arguments
@@ -79,7 +79,7 @@ class ParquetDataset:
         categories: Sequence[str] | Mapping[str, Sequence[str]] = (),
         dates: Sequence[str] = (),
         missing: Missing = None,
-        standardise: bool = False,
+        standardize: bool = False,
     ) -> None:
         self._source = _Source(table)
         self.classes: list[str] = [] if classes is None else checked_classes(classes)
@@ -99,7 +99,7 @@ class ParquetDataset:
         refuse_both(self._source.shown, self.columns, targets)
         self._encoding = FeatureEncoding(
             self.columns, as_categories(categories), frozenset(), as_dates(dates), missing,
-            standardise,
+            standardize,
         )  # fmt: skip
         numbers = self._read(learns=True)
         if columns is None:

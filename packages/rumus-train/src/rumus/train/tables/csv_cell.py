@@ -79,7 +79,7 @@ def spelling_of_numbers(decimal: str, thousands: str | None) -> Spelling | None:
     whole = r"\d*" if thousands is None else rf"(?:\d{{1,3}}(?:{re.escape(thousands)}\d{{3}})+|\d*)"
     number = re.compile(rf"[+-]?{whole}(?:{re.escape(decimal)}\d*)?(?:[eE][+-]?\d+)?")
 
-    def spelt(cell: str) -> str:
+    def spelled(cell: str) -> str:
         text = cell.strip()  # and no spaces in the pattern, which would try each of them in turn
         if number.fullmatch(text) is None:
             if text in MISSING or text.lstrip("+-").lower() == "inf":
@@ -88,4 +88,4 @@ def spelling_of_numbers(decimal: str, thousands: str | None) -> Spelling | None:
         plain = text if thousands is None else text.replace(thousands, "")
         return plain.replace(decimal, ".")
 
-    return spelt
+    return spelled

@@ -71,7 +71,7 @@ class CsvDataset:
     missing: the value for a feature whose cell is empty, NA, N/A, null, None, - or ?; "mean" takes
         the column's mean. By default such a cell raises. A missing category is 0 for every text.
     missing_target: "error" raises for a line with a missing target, "drop" skips it.
-    standardise: subtract the mean of each feature and divide by its standard deviation; categories
+    standardize: subtract the mean of each feature and divide by its standard deviation; categories
         stay 0 and 1.
     decimal, thousands: the decimal mark and the thousands separator of numbers.
     header: the column names, if the file's first line is data.
@@ -93,15 +93,15 @@ class CsvDataset:
     >>> from pathlib import Path
     >>> from rumus.train import CsvDataset
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = Path(folder, "flowers.csv").write_text("length,colour,kind\n5.1,red,rose\n"
+    ...     _ = Path(folder, "flowers.csv").write_text("length,color,kind\n5.1,red,rose\n"
     ...                                                "4.9,blue,iris\n")
     ...     dataset = CsvDataset(f"{folder}/flowers.csv", target="kind", target_dtype=str,
-    ...                          categories=["colour"])
+    ...                          categories=["color"])
     >>> dataset.classes, dataset.features
-    (['iris', 'rose'], ['length', 'colour=blue', 'colour=red'])
+    (['iris', 'rose'], ['length', 'color=blue', 'color=red'])
     >>> dataset[1][0].tolist(), int(dataset[0][1])
     ([4.900000095367432, 1.0, 0.0], 1)
-    >>> dataset.encode([{"length": 5, "colour": "red"}]).tolist()
+    >>> dataset.encode([{"length": 5, "color": "red"}]).tolist()
     [[5.0, 0.0, 1.0]]
     """
 
@@ -120,7 +120,7 @@ class CsvDataset:
         dates: Sequence[str] | Mapping[str, str] = (),
         missing: Missing = None,
         missing_target: Literal["error", "drop"] = "error",
-        standardise: bool = False,
+        standardize: bool = False,
         decimal: str = ".",
         thousands: str | None = None,
         header: Sequence[str] | None = None,
@@ -141,7 +141,7 @@ class CsvDataset:
         with self._file.open(self.path) as table:
             self.columns = _features(table, columns, as_targets(target))
             kinds = as_categories(categories), as_booleans(booleans), as_dates(dates)
-            self._encoding = FeatureEncoding(self.columns, *kinds, missing, standardise)
+            self._encoding = FeatureEncoding(self.columns, *kinds, missing, standardize)
             numbers = self._read(table, learns=True)
         if columns is None:
             warn_of_counting(table.shown, self._encoding.numbers, numbers, stacklevel=3)
@@ -385,7 +385,7 @@ class _Numbers:
         """
         cells = [row[index] for _, row in rows for index in self._indices]
         if any(spelling is not None for spelling in self._spellings):
-            cells = self._spelt(rows, cells)
+            cells = self._spelled(rows, cells)
         try:
             part = numbers_of(cells, self._dtype, self._missing)
         except (ValueError, OverflowError) as error:
@@ -423,7 +423,7 @@ class _Numbers:
                 if warn_of_times(self._shown, name, days, part[at::count]):
                     self._told.add(name)
 
-    def _spelt(self, rows: Sequence[Row], cells: Sequence[str]) -> list[str]:
+    def _spelled(self, rows: Sequence[Row], cells: Sequence[str]) -> list[str]:
         """The cells as plain numbers."""
         found, count = [], len(self._names)
         for place, cell in enumerate(cells):

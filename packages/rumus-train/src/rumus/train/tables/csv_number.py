@@ -24,7 +24,7 @@ def numbers_of(cells: Sequence[str], dtype: np.dtype[Any], missing: float | None
     """
     if missing is not None:
         cells = [repr(missing) if cell.strip() in MISSING else cell for cell in cells]
-    if not all(map(_is_spelt(dtype.kind, cells), cells)):
+    if not all(map(_is_spelled(dtype.kind, cells), cells)):
         raise ValueError("a cell that is not a number")
     if dtype.kind != "f":
         return np.array([int(cell) for cell in cells], dtype)  # NumPy raises if it does not fit
@@ -37,8 +37,8 @@ def numbers_of(cells: Sequence[str], dtype: np.dtype[Any], missing: float | None
     return found
 
 
-def _is_spelt(kind: str, cells: Sequence[str]) -> Any:
-    """A test whether a cell may be a number; vectorised for the usual characters."""
+def _is_spelled(kind: str, cells: Sequence[str]) -> Any:
+    """A test whether a cell may be a number; vectorized for the usual characters."""
     plain = _PLAIN["f" if kind == "f" else "i"]
     if plain.fullmatch("".join(cells)):
         return lambda cell: True

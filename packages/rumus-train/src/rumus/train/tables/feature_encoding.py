@@ -31,7 +31,7 @@ class FeatureEncoding:
     booleans: columns of booleans.
     dates: columns of dates with their formats (None for ISO 8601), converted to days since 1970.
     missing: the value of a missing number; "mean" takes the column's mean.
-    standardise: subtract each column's mean and divide by its standard deviation, except for
+    standardize: subtract each column's mean and divide by its standard deviation, except for
         categories.
 
     Raises ValueError for a column of two kinds, or one that is not in `columns`.
@@ -42,7 +42,7 @@ class FeatureEncoding:
     booleans: frozenset[str] = frozenset()
     dates: dict[str, str | None] = field(default_factory=dict)
     missing: Missing = None
-    standardise: bool = False
+    standardize: bool = False
     means: NDArray[Any] | None = None  # of the numeric columns
     deviations: NDArray[Any] | None = None
 
@@ -80,7 +80,7 @@ class FeatureEncoding:
     @property
     def has_means(self) -> bool:
         """Whether column means are learned."""
-        return self.missing == "mean" or self.standardise
+        return self.missing == "mean" or self.standardize
 
     def dtype_of_numbers(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
         """Return the dtype of numbers before they become features of `dtype`.
@@ -156,7 +156,7 @@ class FeatureEncoding:
         if self.missing == "mean":
             assert self.means is not None
             numbers = np.where(np.isnan(numbers), self.means, numbers)
-        if self.standardise:
+        if self.standardize:
             numbers = (numbers - self.means) / self.deviations
         read = numbers
         with np.errstate(over="ignore"):
@@ -177,7 +177,7 @@ class FeatureEncoding:
 
     def _check(self, shown: str, name: str, read: NDArray[Any], kept: NDArray[Any]) -> None:
         require_finite(shown, name, read, kept)
-        if name in self.dates and not self.standardise:
+        if name in self.dates and not self.standardize:
             warn_of_times(shown, name, read, kept)
 
     def _one_hot(self, name: str, found: Sequence[str], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -13,7 +13,7 @@ from rumus.train.base.user_warning import warn_user
 _DAY: Final = 86_400  # seconds
 _KEEPS: Final = (
     "keep them with a float64 dtype= or target_dtype=, or subtract their mean first with "
-    "standardise=True"
+    "standardize=True"
 )
 
 

@@ -12,7 +12,7 @@ CAPACITY: Final = 1024
 
 @dataclass(slots=True)
 class Point:
-    """Neighbouring numbers: their place, mean, least, greatest, and count."""
+    """Neighboring numbers: their place, mean, least, greatest, and count."""
 
     x: float
     mean: float
@@ -36,7 +36,7 @@ class Point:
 class Curve:
     """Numbers over steps.
 
-    If there are too many, neighbours merge to one point; all points but the last then stand for
+    If there are too many, neighbors merge to one point; all points but the last then stand for
     equally many numbers. Non-finite numbers are only counted.
 
     >>> curve = Curve(capacity=4)

@@ -29,7 +29,7 @@ class PanelView:
         from rich.console import Console
         from rich.live import Live
 
-        self._console = Console(file=stream)  # it honours NO_COLOR
+        self._console = Console(file=stream)  # it honors NO_COLOR
         self._live = Live(console=self._console, auto_refresh=False)
         self._is_unicode = (self._console.encoding or "").startswith("utf")
         atexit.register(self._live.stop)  # an exit in the middle gives the cursor back

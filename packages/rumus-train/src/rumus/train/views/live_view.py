@@ -57,7 +57,7 @@ class LiveView(Callback):
     seconds: the time between two lines or redraws.
     says_seed: begin with the program's seed.
 
-    It honours NO_COLOR. Between two updates a step costs less than a microsecond, and numbers on a
+    It honors NO_COLOR. Between two updates a step costs less than a microsecond, and numbers on a
     GPU are read once a second. If the stream can no longer be written, the view ends, not the
     training.
 

@@ -23,7 +23,7 @@ _TITLES: Final = {
 def plot_runs(runs: Sequence[str | Path], out: str | Path) -> Path:
     """Draw losses, validations, learning rates, norms and throughput of runs; return `out`.
 
-    runs: the run folders, each in its own colour.
+    runs: the run folders, each in its own color.
     out: a file whose suffix gives the format, such as .png or .svg. Needs the extra `plot`; raises
         ImportError without it.
 
@@ -64,7 +64,7 @@ def _panels(records: Sequence[RunRecord]) -> list[str]:
 
 
 def _draw(axes: Any, name: str, records: Sequence[RunRecord]) -> None:
-    """Draw one curve of each run; runs keep their colours, whether they have the curve or not.
+    """Draw one curve of each run; runs keep their colors, whether they have the curve or not.
 
     `axes` is Matplotlib's.
     """

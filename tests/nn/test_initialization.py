@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rumus.nn import initialisation as init
+from rumus.nn import initialization as init
 from rumus.tensor import Backend, Generator, Parameter, float64, tensor, zeros
 
 OUT, IN = 300, 200

@@ -35,7 +35,7 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
 
     shape: (outputs, inputs, *kernel).
 
-    >>> from rumus.nn.initialisation import fans
+    >>> from rumus.nn.initialization import fans
     >>> fans((8, 3, 5, 5))
     (75, 200)
     """
@@ -55,7 +55,7 @@ def gain(nonlinearity: Nonlinearity, slope: float = 0.01) -> float:
     nonlinearity: one of these names, ValueError otherwise.
     slope: of "leaky_relu" for negative inputs.
 
-    >>> from rumus.nn.initialisation import gain
+    >>> from rumus.nn.initialization import gain
     >>> gain("leaky_relu", slope=1.0)
     1.0
     """
@@ -97,7 +97,7 @@ def kaiming_normal(
     fan: "in" preserves the scale of activations, "out" that of gradients.
     nonlinearity, slope: as in `gain`.
 
-    >>> from rumus.nn.initialisation import kaiming_normal
+    >>> from rumus.nn.initialization import kaiming_normal
     >>> from rumus.tensor import Generator, Parameter, zeros
     >>> weight = kaiming_normal(Parameter(zeros((400, 200))), generator=Generator(0))
     >>> round(weight.var().item() * 200, 1)  # gain^2
