@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from types import FrameType
 from typing import Any, Final
@@ -19,6 +19,7 @@ from rumus.tensor.memory.uninterrupted import (
     Uninterrupted,
     WaitingHandler,
     displaced,
+    displacing,
     is_of_handler,
     put_back_after,
     putting_back,
@@ -250,23 +251,31 @@ def test_everything_is_restored_after_a_signal_at_every_instruction(
 
 class _Place:
     name = "home"
+    ends = 0
 
 
-def _go_away(place: _Place, is_attribute: bool) -> None:
-    """Displace an attribute, or restore whatever has changed, and leave the block by an error."""
-
-    def put_back() -> None:
-        place.name = "home"
-
-    if is_attribute:
-        with displaced(place, "name", "away"):
-            assert place.name == "away"
-    else:
-        with putting_back(put_back):
-            place.name = "away"
+@contextmanager
+def _displacing_and_more(place: _Place) -> Iterator[str]:
+    """As a block does that has something else to do at its end."""
+    try:
+        yield from displacing(place, "name", "elsewhere")
+    finally:
+        place.ends += 1
 
 
-def _comes_back(wanted: int, is_attribute: bool) -> tuple[str, bool]:
+BLOCKS: Final[dict[str, Callable[[_Place], AbstractContextManager[object]]]] = {
+    "displaced": lambda place: displaced(place, "name", "elsewhere"),
+    "displacing": _displacing_and_more,
+    "putting back": lambda place: putting_back(lambda: setattr(place, "name", "home")),
+}
+
+
+def _go_away(place: _Place, block: str) -> None:
+    with BLOCKS[block](place):
+        place.name = "away"
+
+
+def _comes_back(wanted: int, block: str) -> tuple[str, bool]:
     """Return where things are after a signal at an instruction, and whether there it is.
 
     A handler may raise as the block's exit is called; then it ends with the error's traceback.
@@ -284,7 +293,7 @@ def _comes_back(wanted: int, is_attribute: bool) -> tuple[str, bool]:
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        _go_away(place, is_attribute)
+        _go_away(place, block)
     except Late:
         pass
     finally:
@@ -292,13 +301,13 @@ def _comes_back(wanted: int, is_attribute: bool) -> tuple[str, bool]:
     return place.name, count >= wanted
 
 
-@pytest.mark.parametrize("is_attribute", [False, True])
+@pytest.mark.parametrize("block", BLOCKS)
 def test_a_block_is_restored_after_a_signal_at_every_instruction(
-    heard: list[int], is_attribute: bool
+    heard: list[int], block: str
 ) -> None:
     at, is_there = 1, True
     while is_there:
-        place, is_there = _comes_back(at, is_attribute)
+        place, is_there = _comes_back(at, block)
         assert place == "home", f"instruction {at}"
         at += 1
     assert at > 100

@@ -60,10 +60,10 @@ def test_only_applied_steps_count(
         of_step = batch(seed, rows, 3, counting)
         for total, counts in zip(expected, at_once(of_step), strict=True):
             total += counts * is_applied
-        noted = late.note(of_step)
+        late.note(of_step)
         of_step.scores._array.fill(0)
         of_step.targets._array.fill(0)
-        late.count(noted, 1.0, Outcome(is_applied))
+        late.count(Outcome(is_applied))
         if number == reads:
             late.read()
     late.read()
@@ -79,7 +79,8 @@ def test_a_replay_writes_into_the_same_memory() -> None:
         other = batch(seed, 8, 3, Hits(1))
         of_step.scores._array[...] = other.scores.numpy()
         of_step.targets._array[...] = other.targets.numpy()
-        late.count(late.note(of_step), 1.0, Outcome(True))
+        late.note(of_step)
+        late.count(Outcome(True))
         expected += at_once(other)[0]
     late.note(of_step)  # of a step that raises
     late.read()
@@ -91,7 +92,8 @@ def test_other_classes_or_another_metric() -> None:
     late, expected = LateSums(sums), np.zeros(4)
     for classes, top in ((2, 1), (3, 1), (3, 2), (3, 2), (4, 2)):
         of_step = batch(classes, 6, classes, Hits(top))
-        late.count(late.note(of_step), 1.0, Outcome(True))
+        late.note(of_step)
+        late.count(Outcome(True))
         expected += at_once(of_step)[0]
     late.read()
     assert sums[0].read().tolist() == expected.tolist()

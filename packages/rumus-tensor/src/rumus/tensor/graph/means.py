@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.uninterrupted import displacing
 
 if TYPE_CHECKING:
     from rumus.tensor.graph.tensor import Tensor
@@ -46,10 +47,15 @@ class Mean:
 
 
 class _Listening(threading.local):
-    means: list[Mean] | None = None
+    """What is reported on this thread.
+
+    means: since the innermost block began; None outside of blocks.
+    totals: sums over all elements of some tensor, since the outermost one did.
+    """
 
     def __init__(self) -> None:
-        self.totals: list[weakref.ref[Any]] = []  # sums over all elements of some tensor
+        self.means: list[Mean] | None = None
+        self.totals: list[weakref.ref[Any]] = []
 
 
 _listening = _Listening()
@@ -139,23 +145,18 @@ def _is_total(tensor: Tensor) -> bool:
 
 def note_again(means: Sequence[Mean]) -> None:
     """Report again what was reported when a step was recorded, for a replay."""
-    if _listening.means is not None:
-        _listening.means.extend(means)
+    if (listening := _listening.means) is not None:
+        listening += means
 
 
 @contextmanager
 def noting_means() -> Iterator[list[Mean]]:
     """Collect the means reported on this thread within the block."""
-    before, totals = _listening.means, _listening.totals
     found: list[Mean] = []
-    try:  # twice, as `displaced` does for one attribute
-        try:
-            _listening.means, _listening.totals = found, []
-            yield found
-        finally:
-            _listening.means, _listening.totals = before, totals
-            if before is not None:
-                before.extend(found)
-    except BaseException:
-        _listening.means, _listening.totals = before, totals
-        raise
+    if (around := _listening.means) is None:
+        _listening.totals.clear()
+    try:
+        yield from displacing(_listening, "means", found)
+    finally:
+        if around is not None:
+            around += found

@@ -191,16 +191,16 @@ class _Handlers:
 _handlers: Final = _Handlers()
 
 
-@contextmanager
-def displaced(holder: Any, name: str, value: T) -> Iterator[T]:
-    """Let an attribute have another value within the block, and its own again after it.
+def displacing(holder: Any, name: str, value: T) -> Iterator[T]:
+    """Let an attribute have another value until the generator goes on, and its own again after it.
 
-    So it is wherever in the block, or at its end, a signal's handler raises. Nothing is held back,
-    so that it costs little: one assignment is whole by itself.
+    So it is wherever meanwhile, or at the end, a signal's handler raises. Nothing is held back, so
+    that it costs little: one assignment is whole by itself. `displaced` is the same as a block; to
+    a block with something else to do, `yield from` adds it at a tenth of what a second one costs.
 
     holder: whose attribute it is.
     name: of the attribute.
-    value: which it has in the block; it is yielded.
+    value: which it has meanwhile; it is yielded.
     """
     before = getattr(holder, name)
     try:
@@ -212,6 +212,9 @@ def displaced(holder: Any, name: str, value: T) -> Iterator[T]:
     except BaseException:
         setattr(holder, name, before)  # a signal may have come before the other was reached
         raise
+
+
+displaced = contextmanager(displacing)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, SupportsFloat
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,7 +121,7 @@ class LateSums:
         self._places: list[tuple[NDArray[Any], NDArray[Any]]] = []  # one for each step
         self._outcomes: list[Outcome] = []  # of the steps that wait
 
-    def note(self, late: LateCounts) -> LateCounts:
+    def note(self, late: LateCounts) -> None:
         """Copy a step's scores and targets; they count only after `count`."""
         if late is not self._like:  # a replay has the same
             if self._like is None or not late.is_like(self._like):
@@ -130,9 +130,8 @@ class LateSums:
         scores, targets = self._places[len(self._outcomes)]
         np.copyto(scores, late.scores._array)
         np.copyto(targets, late.targets._array)
-        return late
 
-    def count(self, noted: LateCounts, weight: SupportsFloat, outcome: Outcome) -> None:
+    def count(self, outcome: Outcome) -> None:
         """Count what was noted last, if its step turns out to be applied."""
         self._outcomes.append(outcome)
         if len(self._outcomes) == len(self._places):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, SupportsFloat, TypeAlias
 
@@ -183,8 +183,8 @@ class _Place:
 
     name: str
     is_number: bool
-    total: EpochSum | LateSums
-    part: Any
+    total: EpochSum
+    part: Tensor
 
 
 class Logged:
@@ -197,7 +197,8 @@ class Logged:
         self._entries: dict[str, _Entry] = {}
         self._log: Log = {}  # noted last: each repetition of a step has the same
         self._places: list[_Place] = []  # of its parts
-        self._noted: list[Any] = []  # what they were
+        self._late: list[tuple[LateSums, LateCounts]] = []  # and of what has none yet
+        self._noted: list[Tensor] = []  # what the parts were
         self._saved: dict[str, Any] = {}  # entries that no step has logged since
 
     @property
@@ -211,24 +212,29 @@ class Logged:
     def note(self, log: Log) -> None:
         """Note a step's values; they count only after `count`."""
         if log is not self._log and (log or self._log):
-            self._places = [
-                place for name, value in log.items() for place in self._places_of(name, value)
-            ]
+            self._place(log)
             self._log = log
         self._noted = [place.total.note(place.part) for place in self._places]
+        for sums, counts in self._late:
+            sums.note(counts)
 
-    def _places_of(self, name: str, value: Value) -> Iterator[_Place]:
-        entry, held = self._entry(name, value), value.held
-        if isinstance(held, LateCounts):
-            yield _Place(name, False, entry.late, held)
-        else:
-            for total, part in zip(entry.sums, held, strict=True):
-                yield _Place(name, value.finish is None, total, part)
+    def _place(self, log: Log) -> None:
+        """Find where each value is added up."""
+        self._places, self._late = [], []
+        for name, value in log.items():
+            entry, held = self._entry(name, value), value.held
+            if isinstance(held, LateCounts):
+                self._late.append((entry.late, held))
+            else:
+                for total, part in zip(entry.sums, held, strict=True):
+                    self._places.append(_Place(name, value.finish is None, total, part))
 
     def count(self, weight: SupportsFloat, outcome: Outcome) -> None:
         """Count the last noted values, if their step turns out to be applied."""
         for place, part in zip(self._places, self._noted, strict=True):
             place.total.count(part, weight if place.is_number else 1.0, outcome)
+        for sums, _ in self._late:
+            sums.count(outcome)
 
     def close(self) -> dict[str, float]:
         """Return what was logged since the last call, and begin anew. Waits for the device.
@@ -246,7 +252,7 @@ class Logged:
     def clear(self) -> None:
         """Forget everything."""
         self._saved.clear()
-        self._log, self._places, self._noted = {}, [], []
+        self._log, self._places, self._late, self._noted = {}, [], [], []
         for entry in self._entries.values():
             entry.late.clear()
             for total in entry.sums:
