@@ -116,6 +116,44 @@ def test_a_number_beyond_the_largest_is_refused_beside_means(kind: str, tmp_path
     assert huge.batch(np.arange(2))[0].tolist() == [[-1.0], [1.0]]
 
 
+def test_whole_numbers_beside_missing_ones_are_exact() -> None:
+    """Arrow's own arrays of them are of float64, which has no 2**53 + 1."""
+    large = 2**53 + 1
+    dataset = read("parquet", Path(), "a", [large, None], missing=0.0, dtype=np.int64)
+    assert dataset.batch(np.arange(2))[0].tolist() == [[large], [0]]
+
+
+@pytest.mark.parametrize("missing", [0.5, float("nan"), "mean"])
+def test_whole_numbers_that_missing_ones_round_are_said(missing: Any) -> None:
+    with pytest.warns(UserWarning, match="that float64 rounds, .* keep them with an int64 dtype="):
+        read("parquet", Path(), "a", [2**53 + 1, None], missing=missing, dtype=np.float64)
+
+
+@KINDS
+def test_whole_numbers_that_float64_rounds_are_said(kind: str, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="'a' has whole numbers that float64 rounds, 90071992547"):
+        read(kind, tmp_path, "a", [2**53 + 1, 1], dtype=np.float64)
+
+
+def test_targets_of_several_dtypes_are_exact() -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.table({"a": [1.0], "x": [2**53 + 1], "y": [2.0]})
+    found = ParquetDataset(table, target=["x", "y"], target_dtype=np.int64)[0][1]
+    assert found.tolist() == [2**53 + 1, 2]
+
+
+@pytest.mark.parametrize("is_dictionary", [False, True])
+def test_bytes_are_no_texts(is_dictionary: bool) -> None:
+    """Python's b'rose' would be the name of a class, which no other file has."""
+    pyarrow = pytest.importorskip("pyarrow")
+    kinds = pyarrow.array([b"rose", b"iris"])
+    table = pyarrow.table({"a": [1, 2], "k": kinds.dictionary_encode() if is_dictionary else kinds})
+    for options in ({"target": "k", "target_dtype": str}, {"categories": ["k"]}):
+        given: dict[str, Any] = options
+        with pytest.raises(ValueError, match="'k' holds binary, not texts; cast it to strings"):
+            ParquetDataset(table, **given)
+
+
 def test_decimals_that_are_whole_are_exact() -> None:
     pyarrow = pytest.importorskip("pyarrow")
     table = pyarrow.table({"x": [1.0], "y": [Decimal("12345678901234567")]})

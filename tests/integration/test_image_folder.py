@@ -269,3 +269,15 @@ def test_a_transparent_color_is_not_dropped_silently(tmp_path: Path) -> None:
         ImageFolder(tmp_path)[1]
     given, plain = (ImageFolder(tmp_path, convert=True)[n][0] for n in (1, 0))
     np.testing.assert_array_equal(given, plain)
+
+
+def test_images_of_formats_that_are_not_read_are_said(folder: Path) -> None:
+    """Half of a class may be photographs of a telephone, or what a browser saves."""
+    for name in ("cat/1.heic", "cat/2.HEIC", "Dog/brown/3.jfif"):
+        (folder / name).write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"3 images are left out, since \.heic, \.jfif is") as said:
+        dataset = ImageFolder(folder)
+    assert said[0].filename == __file__
+    assert len(dataset) == 6
+    with pytest.warns(UserWarning, match="3 images are left out"):
+        dataset.like(folder)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -13,11 +14,21 @@ from rumus.tensor.expression.arguments import checked_arguments
 from rumus.train.base.class_names import checked_classes, unknown_class, warn_of_text_order
 from rumus.train.base.other_names import DATASET
 from rumus.train.base.printable import printable
+from rumus.train.base.user_warning import warn_user
 from rumus.train.data.dataset import Sample
 from rumus.train.data.image_file import ImageReader, Mode
 from rumus.train.data.npy import PathLike
 
 SUFFIXES: Final = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+# Suffixes of other formats of images, which are left out and said.
+_NOT_READ: Final = frozenset(
+    {
+        ".apng", ".arw", ".avif", ".cr2", ".dcm", ".dng", ".exr", ".hdr", ".heic", ".heif", ".j2k",
+        ".jfif", ".jp2", ".jpe", ".jxl", ".nef", ".pbm", ".pgm", ".pnm", ".ppm", ".psd", ".svg",
+        ".tga",
+    }
+)  # fmt: skip
 
 # Folders that macOS, Synology, QNAP, Windows, Linux and Python add by themselves.
 _OF_SYSTEMS: Final = frozenset(
@@ -41,8 +52,10 @@ class ImageFolder:
     folder/cat/1.png belongs to the class "cat"; `classes` are the sorted folder names, and `files`
     the images, sorted within each class. Subfolders belong to the class, including linked ones,
     each once. Skipped are names that begin with a dot, folders created by systems and archives
-    (`__MACOSX`), and files without an image suffix. An image is an array of shape (height, width,
-    channels), or (height, width) for single-channel modes, turned by its EXIF orientation.
+    (`__MACOSX`), and files without one of the suffixes that are read; a UserWarning reports those
+    with the suffix of another format of images, such as .heic. An image is an array of shape
+    (height, width, channels), or (height, width) for single-channel modes, turned by its EXIF
+    orientation.
 
     folder: with one folder for each class.
     mode: the required mode: "L", "RGB" and "RGBA" are uint8; "I;16" (uint16), "I" (int32) and "F"
@@ -94,12 +107,14 @@ class ImageFolder:
         numbers = {name: number for number, name in enumerate(self.classes)}
         self.files: list[Path] = []
         self.labels = []
+        left_out = Counter[str]()
         for path in folders:
             if path.name not in numbers:
                 raise unknown_class(printable(self.folder), path.name, self.classes)
-            images = _images(path)
+            images = _images(path, left_out)
             self.files += images
             self.labels += [numbers[path.name]] * len(images)
+        _warn_of_left_out(self.folder, left_out)
 
     def like(self, folder: PathLike) -> Self:
         """Read the images of another folder the same way, with or without class folders.
@@ -114,7 +129,9 @@ class ImageFolder:
         other = object.__new__(type(self))
         other.__dict__ |= self.__dict__ | {"folder": Path(folder).absolute()}
         numbers = {name: number for number, name in enumerate(self.classes)}
-        other.files = _images(other.folder)
+        left_out = Counter[str]()
+        other.files = _images(other.folder, left_out)
+        _warn_of_left_out(other.folder, left_out)
         parts = [path.relative_to(other.folder).parts[0] for path in other.files]
         other.labels = []
         if any(part in numbers for part in parts):
@@ -164,9 +181,24 @@ def _is_visible(name: str) -> bool:
     return not name.startswith((".", "$")) and name not in _OF_SYSTEMS
 
 
-def _images(folder: Path) -> list[Path]:
-    """The images of one class. Raises ValueError if there are none."""
-    found = sorted(_walk(folder))
+def _warn_of_left_out(folder: Path, left_out: Mapping[str, int]) -> None:
+    """Warn of images in formats that are not read. left_out: their number by suffix."""
+    if left_out:
+        count, told = sum(left_out.values()), ", ".join(sorted(left_out))
+        warn_user(
+            f"{printable(folder)}: {count} images are left out, since {told} is not read: convert "
+            f"them to one of {', '.join(sorted(SUFFIXES))}"
+        )
+
+
+def _images(folder: Path, left_out: Counter[str]) -> list[Path]:
+    """The images of one class; those not read are counted. Raises ValueError if there are none."""
+    found = []
+    for path in sorted(_walk(folder)):
+        if path.suffix.lower() in SUFFIXES:
+            found.append(path)
+        elif path.suffix.lower() in _NOT_READ:
+            left_out[path.suffix.lower()] += 1
     if not found:
         raise ValueError(f"{printable(folder)} has no images ({', '.join(sorted(SUFFIXES))})")
     for path in found:
@@ -179,7 +211,7 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """The images below a folder; each folder once, so that cyclic links end."""
+    """The files below a folder; each folder once, so that cyclic links end."""
     seen = set()
     for path, folders, files in os.walk(folder, followlinks=True):
         status = os.stat(path)
@@ -188,6 +220,4 @@ def _walk(folder: Path) -> Iterator[Path]:
             continue
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(filter(_is_visible, folders))
-        for name in filter(_is_visible, files):
-            if os.path.splitext(name)[1].lower() in SUFFIXES:
-                yield Path(path, name)
+        yield from (Path(path, name) for name in filter(_is_visible, files))

@@ -191,7 +191,7 @@ class ParquetDataset:
         columns = [self._source.targets(name) for name in names]
         for name, column in zip(names, columns, strict=True):
             self._source.require_exact(name, column, self._target_dtype)
-        stacked = np.stack(columns, axis=1).astype(self._target_dtype)
+        stacked = np.stack([each.astype(self._target_dtype) for each in columns], axis=1)
         return stacked[:, 0] if isinstance(self._target, str) else stacked
 
 
@@ -291,6 +291,19 @@ class _Source:
             column = _undecimal(column)
         elif not (types.is_integer(kind) or types.is_floating(kind)):
             raise ValueError(f"{self.shown}: column {name!r} holds {kind}; {_advice(kind, name)}")
+        return self._filled(name, column, fill)
+
+    def _filled(self, name: str, column: Any, fill: float | None) -> NDArray[Any]:
+        """A column as an array, with missing values filled; whole numbers stay so if they can."""
+        from pyarrow import compute, types
+
+        if column.null_count and fill is not None and types.is_integer(column.type):
+            whole = compute.drop_null(column).to_numpy()
+            limits = np.iinfo(whole.dtype)
+            if limits.min <= fill <= limits.max and float(fill).is_integer():
+                column = column.fill_null(int(fill))
+            else:
+                warn_of_rounding(self.shown, name, whole, whole.astype(np.float64))
         return _with(column, fill)
 
     def targets(self, name: str) -> NDArray[Any]:
@@ -316,7 +329,8 @@ class _Source:
         Warn of whole numbers that a floating dtype rounds.
         """
         kind = np.dtype(dtype)
-        if np.can_cast(numbers.dtype, kind, "safe"):
+        is_long = numbers.dtype.kind in "iu" and numbers.dtype.itemsize == 8  # for any float
+        if np.can_cast(numbers.dtype, kind, "safe") and not (is_long and kind.kind == "f"):
             return
         with np.errstate(over="ignore", invalid="ignore"):
             cast = numbers.astype(kind)
@@ -345,7 +359,7 @@ class _Source:
         column = self._table.column(name)
         if types.is_dictionary(column.type):
             column = compute.cast(column, column.type.value_type)
-        if types.is_nested(column.type) or types.is_floating(column.type):
+        if not _is_text(column.type):
             raise ValueError(
                 f"{self.shown}: column {name!r} holds {column.type}, not texts; "
                 f"{_advice(column.type, name)}"
@@ -397,6 +411,25 @@ def _undecimal(column: Any) -> Any:
         return compute.cast(column, "float64")
 
 
+def _is_text(kind: Any) -> bool:
+    """Whether a column's values are texts, or are written in one way only.
+
+    Not numbers with a fraction; not bytes, of which Python would write b'...'.
+    """
+    from pyarrow import types
+
+    is_bytes = any(
+        test(kind)
+        for test in (
+            types.is_binary,
+            types.is_large_binary,
+            types.is_fixed_size_binary,
+            types.is_binary_view,
+        )
+    )
+    return not (types.is_nested(kind) or types.is_floating(kind) or is_bytes)
+
+
 def _is_day(kind: Any) -> bool:
     """Whether a column's values are points in time; times of day and durations are not."""
     from pyarrow import types
@@ -419,6 +452,8 @@ def _advice(kind: Any, name: str) -> str:
             "a feature is a single number: leave the column out with columns=[...], or use a "
             "Hugging Face dataset with collate=Pad(), which take lists"
         )
+    if types.is_binary(kind) or types.is_large_binary(kind):
+        return "cast it to strings in the table, or leave it out with columns=[...]"
     return "columns=[...] leaves it out"
 
 

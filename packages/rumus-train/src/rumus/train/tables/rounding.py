@@ -11,10 +11,6 @@ from rumus.train.base.printable import printable
 from rumus.train.base.user_warning import warn_user
 
 _DAY: Final = 86_400  # seconds
-_KEEPS: Final = (
-    "keep them with a float64 dtype= or target_dtype=, or subtract their mean first with "
-    "standardize=True"
-)
 
 
 def require_finite(shown: str, name: str, numbers: NDArray[Any], found: NDArray[Any]) -> None:
@@ -50,7 +46,7 @@ def tell_of_rounding(shown: str, name: str, cell: str, found: Any) -> None:
     """Warn of a whole number that was rounded."""
     warn_user(
         f"{shown}: column {printable(repr(name))} has whole numbers that {found.dtype} rounds, "
-        f"{cell} to {int(found)}; {_KEEPS}"
+        f"{cell} to {int(found)}; {_keeps(found.dtype)}"
     )
 
 
@@ -72,9 +68,19 @@ def warn_of_times(shown: str, name: str, days: NDArray[Any], found: NDArray[Any]
     if is_rounded:
         warn_user(
             f"{shown}: column {printable(repr(name))} has times of day that {found.dtype} rounds, "
-            f"by up to {np.nanmax(lost):.0f} seconds; {_KEEPS}"
+            f"by up to {np.nanmax(lost):.0f} seconds; {_keeps(found.dtype)}"
         )
     return is_rounded
+
+
+def _keeps(dtype: np.dtype[Any]) -> str:
+    """What keeps numbers that a dtype rounds."""
+    if dtype.itemsize == 8:
+        return "keep them with an int64 dtype= or target_dtype="
+    return (
+        "keep them with a float64 dtype= or target_dtype=, or subtract their mean first with "
+        "standardize=True"
+    )
 
 
 def _first_rounded(numbers: NDArray[Any], found: NDArray[Any]) -> int | None:
