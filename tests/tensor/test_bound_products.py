@@ -67,6 +67,31 @@ if find_spec("numba") is not None:
         if sums is not None:
             np.testing.assert_allclose(sums, a.sum(1, dtype=np.float64), rtol=1e-5, atol=1e-4)
 
+    @pytest.mark.parametrize("is_cut", [False, True])
+    @pytest.mark.parametrize("turned", [(False, False), (False, True), (True, False), (True, True)])
+    @pytest.mark.parametrize("shape", [(70, 60, 90), (64, 130, 150)], ids=str)
+    def test_products_are_the_same_in_blocks(
+        shape: tuple[int, int, int],
+        turned: tuple[bool, bool],
+        is_cut: bool,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(numba_blas, "has_small_kernels", lambda: is_cut)  # whatever the CPU
+        rows, depth, columns = shape
+        normal = np.random.default_rng(3).standard_normal
+        a, b = normal((rows, depth), np.float32), normal((depth, columns), np.float32)
+        a, b = (
+            np.asfortranarray(x) if is_turned else x
+            for x, is_turned in zip((a, b), turned, strict=True)
+        )
+        bias, out = normal(columns, np.float32), np.empty((rows, columns), np.float32)
+        sums, backend = np.empty(rows, np.float32), NumbaBackend()
+        epilogue = Epilogue(KERNELS["replaced"], [], (), [])
+        backend.matmul(a, b, out, bias, sums=sums, epilogue=epilogue)
+        expected = np.maximum(a.astype(np.float64) @ b + bias, 0)
+        np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-4)
+        np.testing.assert_allclose(sums, a.sum(1, dtype=np.float64), rtol=1e-5, atol=1e-4)
+
     def test_a_bound_product_reads_its_arrays_current_values() -> None:
         if numba_blas.single() is None:  # nothing is bound to an unknown BLAS
             return

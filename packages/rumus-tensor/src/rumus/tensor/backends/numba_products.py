@@ -16,7 +16,7 @@ import numpy as np
 from rumus.tensor.backends.numpy_sums import LONG_VECTOR, as_one_product, is_cut, multiply
 from rumus.tensor.compiled import numba_blas
 from rumus.tensor.compiled.numba_addresses import call, int64s, sgemm
-from rumus.tensor.compiled.numba_blas import ALONE, HANDED, PLAIN, SHARED, TURNED
+from rumus.tensor.compiled.numba_blas import ALONE, HANDED, PLAIN, SHARED, SMALL_KERNELS, TURNED
 from rumus.tensor.compiled.numba_entries import BoundEntry, address_of, fixed_entry
 from rumus.tensor.compiled.numba_loops import (
     compiled_kernel,
@@ -33,6 +33,9 @@ from rumus.tensor.memory.backend import Array, Epilogue
 
 SMALL: Final = 4096  # below this many elements of a result, NumPy calls cost less than compiling
 FEW_ROWS: Final = 16  # rows of a part: each part reads the whole second factor
+DEEP: Final = 32  # terms of a sum from which on a block is worth a call of the BLAS
+TURNED_PAYS: Final = 1 << 17  # multiplications; a smaller turned product is not worth cutting
+LARGE: Final = 1 << 26  # multiplications from which on the large kernels are as fast
 
 AS_IT_IS: Final = Kernel("as_it_is", {"x": Expr.array("x")})
 
@@ -97,9 +100,10 @@ def _entry(
     summed = () if sums is None else (sums, _ones(depth, out.dtype))
     numbers = [
         numba_blas.address(), turned, turned_b, columns, depth,
-        address_of(a), a.strides[0], step, address_of(b), step_b, address_of(out), columns,
+        address_of(a), a.strides[0], step, address_of(b), b.strides[1], step_b, address_of(out),
         *((0, 0) if follows is None else map(int, follows.row[:2])),
         *(map(address_of, summed) if summed else (0, 0)),
+        *_block(len(out), depth, columns, (turned, turned_b)),
     ]  # fmt: skip
     parts = thread_count() if products >= ALONE and len(out) >= thread_count() * FEW_ROWS else 1
     alive = a, b, out, summed, follows
@@ -118,15 +122,38 @@ def _laid(a: Array) -> tuple[int, int] | None:
     return None
 
 
+def _block(rows: int, depth: int, columns: int, flags: tuple[int, int]) -> tuple[int, int]:
+    """The rows and columns of a product that the BLAS multiplies at once.
+
+    In blocks that its small kernels take, products of a layer are 1.1 to 1.5 times as fast.
+
+    flags: whether the factors are turned. With a turned second one, the small kernels take only
+        small results, so a small product is cut as well.
+    """
+    down, across = (16, 64) if flags == (PLAIN, PLAIN) else (32, 32)
+    least = TURNED_PAYS if flags[1] == TURNED else SMALL_KERNELS
+    is_cut = (
+        numba_blas.has_small_kernels()
+        and least < rows * depth * columns < LARGE
+        and DEEP <= depth <= SMALL_KERNELS // (down * across)
+    )
+    return (down, across) if is_cut else (rows, columns)
+
+
 def _product(place: int, start: int, stop: int) -> None:
     """For numba to compile: some rows of a product, and all that belongs to them."""
     n = int64s(place)
-    rows, a = stop - start, n[5] + start * n[6]
-    sgemm(n[0], n[1], n[2], rows, n[3], n[4], a, n[7], n[8], n[9], n[10] + 4 * start * n[3], n[11])
-    if n[12] != 0:
-        call(n[12], n[13], start, stop)
-    if n[14] != 0:
-        sgemm(n[0], n[1], PLAIN, rows, 1, n[4], a, n[7], n[15], 1, n[14] + 4 * start, 1)
+    columns, depth, down, across = n[3], n[4], n[16], n[17]
+    for top in range(start, stop, down):
+        rows, a = min(down, stop - top), n[5] + top * n[6]
+        out = n[11] + 4 * top * columns
+        for left in range(0, columns, across):
+            wide, b = min(across, columns - left), n[8] + left * n[9]
+            sgemm(n[0], n[1], n[2], rows, wide, depth, a, n[7], b, n[10], out + 4 * left, columns)
+        if n[12] != 0:
+            call(n[12], n[13], top, top + rows)
+        if n[14] != 0:
+            sgemm(n[0], n[1], PLAIN, rows, 1, depth, a, n[7], n[15], 1, n[14] + 4 * top, 1)
 
 
 @lru_cache(maxsize=1)
