@@ -126,7 +126,7 @@ def dropping() -> nn.MultiHeadAttention:
         (lambda: nn.MultiHeadAttention(12, 4, kv_heads=3), "4 heads are not a multiple of kv_hea"),
         (lambda: nn.MultiHeadAttention(8, 2, rotary=nn.RotaryEmbedding(8)), "heads of 4"),
         (lambda: nn.RotaryEmbedding(5), "even size"),
-        (lambda: nn.RotaryEmbedding(4, base=0), "base must be positive"),
+        (lambda: nn.RotaryEmbedding(4, base=0), "base must be finite and positive"),
         (lambda: nn.RotaryEmbedding(4)(normal(3, 6)), r"got \(3, 6\)"),
         (lambda: block(norm="batch"), '"layer" or "rms"'),
         (lambda: block(activation="swish"), "one of gelu, gelu_tanh, relu"),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from numpy.typing import DTypeLike
 
 from rumus.nn.module import Module
+from rumus.nn.setting import Settings, as_declared, finite, full_name, positive
 from rumus.tensor import (
     Backend,
     Parameter,
@@ -39,6 +41,7 @@ from rumus.tensor import (
     softsign,
     tanh,
 )
+from rumus.tensor.expression.real_number import real_number
 
 Function: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -62,6 +65,22 @@ class Activation(Module):
         return self.function(x)
 
 
+def _approximation(layer: Module, name: str, value: Any) -> Any:
+    if value not in ("none", "tanh"):
+        raise ValueError(f"GELU: approximate must be 'none' or 'tanh', not {value!r}")
+    return value
+
+
+def _limit(layer: Module, name: str, value: Any) -> float:
+    """One of the limits of a Hardtanh, which may be infinite; the other may not be known yet."""
+    limits: dict[str, Any] = {"low": -math.inf, "high": math.inf, **vars(layer)}
+    limits[name] = number = real_number(full_name(layer, name), value)
+    low, high = limits["low"], limits["high"]
+    if not low < high:
+        raise ValueError(f"Hardtanh: low must be below high, not {low} and {high}")
+    return number
+
+
 class ReLU(Activation):
     """max(x, 0)."""
 
@@ -74,8 +93,10 @@ class ReLU(Activation):
 class LeakyReLU(Activation):
     """x where it is positive, `slope` x elsewhere.
 
-    slope: of the negative part.
+    slope: of the negative part, finite.
     """
+
+    _settings: ClassVar[Settings] = {"slope": finite}
 
     def __init__(self, slope: float = 0.01) -> None:
         self.slope = slope
@@ -89,8 +110,10 @@ class LeakyReLU(Activation):
 class ELU(Activation):
     """x where it is positive, alpha (exp(x) - 1) elsewhere. Clevert et al.: arXiv:1511.07289.
 
-    alpha: the limit for very negative x is -alpha.
+    alpha: finite; the limit for very negative x is -alpha.
     """
+
+    _settings: ClassVar[Settings] = {"alpha": finite}
 
     def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = alpha
@@ -109,9 +132,9 @@ class GELU(Activation):
     approximate: "none" or "tanh", ValueError otherwise.
     """
 
+    _settings: ClassVar[Settings] = {"approximate": _approximation}
+
     def __init__(self, approximate: Literal["none", "tanh"] = "none") -> None:
-        if approximate not in ("none", "tanh"):
-            raise ValueError(f"GELU: approximate must be 'none' or 'tanh', not {approximate!r}")
         self.approximate = approximate
 
     @property
@@ -222,12 +245,12 @@ class Softsign(Activation):
 class CELU(Activation):
     """max(x, 0) + min(0, alpha (exp(x / alpha) - 1)). Barron: arXiv:1704.07483.
 
-    alpha: positive; the limit for very negative x is -alpha.
+    alpha: finite and positive; the limit for very negative x is -alpha.
     """
 
+    _settings: ClassVar[Settings] = {"alpha": positive}
+
     def __init__(self, alpha: float = 1.0) -> None:
-        if not alpha > 0:
-            raise ValueError(f"CELU: alpha must be positive, not {alpha}")
         self.alpha = alpha
 
     @property
@@ -243,9 +266,9 @@ class Hardtanh(Activation):
     high: the largest result; ValueError unless low < high.
     """
 
+    _settings: ClassVar[Settings] = {"low": _limit, "high": _limit}
+
     def __init__(self, low: float = -1.0, high: float = 1.0) -> None:
-        if not low < high:
-            raise ValueError(f"Hardtanh: low must be below high, not {low} and {high}")
         self.low, self.high = low, high
 
     @property
@@ -265,6 +288,8 @@ class Softmax(Module):
     [[0.25, 0.25, 0.25, 0.25]]
     """
 
+    _settings: ClassVar[Settings] = {"axis": as_declared}
+
     def __init__(self, axis: int = -1) -> None:
         self.axis = axis
 
@@ -281,6 +306,8 @@ class LogSoftmax(Module):
 
     axis: along which the probabilities add up to 1.
     """
+
+    _settings: ClassVar[Settings] = {"axis": as_declared}
 
     def __init__(self, axis: int = -1) -> None:
         self.axis = axis
@@ -303,6 +330,8 @@ class GLU(Module):
     >>> GLU()(ones((2, 6))).shape
     (2, 3)
     """
+
+    _settings: ClassVar[Settings] = {"axis": as_declared}
 
     def __init__(self, axis: int = -1) -> None:
         self.axis = axis

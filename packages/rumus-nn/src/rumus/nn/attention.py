@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from numpy.typing import DTypeLike
 
 from rumus.nn.dropout import Dropout
 from rumus.nn.linear import Linear
 from rumus.nn.module import Module, runs
 from rumus.nn.rotary import RotaryEmbedding
+from rumus.nn.setting import Settings, as_declared
 from rumus.tensor import (
     Backend,
     Generator,
@@ -19,6 +22,25 @@ from rumus.tensor import (
     split,
     weighted_values,
 )
+from rumus.tensor.expression.declared_type import shown
+
+
+def _rotary(layer: MultiHeadAttention, name: str, value: Any) -> Any:
+    return _rotary_of(layer.output.inputs // layer.heads, value)
+
+
+def _rotary_of(size: int, rotary: Any) -> Any:
+    """Return rotary positions for heads of this size, or None."""
+    if rotary is None:
+        return None
+    if not isinstance(rotary, Module) or not hasattr(rotary, "size"):
+        raise TypeError(
+            f"MultiHeadAttention: rotary must be RotaryEmbedding({size}) or None, not "
+            f"{shown(rotary)}"
+        )
+    if rotary.size != size:
+        raise ValueError(f"MultiHeadAttention: rotary of size {rotary.size} for heads of {size}")
+    return rotary
 
 
 class MultiHeadAttention(Module):
@@ -48,6 +70,8 @@ class MultiHeadAttention(Module):
     (3, 5, 8)
     """
 
+    _settings: ClassVar[Settings] = {"causal": as_declared, "rotary": _rotary}
+
     def __init__(
         self,
         size: int,
@@ -73,10 +97,7 @@ class MultiHeadAttention(Module):
             raise ValueError(
                 f"MultiHeadAttention: {heads} heads are not a multiple of kv_heads={kv_heads}"
             )
-        if rotary is not None and rotary.size != size // heads:
-            raise ValueError(
-                f"MultiHeadAttention: rotary of size {rotary.size} for heads of {size // heads}"
-            )
+        _rotary_of(size // heads, rotary)
         self.heads = heads
         self.kv_heads = kv_heads
         self.causal = causal

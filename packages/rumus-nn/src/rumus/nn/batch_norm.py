@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from numpy.typing import DTypeLike
 
 from rumus.nn.module import Module
 from rumus.nn.norm_parameters import norm_bias, norm_weight
+from rumus.nn.setting import Settings, decided, full_name, positive
 from rumus.tensor import (
     Backend,
     Expr,
@@ -21,7 +22,7 @@ from rumus.tensor import (
     ones,
     zeros,
 )
-from rumus.tensor.expression.real_number import positive_number
+from rumus.tensor.expression.real_number import real_number
 from rumus.tensor.graph.buffer_update import BufferUpdate, propose
 from rumus.tensor.graph.tensor import backend_of
 from rumus.tensor.memory.recording import depends_on
@@ -65,11 +66,24 @@ def _averaged() -> Kernel:
 _AVERAGED: Final = _averaged()
 
 
+def _momentum(layer: _BatchNorm, name: str, value: Any) -> float | None:
+    if value is None:
+        # The mean of all batches needs their number, which is counted if it is made so.
+        if vars(layer).get("running_mean") is not None and layer.batches is None:
+            raise decided(layer, name)
+        return None
+    if not 0 <= real_number(full_name(layer, name), value) <= 1:
+        raise ValueError(f"{full_name(layer, name)} must be in [0, 1], or None, not {value}")
+    number: float = value
+    return number
+
+
 class _BatchNorm(Module):
     """The common base of both."""
 
     allowed: ClassVar[tuple[int, ...]]
     needed: ClassVar[str]
+    _settings: ClassVar[Settings] = {"eps": positive, "momentum": _momentum}
 
     def __init__(
         self,
@@ -85,9 +99,6 @@ class _BatchNorm(Module):
         name = type(self).__name__
         if channels < 1:
             raise ValueError(f"{name} needs at least 1 channel, not {channels}")
-        positive_number(f"{name}: eps", eps)
-        if momentum is not None and not 0 <= momentum <= 1:
-            raise ValueError(f"{name}: momentum must be in [0, 1], or None, not {momentum}")
         self.channels = channels
         self.eps = eps
         self.momentum = momentum

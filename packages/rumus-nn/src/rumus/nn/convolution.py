@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from numpy.typing import DTypeLike
 
 from rumus.nn import initialization
 from rumus.nn.module import Module
+from rumus.nn.setting import Settings, decided
 from rumus.nn.unbatched import of_batch
 from rumus.tensor import (
     Backend,
@@ -28,11 +29,32 @@ from rumus.tensor.operations.padding import MODES, PaddingMode
 Padding: TypeAlias = "int | Sequence[int] | Literal['same', 'valid']"
 
 
+def _stride(layer: _Convolution, name: str, value: Any) -> tuple[int, ...]:
+    return layer._sizes(name, value, 1)
+
+
+def _output_padding(layer: _Convolution, name: str, value: Any) -> tuple[int, ...]:
+    return layer._sizes(name, value, 0)
+
+
+def _dilation(layer: _Convolution, name: str, value: Any) -> tuple[int, ...]:
+    if vars(layer).get("_around") is not None:  # computed from it
+        raise decided(layer, name)
+    return layer._sizes(name, value, 1)
+
+
+def _padding(layer: _Convolution, name: str, value: Any) -> tuple[int, ...]:
+    if vars(layer).get("_around") is not None or isinstance(value, str):
+        raise decided(layer, name)
+    return layer._sizes(name, value, 0)
+
+
 class _Convolution(Module):
     """The common base of convolutions: sizes, weights and their initialization."""
 
     axes: ClassVar[int]
     is_transposed: ClassVar[bool] = False
+    _settings: ClassVar[Settings] = {"stride": _stride, "padding": _padding, "dilation": _dilation}
 
     def __init__(
         self,
@@ -80,21 +102,6 @@ class _Convolution(Module):
 
         self.weight = start("weight", *shape)
         self.bias = start("bias", outputs) if bias else None
-
-    if not TYPE_CHECKING:  # type checkers know which attributes there are
-
-        def __setattr__(self, name: str, value: object) -> None:
-            # What is padded before the convolution was computed from these.
-            around = vars(self).get("_around")
-            is_fixed = name in ("padding", "kernel", "dilation") and around is not None
-            if (name == "padding_mode" and "_around" in vars(self)) or is_fixed:
-                raise AttributeError(
-                    f"{type(self).__name__}.{name} is decided when the layer is made, if it pads "
-                    "by 'same' or with its own elements: make another layer",
-                    name=name,
-                    obj=self,
-                )
-            super().__setattr__(name, value)
 
     def _paddings(self, given: Padding) -> tuple[tuple[int, ...], list[tuple[int, int]] | None]:
         """The padding that the convolution does on both sides, and the one applied before it."""
@@ -197,6 +204,7 @@ class Conv2d(_Convolution):
 
 class _Transposed(_Convolution):
     is_transposed = True
+    _settings: ClassVar[Settings] = {**_Convolution._settings, "output_padding": _output_padding}
 
     def __init__(
         self,

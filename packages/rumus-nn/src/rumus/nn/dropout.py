@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from rumus.nn.module import Module
+from rumus.nn.setting import Settings, as_declared, probability
 from rumus.tensor import Expr, Generator, Tensor, elementwise, next_generator
-from rumus.tensor.expression.real_number import real_number
 from rumus.tensor.memory.recording import depends_on
 
 T = TypeVar("T", Tensor, Expr)
@@ -35,9 +35,9 @@ class Dropout(Module):
     [1.0, 1.0]
     """
 
+    _settings: ClassVar[Settings] = {"p": probability, "generator": as_declared}
+
     def __init__(self, p: float = 0.5, *, generator: Generator | None = None) -> None:
-        if not 0 <= real_number("Dropout: p", p) <= 1:
-            raise ValueError(f"Dropout: p must be in [0, 1], not {p}")
         self.p = p
         self.generator = next_generator() if generator is None else generator
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import operator
+from typing import Any, ClassVar
+
 import numpy as np
 from numpy.typing import DTypeLike
 
 from rumus.nn import initialization
 from rumus.nn.module import Module
+from rumus.nn.setting import Settings
 from rumus.tensor import (
     Backend,
     Generator,
@@ -20,6 +24,15 @@ from rumus.tensor import (
     tensor,
     zeros,
 )
+
+
+def _padding_index(layer: Embedding, name: str, value: Any) -> int | None:
+    if value is None:
+        return None
+    count = layer.count
+    if not -count <= value < count:
+        raise ValueError(f"padding_idx {value} is outside [{-count}, {count})")
+    return operator.index(value) % count
 
 
 class Embedding(Module):
@@ -46,6 +59,8 @@ class Embedding(Module):
     ((2, 2, 3), [[0.0, 0.0, 0.0]])
     """
 
+    _settings: ClassVar[Settings] = {"padding_idx": _padding_index}
+
     def __init__(
         self,
         count: int,
@@ -58,10 +73,6 @@ class Embedding(Module):
     ) -> None:
         if count < 1 or size < 1:
             raise ValueError(f"Embedding needs sizes of at least 1, not ({count}, {size})")
-        if padding_idx is not None:
-            if not -count <= padding_idx < count:
-                raise ValueError(f"padding_idx {padding_idx} is outside [{-count}, {count})")
-            padding_idx %= count
         self.count = count
         self.size = size
         self.padding_idx = padding_idx

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from numpy.typing import DTypeLike
 
 from rumus.nn.module import Module
 from rumus.nn.norm_parameters import norm_bias, norm_weight
+from rumus.nn.setting import Settings, positive
 from rumus.tensor import (
     Backend,
     Expr,
@@ -17,7 +18,6 @@ from rumus.tensor import (
     float32,
     layer_norm,
 )
-from rumus.tensor.expression.real_number import positive_number
 
 T = TypeVar("T", Tensor, Expr)
 
@@ -48,6 +48,8 @@ class GroupNorm(Module):
     (3, 4, 5)
     """
 
+    _settings: ClassVar[Settings] = {"eps": positive}
+
     def __init__(
         self,
         groups: int,
@@ -60,7 +62,6 @@ class GroupNorm(Module):
     ) -> None:
         if groups < 1 or channels < 1 or channels % groups:
             raise ValueError(f"GroupNorm: {channels} channels do not divide into {groups} groups")
-        positive_number("GroupNorm: eps", eps)
         self.groups = groups
         self.channels = channels
         self.eps = eps

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from numpy.typing import DTypeLike
 
 from rumus.nn.last_axes import checked_axes, over_last_axes
 from rumus.nn.module import Module
 from rumus.nn.norm_parameters import norm_bias, norm_weight
+from rumus.nn.setting import Settings, positive
 from rumus.tensor import Backend, Tensor, float32, layer_norm
-from rumus.tensor.expression.real_number import positive_number
 
 
 class LayerNorm(Module):
@@ -34,6 +36,8 @@ class LayerNorm(Module):
     [-1.0, 1.0]
     """
 
+    _settings: ClassVar[Settings] = {"eps": positive}
+
     def __init__(
         self,
         normalized_shape: int | tuple[int, ...],
@@ -45,7 +49,6 @@ class LayerNorm(Module):
         backend: Backend | None = None,
     ) -> None:
         shape = checked_axes(normalized_shape)
-        positive_number("LayerNorm: eps", eps)
         self.normalized_shape = shape
         self.eps = eps
         has_bias = elementwise_affine and bias

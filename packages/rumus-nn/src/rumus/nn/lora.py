@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Final
+from typing import Any, ClassVar, Final
 
 from rumus.nn import initialization
 from rumus.nn.dropout import Dropout
 from rumus.nn.frozen_linear import FrozenLinear, Storage
 from rumus.nn.linear import Linear
 from rumus.nn.module import Module, join
+from rumus.nn.setting import Settings
 from rumus.tensor import (
     Generator,
     OwnershipError,
@@ -32,6 +33,13 @@ from rumus.tensor.memory.uninterrupted import Uninterrupted
 _SHOWN: Final = 6  # names in a message
 
 
+def _scale(layer: Module, name: str, value: Any) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"lora: the scale must be finite, not {value}")
+    number: float = value
+    return number
+
+
 class LoraLinear(FrozenLinear):
     """y = x weight^T + bias + scale (x lora_A^T) lora_B^T; only lora_A and lora_B are trained.
 
@@ -47,6 +55,8 @@ class LoraLinear(FrozenLinear):
     generator: of lora_A and the dropout, by default a stream of the program's `seed`.
     """
 
+    _settings: ClassVar[Settings] = {"scale": _scale}
+
     def __init__(
         self,
         base: Linear,
@@ -59,8 +69,7 @@ class LoraLinear(FrozenLinear):
     ) -> None:
         if rank < 1:
             raise ValueError(f"lora: rank must be at least 1, not {rank}")
-        if not math.isfinite(scale):
-            raise ValueError(f"lora: the scale must be finite, not {scale}")
+        _scale(self, "scale", scale)
         super().__init__(base, storage=storage)
         self.rank = rank
         self.scale = scale

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Protocol, Self, TypeVar
+from types import FrameType, NoneType
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from rumus.nn.fitting import LoadReport, Rename, fit
 from rumus.nn.names import Names
 from rumus.nn.other_names import LAYER, MODULE, STATE
+from rumus.nn.setting import Settings, decided
 from rumus.nn.side_effects import assigned, is_inner, outermost
 from rumus.nn.state import OwnState
 from rumus.nn.tree import describe
@@ -33,10 +34,12 @@ from rumus.tensor import (
     move_parameters,
 )
 from rumus.tensor.expression.arguments import (
+    check_argument,
     check_arguments,
     checked_arguments,
     constructor_names,
 )
+from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.dtype import as_dtype
 from rumus.tensor.graph.assignment import running_pass
 from rumus.tensor.graph.evaluation import current_evaluation
@@ -89,6 +92,9 @@ class Module:
     >>> model.parameters().names
     ('hidden.weight', 'hidden.bias', 'output.weight', 'output.bias')
     """
+
+    # What may be assigned to a layer after construction, with its check.
+    _settings: ClassVar[Settings] = {}
 
     @property
     def _is_training(self) -> bool:
@@ -144,7 +150,10 @@ class Module:
             MODULE.refuse(name, self)
 
         def __setattr__(self, name: str, value: object) -> None:
-            if name in (own := vars(self)):
+            if name in type(self)._settings:
+                check_argument(self, name, value)
+                value = type(self)._settings[name](self, name, value)
+            elif name in (own := vars(self)):
                 _check_replaced(self, name, own[name], value)
             elif type(self).__module__.startswith("rumus."):
                 _check_new(self, name)
@@ -442,36 +451,62 @@ class Module:
 
 
 def _check_replaced(module: Module, name: str, held: object, value: object) -> None:
-    """Raise TypeError for a value that would take a parameter or a module out of the model."""
-    is_number = isinstance(value, (int, float, np.number))
-    is_plain = isinstance(value, (Tensor, np.ndarray)) and not isinstance(value, Parameter)
-    if isinstance(held, Parameter) and (is_plain or is_number):
+    """Raise an error for a value that cannot take the place of what a module has.
+
+    TypeError for one that would take a parameter or a module out of the model; AttributeError for
+    what a layer of rumus has read when it was made, and reads no more.
+    """
+    kind = type(module).__name__
+    if isinstance(held, Parameter) and not isinstance(value, (Parameter, Module, NoneType)):
         raise TypeError(
-            f"{type(module).__name__}.{name} is a parameter, which {type(value).__name__} "
-            f"would take out of training: write into it with {name}.assign(value), or set "
-            "a Parameter"
+            f"{kind}.{name} is a parameter, which {type(value).__name__} would take out of "
+            f"training: write into it with {name}.assign(value), or set a Parameter"
         )
-    if isinstance(held, Module) and is_number:
+    if isinstance(held, Module) and isinstance(value, (int, float, np.number, str)):
+        what = "text" if isinstance(value, str) else "number"
         raise TypeError(
-            f"{type(module).__name__}.{name} is a module, {type(held).__name__}, and no number: "
+            f"{kind}.{name} is a module, {type(held).__name__}, and no {what}: "
             f"set an attribute of {name}, or another module"
         )
+    if isinstance(held, Module) and isinstance(value, type) and issubclass(value, Module):
+        raise TypeError(
+            f"{kind}.{name} is a module, and {value.__name__} a class: make one, as "
+            f"{value.__name__}(...)"
+        )
+    is_ours = type(module).__module__.startswith("rumus.")
+    if not is_ours or name.startswith("_") or isinstance(vars(Module).get(name), property):
+        return
+    if isinstance(held, Parameter) and isinstance(value, Parameter) and value.shape != held.shape:
+        raise ValueError(
+            f"{kind}.{name} has the shape {held.shape}, decided when the layer is made, and not "
+            f"{value.shape}: make another {kind}"
+        )
+    if isinstance(held, Tensor) and not isinstance(value, (Tensor, Module, NoneType)):
+        raise TypeError(f"{kind}.{name} is a tensor, not {shown(value)}: set tensor(...) or None")
+    if not isinstance(held, (Tensor, Module, NoneType)) and not callable(held):
+        raise decided(module, name)
+    if held is None and not isinstance(value, (Tensor, Module, NoneType)) and not callable(value):
+        raise decided(module, name)
 
 
 def _check_new(module: Module, name: str) -> None:
     """Raise AttributeError for an attribute that a layer of rumus would never read from users.
 
-    That is an argument of its constructor, or what another library calls an attribute.
+    That is an argument of its constructor, what another library calls an attribute, or what its
+    class says of all such layers.
     """
     cls = type(module)
     is_argument = name in constructor_names(cls)
-    if not (is_argument or name in LAYER.rows) or hasattr(cls, name):
+    is_of_class = isinstance(getattr(cls, name, None), (bool, int, str, tuple))
+    if not is_of_class and (not (is_argument or name in LAYER.rows) or hasattr(cls, name)):
         return
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_name == "__setattr__":
         frame = frame.f_back
     if frame is not None and frame.f_globals.get("__name__", "").startswith("rumus."):
         return
+    if is_of_class:
+        raise decided(module, name)
     if not is_argument:
         LAYER.refuse(name, module)
     raise AttributeError(

@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rumus.nn.module import Module
+from rumus.nn.setting import Settings, as_declared
 from rumus.nn.unbatched import of_batch
 from rumus.tensor import Tensor, avg_pool, concat, max_pool
 from rumus.tensor.memory.window import part_bounds
 from rumus.tensor.operations.part_means import part_means
 
 
+def _kernel(layer: _Pooling, name: str, value: Any) -> tuple[int, ...]:
+    kernel = layer._sizes(name, value, 1)
+    layer._padding(kernel, vars(layer).get("padding", 0))
+    return kernel
+
+
+def _spacing(layer: _Pooling, name: str, value: Any) -> tuple[int, ...]:
+    return layer._sizes(name, layer.kernel if value is None else value, 1)
+
+
+def _padding(layer: _Pooling, name: str, value: Any) -> tuple[int, ...]:
+    return layer._padding(layer.kernel, value)
+
+
+def _parts(layer: _AdaptiveAvgPool | _AdaptiveMaxPool, name: str, value: Any) -> Any:
+    return layer._parts(value)
+
+
 class _Pooling(Module):
     """The common base of pools: sizes, and inputs with and without a batch."""
 
     axes: ClassVar[int]
+    kernel: tuple[int, ...]
+    _settings: ClassVar[Settings] = {
+        "kernel": _kernel, "stride": _spacing, "padding": _padding, "dilation": _spacing,
+        "ceil_mode": as_declared, "count_include_pad": as_declared,
+    }  # fmt: skip
 
     def _sizes(self, what: str, size: int | Sequence[int], lowest: int) -> tuple[int, ...]:
         sizes = (size,) * self.axes if isinstance(size, int) else tuple(size)
@@ -162,10 +186,15 @@ class AvgPool2d(_AvgPool):
 
 
 class _AdaptiveAvgPool(_Pooling):
+    _settings: ClassVar[Settings] = {"size": _parts}
+
     def __init__(self, size: int | Sequence[int | None] | None) -> None:
+        self.size = self._parts(size)
+
+    def _parts(self, size: int | Sequence[int | None] | None) -> tuple[int | None, ...]:
         given = (size,) * self.axes if size is None or isinstance(size, int) else tuple(size)
         self._sizes("size", [1 if n is None else n for n in given], 1)
-        self.size = given
+        return given
 
     def _pool(self, x: Tensor) -> Tensor:
         if not all(x.shape[2:]):
@@ -214,8 +243,13 @@ class AdaptiveAvgPool2d(_AdaptiveAvgPool):
 
 
 class _AdaptiveMaxPool(_Pooling):
+    _settings: ClassVar[Settings] = {"size": _parts}
+
     def __init__(self, size: int | Sequence[int]) -> None:
-        self.size = self._sizes("size", size, 1)
+        self.size = self._parts(size)
+
+    def _parts(self, size: int | Sequence[int]) -> tuple[int, ...]:
+        return self._sizes("size", size, 1)
 
     def _pool(self, x: Tensor) -> Tensor:
         if not all(x.shape[2:]):
@@ -265,6 +299,7 @@ class AdaptiveMaxPool2d(_AdaptiveMaxPool):
 class _GlobalPool(Module):
     """The common base of global pools."""
 
+    _settings: ClassVar[Settings] = {"keepdims": as_declared}
     take: ClassVar[Callable[..., Tensor]]
 
     def __init__(self, *, keepdims: bool = False) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from numpy.typing import DTypeLike
 
 from rumus.nn.last_axes import checked_axes, over_last_axes
 from rumus.nn.module import Module
 from rumus.nn.norm_parameters import norm_weight
+from rumus.nn.setting import Settings, positive
 from rumus.tensor import Backend, Tensor, float32, rms_norm
-from rumus.tensor.expression.real_number import positive_number
 
 
 class RMSNorm(Module):
@@ -32,6 +34,8 @@ class RMSNorm(Module):
     [0.849, 1.131]
     """
 
+    _settings: ClassVar[Settings] = {"eps": positive}
+
     def __init__(
         self,
         normalized_shape: int | tuple[int, ...],
@@ -42,7 +46,6 @@ class RMSNorm(Module):
         backend: Backend | None = None,
     ) -> None:
         shape = checked_axes(normalized_shape)
-        positive_number("RMSNorm: eps", eps)
         self.normalized_shape = shape
         self.eps = eps
         self.weight = norm_weight(shape, dtype, backend) if elementwise_affine else None

@@ -10,6 +10,7 @@ import numpy as np
 
 from rumus.nn.module import Module
 from rumus.tensor import Expr, Tensor, concat, elementwise, tensor
+from rumus.tensor.expression.real_number import positive_number
 
 T = TypeVar("T", Tensor, Expr)
 _KEPT: Final = 8  # lengths
@@ -28,7 +29,7 @@ class RotaryEmbedding(Module):
     saved.
 
     size: of a head, even.
-    base: positive.
+    base: finite and positive.
 
     ValueError for other arguments, and for an input of a wrong size.
 
@@ -41,8 +42,7 @@ class RotaryEmbedding(Module):
     def __init__(self, size: int, *, base: float = 10_000.0) -> None:
         if size < 2 or size % 2:
             raise ValueError(f"RotaryEmbedding needs an even size of at least 2, not {size}")
-        if not base > 0:
-            raise ValueError(f"RotaryEmbedding: base must be positive, not {base}")
+        positive_number("RotaryEmbedding: base", base)
         self.size = size
         self.base = base
         self._turns: OrderedDict[Hashable, tuple[Tensor, Tensor]] = OrderedDict()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 from rumus.nn.module import Module, check_tensor
+from rumus.nn.setting import Settings, as_declared
 from rumus.tensor import Tensor
 
 
@@ -32,6 +34,8 @@ class Flatten(Module):
     >>> Flatten()(zeros((5, 2, 3))).shape
     (5, 6)
     """
+
+    _settings: ClassVar[Settings] = {"start": as_declared}
 
     def __init__(self, start: int = 1) -> None:
         self.start = start

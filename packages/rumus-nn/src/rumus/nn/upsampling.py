@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from rumus.nn.module import Module
+from rumus.nn.setting import Settings, as_declared
 from rumus.tensor import Tensor, interpolate
 from rumus.tensor.operations.interpolation import InterpolationMode, check_interpolation
+
+
+def _target(layer: Module, name: str, value: Any) -> Any:
+    other = vars(layer).get("size" if name == "scale_factor" else "scale_factor")
+    if value is not None and other is not None:
+        raise ValueError("Upsample: give size or scale_factor, one of the two")
+    given = {"size": None, "scale_factor": None, name: value}
+    check_interpolation("Upsample", given["size"], given["scale_factor"], "nearest")
+    return value
+
+
+def _mode(layer: Module, name: str, value: Any) -> Any:
+    check_interpolation("Upsample", None, None, value)
+    return value
 
 
 class Upsample(Module):
@@ -25,6 +42,10 @@ class Upsample(Module):
     (1, 3, 8, 10)
     """
 
+    _settings: ClassVar[Settings] = {
+        "size": _target, "scale_factor": _target, "mode": _mode, "align_corners": as_declared,
+    }  # fmt: skip
+
     def __init__(
         self,
         size: int | Sequence[int] | None = None,
@@ -33,9 +54,8 @@ class Upsample(Module):
         mode: InterpolationMode = "nearest",
         align_corners: bool = False,
     ) -> None:
-        if (size is None) == (scale_factor is None):
+        if size is None and scale_factor is None:
             raise ValueError("Upsample: give size or scale_factor, one of the two")
-        check_interpolation("Upsample", size, scale_factor, mode)
         self.size, self.scale_factor = size, scale_factor
         self.mode, self.align_corners = mode, align_corners
 
@@ -48,6 +68,12 @@ class Upsample(Module):
             x, self.size, scale_factor=self.scale_factor, mode=self.mode,
             align_corners=self.align_corners,
         )  # fmt: skip
+
+
+def _factor(layer: Module, name: str, value: Any) -> int:
+    if value < 1:
+        raise ValueError(f"{type(layer).__name__}: the factor must be at least 1, not {value}")
+    return operator.index(value)
 
 
 class PixelShuffle(Module):
@@ -63,8 +89,10 @@ class PixelShuffle(Module):
     (1, 3, 8, 10)
     """
 
+    _settings: ClassVar[Settings] = {"factor": _factor}
+
     def __init__(self, factor: int) -> None:
-        self.factor = _factor("PixelShuffle", factor)
+        self.factor = factor
 
     def forward(self, x: Tensor) -> Tensor:
         """Move channels to pixels.
@@ -92,8 +120,10 @@ class PixelUnshuffle(Module):
     (1, 12, 4, 5)
     """
 
+    _settings: ClassVar[Settings] = {"factor": _factor}
+
     def __init__(self, factor: int) -> None:
-        self.factor = _factor("PixelUnshuffle", factor)
+        self.factor = factor
 
     def forward(self, x: Tensor) -> Tensor:
         """Move pixels to channels.
@@ -108,9 +138,3 @@ class PixelUnshuffle(Module):
         at = len(lead)
         turned = apart.permute(*range(at + 1), at + 2, at + 4, at + 1, at + 3)
         return turned.reshape(*lead, channels * r * r, height // r, width // r)
-
-
-def _factor(layer: str, factor: int) -> int:
-    if factor < 1:
-        raise ValueError(f"{layer}: the factor must be at least 1, not {factor}")
-    return factor

@@ -78,6 +78,19 @@ def check_arguments(cls: type, args: tuple[object, ...], given: Mapping[str, obj
     _check_types(cls.__name__, types, placed[1:], args, given)
 
 
+def check_argument(of: object, name: str, value: object) -> None:
+    """Raise TypeError for an attribute whose value the constructor of its name would refuse.
+
+    of: whose class, or a base of it, is of rumus.
+    """
+    for owner in type(of).__mro__:
+        if "__init__" in vars(owner) and owner.__module__.startswith("rumus."):
+            _, _, switches, types = _declared(owner)
+            check_switches(type(of).__name__, switches, {name: value})
+            _check_types(type(of).__name__, types, (), (), {name: value})
+            return
+
+
 def constructor_names(cls: type) -> frozenset[str]:
     """Return the keywords that a class of rumus takes; none for any other class.
 

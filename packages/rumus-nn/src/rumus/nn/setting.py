@@ -1,0 +1,63 @@
+"""Settings of layers: attributes that may be assigned after construction, and their checks.
+
+A layer lists them in `_settings`, each with a check of its value, which runs for the assignment in
+`__init__` as for any other; its type is compared with the constructor's declaration first. What
+else a constructor takes is decided with the parameters that it makes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from rumus.tensor.expression.real_number import positive_number, real_number
+
+# From the layer, the attribute's name and a value, to what is kept.
+Check: TypeAlias = Callable[[Any, str, Any], Any]
+Settings: TypeAlias = Mapping[str, Check]
+
+
+def full_name(layer: object, name: str) -> str:
+    """Return the name of a setting in messages.
+
+    >>> full_name([], "p")
+    'list: p'
+    """
+    return f"{type(layer).__name__}: {name}"
+
+
+def decided(layer: object, name: str) -> AttributeError:
+    """Return the error for an assignment to what only the constructor decides."""
+    kind = type(layer).__name__
+    return AttributeError(
+        f"{kind}.{name} is decided when the layer is made: make another {kind}",
+        name=name,
+        obj=layer,
+    )
+
+
+def finite(layer: object, name: str, value: Any) -> float:
+    """Return a finite number. TypeError for none, ValueError for NaN and infinity."""
+    number = real_number(full_name(layer, name), value)
+    if not math.isfinite(number):
+        raise ValueError(f"{full_name(layer, name)} must be finite, not {number}")
+    return number
+
+
+def positive(layer: object, name: str, value: Any) -> float:
+    """Return a positive finite number. TypeError for none, ValueError for others."""
+    return positive_number(full_name(layer, name), value)
+
+
+def probability(layer: object, name: str, value: Any) -> float:
+    """Return a number of [0, 1]. TypeError for none, ValueError for others."""
+    number = real_number(full_name(layer, name), value)
+    if not 0 <= number <= 1:
+        raise ValueError(f"{full_name(layer, name)} must be in [0, 1], not {number}")
+    return number
+
+
+def as_declared(layer: object, name: str, value: Any) -> Any:
+    """Return the value: it has the type that the constructor declares, and that is enough."""
+    return value

@@ -1,0 +1,199 @@
+"""Attributes of layers that are assigned after construction: checked, or refused where unread."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import pytest
+
+from rumus import nn
+from rumus.tensor import Generator, Parameter, float32, ones, tensor, zeros
+
+# What the constructor reads, and nothing after it.
+DECIDED: Final[list[tuple[Callable[[], Any], str, Any]]] = [
+    (lambda: nn.Linear(2, 3), "inputs", 5),
+    (lambda: nn.Linear(2, 3), "outputs", 3),
+    (lambda: nn.Conv2d(2, 2, 3), "kernel", (5, 5)),
+    (lambda: nn.Conv1d(2, 2, 3), "groups", 2),
+    (lambda: nn.Conv1d(2, 2, 3), "padding", "same"),
+    (lambda: nn.Conv1d(2, 2, 3), "axes", 2),
+    (lambda: nn.ConvTranspose1d(2, 2, 3), "inputs", 4),
+    (lambda: nn.LSTM(2, 3), "hidden", 5),
+    (lambda: nn.LSTM(2, 3), "layers", 2),
+    (lambda: nn.GRU(2, 3), "bidirectional", True),
+    (lambda: nn.RNN(2, 3), "kind", "rnn_relu"),
+    (lambda: nn.GRU(2, 3), "has_bias", False),
+    (lambda: nn.Embedding(4, 2), "count", 8),
+    (lambda: nn.Embedding(4, 2), "size", 8),
+    (lambda: nn.MultiHeadAttention(8, 2), "heads", 4),
+    (lambda: nn.MultiHeadAttention(8, 2), "kv_heads", 1),
+    (lambda: nn.RotaryEmbedding(4), "base", 500_000.0),
+    (lambda: nn.LayerNorm(3), "normalized_shape", (4,)),
+    (lambda: nn.RMSNorm(3), "normalized_shape", (4,)),
+    (lambda: nn.GroupNorm(1, 4), "groups", 2),
+    (lambda: nn.BatchNorm1d(3), "channels", 4),
+    (lambda: nn.BatchNorm1d(3), "momentum", None),
+    (lambda: nn.PReLU(3), "count", 1),
+    (lambda: nn.LayerNorm(3, bias=False), "bias", True),
+    (lambda: nn.FrozenLinear(nn.Linear(2, 2)), "storage", "8bit"),
+    (lambda: nn.LoraLinear(nn.Linear(2, 2), 1), "rank", 2),
+]
+
+
+@pytest.mark.parametrize(("make", "name", "value"), DECIDED, ids=[row[1] for row in DECIDED])
+def test_what_nothing_reads_is_refused(make: Callable[[], Any], name: str, value: Any) -> None:
+    layer = make()
+    before = repr(layer)
+    kind = type(layer).__name__
+    with pytest.raises(
+        AttributeError, match=rf"^{kind}\.{name} is decided when .* make another {kind}$"
+    ):
+        setattr(layer, name, value)
+    assert repr(layer) == before
+
+
+# What is read at each call, with values that the constructor takes or refuses.
+READ: Final[list[tuple[Callable[[], Any], str, Any, Any, str]]] = [
+    (nn.Dropout, "p", 0.25, 2.0, r"Dropout: p must be in \[0, 1\], not 2.0"),
+    (nn.Dropout2d, "p", 1, float("nan"), r"Dropout2d: p must be in \[0, 1\], not nan"),
+    (nn.DropPath, "p", np.float32(0.5), "no", "DropPath: p must be a number, not 'no'"),
+    (nn.Dropout, "generator", Generator(1), 3, "Dropout: generator must be a Generator.*, not 3"),
+    (lambda: nn.LayerNorm(3), "eps", 1e-6, 0.0, "LayerNorm: eps must be finite and positive"),
+    (lambda: nn.RMSNorm(3), "eps", 1e-6, float("inf"), "RMSNorm: eps must be finite and positive"),
+    (lambda: nn.GroupNorm(1, 3), "eps", 1e-6, -1, "GroupNorm: eps must be finite and positive"),
+    (lambda: nn.BatchNorm1d(3), "eps", 1e-6, "1", "BatchNorm1d: eps must be a number, not '1'"),
+    (lambda: nn.BatchNorm2d(3), "momentum", 0.5, 1.5, r"momentum must be in \[0, 1\], or None"),
+    (lambda: nn.Conv2d(2, 2, 3), "stride", 2, 0, "Conv2d: stride needs 2 sizes of at least 1"),
+    (lambda: nn.Conv2d(2, 2, 3), "padding", (1, 0), (1,), "Conv2d: padding needs 2 sizes"),
+    (lambda: nn.Conv2d(2, 2, 3), "dilation", 2, 1.5, "Conv2d: dilation must be whole numbers"),
+    (lambda: nn.ConvTranspose1d(2, 2, 3), "output_padding", 1, -1, "sizes of at least 0"),
+    (lambda: nn.MaxPool2d(2), "kernel", 3, 0, "MaxPool2d: kernel needs one or two sizes"),
+    (lambda: nn.MaxPool2d(4, padding=2), "kernel", 5, 2, "more than half of the kernel"),
+    (lambda: nn.AvgPool1d(2), "padding", 1, 2, "more than half of the kernel"),
+    (lambda: nn.AvgPool1d(2), "stride", 1, "2", "AvgPool1d: stride must be .*whole number"),
+    (lambda: nn.MaxPool1d(2), "ceil_mode", True, "no", "ceil_mode must be True or False"),
+    (lambda: nn.AdaptiveAvgPool2d(2), "size", None, -1, "size needs one or two sizes"),
+    (lambda: nn.AdaptiveMaxPool1d(2), "size", 3, (3, 3), "size needs one size"),
+    (nn.GlobalAvgPool, "keepdims", True, 1, "keepdims must be True or False, not 1"),
+    (lambda: nn.Upsample(2), "mode", "linear", "cubic", "Upsample: mode must be one of"),
+    (lambda: nn.Upsample(2), "size", 3, -1, "Upsample: size must be positive and finite"),
+    (lambda: nn.Upsample(2), "scale_factor", None, 2.0, "give size or scale_factor, one of"),
+    (lambda: nn.PixelShuffle(2), "factor", 3, 0, "PixelShuffle: the factor must be at least 1"),
+    (lambda: nn.PixelUnshuffle(2), "factor", 1, 1.5, "factor must be a whole number, not 1.5"),
+    (lambda: nn.Embedding(4, 2), "padding_idx", -1, 4, r"padding_idx 4 is outside \[-4, 4\)"),
+    (lambda: nn.MultiHeadAttention(8, 2), "causal", True, "no", "causal must be True or False"),
+    (
+        lambda: nn.MultiHeadAttention(8, 2),
+        "rotary",
+        nn.RotaryEmbedding(4),
+        nn.RotaryEmbedding(8),
+        "rotary of size 8 for heads of 4",
+    ),
+    (
+        lambda: nn.MultiHeadAttention(8, 2),
+        "rotary",
+        None,
+        nn.RotaryEmbedding,
+        r"rotary must be RotaryEmbedding\(4\) or None",
+    ),
+    (nn.LeakyReLU, "slope", 0.2, float("nan"), "LeakyReLU: slope must be finite, not nan"),
+    (nn.ELU, "alpha", 2, float("inf"), "ELU: alpha must be finite, not inf"),
+    (nn.CELU, "alpha", 2, 0, "CELU: alpha must be finite and positive, not 0"),
+    (nn.Hardtanh, "low", -float("inf"), 1.0, "low must be below high, not 1.0 and 1.0"),
+    (nn.Hardtanh, "high", 2, float("nan"), "low must be below high, not -1.0 and nan"),
+    (nn.GELU, "approximate", "tanh", "erf", "approximate must be 'none' or 'tanh', not 'erf'"),
+    (nn.Softmax, "axis", 0, 0.5, "Softmax: axis must be a whole number, not 0.5"),
+    (nn.LogSoftmax, "axis", np.int64(0), "1", "LogSoftmax: axis must be a whole number"),
+    (nn.GLU, "axis", 0, None, "GLU: axis must be a whole number, not None"),
+    (nn.Flatten, "start", 2, "1", "Flatten: start must be a whole number, not '1'"),
+    (lambda: nn.LoraLinear(nn.Linear(2, 2), 1), "scale", 2, float("nan"), "must be finite"),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "right", "wrong", "message"), READ, ids=[row[4] for row in READ]
+)
+def test_what_each_call_reads_is_checked(
+    make: Callable[[], Any], name: str, right: Any, wrong: Any, message: str
+) -> None:
+    layer = make()
+    setattr(layer, name, right)
+    before = getattr(layer, name)
+    with pytest.raises((TypeError, ValueError), match=message):
+        setattr(layer, name, wrong)
+    assert getattr(layer, name) is before
+    assert getattr(copy.deepcopy(layer), name) == before or not isinstance(before, (int, float))
+
+
+def test_a_setting_is_kept_as_the_constructor_keeps_it() -> None:
+    layer = nn.Conv2d(1, 1, 3)
+    setattr(layer, "stride", 2)  # noqa: B010  # for type checkers it is always a tuple
+    assert layer.stride == (2, 2)
+    assert layer(ones((1, 1, 7, 7))).shape == (1, 1, 3, 3)
+    pool = nn.MaxPool2d(2)
+    setattr(pool, "kernel", 3)  # noqa: B010
+    assert pool(ones((1, 1, 7, 7))).shape == (1, 1, 3, 3)
+    table = nn.Embedding(4, 2)
+    table.padding_idx = -1
+    assert table.padding_idx == 3
+
+
+@pytest.mark.parametrize("value", ["no", int, [1.0], nn.Linear])
+def test_a_parameter_is_replaced_by_no_other_thing(value: Any) -> None:
+    layer: Any = nn.Linear(2, 3)
+    with pytest.raises(TypeError, match=r"Linear\.weight is a parameter, which"):
+        layer.weight = value
+
+
+def test_a_parameter_of_another_shape_is_refused() -> None:
+    """The sizes of the layer would be those of its old one."""
+    layer = nn.Linear(2, 3)
+    with pytest.raises(ValueError, match=r"the shape \(3, 2\), .* and not \(7, 2\): make another"):
+        layer.weight = Parameter(np.zeros((7, 2)))
+    layer.weight = Parameter(np.zeros((3, 2)), dtype=float32)
+    assert layer(ones((1, 2))).shape == (1, 3)
+
+
+def test_statistics_are_tensors() -> None:
+    layer: Any = nn.BatchNorm1d(2)
+    with pytest.raises(TypeError, match=r"BatchNorm1d\.running_mean is a tensor, not 0\.0"):
+        layer.running_mean = 0.0
+    layer.running_mean = zeros((2,))
+    layer.running_var = None
+    layer(tensor([[1.0, 2.0], [3.0, 5.0]]))
+
+
+def test_a_module_is_replaced_by_no_class() -> None:
+    layer: Any = nn.TransformerBlock(4, 2)
+    with pytest.raises(
+        TypeError, match=r"is a module, and ReLU a class: make one, as ReLU\(\.\.\."
+    ):
+        layer.feed_forward = nn.ReLU
+    with pytest.raises(TypeError, match="is a module, FeedForward, and no text"):
+        layer.feed_forward = "relu"
+
+
+def test_layers_of_users_have_attributes_of_their_own() -> None:
+    class Wide(nn.Linear):
+        def __init__(self, inputs: int) -> None:
+            super().__init__(2, 3)
+            self.inputs = inputs
+            self.settings = {"p": 2.0}
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            self.p, self.inputs = 2.0, 3
+
+    assert Wide(7).inputs == 7
+    model = Model()
+    model.p, model.inputs = 3.0, 4
+    assert (model.p, model.inputs) == (3.0, 4)
+
+    class Masked(nn.Dropout):
+        pass
+
+    with pytest.raises(ValueError, match=r"Masked: p must be in \[0, 1\], not 2.0"):
+        Masked().p = 2.0
