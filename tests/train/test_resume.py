@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import rumus.train.loop.run
+import rumus.train.loop.continuation
 from rumus.optim import EMA, SGD, Adam, AdamW, ClipNorm, LossScale, Optimizer, Plateau, warmup
 from rumus.optim.options.schedule import cosine
 from rumus.tensor import Generator, Parameter, StateMismatchError, Tensor, float16, float32
@@ -523,14 +523,14 @@ def test_a_resume_on_another_machine_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: dict[str, Any], told: str
 ) -> None:
     """The results are as good, but the last bits may differ."""
-    run: Any = rumus.train.loop.run
+    continuation: Any = rumus.train.loop.continuation
     weight, data = Parameter([4.0], name="weight"), [(np.ones(2, np.float32),)]
     trainer = Trainer(SGD([weight], 0.25))
     loss = lambda x: ((weight - x) ** 2).mean()
-    real = run.machine
-    monkeypatch.setattr(run, "machine", lambda backend: {**real(backend), **there})
+    real = continuation.machine
+    monkeypatch.setattr(continuation, "machine", lambda backend: {**real(backend), **there})
     trainer.fit(data, loss, epochs=1, checkpoints=tmp_path)
-    monkeypatch.setattr(run, "machine", real)
+    monkeypatch.setattr(continuation, "machine", real)
     with pytest.warns(UserWarning, match=rf"may differ in the last bits.*{told}"):
         trainer.fit(data, loss, epochs=2, checkpoints=tmp_path, resume=True)
     with warnings.catch_warnings():

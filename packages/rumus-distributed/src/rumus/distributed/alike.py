@@ -57,8 +57,8 @@ def described(run: Run) -> dict[str, object]:
         "weight_of": run.batches.weight_of is not None,
         "validate": run.validate_fn is not None,
         "validate_every": run.validate_every,
-        "save_every": run.save_every,
-        "checkpoints": run.store is not None,
+        "save_every": run.checkpoints.every,
+        "checkpoints": run.checkpoints.store is not None,
         **{
             f"the parameter {name}": f"{parameter.shape} {parameter.dtype}"
             for name, parameter in trainer.optimizer.named_parameters()

@@ -57,8 +57,10 @@ if TYPE_CHECKING:
     from rumus.train.loop.feed_plateau import FeedPlateau
     from rumus.train.loop.lr_sweep import LearningRateSweep, find_lr
     from rumus.train.loop.memory_report import MemoryReport, StepMemory
+    from rumus.train.loop.nonfinite_loss import NonFiniteLossError
     from rumus.train.loop.prediction import evaluate, predict
-    from rumus.train.loop.run import NonFiniteLossError, Result, Run
+    from rumus.train.loop.result import Result
+    from rumus.train.loop.run import Run
     from rumus.train.loop.spikes import LossSpikeError, Spike, Spikes
     from rumus.train.loop.stop_signals import Interrupted
     from rumus.train.loop.time_report import TimeReport
@@ -231,11 +233,9 @@ _NAMES: Final = {  # by their module
     "data.splitting": ("random_split",),
     "views.report": ("write_report",),
     "loop.prediction": ("evaluate", "predict"),
-    "loop.run": (
-        "NonFiniteLossError",
-        "Result",
-        "Run",
-    ),
+    "loop.nonfinite_loss": ("NonFiniteLossError",),
+    "loop.result": ("Result",),
+    "loop.run": ("Run",),
     "views.run_folder": (
         "RunFolder",
         "RunFolderError",

@@ -15,7 +15,7 @@ from rumus.train.checkpoints.checkpoint_errors import (
     NoCheckpointError,
 )
 from rumus.train.loop.callback import CallbackError
-from rumus.train.loop.run import NonFiniteLossError
+from rumus.train.loop.nonfinite_loss import NonFiniteLossError
 from rumus.train.views.run_folder import RunFolderError
 
 

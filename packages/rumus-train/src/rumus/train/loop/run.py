@@ -3,51 +3,32 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from html import escape
-from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from rumus.optim import ClosureOptimizer
-from rumus.optim.engine.followed import FollowedOptimizer
-from rumus.optim.wrappers.wrapper import unwrapped
 from rumus.tensor import NonFiniteGradientError, Tensor
-from rumus.tensor.expression.printable import PrintableError
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.memory.uninterrupted import displaced
 from rumus.train.base.every import Every
 from rumus.train.base.limits import Limits
 from rumus.train.base.logged import OF_VALIDATION
 from rumus.train.base.position import Position
-from rumus.train.base.random_sources import restore_program, states_of_program
-from rumus.train.base.scaling import scaling_of
 from rumus.train.base.spans import Spans
 from rumus.train.base.step_clock import StepClock
-from rumus.train.checkpoints.checkpoint_store import (
-    Resume,
-    Saved,
-    Store,
-    checkpoint_to_resume,
-)
-from rumus.train.checkpoints.snapshot import (
-    average_of,
-    check_declared,
-    generators_of,
-    parts_of_model,
-    restore,
-    take,
-    taking,
-)
-from rumus.train.data.batches import Batches, batches_of_epoch, require_start
+from rumus.train.checkpoints.checkpoint_store import Resume, Store
+from rumus.train.checkpoints.snapshot import check_declared, generators_of, parts_of_model
+from rumus.train.data.batches import Batches, require_start
 from rumus.train.loop.callback import Callback, Callbacks
 from rumus.train.loop.capture import LossFunction
-from rumus.train.loop.environment import backend_of
+from rumus.train.loop.continuation import (
+    note_hyperparameters,
+    note_machine,
+    warn_of_partial_epoch,
+)
 from rumus.train.loop.events import (
-    CheckpointSaved,
     EpochEnd,
     EpochStart,
     Failed,
@@ -57,10 +38,19 @@ from rumus.train.loop.events import (
     ValidationEnd,
 )
 from rumus.train.loop.feed_plateau import warn_of_unfed
-from rumus.train.loop.hyperparameters import changed, hyperparameters
-from rumus.train.loop.machine import machine, what_differs
 from rumus.train.loop.monitor import Monitor
-from rumus.train.loop.spikes import LossSpikeError, Place, Spike, Spikes, SpikeWatch, spikes_of
+from rumus.train.loop.nonfinite_loss import check_loss, checked_mean_loss
+from rumus.train.loop.result import Result
+from rumus.train.loop.rollback import OnNonFinite, Rollback
+from rumus.train.loop.run_checkpoints import RunCheckpoints
+from rumus.train.loop.spikes import (
+    LossSpikeError,
+    Place,
+    Spikes,
+    SpikeWatch,
+    check_spikes,
+    spikes_of,
+)
 from rumus.train.loop.stop_signals import Abandoned, Interrupted, StopSignals, shown
 from rumus.train.loop.team import Alone, Team
 from rumus.train.loop.undeclared import Undeclared
@@ -70,75 +60,6 @@ from rumus.train.tables.meaning import Meaning
 
 if TYPE_CHECKING:
     from rumus.train.loop.trainer import Trainer
-
-OnNonFinite: TypeAlias = Literal["raise", "skip", "rollback"]
-MOST_ROLLBACKS: Final = 3  # by default
-
-
-class NonFiniteLossError(PrintableError, ArithmeticError):
-    """A loss is NaN or infinite although the gradients of its step are finite."""
-
-
-@dataclass(slots=True, repr=False)
-class Result:
-    """The result of a training.
-
-    reason: why it ended: "epochs", "steps", "seconds", or the argument of `run.stop`.
-    epochs, steps: how many are complete, including those before a resume.
-    seconds: the duration of the training.
-    history: one entry for each epoch and each validation, with "epoch" and "step". An epoch's has
-        the mean "loss" of its steps and whatever else they logged, without steps that were skipped
-        or undone; NaN if `Spikes` or a loss scale has skipped all. A validation's has its metrics,
-        prefixed with "val_".
-    metrics: of the last validation, for the weights after step `metrics_step`.
-    metrics_step: the step that `metrics` belong to.
-    best: the best value of `monitor`, for the weights after `best_step`.
-    best_step: the step that `best` belongs to.
-    spikes: the steps whose losses were far above the previous ones, if `fit` looked for them.
-    """
-
-    reason: str
-    epochs: int
-    steps: int
-    seconds: float
-    history: list[dict[str, Any]]
-    metrics: dict[str, float]
-    metrics_step: int | None
-    best: float | None
-    best_step: int | None
-    spikes: list[Spike] = field(default_factory=list)
-
-    def __repr__(self) -> str:
-        return f"Result({', '.join(f'{name} {value}' for name, value in self._told().items())})"
-
-    def _repr_html_(self) -> str:
-        """Return it as a table for notebooks."""
-        rows = "".join(
-            f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>"
-            for name, value in self._told().items()
-        )
-        return f"<table>{rows}</table>"
-
-    def _told(self) -> dict[str, str]:
-        """The main facts."""
-        losses = [entry["loss"] for entry in self.history if "loss" in entry]
-        found = {
-            "ended by": self.reason,
-            "epochs": str(self.epochs),
-            "steps": f"{self.steps:,}",
-            "seconds": f"{self.seconds:.1f}",
-        }
-        if losses:
-            found["loss"] = f"{losses[-1]:.4g}"
-        # Those of other weights than the last ones say so.
-        when = "" if self.metrics_step == self.steps else f" after step {self.metrics_step}"
-        when = " of weights that were rolled back" if self.metrics_step is None else when
-        found |= {f"validation {name}": f"{v:.4g}{when}" for name, v in self.metrics.items()}
-        if self.best is not None:
-            found["best"] = f"{self.best:.4g} after step {self.best_step}"
-        if self.spikes:
-            found["loss spikes"] = str(len(self.spikes))
-        return found
 
 
 class Run:
@@ -193,14 +114,13 @@ class Run:
         self.team: Team = trainer.team or Alone(trainer)
         team = self.team
         self.validate_fn, self.validate_every = validate, validate_every
-        self.monitor, self.restore_best = monitor, restore_best
+        self.monitor = monitor
         if validate is not None and validate_every == Every():
             raise ValueError("validate_every=Every() never validates: leave validate= out instead")
         trainer.meaning = Meaning.of(loader)
         if isinstance(validate, tuple):
             require_start(validate[0])
             trainer.meaning.require_same(Meaning.of(validate[0]), "validation")
-        self.store, self.save_every = store, save_every
         accumulate = whole_number("accumulate", accumulate)
         if accumulate < 1:
             raise ValueError(f"accumulate must be a number of batches, not {accumulate!r}")
@@ -210,14 +130,8 @@ class Run:
             raise ValueError(
                 f"{trainer.optimizer} evaluates a batch several times: use accumulate=1"
             )
-        _check_spikes(spikes, trainer)
-        goes_back = nonfinite == "rollback" or (spikes is not None and spikes.action == "rollback")
-        if rollbacks != MOST_ROLLBACKS and not goes_back:
-            raise ValueError(
-                f'rollbacks={rollbacks} has no effect without nonfinite="rollback" or '
-                'spikes=Spikes("rollback")'
-            )
-        self.accumulate, self.rollbacks = accumulate, rollbacks
+        check_spikes(spikes, trainer)
+        self.accumulate = accumulate
         self.batches = Batches(loader, weight_of)
         heard = [c for c in callbacks if team.speaks or not getattr(c, "speaks", False)]
         self.callbacks = Callbacks(heard)
@@ -232,15 +146,18 @@ class Run:
             self._clock = StepClock(loss_fn, isinstance(trainer.optimizer, ClosureOptimizer))
         self._computed = loss_fn if self._clock is None else self._clock.loss_fn
         self._of_epoch = Spans()
-        self._rolls_back = _prepare(trainer.optimizer, nonfinite) == "rollback"
-        self._keeps_good = goes_back
-        self._good: dict[str, Any] = {}
-        self._good_losses: tuple[list[float], dict[str, Any]] = [], {}
-        self._save_asked = False
-        self._saved_at: tuple[int, int, bool] | None = None
-        self._path: Path | None = None
-        self._started = self._saved_time = self._validated_time = team.clock()
+        self._started = self._validated_time = team.clock()
         self._epoch_started = perf_counter()
+        self._rollback = Rollback(trainer, self.position, nonfinite, spikes, rollbacks)
+        self.checkpoints = RunCheckpoints(
+            self,
+            store,
+            save_every,
+            self._rollback,
+            self._spikes,
+            restores_best=restore_best,
+            now=self._started,
+        )
 
     # What callbacks may ask, and call
 
@@ -258,7 +175,7 @@ class Run:
 
     def save(self) -> None:
         """Save a checkpoint after the running step."""
-        self._save_asked = True
+        self.checkpoints.is_asked = True
 
     # The training
 
@@ -287,7 +204,7 @@ class Run:
             result = self._end()
             self.team.end()
         if self.signals.received is not None:  # it has come since all was done
-            raise shown(Interrupted(self.signals.received, position.step, self._path))
+            raise shown(Interrupted(self.signals.received, position.step, self.checkpoints.path))
         return result
 
     def _step(self) -> None:
@@ -347,8 +264,7 @@ class Run:
             position.step, now - self._validated_time
         ):
             self._validate()
-        if self._save_asked or self.save_every.in_epoch(position.step, now - self._saved_time):
-            self._save()
+        self.checkpoints.after_step(now)
 
     def _here(self, step: int) -> Place:
         """The origin of a step's batches."""
@@ -373,17 +289,9 @@ class Run:
         if self.spans is not None:
             self.spans.reading += perf_counter() - start
             self._of_epoch.add(self.spans)
-        self._check_loss(value, f"the loss of step {self.position.step}")
-
-    def _check_loss(self, value: float, what: str) -> None:
-        optimizer = self.trainer.optimizer
-        unchecked = getattr(optimizer, "nonfinite", "raise") == "propagate"
-        if not (math.isfinite(value) or unchecked or optimizer.outcome.applied is False):
-            raise NonFiniteLossError(
-                f"{what} (epoch {self.position.epoch}) is {value}, although its gradients are "
-                "finite: a constant in it, or a part that does not depend on a parameter, is not "
-                "finite"
-            )
+        position = self.position
+        what = f"the loss of step {position.step}"
+        check_loss(value, what, position.epoch, self.trainer.optimizer)
 
     # Epochs
 
@@ -403,8 +311,7 @@ class Run:
             self.trainer.losses.open()
             if position.epoch == 1:
                 warn_of_unfed(self.trainer.optimizer, self.callbacks.all)
-            if self._keeps_good:
-                self._note_good(take(self._of_model))
+            self._rollback.note_good()
             self.callbacks.send(
                 EpochStart(self, position.epoch, position.step, self.steps_per_epoch)
             )
@@ -412,7 +319,8 @@ class Run:
     def _close_epoch(self) -> None:
         position, step = self.position, self.position.step
         self._look_for_spikes()
-        loss = self._mean_loss()
+        may_lack = self._spikes is not None or self._rollback.is_on
+        loss = checked_mean_loss(self.trainer, position.epoch, may_lack=may_lack)
         due = self.validate_every.after_epoch(position.epoch + 1)
         seconds = perf_counter() - self._epoch_started
         if due or self.validate_every.in_epoch(step, self.team.clock() - self._validated_time):
@@ -441,20 +349,7 @@ class Run:
                 position.metrics_step,
             )
         )
-        due = self.save_every.after_epoch(epoch + 1) or self._save_asked
-        if due or self.save_every.in_epoch(step, self.team.clock() - self._saved_time):
-            self._save()
-
-    def _mean_loss(self) -> float:
-        epoch, optimizer = self.position.epoch, self.trainer.optimizer
-        try:
-            loss = self.trainer.epoch_avg_loss()
-        except ValueError:
-            if self._spikes is not None or self._keeps_good or scaling_of(optimizer) is not None:
-                return math.nan  # every step was skipped or undone on purpose
-            raise NonFiniteLossError(f"no step of epoch {epoch} was applied") from None
-        self._check_loss(loss, "the mean loss")
-        return loss
+        self.checkpoints.after_epoch()
 
     @property
     def steps_per_epoch(self) -> int | None:
@@ -480,7 +375,7 @@ class Run:
             raise  # of a step before
         except Exception:
             if self.team.size == 1:  # another rank may not have failed
-                self._save()  # what was trained is not lost to what was to look at it
+                self.checkpoints.save()  # what was trained is not lost to what was to look at it
             raise
         metrics = found.numbers
         self._check_metrics(metrics)
@@ -499,7 +394,7 @@ class Run:
         try:
             self.monitor.check_metrics(metrics, self.callbacks.all)
         except ValueError:
-            self._save()
+            self.checkpoints.save()
             raise
 
     def _note_best(self, metrics: Mapping[str, float]) -> bool:
@@ -509,8 +404,7 @@ class Run:
             return False
         position.best, position.best_step = value, position.step
         position.monitor, position.mode = monitor.metric, monitor.mode
-        if self.restore_best or getattr(self.store, "keep_best", None) is not None:
-            self._save_asked = True  # or the best weights would be gone by the next save
+        self.checkpoints.note_best()
         return True
 
     # Steps that are not finite
@@ -524,92 +418,43 @@ class Run:
                 f"in epoch {position.epoch}, reported after step {position.step}, batch "
                 f"{self.batches.batch} of the epoch"
             )
-            if not self._rolls_back:
-                raise
-            self._roll_back(error)
+            self._rollback.answer(error)
         except LossSpikeError as error:
-            if self._spikes is None or not self._spikes.rolls_back:
-                raise
-            self._roll_back(error)
+            self._rollback.answer(error)
 
-    def _note_good(self, state: dict[str, Any]) -> None:
-        """Keep a state to roll back to, with the epoch's losses so far and the recent ones."""
-        losses = list(self.position.recent_losses), self.trainer.losses.state_dict()
-        self._good, self._good_losses = state, losses
-
-    def _roll_back(self, error: NonFiniteGradientError | LossSpikeError) -> None:
-        """Roll back to the last good state, but not in the data: skip the offending batches."""
-        self.position.rollbacks += 1
-        if self.position.rollbacks > self.rollbacks:
-            error.add_note(f"it was rolled back {self.rollbacks} times before: that is the limit")
-            raise error
-        warnings.warn(
-            f"rolled back to the last good state ({self.position.rollbacks} of at most "
-            f"{self.rollbacks} times): {error}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        restore(self._of_model, self._good, "the last good state")
-        recent, losses = self._good_losses
-        self.position.recent_losses = list(recent)
-        self.trainer.losses.load_state_dict(losses)  # without the steps that were undone
-        self.position.metrics_step = None  # the weights that were validated are gone
-
-    # Saving
-
-    @property
-    def _of_run(self) -> dict[str, Any]:
-        return {
-            "position": self.position,
-            "losses": self.trainer.losses,
-            "batches": self.batches,
-            "callbacks": self.callbacks,
-        }
+    # The start
 
     def _begin(self, resume: Resume) -> None:
-        position, optimizer = self.position, self.trainer.optimizer
-        self._of_model: dict[str, Any] = {}
-        if self.store is not None or self._keeps_good or resume:
+        position, checkpoints, rollback = self.position, self.checkpoints, self._rollback
+        model: dict[str, Any] = {}
+        is_saved = checkpoints.store is not None
+        is_restored = is_saved or rollback.is_on or bool(resume)
+        if is_restored:
             check_declared(self.loss_fn, self.trainer.state)
-            self._of_model = parts_of_model(optimizer, self.trainer.state)
-        store, once = self.store, self.team.once
-        found = None
-        if store is not None or resume not in (False, "auto"):
-            found = once("resume", lambda: checkpoint_to_resume(store, resume))
-        if store is not None:
-            once("acquire", store.acquire)
+            model = parts_of_model(self.trainer.optimizer, self.trainer.state)
+        found = checkpoints.begin(model, resume)
         self.trainer.reset_epoch()
-        if store is not None or resume:
+        if is_saved or resume:
             self._watch()
-        if found is not None:
-            self._check_monitored(found)
-            parts = {**self._of_model, **self._of_run}
-            restore(parts, found.state, f"the checkpoint {found.path}")
-            if self.team.size == 1:
-                restore_program(position.random)
-            self._saved_at = self._place
-            self._path = found.path
-            self._check_best()
-            self._spare_best()
+        if found is None:
+            warn_of_partial_epoch(self.batches.loader)
+        else:
+            checkpoints.restore(found)
             if self._spikes is None:
                 position.recent_losses, position.spikes_in_a_row = [], 0  # they grow old unused
-        else:
-            self._warn_of_partial_epoch()
-        if store is not None or self._keeps_good or resume:
+        if is_restored:
             self._watch_tensors()
-        self._note_machine()
-        self._note_hyperparameters()
+        note_machine(self, checkpoints.path)
+        note_hyperparameters(self, checkpoints.path)
         self.team.started()
-        if self._keeps_good:
-            self._note_good(take(self._of_model))
+        rollback.begin(model)
         path = None if found is None else found.path
         self.callbacks.send(
             TrainStart(self, position.epoch, position.step, self.steps_per_epoch, path)
         )
         if position.validation_due and not position.exhausted:
             self._guarded(self._validate)
-            if self._save_asked:
-                self._save()
+            checkpoints.save_if_asked()
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -639,130 +484,23 @@ class Run:
         """Look for buffers and other tensors that would not be saved, or put back by a rollback."""
         things = [*self.trainer.state.values()]
         things += [c for c in self.callbacks.all if hasattr(c, "state_dict")]
-        saved = self.store is not None
+        saved = self.checkpoints.store is not None
         found = UndeclaredTensors(things, SAVED if saved else PUT_BACK)
         if saved:
             found.watch(self.loss_fn)
         self.trainer.undeclared_tensors = found
 
-    def _warn_of_partial_epoch(self) -> None:
-        """Warn if a fresh run would begin in the middle of a loader's epoch."""
-        loader = self.batches.loader
-        if (done := batches_of_epoch(loader)) and hasattr(loader, "seek"):
-            warnings.warn(
-                f"the loader has handed out {done} batches of its epoch, which the first epoch of "
-                "this run lacks: loader.seek(loader.epoch) starts the epoch over",
-                UserWarning,
-                stacklevel=2,
-            )
-
-    def _note_machine(self) -> None:
-        """Warn if a run continues on a machine where the last bits may differ."""
-        before, now = self.position.machine, machine(backend_of(self.trainer.optimizer))
-        self.position.machine = now
-        differs = what_differs(before, now) if before else None
-        if differs is not None and self.team.speaks:
-            warnings.warn(
-                f"the run continues from {self._path} on another machine, and may differ in the "
-                f"last bits from an uninterrupted run ({differs})",
-                UserWarning,
-                stacklevel=2,
-            )
-
-    def _note_hyperparameters(self) -> None:
-        """Warn if a run continues with other hyperparameters: the new ones count."""
-        before = self.position.hyper
-        trainer = self.trainer
-        now = hyperparameters(
-            trainer.optimizer, self.accumulate, self.batches.loader, trainer.state
-        )
-        self.position.hyper = now
-        what = changed(before, now) if before else None
-        if what is not None and self.team.speaks:
-            warnings.warn(
-                f"the run continues from {self._path} with other hyperparameters than before: "
-                f"{what}. The current ones apply; to start over, use another folder",
-                UserWarning,
-                stacklevel=2,
-            )
-
-    def _check_best(self) -> None:
-        """Raise, before the training and not after it, if the best weights are not in the store."""
-        best, listed = self.position.best_step, getattr(self.store, "list", None)
-        if not self.restore_best or best is None or listed is None:
-            return
-        if best not in self.team.once("list", lambda: [saved.step for saved in listed()]):
-            raise ValueError(
-                f"restore_best=True: the best validation so far was after step {best}, whose "
-                f"checkpoint is not in {getattr(self.store, 'folder', self.store)}: resume in the "
-                "folder that has it, or leave restore_best= out"
-            )
-
-    def _spare_best(self) -> None:
-        """Keep the best checkpoint so far where this run does not say which one is better."""
-        best, spare = self.position.best_step, getattr(self.store, "spare", None)
-        if best is not None and spare is not None and self.store.keep_best is None:  # type: ignore[union-attr]
-            spare(best)
-
-    def _check_monitored(self, saved: Saved) -> None:
-        """Raise instead of comparing a metric with the best value of another one."""
-        found = saved.state.get("position", {})
-        before = found.get("monitor"), found.get("mode")
-        now = self.monitor.metric, self.monitor.mode
-        if self.validate_fn is not None and before[0] is not None and before != now:
-            raise ValueError(
-                f"the best value in {saved.path} is for monitor={before[0]!r}, "
-                f"mode={before[1]!r}, but here they are {now[0]!r} and {now[1]!r}: continue with "
-                "the former, or in a new folder"
-            )
-
-    @property
-    def _place(self) -> tuple[int, int, bool]:
-        return self.position.epoch, self.position.step, self.position.validation_due
-
-    def _save(self) -> None:
-        """Save a checkpoint, unless this step has one."""
-        self._save_asked = False
-        store, metric = self.store, self._metric()
-        if store is None or self._place == self._saved_at:
-            return
-        self._look_for_spikes()
-        position, start = self.position, perf_counter()
-        if (undeclared := self.trainer.undeclared) is not None:
-            undeclared.before_save()
-        if self.trainer.undeclared_tensors is not None:
-            self.trainer.undeclared_tensors.before_save()
-        position.random = states_of_program()
-        with taking(store):
-            tree = take({**self._of_model, **self._of_run})
-            tree |= average_of(self.trainer.optimizer, self._of_model)
-        if self._keeps_good:
-            self._note_good({name: tree[name] for name in self._of_model})
-        path = self.team.once("save", lambda: store.save(position.step, tree, metric=metric))
-        self._saved_time = self.team.clock()
-        if path is not None:
-            self._path, self._saved_at = path, self._place
-        seconds = perf_counter() - start
-        self.callbacks.send(CheckpointSaved(self, position.epoch, position.step, path, seconds))
-
-    def _metric(self) -> float | None:
-        """The monitored metric of the current weights; None if they were not validated."""
-        position = self.position
-        if position.metrics_step != position.step or position.validation_due:
-            return None
-        return position.metrics.get(self.monitor.metric)
-
     # The end
 
     def _end(self) -> Result:
-        position = self.position
-        self._save()
-        if self.restore_best and self.signals.received is None:
-            self._restore_best()
+        position, checkpoints = self.position, self.checkpoints
+        checkpoints.save()
+        if self.signals.received is None:
+            checkpoints.restore_best()
         self._close()
         number = self.signals.received  # only now: one may have arrived while saving
         seconds = self.team.clock() - self._started
-        interrupted = number and Interrupted(number, position.step, self._path)
+        interrupted = number and Interrupted(number, position.step, checkpoints.path)
         reason = interrupted.name if interrupted else self.stopped or "epochs"
         self.callbacks.send(TrainEnd(self, position.epoch, position.step, reason, seconds))
         if interrupted:
@@ -779,21 +517,6 @@ class Run:
             position.best_step,
             spikes_of(position.spikes),
         )
-
-    def _restore_best(self) -> None:
-        """Restore parameters and optimizer from the best validation."""
-        position, store, best_step = self.position, self.store, self.position.best_step
-        assert store is not None
-        if best_step is None:
-            raise ValueError(
-                f"restore_best=True: no validation returned a numeric {self.monitor.metric!r}, so "
-                "there is no best one"
-            )
-        if best_step == position.metrics_step == position.step:
-            return
-        best = self.team.once("best", lambda: store.load(best_step))
-        state = {name: best.state[name] for name in self._of_model}
-        restore(self._of_model, state, f"the checkpoint {best.path}")
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -820,36 +543,4 @@ class Run:
 
     def _close(self) -> None:
         self.batches.close()
-        if self.store is not None and self.team.speaks:
-            self.store.close()
-
-
-def _check_spikes(spikes: Spikes | None, trainer: Trainer[Any]) -> None:
-    """Refuse what cannot be looked for spikes. TypeError or ValueError."""
-    if spikes is None:
-        return
-    if not isinstance(spikes, Spikes):
-        raise TypeError(f"spikes must be Spikes(...) or None, not {spikes!r}")
-    if trainer.team is not None:
-        raise ValueError("spikes= sees only the losses of one process: leave it out with ranks=")
-    if spikes.action == "skip" and isinstance(trainer.optimizer, ClosureOptimizer):
-        raise ValueError(
-            f"{trainer.optimizer} evaluates a batch several times, so its step cannot be skipped: "
-            'use spikes=Spikes("rollback")'
-        )
-
-
-def _prepare(optimizer: Any, nonfinite: OnNonFinite | None) -> OnNonFinite | None:
-    """Set an optimizer's `nonfinite`. Raises ValueError if it has none."""
-    if nonfinite is None:
-        return None
-    if nonfinite not in ("raise", "skip", "rollback"):
-        raise ValueError(f'nonfinite must be "raise", "skip" or "rollback", not {nonfinite!r}')
-    optimizer = unwrapped(optimizer)
-    wanted: Literal["raise", "skip"] = "skip" if nonfinite == "skip" else "raise"
-    if getattr(optimizer, "nonfinite", "raise") == wanted:
-        return nonfinite
-    if not isinstance(optimizer, FollowedOptimizer):
-        raise ValueError(f"{optimizer} cannot switch to nonfinite={wanted!r}; make it with that")
-    optimizer.answer_nonfinite(wanted)
-    return nonfinite
+        self.checkpoints.close()

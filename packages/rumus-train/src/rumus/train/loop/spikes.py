@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
+from rumus.optim import ClosureOptimizer
 from rumus.tensor import Tensor
 from rumus.tensor.expression.printable import PrintableError
 from rumus.tensor.expression.whole_number import whole_number
@@ -18,6 +19,7 @@ from rumus.train.base.late_values import late_values
 
 if TYPE_CHECKING:
     from rumus.train.base.position import Position
+    from rumus.train.loop.trainer import Trainer
 
 _LAG: Final = 32  # steps whose losses are read together
 _SHOWN: Final = 10  # samples named in a message
@@ -61,6 +63,21 @@ class Spikes:
         for name, least in (("window", 2), ("patience", 1)):
             if whole_number(name, getattr(self, name)) < least:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+
+
+def check_spikes(spikes: Spikes | None, trainer: Trainer[Any]) -> None:
+    """Refuse what cannot be looked for spikes. TypeError or ValueError."""
+    if spikes is None:
+        return
+    if not isinstance(spikes, Spikes):
+        raise TypeError(f"spikes must be Spikes(...) or None, not {spikes!r}")
+    if trainer.team is not None:
+        raise ValueError("spikes= sees only the losses of one process: leave it out with ranks=")
+    if spikes.action == "skip" and isinstance(trainer.optimizer, ClosureOptimizer):
+        raise ValueError(
+            f"{trainer.optimizer} evaluates a batch several times, so its step cannot be skipped: "
+            'use spikes=Spikes("rollback")'
+        )
 
 
 @dataclass(frozen=True, slots=True)

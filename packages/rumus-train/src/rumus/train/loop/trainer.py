@@ -42,7 +42,8 @@ if TYPE_CHECKING:  # imports that only `fit` needs are inside it
     from rumus.train.loop.memory_report import MemoryReport
     from rumus.train.loop.monitor import Mode
     from rumus.train.loop.prediction import Metrics, Prediction
-    from rumus.train.loop.run import OnNonFinite, Result
+    from rumus.train.loop.result import Result
+    from rumus.train.loop.rollback import OnNonFinite
     from rumus.train.loop.spikes import Spikes
     from rumus.train.loop.team import Team, TrainingRanks
     from rumus.train.loop.undeclared import Undeclared

@@ -12,7 +12,8 @@ from rumus.train.base.other_names import TRAINING
 from rumus.train.loop.callback import Callback
 from rumus.train.loop.capture import LossFunction
 from rumus.train.loop.monitor import Mode
-from rumus.train.loop.run import OnNonFinite, Result
+from rumus.train.loop.result import Result
+from rumus.train.loop.rollback import OnNonFinite
 from rumus.train.loop.spikes import Spikes
 from rumus.train.loop.trainer import Trainer
 from rumus.train.loop.validation import Validate

@@ -1,0 +1,62 @@
+"""Warnings at a run's start of what makes it differ from one that was never stopped."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rumus.train.data.batches import batches_of_epoch
+from rumus.train.loop.environment import backend_of
+from rumus.train.loop.hyperparameters import changed, hyperparameters
+from rumus.train.loop.machine import machine, what_differs
+
+if TYPE_CHECKING:
+    from rumus.train.loop.run import Run
+
+
+def warn_of_partial_epoch(loader: Any) -> None:
+    """Warn if a fresh run would begin in the middle of a loader's epoch."""
+    if (done := batches_of_epoch(loader)) and hasattr(loader, "seek"):
+        warnings.warn(
+            f"the loader has handed out {done} batches of its epoch, which the first epoch of "
+            "this run lacks: loader.seek(loader.epoch) starts the epoch over",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def note_machine(run: Run, path: Path | None) -> None:
+    """Warn if a run continues on a machine where the last bits may differ.
+
+    path: of the checkpoint, for the message.
+    """
+    before, now = run.position.machine, machine(backend_of(run.trainer.optimizer))
+    run.position.machine = now
+    differs = what_differs(before, now) if before else None
+    if differs is not None and run.team.speaks:
+        warnings.warn(
+            f"the run continues from {path} on another machine, and may differ in the "
+            f"last bits from an uninterrupted run ({differs})",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def note_hyperparameters(run: Run, path: Path | None) -> None:
+    """Warn if a run continues with other hyperparameters: the new ones count.
+
+    path: of the checkpoint, for the message.
+    """
+    before = run.position.hyper
+    trainer = run.trainer
+    now = hyperparameters(trainer.optimizer, run.accumulate, run.batches.loader, trainer.state)
+    run.position.hyper = now
+    what = changed(before, now) if before else None
+    if what is not None and run.team.speaks:
+        warnings.warn(
+            f"the run continues from {path} with other hyperparameters than before: "
+            f"{what}. The current ones apply; to start over, use another folder",
+            UserWarning,
+            stacklevel=2,
+        )
