@@ -18,6 +18,9 @@ OPTIM: Any = optim
 TRAIN: Any = train
 DRAW: Any = Generator(0)
 X: Any = ones((2, 3))
+TEN: Any = train.ArrayDataset(np.ones((10, 2), np.float32))
+SGD: Any = optim.SGD([Parameter([1.0], name="w")], 0.1)
+TRAINER: Any = train.Trainer(SGD)
 PICTURE: Any = ones((1, 2, 6, 6))
 
 TYPES: Final[list[tuple[Callable[[], object], str]]] = [
@@ -92,6 +95,44 @@ TYPES: Final[list[tuple[Callable[[], object], str]]] = [
     (lambda: LAYER.huber_loss(X, X, delta=None), "huber_loss: delta must be a number, not None"),
     (lambda: LAYER.hinge_loss(X, X, margin="1"), "hinge_loss: margin must be a number, not '1'"),
     (lambda: LAYER.focal_loss(X, [0, 1], axis="x"), "focal_loss: axis must be a whole number"),
+    (lambda: X.reshape("6"), "reshape: a length must be a whole number, not '6'"),
+    (lambda: X.reshape(2.0, 3), "reshape: a length must be a whole number, not 2.0"),
+    (lambda: X.reshape(["2", 3]), "reshape: a length must be a whole number, not '2'"),
+    (lambda: X.reshape(None), "reshape: a length must be a whole number, not None"),
+    (lambda: X.permute("10"), "permute: an axis must be a whole number, not '10'"),
+    (lambda: X.permute(1.0, 0.0), "permute: an axis must be a whole number, not 1.0"),
+    # One thing for another
+    (lambda: TRAIN.random_split(TEN, 0.8), "parts must be a list of fractions or lengths, not 0.8"),
+    (lambda: TRAIN.random_split(TEN, "ab"), "parts must be a list of fractions or lengths, not 'a"),
+    (lambda: TRAIN.random_split([0.8, 0.2], TEN), r"not ArrayDataset: random_split\(dataset, \["),
+    (lambda: TRAIN.random_split(TEN, [8, "2"]), "random_split: a part must be a number, not '2'"),
+    (
+        lambda: TRAIN.random_split(10, [0.8, 0.2]),
+        r"dataset must have len\(\) and dataset\[i\], unl",
+    ),
+    (
+        lambda: TRAIN.find_lr(SGD),
+        r"find_lr needs 'loader': .* find_lr\(Trainer\(optimizer\), loader",
+    ),
+    (lambda: TRAIN.find_lr(SGD, [X], abs), r"find_lr takes a trainer, not SGD: find_lr\(Trainer\("),
+    (
+        lambda: TRAIN.find_lr(TRAINER, abs, [X]),
+        "find_lr: loss_fn must be a function|loader must be",
+    ),
+    (lambda: TRAIN.find_batch_size(SGD), "find_batch_size needs 'batch': a batch, as in find_ba"),
+    (
+        lambda: TRAIN.find_batch_size(SGD, X, abs, memory=1),
+        "find_batch_size takes a trainer, not S",
+    ),
+    (lambda: TRAIN.FeedPlateau(0.1), r"plateau must be the Plateau .*, not 0.1: lr = Plateau\("),
+    (lambda: TRAIN.FeedPlateau(optim.Plateau), "plateau must be the Plateau"),
+    (lambda: TRAIN.DataLoader(TEN, 2, ranks=3), r"DataLoader: ranks must be rumus.distributed.ran"),
+    (lambda: TRAIN.Trainer(SGD, ranks=3), r"Trainer: ranks must be rumus.distributed.ranks\(\)"),
+    (
+        lambda: TRAIN.Trainer(SGD, state={"model": nn.Linear}),
+        r"'model' is the class Linear, which .*",
+    ),
+    (lambda: ANY.no_grad(abs), r"no_grad takes no arguments: write @no_grad\(\) before a function"),
 ]
 VALUES: Final[list[tuple[Callable[[], object], str]]] = [
     (lambda: DRAW.normal((2,), std=-1.0), "Generator.normal: std must be at least 0, not -1.0"),
@@ -105,6 +146,21 @@ VALUES: Final[list[tuple[Callable[[], object], str]]] = [
     (lambda: LAYER.Upsample(-1), "Upsample: size must be positive and finite, not -1"),
     (lambda: LAYER.gaussian_nll_loss(X, X, X, eps=0.0), "eps must be finite and positive, not 0.0"),
     (lambda: TRAIN.Pad(length=-1), "length must be at least 0, not -1"),
+    (
+        lambda: LAYER.cross_entropy_loss(X, X * 3),
+        r"target 3.0 at index \(0, 0\) is outside \[0, 1\]",
+    ),
+    (lambda: LAYER.cross_entropy_loss(X, X * np.nan), r"target nan at index \(0, 0\) is outside"),
+    (
+        lambda: LAYER.kl_div(X, X * 2),
+        r"target 2.0 .* outside .*; give probabilities, or log_target=",
+    ),
+    (lambda: LAYER.sigmoid_focal_loss(X, -X), r"sigmoid_focal_loss: target -1.0 .* is outside"),
+    (lambda: LAYER.dice_loss(X, X * 2), r"dice_loss: target 2.0 at index \(0, 0\) is outside"),
+    (
+        lambda: LAYER.dice_loss(X * 5, X),
+        r"probability 5.0 .*; apply a sigmoid or a softmax to logi",
+    ),
 ]
 
 
@@ -140,3 +196,9 @@ def test_what_is_a_number_stays_one() -> None:
     assert nn.Conv2d(1, 2, np.array([3, 1])).kernel == (3, 1)  # type: ignore[arg-type]
     assert tensor([True, False], dtype=int32).tolist() == [1, 0]
     assert tensor([], dtype=int32).shape == (0,)
+
+
+def test_a_mixture_of_probabilities_may_be_rounded() -> None:
+    above = np.nextafter(np.float32(1), np.float32(2))
+    mixed = tensor([[above, 0, 0], [0, above, 0]])
+    assert nn.cross_entropy_loss(X, mixed).item() == pytest.approx(np.log(3), rel=1e-6)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.nn.class_losses import class_weights, count_classes
+from rumus.nn.probabilities import check_probabilities
 from rumus.nn.reduction import (
     Found,
     Reduction,
@@ -25,6 +26,7 @@ from rumus.tensor.operations.cross_entropy import weighted_cross_entropy
 
 T = TypeVar("T", Tensor, Expr)
 NAME = "cross_entropy_loss"
+_CLASSES = "floating targets are the probabilities of the classes; class numbers are integers"
 
 
 @elementwise
@@ -67,12 +69,12 @@ def cross_entropy_loss(
     reduction: "mean", "sum", or "none" for one number per target, 0 if it is ignored. float32 for
         float16 logits.
 
-    IndexError for a target that is not a class, with its value and position; ValueError for shapes
-    that do not fit, for a mean of nothing (no target, all ignored, or all weights 0), for weights
-    that are negative or not finite, and for a label_smoothing out of range; TypeError for wrong
-    dtypes. Tensors on a GPU are not checked, since that would be a transfer: with ignore_index, the
-    loss of a target that is not a class is NaN, and so is a mean of nothing. An array of weights is
-    uploaded at each call; a tensor is not.
+    IndexError for a target that is not a class, with its value and position; ValueError for a
+    probability outside [0, 1], for shapes that do not fit, for a mean of nothing (no target, all
+    ignored, or all weights 0), for weights that are negative or not finite, and for a
+    label_smoothing out of range; TypeError for wrong dtypes. Tensors on a GPU are not checked,
+    since that would be a transfer: with ignore_index, the loss of a target that is not a class is
+    NaN, and so is a mean of nothing. An array of weights is uploaded at each call; a tensor is not.
 
     >>> from rumus.nn import cross_entropy_loss
     >>> from rumus.tensor import tensor
@@ -94,6 +96,7 @@ def cross_entropy_loss(
     weights = None if weight is None else class_weights(NAME, logits, weight, logits.shape[at])
     if given.dtype.kind == "f":
         beside = as_target(NAME, logits, given)
+        check_probabilities(NAME, "target", beside, _CLASSES)
         losses = _of_probabilities(logits, beside, at, weights, label_smoothing)
         found = Found(losses, losses.size)
     else:

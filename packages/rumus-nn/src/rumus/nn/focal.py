@@ -10,6 +10,7 @@ import numpy as np
 from rumus.nn.class_losses import class_weights
 from rumus.nn.cross_entropy import check_fit, class_axis, losses_of_classes
 from rumus.nn.loss import less_likely
+from rumus.nn.probabilities import check_probabilities
 from rumus.nn.reduction import (
     Found,
     Reduction,
@@ -130,7 +131,8 @@ def sigmoid_focal_loss(
     gamma: not negative; 0 is the binary cross entropy.
     reduction, sample_weight: as in `mse_loss`.
 
-    ValueError for an alpha or gamma out of range, and as for `mse_loss`.
+    ValueError for an alpha or gamma out of range, for a target outside [0, 1] (checked only on the
+    CPU), and as for `mse_loss`.
 
     >>> from rumus.nn import sigmoid_focal_loss
     >>> from rumus.tensor import tensor
@@ -142,6 +144,7 @@ def sigmoid_focal_loss(
     if alpha is not None and not 0 <= alpha <= 1:
         raise ValueError(f"{name}: alpha must be in [0, 1], or None, not {alpha}")
     x, beside = check_pair(name, logits, target, reduction)
+    check_probabilities(name, "target", beside)
     losses = partial(_sigmoid_focal_unweighted, x, beside, gamma=gamma)
     if alpha is not None:
         losses = partial(_sigmoid_focal, x, beside, alpha=alpha, gamma=gamma)
@@ -169,7 +172,8 @@ def dice_loss(
     reduction: "mean", "sum", or "none" for one number per sample, or per class of each sample.
     sample_weight: as in `mse_loss`.
 
-    ValueError for a negative smooth, too few axes, and as for `mse_loss`.
+    ValueError for a negative smooth, too few axes, a p or t outside [0, 1] (checked only on the
+    CPU), and as for `mse_loss`.
 
     >>> from rumus.nn import dice_loss
     >>> from rumus.tensor import tensor
@@ -184,6 +188,8 @@ def dice_loss(
         raise ValueError(f"{name}: expected more than {lead} axes, got {p.shape}")
     if not 0 <= smooth < float("inf"):
         raise ValueError(f"{name}: smooth must be at least 0 and finite, not {smooth}")
+    check_probabilities(name, "probability", p, "apply a sigmoid or a softmax to logits")
+    check_probabilities(name, "target", t)
     axes = tuple(range(lead, p.ndim))
     t = t.astype(p.dtype)
     losses = 1 - (2 * (p * t).sum(axes) + smooth) / ((p + t).sum(axes) + smooth)

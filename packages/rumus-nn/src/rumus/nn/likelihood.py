@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.nn.class_losses import class_weights, count_classes
+from rumus.nn.probabilities import check_probabilities
 from rumus.nn.reduction import (
     Found,
     Reduction,
@@ -171,7 +172,7 @@ def kl_div(
         the first axis, which gives the actual divergence; "sum"; "none" for all terms.
     sample_weight: as in `mse_loss`; not with "batchmean".
 
-    Errors are those of `mse_loss`.
+    ValueError for a probability outside [0, 1] (checked only on the CPU), and as for `mse_loss`.
 
     >>> from rumus.nn import kl_div
     >>> from rumus.tensor import tensor
@@ -190,9 +191,8 @@ def kl_div(
         total = kl_div(log_prediction, target, log_target=log_target, reduction="sum")
         return total / len(log_prediction)
     x, beside = check_pair(name, log_prediction, target, reduction)
-    if not log_target and is_readable(beside):
-        what = "a target is negative; give probabilities, or log_target=True"
-        ask_host(partial(_check_signs, f"{name}: {what}"), [beside._array])
+    if not log_target:
+        check_probabilities(name, "target", beside, "give probabilities, or log_target=True")
     losses = partial(_divergence_of_logs if log_target else _divergence, x, beside)
     return of_elements(name, losses, x.size, reduction, sample_weight)
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rumus.nn.probabilities import check_probabilities
 from rumus.nn.reduction import (
     Reduction,
     as_target,
     check_pair,
-    is_readable,
     of_elements,
 )
 from rumus.tensor import Expr, Tensor, TensorLike, elementwise
 from rumus.tensor.expression.arguments import checked_arguments
-from rumus.tensor.memory.recording import ask_host
 
 T = TypeVar("T", Tensor, Expr)
 
@@ -228,9 +226,8 @@ def binary_cross_entropy(
     """
     name = "binary_cross_entropy"
     p, beside = check_pair(name, probabilities, target, reduction)
-    for what, values in (("probability", p), ("target", beside)):
-        if is_readable(values):
-            _check_probabilities(name, values, what)
+    check_probabilities(name, "probability", p)
+    check_probabilities(name, "target", beside)
     losses = partial(_of_probability, p, beside)
     return of_elements(name, losses, p.size, reduction, sample_weight)
 
@@ -262,27 +259,13 @@ def binary_cross_entropy_with_logits(
     """
     name = "binary_cross_entropy_with_logits"
     logits, beside = check_pair(name, logits, target, reduction)
-    if is_readable(beside):
-        _check_probabilities(name, beside, "target")
+    check_probabilities(name, "target", beside)
     losses = partial(_binary, logits, beside)
     if weight is not None or pos_weight is not None:
         weights = _fitting_weight(name, logits, weight, "weight")
         positive = _fitting_weight(name, logits, pos_weight, "pos_weight")
         losses = partial(_weighted_binary, logits, beside, weights, positive)
     return of_elements(name, losses, logits.size, reduction, None)
-
-
-def _check_probabilities(loss: str, given: Tensor, what: str) -> None:
-    ask_host(partial(_check_numbers, loss, what), [given._array])
-
-
-def _check_numbers(loss: str, what: str, values: NDArray[Any]) -> None:
-    if values.size and not (values.min() >= 0 and values.max() <= 1):
-        where = tuple(np.argwhere(~((values >= 0) & (values <= 1)))[0].tolist())
-        raise ValueError(
-            f"{loss}: {what} {values[where]} at index {where} is outside [0, 1]; "
-            "targets are probabilities, not -1 and 1"
-        )
 
 
 def _fitting_weight(loss: str, logits: Tensor, weight: TensorLike | None, what: str) -> Tensor:

@@ -12,7 +12,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from functools import wraps
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from rumus.tensor.memory.uninterrupted import displaced
 # are dense, except for one that was announced as filling places, which may be any views. Any may
 # return a `Product` or a `Spread`; only one that was announced as taking these is given one.
 Vjp: TypeAlias = Callable[[Array, Sequence[Array | None]], Sequence[Array | None]]
+C = TypeVar("C")
 Leaf: TypeAlias = Any  # a parameter; only the sink looks inside
 
 ADD = Kernel("add", {"out": Expr.array("a") + Expr.array("b")}, ("a", "b"))
@@ -353,6 +355,20 @@ def is_recording() -> bool:
     return _mode.recording
 
 
+def _without_parentheses(make: Callable[[], C]) -> Callable[[], C]:
+    """Return `make`, which says so if a function is given to it: a decorator that is not called."""
+
+    @wraps(make)
+    def checked(*given: object) -> C:
+        if given:
+            name = make.__name__
+            raise TypeError(f"{name} takes no arguments: write @{name}() before a function")
+        return make()
+
+    return checked
+
+
+@_without_parentheses
 @contextmanager
 def no_grad() -> Iterator[None]:
     """Compute without a tape, in a `with` block or as a decorator: for evaluation.

@@ -12,6 +12,7 @@ import numpy as np
 
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.dtype import DType, promote
+from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.autograd import Spread
 from rumus.tensor.graph.operators import cast, sum_to
 from rumus.tensor.graph.other_names import JOINING
@@ -21,11 +22,18 @@ from rumus.tensor.memory.backend import Array, Backend, Shape
 from rumus.tensor.memory.reshaping import reshaped
 
 
-def as_shape(given: Sequence[int | Sequence[int]]) -> Shape:
-    """Return the shape given as several numbers or as one sequence."""
+def as_shape(operation: str, given: Sequence[int | Sequence[int]], what: str = "a length") -> Shape:
+    """Return the shape given as several numbers or as one sequence.
+
+    TypeError for what is no whole number; `what` it is, in the message.
+    """
+    numbers: Any = given
     if len(given) == 1 and not isinstance(given[0], SupportsIndex):
-        return tuple(int(n) for n in given[0])
-    return tuple(int(n) for n in given)  # type: ignore[arg-type]
+        numbers = given[0]
+        if isinstance(numbers, (str, bytes, dict)) or not hasattr(numbers, "__iter__"):
+            numbers = given
+    name = f"{operation}: {what}"
+    return tuple(n if type(n) is int else whole_number(name, n) for n in numbers)
 
 
 def _view(

@@ -477,7 +477,7 @@ class Tensor(Arithmetic["Tensor"]):
 
         shape: with the same number of elements; one length may be -1.
         """
-        return shaping.reshape(self, shaping.as_shape(shape))
+        return shaping.reshape(self, shaping.as_shape("reshape", shape))
 
     def flatten(self, start: int = 0) -> Tensor:
         """Join the axes from `start` on into one; IndexError if there is no such axis.
@@ -493,7 +493,7 @@ class Tensor(Arithmetic["Tensor"]):
 
         axes: all axes, in the new order.
         """
-        return shaping.permute(self, shaping.as_shape(axes))
+        return shaping.permute(self, shaping.as_shape("permute", axes, "an axis"))
 
     def transpose(self, first: int = -2, second: int = -1) -> Tensor:
         """Swap two axes; by default the last two.

@@ -177,6 +177,29 @@ TRAINER_OPTIONS: Final = OtherNames(
         "gradient_clip_val": "clip=ClipNorm(...) of the optimizer",
     },
 )
+_INSTEAD: Final = {
+    "optimizer": "trainer, the first argument",
+    "model": "loss_fn, a function that calls the model",
+}
+_SWEPT: Final = {"trainer": "Trainer(AdamW(model.parameters()), state={'model': model})"}
+FIND_LR: Final = OtherNames(
+    "find_lr",
+    _INSTEAD,
+    {
+        **_SWEPT,
+        "loader": "batches, as in find_lr(Trainer(optimizer), loader, loss_fn)",
+        "loss_fn": "a function of a batch, as in find_lr(Trainer(optimizer), loader, loss_fn)",
+    },
+)
+FIND_BATCH_SIZE: Final = OtherNames(
+    "find_batch_size",
+    _INSTEAD,
+    {
+        **_SWEPT,
+        "batch": "a batch, as in find_batch_size(Trainer(optimizer), batch, loss_fn, memory=...)",
+        "loss_fn": "a function of a batch, as for train_step",
+    },
+)
 FIT: Final = OtherNames(
     "Trainer.fit",
     {

@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from rumus.tensor.expression.declared_type import shown
+
+
+def check_ranks(of: str, ranks: object, *names: str) -> None:
+    """Raise TypeError for what is not the processes that train together, such as their number."""
+    is_one = not isinstance(ranks, type) and all(
+        hasattr(ranks, name) for name in ("rank", "size", *names)
+    )
+    if not is_one:
+        raise TypeError(f"{of}: ranks must be rumus.distributed.ranks(), not {shown(ranks)}")
+
 
 class Ranks(Protocol):
     """Processes that run the same program, numbered from 0; `rumus.distributed.ranks()` makes them.

@@ -283,6 +283,11 @@ def checked_names(state: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(
                 f"state: {name!r} must be an identifier, because files are named after it"
             )
+        if isinstance(state[name], type):
+            raise TypeError(
+                f"state: {name!r} is the class {state[name].__name__}, which holds no state: give "
+                f"an object, as state={{{name!r}: {state[name].__name__}(...)}}"
+            )
         if name in RESERVED:
             raise ValueError(
                 f"state: {name!r} is a name that the trainer uses itself; choose another"

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.masked import unmasked
 from rumus.train.base.other_names import DATASET
 
@@ -34,6 +35,14 @@ class Dataset(Protocol):
     def __getitem__(self, index: int, /) -> Sample | Mapping[str, Any]:
         """Return a copy of one sample: a transform may write into it."""
         ...
+
+
+def check_dataset(of: str, dataset: object) -> None:
+    """Raise TypeError for what has no length and no samples by index."""
+    if isinstance(dataset, type):
+        raise TypeError(f"{of}: dataset must be made: {dataset.__name__}(...), and not the class")
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise TypeError(f"{of}: dataset must have len() and dataset[i], unlike {shown(dataset)}")
 
 
 @DATASET.of_instances

@@ -17,7 +17,7 @@ from rumus.tensor.expression.arguments import check_arguments
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.other_names import LOADER, LOADER_OPTIONS
 from rumus.train.base.random_stream import Purpose, permutation
-from rumus.train.base.ranks import Ranks
+from rumus.train.base.ranks import Ranks, check_ranks
 from rumus.train.data.batcher import (
     Batcher,
     Collate,
@@ -138,6 +138,7 @@ class DataLoader:
         self.ranks = ranks
         self.shards = 1
         if ranks is not None:
+            check_ranks("DataLoader", ranks)
             wanted = ranks.size if shards is None else operator.index(shards)
             self.shards = check_shards(wanted, self.batch_size, ranks)
         self._epoch = self._batch = 0

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from numbers import Integral
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
+from rumus.tensor.expression.declared_type import shown
+from rumus.tensor.expression.real_number import real_number
 from rumus.train.base.random_stream import Purpose, permutation
-from rumus.train.data.dataset import Dataset, Subset
+from rumus.train.data.dataset import Dataset, Subset, check_dataset
 
 TOLERANCE: Final = 1e-6  # for the sum of fractions: three times 1/3 is not 1
 
@@ -24,13 +26,22 @@ def random_split(dataset: Dataset, parts: Sequence[float], *, seed: int = 0) -> 
         rounded to whole samples. The parts depend only on the seed, the length and `parts`.
     seed: the seed of the order.
 
-    Raises ValueError for other sums, and for a part without samples.
+    Raises ValueError for other sums, and for a part without samples; TypeError for parts that are
+    no list of numbers.
 
     >>> from rumus.train import ArrayDataset, random_split
     >>> train, test = random_split(ArrayDataset(range(10)), [0.8, 0.2], seed=1)
     >>> len(train), len(test), sorted({*train.indices.tolist(), *test.indices.tolist()})
     (8, 2, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
     """
+    given: Any = parts
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+        raise TypeError(
+            f"random_split: parts must be a list of fractions or lengths, not {shown(given)}: "
+            "random_split(dataset, [0.8, 0.2])"
+        )
+    parts = [real_number("random_split: a part", part) for part in given]
+    check_dataset("random_split", dataset)
     total = len(dataset)
     bounds = _bounds(list(parts), total)
     empty = [i for i, (start, stop) in enumerate(pairwise(bounds)) if start >= stop]

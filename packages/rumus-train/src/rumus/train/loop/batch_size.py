@@ -11,9 +11,10 @@ import numpy as np
 from rumus.tensor import Tensor
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.calling import as_dict
+from rumus.train.base.other_names import FIND_BATCH_SIZE
 from rumus.train.checkpoints.snapshot import check_declared
 from rumus.train.loop.progress import size
-from rumus.train.loop.trainer import Trainer
+from rumus.train.loop.trainer import Trainer, check_loss_function, check_trainer
 from rumus.train.loop.undone import undone
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class BatchSizeSearch:
     peaks: Mapping[int, int | None]
 
 
+@FIND_BATCH_SIZE.as_keywords
 def find_batch_size(
     trainer: Trainer[Any],
     batch: Sequence[Any] | Mapping[str, Any],
@@ -78,6 +80,7 @@ def find_batch_size(
     >>> found.peak <= 1 << 20, found.size % 8, float(weight.abs().sum())
     (True, 0, 0.0)
     """
+    check_trainer("find_batch_size", trainer)
     memory, multiple = whole_number("memory", memory), whole_number("multiple", multiple)
     most = whole_number("most", most)
     if memory < 1 or multiple < 1 or most < multiple:
@@ -85,6 +88,7 @@ def find_batch_size(
             f"memory and multiple must be at least 1, and most at least multiple, not {memory}, "
             f"{multiple} and {most}"
         )
+    check_loss_function(loss_fn)
     check_declared(loss_fn, trainer.state)
     given = (batch,) if isinstance(batch, Mapping) else tuple(batch)
     search = _Search(trainer, given, loss_fn, memory)

@@ -31,6 +31,11 @@ class FeedPlateau(Callback):
     """
 
     def __init__(self, plateau: Plateau, metric: str | None = None) -> None:
+        if not isinstance(plateau, Plateau):
+            raise TypeError(
+                "FeedPlateau: plateau must be the Plateau that an optimizer has as its lr, not "
+                f"{plateau!r}: lr = Plateau(1e-3); FeedPlateau(lr, 'loss')"
+            )
         metric, _ = checked_metric(metric, plateau.mode) if metric is None else (metric, None)
         if not (plateau.mode_is_given or metric.endswith("loss")):
             raise ValueError(

@@ -14,12 +14,13 @@ from rumus.optim import Optimizer
 from rumus.optim.options.hyperparameter import Hyper, at_step
 from rumus.tensor import NonFiniteGradientError
 from rumus.tensor.memory.uninterrupted import putting_back
+from rumus.train.base.other_names import FIND_LR
 from rumus.train.checkpoints.snapshot import check_declared
 from rumus.train.data.batches import arguments
 
 if TYPE_CHECKING:
     from rumus.train.loop.capture import LossFunction
-from rumus.train.loop.trainer import Trainer
+from rumus.train.loop.trainer import Trainer, check_loss_function, check_trainer
 from rumus.train.loop.undone import undone
 
 WINDOW: Final = 10  # slopes are measured over one part in so many of the sweep
@@ -91,6 +92,7 @@ class LearningRateSweep:
         figure.savefig(path, dpi=120)
 
 
+@FIND_LR.as_keywords
 def find_lr(
     trainer: Trainer[Any],
     loader: Iterable[Any],
@@ -137,12 +139,17 @@ def find_lr(
     >>> sweep.reason, 0.001 < sweep.suggestion < 1, weight.tolist()
     ('diverged', True, [4.0])
     """
+    check_trainer("find_lr", trainer)
     _check(start, end, steps, smoothing, stop_factor)
     rates = [start * (end / start) ** (at / (steps - 1)) for at in range(steps)]
+    given: Any = loader
+    if isinstance(given, type) or not hasattr(given, "__iter__"):
+        raise TypeError(f"find_lr: loader must be batches, such as a DataLoader, not {given!r}")
     if iter(loader) is loader:
         raise ValueError(
             "the loader is an iterator: the batches that the sweep takes would be lost"
         )
+    check_loss_function(loss_fn)
     check_declared(loss_fn, trainer.state)
     with (
         undone(trainer, loader),

@@ -28,6 +28,7 @@ from rumus.train.base.limits import Limits
 from rumus.train.base.logged import Log, weighted
 from rumus.train.base.losses import Losses
 from rumus.train.base.other_names import FIT, TRAINER, TRAINER_OPTIONS
+from rumus.train.base.ranks import check_ranks
 from rumus.train.base.scaling import scaling_of
 from rumus.train.base.step_clock import StepClock, measured
 from rumus.train.loop.capture import CapturedSteps, Counts, LossFunction, beside
@@ -143,6 +144,8 @@ class Trainer(Generic[M_co]):
             raise ValueError(
                 "zero=True divides the state among the ranks of ranks=, which is missing"
             )
+        if ranks is not None:
+            check_ranks("Trainer", ranks, "team")
         self.team: Team | None = None if ranks is None else ranks.team(self, zero=zero)
 
     if not TYPE_CHECKING:  # for type checkers
@@ -691,6 +694,15 @@ def _checked_names(state: Mapping[str, Any]) -> dict[str, Any]:
     from rumus.train.checkpoints.snapshot import checked_names
 
     return checked_names(state)
+
+
+def check_trainer(of: str, trainer: object) -> None:
+    """Raise TypeError for anything but a trainer, such as its optimizer."""
+    if not isinstance(trainer, Trainer):
+        raise TypeError(
+            f"{of} takes a trainer, not {type(trainer).__name__}: {of}(Trainer(optimizer, "
+            "state={'model': model}), ...)"
+        )
 
 
 def check_loss_function(loss_fn: object) -> None:
