@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import array
 import builtins
-import collections
 import contextvars
 import ctypes
 import dataclasses
@@ -1213,22 +1212,27 @@ def test_code_run_by_the_garbage_collector_is_not_part_of_a_step() -> None:
 # Reads that cannot be observed
 
 
+class Place:
+    """Memory that NumPy knows only by its address."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.__array_interface__ = array.__array_interface__
+
+
 class Switch:
-    """On if a class of Python's library has an attribute, where guards look for no new ones."""
+    """On if a number is set, which is read by its address, where guards see no change."""
+
+    def __init__(self) -> None:
+        self.number = np.zeros(1, bool)
+        self.place = Place(self.number)
 
     @property
     def on(self) -> bool:
-        try:
-            return bool(collections.UserDict.is_on)  # type: ignore[attr-defined]
-        except AttributeError:
-            return False
+        return bool(np.asarray(self.place)[0])
 
     @on.setter
     def on(self, value: bool) -> None:
-        if value:
-            collections.UserDict.is_on = True  # type: ignore[attr-defined]
-        elif self.on:
-            del collections.UserDict.is_on  # type: ignore[attr-defined]
+        self.number[0] = value
 
 
 class Hidden:
@@ -1240,7 +1244,6 @@ class Hidden:
         self.ones = [tensor(np.ones(2), backend=device), tensor(3 * np.ones(2), backend=device)]
         self.trainer = Trainer(SGD([self.w], 1.0))
         self.switch = Switch()
-        self.switch.on = False
         self.kept: list[Tensor] = []
 
     def loss(self, x: Tensor) -> Tensor:

@@ -39,6 +39,7 @@ WHOLLY: Final = _OF_LISTS | frozenset(
     ("eq", "ne", "lt", "le", "gt", "ge", "contains", "countOf", "indexOf", "mod", "print",
      "__eq__", "__ne__", "__repr__", "__str__")
 )  # fmt: skip
+_ADDRESSES: Final = (id, hash, str, repr, ascii, format)  # some tell where a thing lies
 BY_NAME: Final = (operator.attrgetter, operator.methodcaller)
 
 
@@ -92,15 +93,15 @@ class FollowedFrame:
         base, asked = self._value(frame, self._top), self._asked
         if operation in ("keep", "attribute") or base is None:
             return
-        if asked is id or asked is hash:
-            if self._is_pythons:
-                self._asked = None
-            elif base is not asked:
-                self._asked = None
+        if any(asked is each for each in _ADDRESSES):
+            is_answered = base is not asked
+            if is_answered and not self._is_pythons and (asked is id or operation == "called"):
                 is_given = operation == "called" and name == 1  # and not to another call
-                if asked is id or operation == "called":
-                    self._reads.ask_address(asked, base, is_given=is_given)
-            return
+                self._reads.ask_address(asked, base, is_given=is_given)
+            if not is_dynamic(asked):
+                if is_answered or self._is_pythons:
+                    self._asked = None
+                return
         given = None
         if operation in ("constant", "local"):
             given = frame.f_locals.get(name) if operation == "local" else name
@@ -161,6 +162,7 @@ class FollowedFrame:
         if operation == "matched":
             if name:
                 reads.read_all()  # the class says which attributes have positions
+                reads.read_attribute(UNKNOWN, "__match_args__")
             reads.match(base)
             return UNKNOWN
         if operation == "write":
@@ -240,4 +242,4 @@ def _steps(code: CodeType) -> Mapping[int, tuple[str, Any]]:
 
 def _asks(value: Any) -> bool:
     """Whether a function, with its arguments still to come, reads attributes by their names."""
-    return any(value is kind for kind in (*BY_NAME, id, hash)) or is_dynamic(value)
+    return any(value is kind for kind in (*BY_NAME, *_ADDRESSES)) or is_dynamic(value)

@@ -129,7 +129,10 @@ class _Contents:
             found = cached_parts(holder)
             is_all = len(found) == len(seen) and all(map(is_, found, seen))
             return is_all or sorted(map(id, found)) == sorted(map(id, seen))  # used in any order
-        return same(snapshot(holder), seen)
+        try:
+            return same(snapshot(holder), seen)
+        except ValueError:  # of a memoryview that was released
+            return False
 
 
 class _Elements:
@@ -156,6 +159,38 @@ class _Elements:
         return all(map(is_, chain.from_iterable(self._parts), self._seen))
 
 
+class _Sizes:
+    """Classes, and how many names each has: what comes to one may be what an operator calls."""
+
+    def __init__(self) -> None:
+        self._holders: list[MappingProxyType[str, Any]] = []
+        self._sizes: list[int] = []
+        self._labels: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def add(self, holder: MappingProxyType[str, Any], label: str) -> None:
+        """Note how many names a class has now."""
+        if id(holder) not in self._labels:
+            self._labels[id(holder)] = label
+            self._holders.append(holder)
+            self._sizes.append(len(holder))
+
+    def are_same(self) -> bool:
+        """Whether each has as many as before."""
+        return all(map(eq, map(len, self._holders), self._sizes))
+
+    def look_again(self) -> None:
+        """Replace how many names they had by how many they have now."""
+        self._sizes = list(map(len, self._holders))
+
+    def difference(self) -> str:
+        """Return the label of a class that has more names, or fewer."""
+        pairs = zip(self._holders, self._sizes, strict=True)
+        return next(self._labels[id(each)] for each, size in pairs if len(each) != size)
+
+
 class Guards:
     """Values by where they were read, each with a label for messages.
 
@@ -176,6 +211,7 @@ class Guards:
         self._left_keys, self._left_attributes = _Slots(dict.get), _Slots(getattr)
         self._writes: list[tuple[Callable[[str, Any], None], str, Any]] = []
         self._classes: dict[type, MappingProxyType[str, Any]] = {}
+        self._sizes = _Sizes()
         self._contents: dict[int, _Contents] = {}
         self._all: list[_Contents] = []
         self._plain = _Elements()
@@ -183,7 +219,7 @@ class Guards:
         self.changed = ""
 
     def __len__(self) -> int:
-        return sum(map(len, self._slots)) + len(self._all)
+        return sum(map(len, self._slots)) + len(self._sizes) + len(self._all)
 
     @property
     def _slots(self) -> tuple[_Slots, ...]:
@@ -201,6 +237,14 @@ class Guards:
     def add_entry(self, kind: type, name: str, label: str) -> None:
         """Note what a class itself has under a name, as it lies there: perhaps a descriptor."""
         self._entries.add(self.entries(kind), name, label)
+
+    def add_size(self, kind: type) -> None:
+        """Note how many names a class itself has."""
+        self._sizes.add(self.entries(kind), f"the names of {kind.__name__}")
+
+    def names_are_given(self) -> None:
+        """Note again how many names each class has: the step may have given it some."""
+        self._sizes.look_again()
 
     def entries(self, kind: type) -> MappingProxyType[str, Any]:
         """Return a class's own names, always in the same view."""
@@ -251,6 +295,9 @@ class Guards:
             if not slots.are_same() and (label := slots.difference()) is not None:
                 self.changed = label
                 return False
+        if not self._sizes.are_same():
+            self.changed = self._sizes.difference()
+            return False
         for contents in self._others if self._plain.are_same() else self._all:
             if not contents.is_same():
                 self.changed = contents.label
@@ -285,7 +332,7 @@ REGISTERED: Final = _Registered()
 
 def is_comparable(holder: Any) -> bool:
     """Whether a container is small enough for `Guards` to compare what it holds."""
-    if isinstance(holder, np.ndarray):
+    if isinstance(holder, (np.ndarray, np.void)):
         return holder.nbytes <= LARGEST and not holder.dtype.hasobject
     if isinstance(holder, memoryview):
         return holder.nbytes <= LARGEST
@@ -306,8 +353,8 @@ def snapshot(holder: Any) -> Any:
         return tuple(holder)
     if isinstance(holder, (set, frozenset)):
         return frozenset(holder)
-    if isinstance(holder, np.ndarray):
-        return holder.shape, holder.dtype, holder.tobytes()
+    if isinstance(holder, (np.ndarray, np.void)):
+        return holder.shape, holder.dtype, holder.dtype.names, holder.tobytes()
     if isinstance(holder, (bytearray, memoryview, array, *OF_C)):
         return bytes(holder)
     if isinstance(holder, ContextVar):
@@ -326,7 +373,7 @@ def same(a: object, b: object) -> bool:
         return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, frozenset) and isinstance(b, frozenset):
         return len(a) == len(b) and same(_sorted(a), _sorted(b))
-    if isinstance(a, np.generic) and isinstance(b, np.generic):
+    if isinstance(a, np.generic) and isinstance(b, np.generic) and not isinstance(a, np.void):
         return a.dtype == b.dtype and a.tobytes() == b.tobytes()
     if isinstance(a, BY_BITS) and isinstance(b, BY_BITS):
         return _bits(a) == _bits(b)

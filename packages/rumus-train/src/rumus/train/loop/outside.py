@@ -39,8 +39,8 @@ from rumus.tensor import Expr, Kernel, Tensor
 from rumus.train.loop.guards import BY_BITS, BY_VALUE, CACHED, OF_C, is_comparable
 
 CONTAINERS: Final = (
-    list, dict, set, frozenset, deque, np.ndarray, bytearray, memoryview, array, ReferenceType,
-    ContextVar, Context, CACHED, *OF_C,
+    list, dict, set, frozenset, deque, np.ndarray, np.void, bytearray, memoryview, array,
+    ReferenceType, ContextVar, Context, CACHED, *OF_C,
 )  # fmt: skip
 _EMPTY: Final[tuple[dict[str, int], ...]] = ({}, OrderedDict())
 VIEWS: Final[tuple[type, ...]] = (  # of dicts, which they hold
@@ -152,6 +152,13 @@ def is_of_library(thing: type | ModuleType) -> bool:
     return is_pythons or is_trusted(name) or is_of_rumus(name)
 
 
+def is_changeable(kind: type) -> bool:
+    """Whether a program may give a class other attributes: also one of Python's own library."""
+    return (
+        is_of_python(kind) and not is_trusted(kind.__module__) and not is_of_rumus(kind.__module__)
+    )
+
+
 def _is_there(kind: type) -> bool:
     """Whether the module that a class names has it."""
     own = getattr(sys.modules.get(str(kind.__module__)), "__dict__", {})
@@ -167,6 +174,10 @@ def is_of_user(function: FunctionType) -> bool:
 def is_plain(value: object) -> bool:
     """Whether equality says all about a value: it has no attributes."""
     kind = type(value)
+    if isinstance(value, np.void):  # a row of an array, which changes with it
+        return False
+    if isinstance(value, np.dtype) and value.names is not None:  # which may be renamed
+        return False
     return isinstance(value, PLAIN) and (not is_of_python(kind) or is_trusted(kind.__module__))
 
 
@@ -179,8 +190,10 @@ def is_dynamic(value: object) -> bool:
 def why_not(value: Any) -> str | None:
     """Return why a value cannot be compared from step to step, or None."""
     kind = type(value)
-    if isinstance(value, PLAIN):
+    if isinstance(value, PLAIN) and not isinstance(value, np.void):
         return None
+    if isinstance(value, super):
+        return "an object of super(), which hides what it reads"
     if isinstance(value, (BuiltinFunctionType, FunctionType, type)):
         return _why_not_called(value)
     if isinstance(value, MethodWrapperType):

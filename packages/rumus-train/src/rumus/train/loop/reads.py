@@ -13,7 +13,7 @@ import gc
 import sys
 import threading
 from abc import ABCMeta
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
@@ -26,6 +26,7 @@ from types import (
     FunctionType,
     GetSetDescriptorType,
     MemberDescriptorType,
+    MethodDescriptorType,
     MethodType,
     MethodWrapperType,
     ModuleType,
@@ -39,7 +40,14 @@ import numpy as np
 
 from rumus.tensor import Expr, Generator, Kernel, Parameter, Tensor
 from rumus.tensor.memory.uninterrupted import putting_back
-from rumus.train.loop.followed_frame import BY_NAME, PLACES, UNKNOWN, WHOLLY, FollowedFrame
+from rumus.train.loop.followed_frame import (
+    BY_NAME,
+    ELEMENT,
+    PLACES,
+    UNKNOWN,
+    WHOLLY,
+    FollowedFrame,
+)
 from rumus.train.loop.guards import (
     CACHED,
     DECIMAL_CONTEXT,
@@ -55,6 +63,7 @@ from rumus.train.loop.outside import (
     CONTAINERS,
     OF_LOCKS,
     VIEWS,
+    is_changeable,
     is_dynamic,
     is_of_library,
     is_of_numpy,
@@ -66,6 +75,8 @@ from rumus.train.loop.outside import (
 )
 
 _MAKING: Final = frozenset(("__init__", "__new__", "__init_subclass__", "__post_init__"))
+_ARRAYS_SHOWN: Final = frozenset(("numpy._core.arrayprint", "numpy.core.arrayprint"))
+_SHOWN_BY_C: Final = (SimpleNamespace, BaseException)  # and compared, the first
 _MANAGERS: Final = ("contextmanager.", "_GeneratorContextManager")  # they run what is followed
 
 
@@ -177,6 +188,9 @@ class Reads:
                     self._take_found(self._entry(each, name), f"{each.__name__}.{name}")
         elif isinstance(thing, type):
             self._of_class(type(thing), name, None)
+            self._take_method_in_c(thing, name)
+        elif is_changeable(kind) and _in_classes(type(kind), name) is not MISSING:
+            self._attribute(kind, name, kind.__name__)  # of type(thing)
 
     def _entry(self, kind: type, name: str) -> Any:
         """What a class itself has under a name; a function, for what stands for one."""
@@ -241,6 +255,7 @@ class Reads:
                 elif value is not MISSING:
                     self.guards.add_left_attribute(thing, name, label)
         self._left.clear()
+        self.guards.names_are_given()
 
     def _is_outside(self, thing: object) -> bool:
         known = self._outside.get(id(thing))
@@ -252,6 +267,8 @@ class Reads:
 
     def _attribute(self, base: Any, name: str, label: str | None) -> Any:
         """Note an attribute, without running code, if the object was there before the step."""
+        if is_plain(base) and isinstance(_in_classes(type(base), name), ClassMethodDescriptorType):
+            self._take(getattr(base, name), f"{label or type(base).__name__}.{name}")
         if isinstance(base, (Expr, Kernel)) or is_plain(base) or _is_of_tensors(base, name):
             return UNKNOWN
         if (id(base), name) in self._written:
@@ -288,6 +305,8 @@ class Reads:
             return UNKNOWN  # it fills and turns over: its tensors are watched
         is_method = isinstance(found, FunctionType) and is_of_rumus(found.__module__)
         if own is not None and not (is_method and name != "forward" and name not in own):
+            if label is not None and is_changeable(kind) and _has_plain_dict(kind):
+                self.guards.add_attribute(base, "__dict__", f"the attributes of {label}")
             value = self._own(own, name, label, shown)
             if value is not UNKNOWN:
                 return value
@@ -320,11 +339,19 @@ class Reads:
         of_meta = _in_classes(meta, name)
         if isinstance(of_meta, (GetSetDescriptorType, MemberDescriptorType)):
             return self._got(base, name, label or base.__name__, f"{base.__name__}.{name}")
+        if _in_classes(base, name) is MISSING:
+            self._take_method_in_c(base, name)
         if _in_classes(base, name) is MISSING and not is_of_library(meta):
             self._of_class(base, name, label)
             self._of_class(meta, name, None)
             return UNKNOWN if hasattr(type(of_meta), "__get__") else of_meta
         return self._of_class(base, name, label)
+
+    def _take_method_in_c(self, kind: type, name: str) -> None:
+        """A method that a metaclass in C gives a class: those of `ctypes` take addresses."""
+        found = _in_classes(type(kind), name)
+        if isinstance(found, MethodDescriptorType) and type(kind).__module__ == "_ctypes":
+            self._take(getattr(kind, name), f"{kind.__name__}.{name}")
 
     def _of_class(self, kind: type, name: str, label: str | None) -> Any:
         """An attribute of a class, which may be changed there. No step makes a class.
@@ -342,14 +369,18 @@ class Reads:
                 self.guards.add_attribute(kind, name, f"{kind.__name__}.{name}")
         else:
             for each in kind.__mro__:
-                if is_of_python(each) and not is_of_library(each):
+                if is_changeable(each) and (not is_of_library(each) or name in vars(each)):
                     self._entry(each, name)
                 if name in vars(each):
                     break
         if isinstance(found, (staticmethod, classmethod)):
             self._take(found.__func__, name)
             return UNKNOWN
-        if found is MISSING or _is_data_descriptor(found):
+        if found is MISSING:
+            return UNKNOWN
+        if _is_data_descriptor(found):
+            if not is_of_library(type(found)):
+                self._take(found, f"{kind.__name__}.{name}")
             return UNKNOWN
         if isinstance(found, ClassMethodDescriptorType):
             found = getattr(kind, name)
@@ -409,7 +440,7 @@ class Reads:
         self._take_kind(value, label, is_weak=is_weak)
         for name in self._names:
             self._attribute_if_there(value, name, label)
-        if self._reads_all or (self._reads_namespaces and isinstance(value, SimpleNamespace)):
+        if self._reads_all or (self._reads_namespaces and isinstance(value, _SHOWN_BY_C)):
             self._take_all(value, label)
         return value
 
@@ -421,6 +452,9 @@ class Reads:
             self._take(tuple(own.values()), f"an attribute of {label}")
         if isinstance(value, CONTAINERS):
             self.guards.add_contents(value, label)
+        if isinstance(value, defaultdict):
+            self.guards.add_attribute(value, "default_factory", f"what {label} calls")
+            self._take(value.default_factory, label)
         if isinstance(value, CACHED):
             self._take_cached(value, label)
         elif isinstance(value, ReferenceType):
@@ -440,19 +474,25 @@ class Reads:
         elif value is str:
             self.read_namespaces()
         elif isinstance(value, functools.partial):
-            for part in (value.func, value.args, value.keywords):
-                self._take(part, label)
+            for name in ("func", "args", "keywords"):  # which `__setstate__` exchanges
+                self.guards.add_attribute(value, name, f"{name} of {label}")
+                self._take(getattr(value, name), label)
         elif isinstance(value, VIEWS):
             for item in gc.get_referents(value):
                 self._take(item, label)
         elif isinstance(value, BY_NAME):
             self.read_by_name(value.__reduce__()[1])
-        elif isinstance(value, ABCMeta) and not is_of_library(value):
+        elif isinstance(value, ABCMeta):
             self.guards.add_attribute(REGISTERED, "token", f"what {label} has registered")
 
     def _take_kind(self, value: Any, label: str, *, is_weak: bool) -> None:
         """The class of an object, which may be exchanged, and the methods that operators call."""
         kind = type(value)
+        classes = (*kind.__mro__, *(value.__mro__ if isinstance(value, type) else ()))
+        for each in filter(is_changeable, classes):
+            self.guards.add_size(each)
+        if isinstance(value, ModuleType) and not is_of_library(value):
+            self.guards.add_attribute(value, "__class__", f"the class of {label}")
         is_layer = is_of_rumus(kind.__module__) and hasattr(kind, "forward")
         if is_layer:
             for name in ("forward", "__call__"):  # what the library's layers do
@@ -512,13 +552,17 @@ class Reads:
             for part in name.split(".") if isinstance(name, str) else ():
                 self.read_attribute(UNKNOWN, part)
 
-    def ask_address(self, asked: Callable[..., int], thing: Any, *, is_given: bool) -> None:
-        """Refuse `id` of what the step makes, which may lie anywhere, and `hash`, if it is that.
+    def ask_address(self, asked: Callable[..., object], thing: Any, *, is_given: bool) -> None:
+        """Refuse `id` of what the step makes, which may lie anywhere, and what else shows that.
 
-        is_given: whether the thing is asked about, and not what a call of it returns.
+        asked: or `hash`, or what makes a text. is_given: whether the thing is asked about, and not
+        what a call of it returns.
         """
         kind = thing if isinstance(thing, type) and not is_given else type(thing)
-        is_address = asked is id or getattr(kind, "__hash__", None) is object.__hash__
+        if asked is id or asked is hash:
+            is_address = asked is id or getattr(kind, "__hash__", None) is object.__hash__
+        else:
+            is_address = thing is not UNKNOWN and thing is not ELEMENT and _shows_address(kind)
         if is_address and not (is_given and self._is_outside(thing)):
             self.refuse(f"it uses {asked.__name__}() of what it makes, another number each time")
 
@@ -554,7 +598,7 @@ class Reads:
             return
         if is_comparable(own):
             self.guards.add_contents(own, f"an attribute of {label}")
-        names = dict.fromkeys(own)
+        names = dict.fromkeys((*own, "args") if isinstance(value, BaseException) else own)
         for each in kind.__mro__[:-1]:
             if (
                 is_of_python(each)
@@ -569,6 +613,7 @@ class Reads:
         """Something is formatted: what it shows may be any of its attributes."""
         if (known := self._outside.get(id(value))) is not None and known[0] is value:
             self._take_all(value, known[1])
+        self.ask_address(format, value, is_given=True)
         self.compare(value)
 
     def compare(self, value: Any) -> None:
@@ -585,7 +630,7 @@ class Reads:
         if not self._reads_namespaces:
             self._reads_namespaces = True
             for thing, label in list(self._outside.values()):
-                if isinstance(thing, SimpleNamespace):
+                if isinstance(thing, _SHOWN_BY_C):
                     self._take_all(thing, label)
 
     def match(self, names: Any) -> None:
@@ -605,6 +650,8 @@ class Reads:
         caller = frame.f_back.f_trace if frame.f_back is not None else None
         is_asked = isinstance(caller, FollowedFrame)
         of_generators = frame.f_code.co_qualname.startswith(_MANAGERS)
+        if is_asked and module in _ARRAYS_SHOWN:
+            self.refuse("it shows a NumPy array, according to NumPy's settings")
         if is_trusted(module) or (module == "contextlib" and of_generators):
             if is_asked and frame.f_code in _READ_BY_HOST:
                 self._check_device(frame.f_locals.get("self"))
@@ -669,6 +716,17 @@ def _looks_up_plainly(kind: type) -> bool:
     other = _in_classes(kind, "__getattr__")
     is_refused = isinstance(other, FunctionType) and is_of_rumus(other.__module__)
     return is_own and (other is MISSING or is_refused)
+
+
+def _shows_address(kind: type) -> bool:
+    """Whether the texts of a class's objects are no more than where they lie."""
+    return all(_in_classes(kind, name) is vars(object)[name] for name in ("__repr__", "__str__"))
+
+
+def _has_plain_dict(kind: type) -> bool:
+    """Whether reading `__dict__` of its objects runs no method of the class."""
+    is_own = isinstance(_in_classes(kind, "__getattribute__"), WrapperDescriptorType)
+    return is_own and isinstance(_in_classes(kind, "__dict__"), GetSetDescriptorType)
 
 
 def _is_data_descriptor(found: Any) -> bool:
