@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -511,3 +512,28 @@ def test_profiled_steps() -> None:
     assert len(spans) == 4
     assert all(part > 0 for row in spans for part in row)
     assert "step" not in vars(model.optimizer)
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, ValueError])
+def test_whatever_ends_a_training_its_folder_is_free(
+    kind: type[BaseException], tmp_path: Path
+) -> None:
+    """Also while its traceback is kept, as a notebook keeps that of a cell."""
+
+    class Ends(Callback):
+        def on_step_end(self, event: StepEnd) -> None:
+            raise kind("ends")
+
+        def on_error(self, event: Failed) -> None:
+            raise KeyError("another")
+
+    model = Model()
+    wanted = CallbackError if kind is ValueError else kind
+    with pytest.raises(wanted) as kept:
+        model.trainer.fit(
+            batches(3), model.loss, epochs=1, checkpoints=tmp_path, callbacks=[Ends()]
+        )
+    notes = "".join(getattr(kept.value, "__notes__", []))
+    assert ("and then: CallbackError" in notes) == (kind is ValueError)
+    result = model.trainer.fit(batches(3), model.loss, epochs=1, checkpoints=tmp_path)
+    assert result.steps == 3

@@ -19,6 +19,7 @@ from rumus.optim import SGD
 from rumus.tensor import Parameter, Tensor
 from rumus.train import (
     Callback,
+    CallbackError,
     Checkpoints,
     CheckpointSaved,
     Every,
@@ -219,6 +220,63 @@ def test_a_signal_after_the_last_event_is_not_lost() -> None:
     with pytest.raises(Interrupted) as e:
         fitted.fit(DATA, lambda x: ((weight - x) ** 2).mean(), epochs=1, callbacks=[Last()])
     assert (e.value.code, e.value.step) == (143, 3)
+
+
+@pytest.mark.parametrize(
+    ("moment", "step"),
+    [("on_step_end", 2), ("on_checkpoint", 2), ("on_epoch_end", 3), ("on_train_end", 6)],
+)
+def test_a_signal_in_a_training_of_a_callback_ends_both(
+    moment: str, step: int, tmp_path: Path
+) -> None:
+    """And nothing that either of them has done is lost."""
+
+    def train_another(self: Callback, event: StepEnd) -> None:
+        if event.step == step:
+            another, weight = trainer()
+            another.fit(
+                DATA, lambda x: ((weight - x) ** 2).mean(), epochs=1,
+                checkpoints=tmp_path / "inner", callbacks=[Send(signal.SIGTERM)],
+            )  # fmt: skip
+
+    outer, weight = trainer()
+    with pytest.raises(Interrupted) as e:
+        outer.fit(
+            DATA, lambda x: ((weight - x) ** 2).mean(), epochs=2, checkpoints=tmp_path / "outer",
+            save_every=Every(steps=2) if moment == "on_checkpoint" else Every(),
+            callbacks=[type("Another", (Callback,), {moment: train_another})()],
+        )  # fmt: skip
+    assert (e.value.code, e.value.step) == (143, step)
+    assert Checkpoints(tmp_path / "outer").load().step == step
+    assert Checkpoints(tmp_path / "inner").load().step == 1
+
+
+def test_a_training_that_leaves_signals_alone_is_ended_by_an_inner_one() -> None:
+    def train_another(self: Callback, event: StepEnd) -> None:
+        another, weight = trainer()
+        another.fit(
+            DATA, lambda x: ((weight - x) ** 2).mean(), epochs=1, callbacks=[Send(signal.SIGTERM)]
+        )
+
+    outer, weight = trainer()
+    with pytest.raises(Interrupted, match="after step 1; not saved"):
+        outer.fit(
+            DATA, lambda x: ((weight - x) ** 2).mean(), epochs=1, signals=False,
+            callbacks=[type("Another", (Callback,), {"on_epoch_end": train_another})()],
+        )  # fmt: skip
+
+
+def test_a_trainer_is_in_one_training_at_a_time() -> None:
+    """The mean loss of an epoch would be that of another one's steps."""
+
+    class Again(Callback):
+        def on_step_end(self, event: StepEnd) -> None:
+            event.run.trainer.fit(DATA, lambda x: ((weight - x) ** 2).mean(), epochs=1)
+
+    fitted, weight = trainer()
+    with pytest.raises(CallbackError, match="this trainer is within a fit"):
+        fitted.fit(DATA, lambda x: ((weight - x) ** 2).mean(), epochs=1, callbacks=[Again()])
+    assert fitted.fit(DATA, lambda x: ((weight - x) ** 2).mean(), epochs=1).steps == 3
 
 
 def test_a_program_keeps_its_own_use_of_a_signal() -> None:

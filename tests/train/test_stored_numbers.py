@@ -19,6 +19,7 @@ from rumus.train import (
     Checkpoints,
     DataLoader,
     EarlyStopping,
+    EpochEnd,
     Every,
     FeedPlateau,
     LengthBuckets,
@@ -28,6 +29,7 @@ from rumus.train import (
     Result,
     RunFolder,
     Spikes,
+    StepEnd,
     StreamLoader,
     Trainer,
     WeightedSampler,
@@ -36,6 +38,7 @@ from rumus.train import (
     metrics,
     predict,
 )
+from rumus.train.loop import run, run_checkpoints
 from rumus.train.views.run_record import read_run
 
 ROWS = np.arange(5, dtype=np.float32)[:, None]
@@ -295,3 +298,63 @@ def test_the_best_weights_of_another_folder_are_missed_at_the_start(tmp_path: Pa
     with pytest.raises(ValueError, match=r"after step 2, whose checkpoint is not in .*b: resume"):
         fit([(ROWS,)], epochs=4, checkpoints=tmp_path / "b", resume=last, **options)
     assert next(found) == 0.8
+
+
+def test_early_stopping_compares_no_two_models() -> None:
+    """As in a cross-validation, whose folds share their callbacks."""
+    stopping, found = EarlyStopping(patience=2), iter([0.1, 0.2, 0.3, 5.0, 4.0, 3.0])
+    options: dict[str, Any] = {"validate": lambda: next(found), "callbacks": [stopping]}
+    assert fit([(ROWS,)], epochs=3, **options).epochs == 3
+    assert (stopping.best, stopping.best_step) == (0.1, 1)
+    assert fit([(ROWS,)], epochs=3, **options).reason == "epochs"
+    assert (stopping.best, stopping.best_step) == (3.0, 3)
+
+
+class Clock(Callback):
+    """Half a second per step, and none beside."""
+
+    order = -1
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.seconds = 0.0, list[float]()
+        for module in (run, run_checkpoints):
+            monkeypatch.setattr(module, "perf_counter", lambda: self.now)
+
+    def on_step_end(self, event: StepEnd) -> None:
+        self.now += 0.5
+
+    def on_epoch_end(self, event: EpochEnd) -> None:
+        self.seconds.append(event.seconds)
+
+
+def test_the_time_of_an_epoch_is_that_of_its_steps(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clock = Clock(monkeypatch)
+
+    def validate() -> float:
+        clock.now += 100
+        return 0.5
+
+    class SlowDisk(Checkpoints):
+        def save(self, *args: Any, **options: Any) -> Path | None:
+            clock.now += 100
+            return super().save(*args, **options)
+
+    fit(
+        [(ROWS,)] * 4, epochs=2, validate=validate, validate_every=Every(steps=2, epochs=1),
+        checkpoints=SlowDisk(tmp_path), save_every=Every(steps=2), callbacks=[clock],
+    )  # fmt: skip
+    assert clock.seconds == [2.0, 2.0]
+
+
+def test_the_speed_of_an_epoch_counts_what_its_time_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Not samples of before a resume."""
+    options: dict[str, Any] = {"checkpoints": tmp_path, "resume": "auto"}
+    fit([(ROWS,)] * 4, steps=2, **options)
+    shown = io.StringIO()
+    fit([(ROWS,)] * 4, epochs=2, callbacks=[Clock(monkeypatch), LiveView(shown)], **options)
+    lines = [line for line in shown.getvalue().splitlines() if "done" in line]
+    assert ["  10 samples/s" in line for line in lines] == [True, True]

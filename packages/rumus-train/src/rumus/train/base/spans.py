@@ -46,7 +46,7 @@ class Spans:
     def shares(self, seconds: float) -> dict[str, float]:
         """Return each part's share of a number of seconds, if it is not 0, and the rest.
 
-        The rest is callbacks, checkpoints, and the loop itself. Nothing was replayed on a CPU.
+        The rest is callbacks and the loop itself. Nothing was replayed on a CPU.
 
         seconds: the total.
         """

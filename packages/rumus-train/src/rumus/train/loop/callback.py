@@ -21,6 +21,7 @@ from rumus.train.loop.events import (
     TrainStart,
     ValidationEnd,
 )
+from rumus.train.loop.stop_signals import Interrupted
 
 
 @CALLBACK.of_instances
@@ -163,12 +164,17 @@ class Callbacks:
         return bool(self._hearers[event])
 
     def send(self, event: Event) -> None:
-        """Send an event to all callbacks. Raises CallbackError for the first that raises."""
+        """Send an event to all callbacks. Raises CallbackError for the first that raises.
+
+        A signal that has ended a training of a callback ends that of the event, after its step.
+        """
         for name, method in self._hearers[type(event)]:
             try:
                 method(event)
             except NonFiniteGradientError:
                 raise  # of a step: a callback that only reads its loss may be the first to see it
+            except Interrupted as inner:
+                event.run.signals.obey_within(inner)
             except Exception as error:
                 if is_of_handler(error):
                     raise

@@ -20,7 +20,7 @@ class EarlyStopping(Callback):
     min_delta: the improvement must exceed it; at least 0.
     mode: "min" if less is better, "max" if more; required unless the metric is a loss. NaN is never
         better. best, best_step: the best value and its step; `fit(restore_best=True)` returns
-        there.
+        there. A `fit` that resumes nothing begins without a best value.
 
     Raises ValueError for arguments out of range; `fit` raises it if no validation has the metric.
 
@@ -55,7 +55,9 @@ class EarlyStopping(Callback):
         return self.metric
 
     def on_train_start(self, event: TrainStart) -> None:
-        """Stop at once if the resumed run had been stopped."""
+        """Forget the model of an earlier `fit`; stop at once if the resumed run was stopped."""
+        if event.resumed_from is None:
+            self.best, self.best_step, self.waited = None, None, 0
         self._stop(event)
 
     def on_validation_end(self, event: ValidationEnd) -> None:

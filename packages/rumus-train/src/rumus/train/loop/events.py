@@ -124,7 +124,7 @@ class EpochEnd:
     loss: the mean over its samples.
     metrics: numbers by name.
     samples: their number.
-    seconds: how long it took.
+    seconds: how long it took since the last start, without validations and checkpoints.
     spans: how long the parts of its steps took since the last start, if `profile_steps` is on.
     logged: values its steps logged beside their losses: means of numbers, metrics of all samples.
     metrics_step: the step whose weights they measure; it may be an earlier one.

@@ -110,6 +110,11 @@ class Run:
         signals: bool,
         profile_steps: bool,
     ) -> None:
+        if trainer.is_fitting:
+            raise RuntimeError(
+                "this trainer is within a fit, and another one would end its epoch: give the "
+                "inner training a Trainer with an optimizer of its own, or begin it afterwards"
+            )
         self.trainer, self.limits, self.loss_fn = trainer, limits, loss_fn
         self.team: Team = trainer.team or Alone(trainer)
         team = self.team
@@ -148,6 +153,7 @@ class Run:
         self._of_epoch = Spans()
         self._started = self._validated_time = team.clock()
         self._epoch_started = perf_counter()
+        self.apart = 0.0  # seconds of validations and saves since then
         self._rollback = Rollback(trainer, self.position, nonfinite, spikes, rollbacks)
         self.checkpoints = RunCheckpoints(
             self,
@@ -307,6 +313,7 @@ class Run:
             return
         self.batches.open(position.epoch)
         self._epoch_started, self._of_epoch = perf_counter(), Spans()
+        self.apart = 0.0
         if not self.batches.batch:
             self.trainer.losses.open()
             if position.epoch == 1:
@@ -322,7 +329,7 @@ class Run:
         may_lack = self._spikes is not None or self._rollback.is_on
         loss = checked_mean_loss(self.trainer, position.epoch, may_lack=may_lack)
         due = self.validate_every.after_epoch(position.epoch + 1)
-        seconds = perf_counter() - self._epoch_started
+        seconds = perf_counter() - self._epoch_started - self.apart
         if due or self.validate_every.in_epoch(step, self.team.clock() - self._validated_time):
             self._validate()
             if position.validation_due:
@@ -386,6 +393,7 @@ class Run:
         is_best = self._note_best(metrics)
         self._validated_time = self.team.clock()
         seconds = perf_counter() - start
+        self.apart += seconds
         at = position.epoch, position.step
         self.callbacks.send(ValidationEnd(self, *at, metrics, is_best, seconds, found.confusion))
 
@@ -458,11 +466,12 @@ class Run:
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        """Within the block, let the trainer watch losses."""
+        """Within the block, let the trainer watch losses, and begin no other training."""
         leaves_out = None
         if self._spikes is not None and not self._spikes.rolls_back:
             leaves_out = self._is_left_out
         with (
+            displaced(self.trainer, "is_fitting", True),
             displaced(self.trainer, "undeclared", None),
             displaced(self.trainer, "undeclared_tensors", None),
             displaced(self.trainer, "leaves_out", leaves_out),
@@ -529,16 +538,22 @@ class Run:
 
     @contextmanager
     def _reported(self) -> Iterator[None]:
-        """Report the error that ends the training to the callbacks."""
+        """Report the error that ends the training to the callbacks, and unlock the store.
+
+        Whatever ends it: a traceback that is kept, as by a notebook, would keep the lock.
+        """
         try:
             yield
-        except Exception as error:
-            position = self.position
-            try:
-                self.callbacks.send(Failed(self, position.epoch, position.step, error))
-                self._close()
-            except Exception as another:
-                error.add_note(f"and then: {type(another).__name__}: {another}")
+        except BaseException as error:
+            position, acts = self.position, [self.checkpoints.close]
+            if isinstance(error, Exception):
+                event = Failed(self, position.epoch, position.step, error)
+                acts = [lambda: self.callbacks.send(event), self._close]
+            for act in acts:
+                try:
+                    act()
+                except Exception as another:
+                    error.add_note(f"and then: {type(another).__name__}: {another}")
             raise
 
     def _close(self) -> None:

@@ -119,6 +119,7 @@ class RunCheckpoints:
         if path is not None:
             self.path, self._saved_at = path, self._place
         seconds = perf_counter() - start
+        run.apart += seconds
         run.callbacks.send(CheckpointSaved(run, position.epoch, position.step, path, seconds))
 
     def note_best(self) -> None:

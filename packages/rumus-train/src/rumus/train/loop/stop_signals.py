@@ -44,6 +44,7 @@ class Interrupted(SystemExit):
 
     def __init__(self, number: int, step: int | None = None, path: Path | None = None) -> None:
         super().__init__(128 + number)
+        self.number = number
         self.name = signal.Signals(number).name
         self.step = step
         self.checkpoint = path
@@ -133,6 +134,17 @@ class StopSignals:
         self.noted, self._received_at = number, now
         if not self._shared:
             self.obey(number)
+
+    def obey_within(self, inner: Interrupted) -> None:
+        """End this training, too, because of a signal that has ended one within it.
+
+        Raises `inner` again if it is to end at once, or if this training leaves signals alone.
+        """
+        if inner.step is None or not self._wanted:
+            raise inner
+        self.noted, self._received_at = inner.number, monotonic()
+        if not self._shared:
+            self.obey(inner.number)
 
     def obey(self, number: int) -> None:
         """End the training because of a signal, perhaps another process's."""

@@ -137,6 +137,7 @@ class Trainer(Generic[M_co]):
         self._drawn: list[Generator] = []  # what drew in the last step
         self._draws = Draws()  # of the running step
         self.meaning: Meaning | None = None  # of the data that the last `fit` trained on
+        self.is_fitting = False
         self.undeclared: Undeclared | None = None  # of the running `fit`, if it saves checkpoints
         self.undeclared_tensors: UndeclaredTensors | None = None  # if anything is to be restored
         self.leaves_out: Callable[[Tensor], bool] | None = None  # called with each loss before it
@@ -395,9 +396,9 @@ class Trainer(Generic[M_co]):
         no effect, for a random generator that `loss_fn` draws from, or a buffer that it moves, and
         no checkpoint would hold, for a metric that the validation lacks (after saving the trained
         state), for a loader that yields nothing, and for batches whose structure changes;
-        NonFiniteLossError for a non-finite
-        loss with finite gradients, at the first step or in an epoch's mean; LossSpikeError if
-        `spikes` does not help; CallbackError; NoCheckpointError if there is nothing to resume;
+        NonFiniteLossError for a non-finite loss with finite gradients, at the first step or in an
+        epoch's mean; LossSpikeError if `spikes` does not help; RuntimeError within another `fit`
+        of this trainer; CallbackError; NoCheckpointError if there is nothing to resume;
         StateMismatchError, listing every difference and changing nothing, for a checkpoint of
         another model.
 

@@ -78,7 +78,7 @@ class LiveView(Callback):
         self.stream, self.seconds, self.says_seed = stream, seconds, says_seed
         self._view: View | None = None
         self._progress: Progress | None = None
-        self._samples = 0.0
+        self._samples = self._of_epoch = 0.0
         self._next = self._next_read = 0.0
 
     def on_train_start(self, event: TrainStart) -> None:
@@ -87,7 +87,7 @@ class LiveView(Callback):
         self._progress = progress = Progress(event.run)
         progress.start(event)
         self._view = view = self._view_for(stream)
-        self._samples = 0.0
+        self._samples = self._of_epoch = 0.0
         now = time.perf_counter()
         if view is not None:
             self._next = now + min(view.interval, 0.5)  # soon, the first time
@@ -108,6 +108,7 @@ class LiveView(Callback):
     def on_step_end(self, event: StepEnd) -> None:
         """Show a step that is due."""
         self._samples += event.samples
+        self._of_epoch += event.samples
         now = time.perf_counter()
         if now < self._next or self._progress is None or self._view is None:
             return
@@ -129,7 +130,8 @@ class LiveView(Callback):
         """Show an epoch's results."""
         if self._progress is not None:
             self._progress.epoch, self._progress.step = event.epoch, event.step
-            self._say(epoch_line(event))
+            self._say(epoch_line(event, self._of_epoch))
+        self._of_epoch = 0.0
 
     def on_checkpoint(self, event: CheckpointSaved) -> None:
         """Show the checkpoint."""
@@ -280,11 +282,11 @@ def validation(progress: Progress) -> str:
     return ", ".join(found) + ("" if best is None else f" (best {short(best)})")
 
 
-def epoch_line(event: EpochEnd) -> str:
-    """Return what an epoch came to."""
+def epoch_line(event: EpochEnd, samples: float) -> str:
+    """Return what an epoch came to. samples: those of the seconds that the event has."""
     found = [f"epoch {event.epoch + 1} done: mean loss {short(event.loss)}"]
     if event.metrics_step == event.step:  # an earlier validation was told of in its own epoch
         found += [f"validation {name} {short(value)}" for name, value in event.metrics.items()]
     if event.seconds > 0:
-        found.append(f"{event.samples / event.seconds:,.0f} samples/s")
+        found.append(f"{samples / event.seconds:,.0f} samples/s")
     return "  ".join([*found, f"in {clock(event.seconds)}"])
