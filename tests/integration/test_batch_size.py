@@ -41,7 +41,7 @@ def case(backend: Backend) -> Case:
 def peak(case: Case, count: int) -> int:
     """The memory of a step with this many samples, measured differently."""
     rows = np.arange(count) % 5
-    with case.trainer.apart():
+    with case.trainer.stepper.apart():
         for _ in range(2):
             case.trainer.train_step(case.loss, X[rows], Y[rows])
         found = case.trainer.memory_report().peak

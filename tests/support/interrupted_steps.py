@@ -89,7 +89,7 @@ def step_of(make: Callable[[Any], Any], place: Backend) -> Prepared:
         trainer.train_step(lambda x: (model(x) ** 2).mean(), X)
 
     def seen() -> Seen:
-        states = (model.state_dict(), optimizer.state_dict(), trainer.losses.state_dict())
+        states = (model.state_dict(), optimizer.state_dict(), trainer.stepper.losses.state_dict())
         return *map(bits, states), masks.position, optimizer.steps
 
     for _ in range(BEFORE):

@@ -43,7 +43,7 @@ class _Learner:
         self.loader = DataLoader(ArrayDataset(X), 4, shuffle=True, seed=0)
         self.module = _Module()
         self.step()
-        self.losses, self.steps = self.trainer.losses, self.trainer._steps
+        self.losses, self.steps = self.trainer.stepper.losses, self.trainer.stepper.captured
 
     def loss(self, x: Tensor) -> Tensor:
         return ((self.weight - x + self.noise.normal((8, 2))) ** 2).mean()
@@ -57,12 +57,12 @@ class _Learner:
         self.trainer.train_step(lambda: self.loss(x))
 
     def seen(self) -> tuple[Any, ...]:
-        trainer = self.trainer
+        stepper = self.trainer.stepper
         state = {name: _bits(value) for name, value in self.optimizer.state_dict().items()}
         return (
             self.weight.numpy().tobytes(), state, self.optimizer.hyper["lr"], self.noise.position,
-            trainer._clock, trainer.losses is self.losses, trainer._steps is self.steps,
-            trainer.losses.state_dict(), self.loader.state_dict(), self.module.training,
+            stepper.clock, stepper.losses is self.losses, stepper.captured is self.steps,
+            stepper.losses.state_dict(), self.loader.state_dict(), self.module.training,
             is_recording(), current_evaluation(), _listening.means, watching.all,
         )  # fmt: skip
 
@@ -124,9 +124,9 @@ _BLOCKS: Final[dict[str, tuple[Callable[[_Learner], Any], Callable[[_Learner], o
     "trying a trainer out": (lambda o: undone(o.trainer, o.loader), _Learner.step),
     "sweeping a learning rate": (lambda o: nullcontext(), _sweep),
     "timing steps": (
-        lambda o: o.trainer.clocked(StepClock(o.loss, passes_in_update=False)), _nothing
+        lambda o: o.trainer.stepper.clocked(StepClock(o.loss, passes_in_update=False)), _nothing
     ),
-    "stepping apart": (lambda o: o.trainer.apart(), _Learner.step),
+    "stepping apart": (lambda o: o.trainer.stepper.apart(), _Learner.step),
     "evaluating": (_evaluating, _nothing),
     "reading a loader": (lambda o: whole_epoch(o.loader), _looks),
     "computing without a graph": (lambda o: no_grad(), _nothing),

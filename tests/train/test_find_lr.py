@@ -97,7 +97,7 @@ class Job:
             repr([optimizer.outcome, owner.outcome, getattr(owner, "skipped", 0)]),
             getattr(owner, "blamed", ()),
             self.trainer.counts,
-            self.trainer.losses.state_dict(),
+            self.trainer.stepper.losses.state_dict(),
         ]
 
 

@@ -28,7 +28,7 @@ from rumus.tensor.memory.uninterrupted import Uninterrupted, put_back_after
 from rumus.train import Trainer
 from rumus.train.data.part import Part
 from rumus.train.loop.capture import LossFunction
-from rumus.train.loop.trainer import Counted
+from rumus.train.loop.stepper import Counted
 from rumus.train.loop.weighing import Weighing
 
 # A batch's rows, and their shards.
@@ -60,7 +60,7 @@ class ShardedStep:
         self, loss_fn: LossFunction, portions: Sequence[Portion], meet: Callable[[], None]
     ) -> Tensor:
         """Run a step; return the loss. meet: the roll call before the sum over ranks."""
-        with self._trainer.whole_step() as counted:
+        with self._trainer.stepper.whole_step() as counted:
             self._streams.begin()
             self._losses.begin()
             own = self._own(loss_fn, portions)
@@ -71,14 +71,14 @@ class ShardedStep:
 
     def _joined(self, own: _Branch, counted: list[Counted]) -> Tensor:
         """Add up over all ranks, and update; return the loss."""
-        trainer = self._trainer
+        stepper = self._trainer.stepper
         losses = self._losses.values()
-        loss, weight = own.join(self._link, trainer.optimizer.parameters, losses)
-        noted = trainer.losses.note(self._as_tensor(loss), own.logs.joined(weight))
+        loss, weight = own.join(self._link, stepper.optimizer.parameters, losses)
+        noted = stepper.losses.note(self._as_tensor(loss), own.logs.joined(weight))
         counted.append((noted, weight))
         with own.gradients(weight) as grads:
-            trainer.check_claimed(grads)
-            trainer.update(grads)
+            stepper.check_claimed(grads)
+            stepper.update(grads)
         return noted
 
     def _as_tensor(self, loss: float) -> Tensor:
@@ -110,6 +110,7 @@ class ShardedStep:
         ahead: WrittenAhead,
     ) -> None:
         """Run the passes of a shard, each with the buffers assigned by the previous one."""
+        stepper = self._trainer.stepper
         most = len(portions) * len(portions[0][1].rows)
         for place, (batch, part) in enumerate(portions):
             start, stop = part.rows[number]
@@ -117,19 +118,19 @@ class ShardedStep:
                 continue
             rows = [v[start:stop] if getattr(v, "shape", ()) else v for v in batch]
             with self._streams.of(part.first + number, place), noting_means() as means:
-                loss, grads = self._trainer.passes(loss_fn, rows)
+                loss, grads = stepper.passes(loss_fn, rows)
             if self._weight_of is None:
                 (weight,) = self._weighing.weigh([loss], means, float(stop - start))
             else:
                 weight = float(self._weight_of(*rows))
-            self._trainer.check_claimed(grads)
-            self._trainer.optimizer.gradients(grads)  # raises if one is missing
+            stepper.check_claimed(grads)
+            stepper.optimizer.gradients(grads)  # raises if one is missing
             updates = branch.add(grads, weight)
             if weight > 0:
                 with Uninterrupted():
                     ahead.write(updates)
                 branch.losses[0].append((self._losses.note(loss, most), weight))
-                branch.logs.add(self._trainer.log, weight)
+                branch.logs.add(stepper.log, weight)
 
 
 class _Branch:

@@ -19,7 +19,8 @@ from rumus.train.loop.capture import LossFunction
 from rumus.train.loop.weighing import Weighing
 
 if TYPE_CHECKING:
-    from rumus.train.loop.trainer import Counted, Trainer
+    from rumus.train.loop.stepper import Counted, Stepper
+    from rumus.train.loop.trainer import Trainer
 
 
 def accumulated_step(
@@ -34,12 +35,12 @@ def accumulated_step(
     Each batch is released before the next is requested; weight 0 is skipped. Raises like
     `train_step`, and ValueError if all weights are 0 or one is negative.
     """
-    with trainer.whole_step() as counted:
-        return _step(trainer, loss_fn, window, weighing, counted)
+    with trainer.stepper.whole_step() as counted:
+        return _step(trainer.stepper, loss_fn, window, weighing, counted)
 
 
 def _step(
-    trainer: Trainer[Any],
+    stepper: Stepper[Any],
     loss_fn: LossFunction,
     window: Iterable[tuple[tuple[Any, ...], float]],
     weighing: Weighing | None,
@@ -52,20 +53,20 @@ def _step(
     """
     accumulation, ahead = Accumulation(), WrittenAhead()
     total, logs = put_back_after(
-        lambda: _passes(trainer, loss_fn, window, weighing, accumulation, ahead), ahead.put_back
+        lambda: _passes(stepper, loss_fn, window, weighing, accumulation, ahead), ahead.put_back
     )
     if total is None:
         raise ValueError("all batches of a step have weight 0: remove them from the loader")
     weight = accumulation.weight
-    noted = trainer.losses.note(total * (1 / weight), weighted(added(logs), 1 / weight))
+    noted = stepper.losses.note(total * (1 / weight), weighted(added(logs), 1 / weight))
     counted.append((noted, weight))
     with accumulation.gradients() as grads:
-        trainer.update(grads, noted)
+        stepper.update(grads, noted)
     return noted
 
 
 def _passes(
-    trainer: Trainer[Any],
+    stepper: Stepper[Any],
     loss_fn: LossFunction,
     window: Iterable[tuple[tuple[Any, ...], float]],
     weighing: Weighing | None,
@@ -77,16 +78,16 @@ def _passes(
     logs: list[Log] = []
     for batch, weight in window:
         with noting_means() as means:
-            loss, grads = trainer.passes(loss_fn, batch)
+            loss, grads = stepper.passes(loss_fn, batch)
         if weighing is not None:
             (weight,) = weighing.weigh([loss], means, weight)
-        trainer.check_claimed(grads)
-        trainer.optimizer.gradients(grads)  # raises if one is missing here that others have
+        stepper.check_claimed(grads)
+        stepper.optimizer.gradients(grads)  # raises if one is missing here that others have
         before = len(accumulation.updates)
         accumulation.add(grads, weight)
         with Uninterrupted():
             ahead.write(accumulation.updates[before:])
         if weight > 0:
             total = loss * weight if total is None else total + loss * weight
-            logs.append(weighted(trainer.log, weight))
+            logs.append(weighted(stepper.log, weight))
     return total, logs

@@ -14,7 +14,8 @@ from rumus.train.base.calling import as_dict
 from rumus.train.base.other_names import FIND_BATCH_SIZE
 from rumus.train.checkpoints.snapshot import check_declared
 from rumus.train.loop.progress import size
-from rumus.train.loop.trainer import Trainer, check_loss_function, check_trainer
+from rumus.train.loop.step_function import check_loss_function
+from rumus.train.loop.trainer import Trainer, check_trainer
 from rumus.train.loop.undone import undone
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class _Search:
         trainer = self._trainer
         batch = _resized(self._batch, count)
         try:
-            with trainer.apart():
+            with trainer.stepper.apart():
                 for _ in range(2):
                     trainer.train_step(self._loss_fn, *batch)
                 report = trainer.memory_report()

@@ -20,7 +20,8 @@ from rumus.train.data.batches import arguments
 
 if TYPE_CHECKING:
     from rumus.train.loop.capture import LossFunction
-from rumus.train.loop.trainer import Trainer, check_loss_function, check_trainer
+from rumus.train.loop.step_function import check_loss_function
+from rumus.train.loop.trainer import Trainer, check_trainer
 from rumus.train.loop.undone import undone
 
 WINDOW: Final = 10  # slopes are measured over one part in so many of the sweep

@@ -72,7 +72,10 @@ class Rollback:
         """
         if self.is_on:
             self._good = take(self._model) if state is None else state
-            self._losses = list(self._position.recent_losses), self._trainer.losses.state_dict()
+            self._losses = (
+                list(self._position.recent_losses),
+                self._trainer.stepper.losses.state_dict(),
+            )
 
     def answer(self, error: NonFiniteGradientError | LossSpikeError) -> None:
         """Roll back to the last good state, but not in the data: skip the offending batches.
@@ -97,7 +100,7 @@ class Rollback:
         restore(self._model, self._good, "the last good state")
         recent, losses = self._losses
         position.recent_losses = list(recent)
-        self._trainer.losses.load_state_dict(losses)  # without the steps that were undone
+        self._trainer.stepper.losses.load_state_dict(losses)  # without the steps that were undone
         position.metrics_step = None  # the weights that were validated are gone
 
 

@@ -194,7 +194,7 @@ class Run:
         with (
             self._told(),
             self._reported(),
-            self.trainer.clocked(self._clock),
+            self.trainer.stepper.clocked(self._clock),
             self._watched(),
             self.signals,
         ):
@@ -257,7 +257,7 @@ class Run:
             self._look(loss)
         if self.callbacks.hear(StepEnd):
             per_epoch = self.steps_per_epoch
-            logged = self.trainer.losses.logged.last
+            logged = self.trainer.stepper.losses.logged.last
             self.callbacks.send(
                 StepEnd(
                     self, position.epoch, position.step, per_epoch, samples, loss, spans, logged
@@ -315,7 +315,7 @@ class Run:
         self._epoch_started, self._of_epoch = perf_counter(), Spans()
         self.apart = 0.0
         if not self.batches.batch:
-            self.trainer.losses.open()
+            self.trainer.stepper.losses.open()
             if position.epoch == 1:
                 warn_of_unfed(self.trainer.optimizer, self.callbacks.all)
             self._rollback.note_good()
@@ -467,14 +467,14 @@ class Run:
     @contextmanager
     def _watched(self) -> Iterator[None]:
         """Within the block, let the trainer watch losses, and begin no other training."""
-        leaves_out = None
+        stepper, leaves_out = self.trainer.stepper, None
         if self._spikes is not None and not self._spikes.rolls_back:
             leaves_out = self._is_left_out
         with (
             displaced(self.trainer, "is_fitting", True),
-            displaced(self.trainer, "undeclared", None),
-            displaced(self.trainer, "undeclared_tensors", None),
-            displaced(self.trainer, "leaves_out", leaves_out),
+            displaced(stepper, "undeclared", None),
+            displaced(stepper, "undeclared_tensors", None),
+            displaced(stepper, "leaves_out", leaves_out),
         ):
             yield
 
@@ -485,7 +485,7 @@ class Run:
         saving += [c for c in self.callbacks.all if hasattr(c, "state_dict")]
         if self.batches.is_same_each_time:
             saving.append(self.batches.loader)
-        self.trainer.undeclared = Undeclared(
+        self.trainer.stepper.undeclared = Undeclared(
             generators_of(state).values(), saving, with_program=self.team.size > 1
         )
 
@@ -497,7 +497,7 @@ class Run:
         found = UndeclaredTensors(things, SAVED if saved else PUT_BACK)
         if saved:
             found.watch(self.loss_fn)
-        self.trainer.undeclared_tensors = found
+        self.trainer.stepper.undeclared_tensors = found
 
     # The end
 

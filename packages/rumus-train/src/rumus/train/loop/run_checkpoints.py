@@ -104,15 +104,15 @@ class RunCheckpoints:
             return
         if self._spikes is not None:
             self._spikes.look()
-        position, trainer, start = run.position, run.trainer, perf_counter()
-        if trainer.undeclared is not None:
-            trainer.undeclared.before_save()
-        if trainer.undeclared_tensors is not None:
-            trainer.undeclared_tensors.before_save()
+        position, stepper, start = run.position, run.trainer.stepper, perf_counter()
+        if stepper.undeclared is not None:
+            stepper.undeclared.before_save()
+        if stepper.undeclared_tensors is not None:
+            stepper.undeclared_tensors.before_save()
         position.random = states_of_program()
         with taking(store):
             tree = take({**self._model, **self._of_run})
-            tree |= average_of(trainer.optimizer, self._model)
+            tree |= average_of(stepper.optimizer, self._model)
         self._rollback.note_good({name: tree[name] for name in self._model})
         path = run.team.once("save", lambda: store.save(position.step, tree, metric=metric))
         self._saved_time = run.team.clock()
@@ -156,7 +156,7 @@ class RunCheckpoints:
         run = self._run
         return {
             "position": run.position,
-            "losses": run.trainer.losses,
+            "losses": run.trainer.stepper.losses,
             "batches": run.batches,
             "callbacks": run.callbacks,
         }

@@ -47,3 +47,13 @@ def users_own(function: Callable[..., Any]) -> Callable[..., Any]:
     while isinstance(function, (TimedFunction, StepFunction)):
         function = function.function
     return function
+
+
+def check_loss_function(loss_fn: object) -> None:
+    """Raise TypeError for anything but a function, such as the targets in fit(x, y)."""
+    if not callable(loss_fn):
+        raise TypeError(
+            f"loss_fn must be a function of a batch, not {type(loss_fn).__name__}: use "
+            "fit(DataLoader(ArrayDataset(x, y), batch_size), lambda x, y: mse_loss(model(x), y), "
+            "epochs=...)"
+        )

@@ -107,7 +107,7 @@ class Alone:
         if self._has_weights:
             return self.trainer.train_step(loss_fn, *batch, weight=weight)
         weigh = self._mean_loss.weigh
-        return self.trainer.weighed_step(
+        return self.trainer.stepper.step(
             loss_fn, batch, lambda loss, means: weigh(loss, means, weight)
         )
 

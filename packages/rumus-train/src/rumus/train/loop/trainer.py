@@ -1,38 +1,24 @@
-"""`Trainer`: one training step in one call, and the mean loss of an epoch."""
+"""`Trainer`: trains with one optimizer, step by step or in one call."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, Self
 
-from rumus.optim import ClosureOptimizer, FusedOptimizer, LossScale, Optimizer
-from rumus.optim.engine.closure import forward_backward, repeated
-from rumus.optim.engine.optimizer import refuse_foreign
-from rumus.optim.engine.stepped import SteppedOptimizer
+from rumus.optim import FusedOptimizer, LossScale, Optimizer
 from rumus.optim.options.group import M_co
-from rumus.optim.wrappers.wrapper import unwrapped
-from rumus.tensor import Backend, Generator, GradientStore, Tensor, cpu
+from rumus.tensor import Backend, GradientStore, Tensor, cpu
 from rumus.tensor.expression.arguments import check_arguments
-from rumus.tensor.expression.kinds import is_a
-from rumus.tensor.graph.means import Mean, noting_means
-from rumus.tensor.memory.recording import is_capturing
-from rumus.tensor.memory.uninterrupted import Uninterrupted, displaced
-from rumus.tensor.memory.updater import Outcome
-from rumus.tensor.operations.draws import Draws
-from rumus.train.base.calling import as_dict
-from rumus.train.base.epoch_sum import LateWeight
 from rumus.train.base.limits import Limits
-from rumus.train.base.logged import Log, weighted
-from rumus.train.base.losses import Losses
 from rumus.train.base.other_names import FIT, TRAINER, TRAINER_OPTIONS
 from rumus.train.base.ranks import check_ranks
-from rumus.train.base.scaling import scaling_of
-from rumus.train.base.step_clock import StepClock, measured
-from rumus.train.loop.capture import CapturedSteps, Counts, LossFunction, beside
-from rumus.train.loop.step_function import StepFunction
+from rumus.train.base.scaling import scalable
+from rumus.train.loop.capture import Counts, LossFunction
+from rumus.train.loop.step_function import check_loss_function
+from rumus.train.loop.stepper import Stepper
 
 if TYPE_CHECKING:  # imports that only `fit` needs are inside it
     from pathlib import Path
@@ -47,16 +33,8 @@ if TYPE_CHECKING:  # imports that only `fit` needs are inside it
     from rumus.train.loop.rollback import OnNonFinite
     from rumus.train.loop.spikes import Spikes
     from rumus.train.loop.team import Team, TrainingRanks
-    from rumus.train.loop.undeclared import Undeclared
-    from rumus.train.loop.undeclared_tensors import UndeclaredTensors
     from rumus.train.loop.validation import Validate
     from rumus.train.tables.meaning import Meaning
-
-
-# A loss that was noted, and its weight in the epoch's mean.
-Counted: TypeAlias = "tuple[Tensor, float | LateWeight]"
-# The weight of a loss in the epoch's mean, derived from the means it was computed from.
-Weigh: TypeAlias = "Callable[[Tensor, Sequence[Mean]], float | Tensor]"
 
 
 class Trainer(Generic[M_co]):
@@ -130,17 +108,9 @@ class Trainer(Generic[M_co]):
             if not isinstance(loss_scale, LossScale):
                 raise TypeError(f"loss_scale must be LossScale(...), not {loss_scale!r}")
             scalable(optimizer).scale_losses(loss_scale)
-        self._steps = CapturedSteps() if capture else None
-        self.losses = Losses()  # of the epoch's steps
-        self.log: Log = {}  # of the last passes
-        self._clock: StepClock | None = None
-        self._drawn: list[Generator] = []  # what drew in the last step
-        self._draws = Draws()  # of the running step
+        self.stepper = Stepper(optimizer, capture=capture)
         self.meaning: Meaning | None = None  # of the data that the last `fit` trained on
         self.is_fitting = False
-        self.undeclared: Undeclared | None = None  # of the running `fit`, if it saves checkpoints
-        self.undeclared_tensors: UndeclaredTensors | None = None  # if anything is to be restored
-        self.leaves_out: Callable[[Tensor], bool] | None = None  # called with each loss before it
         if zero and ranks is None:
             raise ValueError(
                 "zero=True divides the state among the ranks of ranks=, which is missing"
@@ -167,27 +137,18 @@ class Trainer(Generic[M_co]):
     @property
     def counts(self) -> Counts:
         """How many steps with a batch ran as usual, were recorded, and were replayed."""
-        return Counts() if self._steps is None else self._steps.counts
+        captured = self.stepper.captured
+        return Counts() if captured is None else captured.counts
 
     @property
     def backend(self) -> Backend:
         """The parameters' backend; the CPU for a released optimizer."""
-        return self._backend or cpu()
-
-    @property
-    def _backend(self) -> Backend | None:
-        named = self.optimizer.groups[0].named if self.optimizer.groups else []
-        return named[0][1].backend if named else None
+        return self.stepper.backend or cpu()
 
     @property
     def loss_scale(self) -> Tensor | None:
         """The unread factor of the next loss; None without a loss scale."""
-        backend = self._backend
-        return None if backend is None else self._scale_on(backend)
-
-    def _scale_on(self, backend: Backend) -> Tensor | None:
-        scaling = scaling_of(self.optimizer)
-        return None if scaling is None else scaling.on(backend)
+        return self.stepper.loss_scale
 
     def train_step(self, loss_fn: LossFunction, *batch: Any, weight: float = 1.0) -> Tensor:
         """Run one step: the loss, its gradients and the update. Return the loss, without its graph.
@@ -215,110 +176,7 @@ class Trainer(Generic[M_co]):
                 "train_step would train this rank alone: use trainer.fit(DataLoader(..., "
                 "ranks=ranks), loss_fn, ...), which sums over all ranks"
             )
-        return self.weighed_step(loss_fn, batch, lambda loss, means: weight)
-
-    def weighed_step(self, loss_fn: LossFunction, batch: Sequence[Any], weigh: Weigh) -> Tensor:
-        """Do the same as `train_step`; `weigh` returns the weight once the loss exists.
-
-        loss_fn: computes the loss of a batch, or a dict with it.
-        batch: the arguments of `loss_fn`.
-        weigh: returns the weight of the batch.
-        """
-        with self.whole_step() as counted:
-            return self._step(loss_fn, batch, weigh, counted)
-
-    @contextmanager
-    def whole_step(self) -> Iterator[list[Counted]]:
-        """Let what belongs to the step in the block happen if the step does, and else not.
-
-        Its loss, which the block puts into the list before the update, enters the epoch's mean; its
-        random generators stay where they are, or are restored. So it is wherever a signal handler
-        raises.
-        """
-        for generator in self._drawn:
-            undecided = generator.undecided
-            undecided.hear(wait=undecided.is_drawn_by_host)
-        draws, before = Draws(), self.optimizer.outcome
-        counted: list[Counted] = []
-        is_done = is_ended = False
-        vars(self)["_draws"] = draws  # past `__setattr__`, which looks for misspelled names
-
-        def end() -> None:
-            nonlocal is_ended
-            if is_ended:
-                return
-            is_ended = True
-            if is_done or self.optimizer.outcome is not before:
-                self._follow(draws)
-                for noted, weight in counted:
-                    self._count(noted, weight)
-            else:
-                draws.take_back()
-
-        try:
-            try:
-                with draws.watched():
-                    yield counted
-                is_done = True
-            finally:
-                with Uninterrupted():
-                    end()
-        except BaseException:
-            with Uninterrupted():
-                end()
-            raise
-
-    def _follow(self, draws: Draws) -> None:
-        """Keep a step's random draws only if the step counts."""
-        if not draws.before and not self._drawn:
-            return
-        self._drawn = draws.generators
-        if not self._drawn:
-            return
-        outcome = self.optimizer.outcome
-        if outcome.applied is False:
-            draws.take_back()
-        elif outcome.applied is None:
-            draws.wait_for(outcome, self.optimizer.poll, self.optimizer.decision)
-
-    def _step(
-        self, loss_fn: LossFunction, batch: Sequence[Any], weigh: Weigh, counted: list[Counted]
-    ) -> Tensor:
-        """Run one step of the optimizer; return a copy of the loss."""
-        optimizer: Any = self.optimizer
-        if is_a(optimizer, ClosureOptimizer):
-            return self._closure_step(optimizer, loss_fn, batch, weigh, counted)
-        with noting_means() as means:
-            loss, gradients = self.passes(loss_fn, batch)
-        weight = self.losses.placed(weigh(loss, means))
-        noted = self.losses.note(loss, self.log)
-        counted.append((noted, weight))
-        with gradients as grads:
-            self.check_claimed(grads)
-            self.update(grads, noted)
-        return noted
-
-    def _closure_step(
-        self,
-        optimizer: ClosureOptimizer[M_co],
-        loss_fn: LossFunction,
-        batch: Sequence[Any],
-        weigh: Weigh,
-        counted: list[Counted],
-    ) -> Tensor:
-        """Run a step that computes the loss several times; the first pass counts."""
-
-        def passes() -> tuple[Tensor, GradientStore]:
-            with noting_means() as means:
-                loss, gradients = self.passes(loss_fn, batch)
-            if not counted:  # a copy: the next pass may be a replay of this one
-                weight = self.losses.placed(weigh(loss, means))
-                counted.append((self.losses.note(loss, weighted(self.log, 1.0)), weight))
-            return loss, gradients
-
-        with measured(self._clock, "update"):
-            optimizer.step_with(repeated(passes))
-        return counted[0][0]
+        return self.stepper.step(loss_fn, batch, lambda loss, means: weight)
 
     @FIT.as_keywords
     def fit(
@@ -526,108 +384,24 @@ class Trainer(Generic[M_co]):
     def forward_backward(
         self, loss_fn: LossFunction, batch: Sequence[Any]
     ) -> tuple[Tensor, GradientStore]:
-        """Return the loss and its gradients, to pass to `update` or `check_claimed`.
+        """Return the loss and its gradients, to pass to `update`.
 
         The passes are captured if a batch is given and the parameters' backend supports it.
 
         loss_fn, batch: see `train_step`. Raises its errors, except those of the update.
         """
-        loss, grads = self.passes(loss_fn, batch)
+        loss, grads = self.stepper.passes(loss_fn, batch)
         backend = loss.backend
         kept = backend.allocate(loss.shape, loss.dtype)
         backend.copy(loss._array, kept)
         return Tensor(kept, backend), grads
 
-    def passes(self, loss_fn: LossFunction, batch: Sequence[Any]) -> tuple[Tensor, GradientStore]:
-        """Do the same as `forward_backward`; the next passes may overwrite this loss.
-
-        loss_fn, batch: see `train_step`.
-        """
-        named = as_dict(batch)
-        called = StepFunction(loss_fn, None if named is None else tuple(named))
-        if named is not None:
-            batch = list(named.values())
-        undeclared = self.undeclared
-        if undeclared is not None:
-            undeclared.before_passes()
-        if self._clock is None:
-            found = self._passes(called, batch)
-        else:
-            with self._clock.measuring("passes"):
-                found = self._passes(called, batch)
-        if undeclared is not None:
-            undeclared.after_passes(self._draws)
-        if self.undeclared_tensors is not None:
-            self.undeclared_tensors.after_passes(found[1])
-        vars(self)["log"] = called.log
-        return found
-
-    def _passes(self, loss_fn: StepFunction, batch: Sequence[Any]) -> tuple[Tensor, GradientStore]:
-        backend = self._backend
-        if not batch or backend is None:
-            return forward_backward(loss_fn, batch, self.loss_scale)
-        scale = self._scale_on(backend)
-        if self._steps is not None and is_capturing(backend):
-            return self._steps.run(backend, loss_fn, batch, scale)
-        return forward_backward(loss_fn, [beside(value, backend) for value in batch], scale)
-
-    def check_claimed(self, grads: GradientStore) -> None:
-        """Raise for gradients of parameters that the optimizer does not own, before it steps.
-
-        grads: the result of `backward`.
-        """
-        owned = 0
-        for group in self.optimizer.groups:
-            if group.optional:
-                break
-            owned += len(group.named)
-        else:
-            if len(grads) == owned:
-                return  # if one is foreign then an own one is missing, and `step` says so
-        refuse_foreign(grads, self.optimizer)
-
-    def update(self, grads: GradientStore, loss: Tensor | None = None) -> None:
+    def update(self, grads: GradientStore) -> None:
         """Let the optimizer step with these gradients. Raises the errors of `Optimizer.step`.
 
         grads: the result of `backward`.
-        loss: of the step, which may cause it to be skipped: the gradients are then discarded, and
-            nothing else happens.
         """
-        if loss is not None and self.leaves_out is not None and self.leaves_out(loss):
-            grads.take_updates()
-            grads.drain(list(grads), f"{self.optimizer}, whose step was left out")
-            self.optimizer.outcome = Outcome(False)
-            return
-        if self._clock is None:
-            self.optimizer.step(grads)
-        else:
-            with self._clock.measuring("update"):
-                self.optimizer.step(grads)
-
-    def _count(self, noted: Tensor, weight: float | LateWeight) -> None:
-        """Add the loss of the finished step to the epoch's mean, and end the step."""
-        self.losses.count(noted, weight, self.optimizer.outcome)
-        if noted.backend.runs_ahead and is_capturing(noted.backend):
-            noted.backend.step_finished()
-
-    @contextmanager
-    def clocked(self, clock: StepClock | None) -> Iterator[None]:
-        """Within the block, time the passes and the update of each step with this clock.
-
-        clock: times the parts.
-        """
-        with displaced(self, "_clock", clock):
-            yield
-
-    @contextmanager
-    def apart(self) -> Iterator[None]:
-        """Within the block, losses have their own mean and steps are captured anew.
-
-        Afterwards, losses and captured steps are those from before. Parameters are not restored.
-        """
-        steps = None if self._steps is None else CapturedSteps()
-        with displaced(self, "losses", Losses()), displaced(self, "_steps", steps):
-            yield
+        self.stepper.update(grads)
 
     def memory_report(self) -> MemoryReport:
         """Return the bytes of parameters, gradients, state, and of each captured step.
@@ -646,7 +420,8 @@ class Trainer(Generic[M_co]):
         """
         from rumus.train.loop.memory_report import report
 
-        return report(self.optimizer, [] if self._steps is None else self._steps.memory())
+        captured = self.stepper.captured
+        return report(self.optimizer, [] if captured is None else captured.memory())
 
     def epoch_avg_loss(self) -> float:
         """Return the mean loss of the epoch's steps, and close the epoch.
@@ -655,11 +430,11 @@ class Trainer(Generic[M_co]):
         in float64. Raises ValueError before the first step.
         """
         self.optimizer.poll(wait=True)
-        mean = self.losses.close()
+        mean = self.stepper.losses.close()
         if mean is None:
             raise ValueError("there is no mean loss before the first train_step of an epoch")
-        if self._steps is not None:
-            self._steps.begin_epoch()
+        if self.stepper.captured is not None:
+            self.stepper.captured.begin_epoch()
         return mean
 
     def epoch_averages(self) -> dict[str, float]:
@@ -684,11 +459,11 @@ class Trainer(Generic[M_co]):
         {'error': 1.0}
         """
         self.optimizer.poll(wait=True)
-        return self.losses.logged.close()
+        return self.stepper.losses.logged.close()
 
     def reset_epoch(self) -> None:
         """Discard the losses so far: the next step opens a new epoch. Usually automatic."""
-        self.losses.clear()
+        self.stepper.losses.clear()
 
 
 def _checked_names(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -704,25 +479,3 @@ def check_trainer(of: str, trainer: object) -> None:
             f"{of} takes a trainer, not {type(trainer).__name__}: {of}(Trainer(optimizer, "
             "state={'model': model}), ...)"
         )
-
-
-def check_loss_function(loss_fn: object) -> None:
-    """Raise TypeError for anything but a function, such as the targets in fit(x, y)."""
-    if not callable(loss_fn):
-        raise TypeError(
-            f"loss_fn must be a function of a batch, not {type(loss_fn).__name__}: use "
-            "fit(DataLoader(ArrayDataset(x, y), batch_size), lambda x, y: mse_loss(model(x), y), "
-            "epochs=...)"
-        )
-
-
-def scalable(optimizer: Optimizer[Any]) -> SteppedOptimizer[Any]:
-    """Return the optimizer whose update divides by a loss scale; TypeError if there is none."""
-    if not isinstance(optimizer, ClosureOptimizer):
-        fused = unwrapped(optimizer)
-        if isinstance(fused, SteppedOptimizer):
-            return fused
-    raise TypeError(
-        f"{optimizer} takes no loss scale: use a rule-based optimizer whose gradients nothing "
-        "else reads"
-    )

@@ -44,6 +44,6 @@ def undone(trainer: Trainer[Any], loader: Any = None) -> Iterator[None]:
         for thing, name, value in told:
             setattr(thing, name, value)
 
-    watched = displaced(trainer, "undeclared_tensors", undeclared)
-    with putting_back(put_back), trainer.apart(), watched:
+    watched = displaced(trainer.stepper, "undeclared_tensors", undeclared)
+    with putting_back(put_back), trainer.stepper.apart(), watched:
         yield
