@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -186,7 +188,7 @@ def test_hostile_lines(tmp_path: Path) -> None:
     page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
     assert "validation: </svg>" in page.texts
     assert [name for name in page.texts if "<i>" in name] == ["validation: <i> "]
-    assert read_run(tmp_path).curves["train loss"].not_finite == 1
+    assert read_run(tmp_path).curves["train loss"].not_drawn == 1
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=300), st.integers(2, 20))
@@ -231,3 +233,23 @@ def test_a_chart_of_nothing_finite() -> None:
     curve = Curve()
     curve.add(1, math.nan)
     assert chart("loss", {"loss": curve}) == ""
+
+
+EXTREME: Any = [1.7e308, -1.7e308, 5e-324, 2.2e-308, 1e300, 0.0, -1.0, "inf", "-inf", "nan"]
+
+
+def test_numbers_at_the_ends_of_their_range_are_drawn_or_counted(tmp_path: Path) -> None:
+    """The difference of two of them may be infinite, their quotient 0."""
+    for first, second in product(EXTREME, EXTREME):
+        lines = [{"split": "train", "step": n, "loss": v} for n, v in enumerate((first, second))]
+        times = [{"split": "epoch", "step": 1, "seconds": value} for value in (first, second)]
+        text = "".join(json.dumps(line) + "\n" for line in [*lines, *times])
+        (tmp_path / "metrics.jsonl").write_text(text)
+        page = write_report(tmp_path).read_text()
+        assert not re.search(r'(points|cx|cy|x|y)="[^"]*(nan|inf)', page), (first, second)
+
+
+def test_the_rest_of_a_line_that_is_too_long_is_none(tmp_path: Path) -> None:
+    line = b'{"split":"train","step":1,"loss":1.0}\n'
+    (tmp_path / "metrics.jsonl").write_bytes(b"x" * 2**20 + line + line)
+    assert len(list(read_metrics(tmp_path / "metrics.jsonl"))) == 1

@@ -148,6 +148,8 @@ def clock(seconds: float) -> str:
     >>> clock(3725.4), clock(200_000)
     ('1:02:05', '2 d 7:33:20')
     """
+    if not math.isfinite(seconds):  # of a damaged line
+        return short(seconds)
     days, rest = divmod(int(seconds), 86_400)
     shown = f"{rest // 3600}:{rest // 60 % 60:02}:{rest % 60:02}"
     return f"{days} d {shown}" if days else shown

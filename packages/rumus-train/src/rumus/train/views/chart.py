@@ -92,8 +92,12 @@ def chart(title: str, curves: Mapping[str, Curve], note: str = "") -> str:
     x = Axis(min(min(p.x for p in points), last), last, _LEFT, WIDTH - _RIGHT, False)
     y = vertical(list(shown.values()))
     lines = [_line(number, curve, x, y) for number, curve in enumerate(shown.values())]
-    lost = sum(curve.not_finite for curve in shown.values())
-    notes = [note, "logarithmic" if y.is_log else "", f"{lost} not finite" if lost else ""]
+    lost = sum(curve.not_drawn for curve in shown.values())
+    notes = [
+        note,
+        "logarithmic" if y.is_log else "",
+        f"{lost} not finite or too large" if lost else "",
+    ]
     said = ", ".join(each for each in notes if each)
     body = "".join([*_frame(x, y), *lines])
     return (

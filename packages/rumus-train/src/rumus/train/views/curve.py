@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 CAPACITY: Final = 1024
+LARGEST: Final = 1e300  # that is drawn: differences of such numbers are finite
+LEAST: Final = 1e-300  # of the positive; a smaller one is drawn as 0
 
 
 @dataclass(slots=True)
@@ -37,7 +39,7 @@ class Curve:
     """Numbers over steps.
 
     If there are too many, neighbors merge to one point; all points but the last then stand for
-    equally many numbers. Non-finite numbers are only counted.
+    equally many numbers. Numbers that are not finite, or larger than LARGEST, are only counted.
 
     >>> curve = Curve(capacity=4)
     >>> for step in range(10):
@@ -48,7 +50,7 @@ class Curve:
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self.points: list[Point] = []
-        self.not_finite = 0
+        self.not_drawn = 0
         self.last: float | None = None
         self._capacity = capacity
         self._stride = 1
@@ -56,9 +58,10 @@ class Curve:
     def add(self, x: float, y: float) -> None:
         """Add a number; `x` does not fall."""
         self.last = y = float(y)
-        if not math.isfinite(y):
-            self.not_finite += 1
+        if math.isnan(y) or abs(y) > LARGEST:
+            self.not_drawn += 1
             return
+        y = 0.0 if abs(y) < LEAST else y
         point = Point(float(x), y, y, y, 1)
         if self.points and self.points[-1].count < self._stride:
             self.points[-1] = self.points[-1].join(point)

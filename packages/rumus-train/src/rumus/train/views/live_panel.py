@@ -116,14 +116,15 @@ def _numbers(progress: Progress, is_unicode: bool) -> list[tuple[str, str | Text
 def sparkline(values: list[float]) -> str:
     """Return a sparkline of some numbers, with blanks for non-finite ones.
 
-    >>> sparkline([4.0, 2.0, float("nan"), 1.0, 0.0])
-    '█▅ ▃▁'
+    >>> sparkline([4.0, 2.0, float("nan"), 1.0, 0.0]), sparkline([-1.7e308, 1.7e308])
+    ('█▅ ▃▁', '▁█')
     """
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return ""
-    low, high = min(finite), max(finite)
-    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
+    low, span = min(finite), max(finite) / 4 - min(finite) / 4  # the whole one may be infinite
+    shares = [(value / 4 - low / 4) / span if span else 0.0 for value in values]
     return "".join(
-        _BARS[round((value - low) * scale)] if math.isfinite(value) else " " for value in values
+        _BARS[round(share * (len(_BARS) - 1))] if math.isfinite(value) else " "
+        for value, share in zip(values, shares, strict=True)
     )

@@ -29,8 +29,10 @@ def read_metrics(path: str | Path) -> Iterator[dict[str, Any]]:
     """
     require_regular_file(Path(path))
     with open(path, "rb") as file:
+        is_rest = False  # of a line that is too long
         while line := file.readline(_LONGEST):
-            if not line.endswith(b"\n"):
+            is_whole, is_rest = not is_rest, not line.endswith(b"\n")
+            if is_rest or not is_whole:
                 continue
             try:
                 found = parse(line)
