@@ -14,6 +14,7 @@ from rumus.optim.engine.optimizer import Optimizer
 from rumus.optim.engine.segments import Segment
 from rumus.optim.options.group import Claimable, M_co
 from rumus.tensor import Backend, NonFiniteGradientError, OwnershipError
+from rumus.tensor.expression.decided import decided
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import NonFinite, Outcome, Updater
@@ -43,6 +44,18 @@ class FollowedOptimizer(Optimizer[M_co]):
         self._pending: deque[Outcome] = deque()
         self._learning = threading.Lock()  # a thread that reads from a GPU also learns of steps
         self._within: FollowedOptimizer[Any] | None = None  # the optimizer that it is part of
+
+    def _check_assigned(self, name: str, value: Any) -> None:
+        if name != "nonfinite":
+            raise decided(self, name)
+        if self._updater is not None:  # and that has read it
+            raise AttributeError(
+                f"{type(self).__name__}.nonfinite is decided at the first step: call "
+                "answer_nonfinite(...)",
+                name=name,
+                obj=self,
+            )
+        require_nonfinite(value)
 
     @property
     def steps(self) -> int:

@@ -12,7 +12,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NoReturn, Self
 
 from rumus.optim.options.group import Claimable, M_co, ParameterGroup, as_groups
 from rumus.optim.options.other_names import OPTIMIZER, OPTIONS
@@ -27,11 +27,13 @@ from rumus.tensor import (
     float16,
 )
 from rumus.tensor.expression.arguments import check_arguments
+from rumus.tensor.expression.decided import decided, is_decided
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import Outcome
 
 _PACKAGE = __name__.partition(".")[0]
+_DECIDED: Final = frozenset({"groups", "hyper"})  # besides the arguments
 
 
 class Optimizer(ABC, Generic[M_co]):
@@ -85,7 +87,13 @@ class Optimizer(ABC, Generic[M_co]):
         def __setattr__(self, name: str, value: object) -> None:
             if name not in vars(self):
                 OPTIMIZER.check_assignment(self, name)
+            elif type(self).__module__.startswith("rumus.") and is_decided(self, name, _DECIDED):
+                self._check_assigned(name, value)
             object.__setattr__(self, name, value)
+
+    def _check_assigned(self, name: str, value: Any) -> None:
+        """Raise an error for an attribute that a user assigns and that nothing would read."""
+        raise decided(self, name)
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError(

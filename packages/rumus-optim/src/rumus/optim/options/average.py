@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from rumus.optim.options.hyperparameter import check
 from rumus.optim.options.other_names import AVERAGE
@@ -104,6 +104,8 @@ class EMA(Average):
     [0.25]
     """
 
+    _rereads: ClassVar = frozenset({"decay", "warmup", "unbiased"})
+
     @checked_arguments
     def __init__(
         self, decay: float = 0.999, *, warmup: bool = False, unbiased: bool = False
@@ -147,6 +149,8 @@ class SWA(Average):
     >>> [SWA(start=3, every=2).weight(t) for t in range(1, 8)]
     [0.0, 0.0, 1.0, 0.0, 0.5, 0.0, 0.3333333333333333]
     """
+
+    _rereads: ClassVar = frozenset({"start", "every"})
 
     def __init__(self, start: int = 1, every: int = 1) -> None:
         super().__init__()

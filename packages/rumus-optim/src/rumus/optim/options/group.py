@@ -10,6 +10,7 @@ from rumus.optim.options.other_names import GROUP
 from rumus.optim.options.schedule import Schedule
 from rumus.tensor import Parameter, Parameters
 from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.expression.decided import decided, is_decided
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -60,6 +61,8 @@ class ParameterGroup:
 
         def __setattr__(self, name: str, value: object) -> None:
             GROUP.check_assignment(self, name)
+            if name in vars(self) and is_decided(self, name, frozenset({"named"})):
+                raise decided(self, name)
             object.__setattr__(self, name, value)
 
     def trainable(self) -> ParameterGroup:

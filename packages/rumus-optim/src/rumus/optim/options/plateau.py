@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
+
+import numpy as np
 
 from rumus.optim.options.other_names import PLATEAU
 from rumus.optim.options.schedule import Schedule, constant
+from rumus.tensor.expression.real_number import real_number
 
 _KEPT: Final = ("reductions", "best", "waited", "rested")
 
@@ -40,6 +43,8 @@ class Plateau:
     0.25
     """
 
+    _rereads: ClassVar = frozenset({"factor", "patience", "threshold", "cooldown", "lowest"})
+
     def __init__(
         self,
         start: Schedule | float,
@@ -53,18 +58,18 @@ class Plateau:
     ) -> None:
         if mode not in (None, "min", "max"):
             raise ValueError(f'mode must be "min" or "max", not {mode!r}')
-        if not 0 < factor < 1:
+        if not 0 < real_number("factor", factor) < 1:
             raise ValueError(f"factor must be in (0, 1), not {factor}")
-        counts: dict[str, object] = {"patience": patience, "cooldown": cooldown}
+        counts: dict[str, Any] = {"patience": patience, "cooldown": cooldown}
         for name, count in counts.items():
-            if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            if not isinstance(count, (int, np.integer)) or isinstance(count, bool) or count < 0:
                 raise ValueError(f"{name} must be a whole number, 0 or more, not {count!r}")
         for name, value in (("threshold", threshold), ("lowest", lowest)):
-            if not (math.isfinite(value) and value >= 0):
+            if not (math.isfinite(real_number(name, value)) and value >= 0):
                 raise ValueError(f"{name} must be finite and >= 0, not {value}")
         self.start = start if isinstance(start, Schedule) else constant(start)
-        self.factor, self.patience, self.threshold = factor, patience, threshold
-        self.cooldown, self.lowest = cooldown, lowest
+        self.factor, self.patience, self.threshold = factor, int(patience), threshold
+        self.cooldown, self.lowest = int(cooldown), lowest
         self.mode_is_given = mode is not None
         self.mode: Literal["min", "max"] = mode or "min"
         self.reductions = 0

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.expression.decided import is_decided, taken_by_constructor
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,6 +61,7 @@ class OtherNames:
     def of_instances(self, cls: C) -> C:
         """Class decorator: names of the table get the advice, and unread attributes cannot be set.
 
+        Arguments of its constructor are decided with it, but for those that it names in `_rereads`.
         A class that is not of rumus may derive from it and have any attributes. Attributes that are
         there are read as fast as without: `__getattr__` would make each slower.
 
@@ -75,8 +77,11 @@ class OtherNames:
                 setattr(members, name, _Refused(self, name))
 
         def assign(owner: object, name: str, value: object) -> None:
-            if name not in vars(owner) and type(owner).__module__.startswith("rumus."):
-                self.check_assignment(owner, name)
+            if type(owner).__module__.startswith("rumus."):
+                if name not in vars(owner):
+                    self.check_assignment(owner, name)
+                elif is_decided(owner, name):
+                    value = taken_by_constructor(owner, name, value)
             object.__setattr__(owner, name, value)
 
         def listed(owner: object) -> list[str]:

@@ -60,7 +60,7 @@ class Parameter(Tensor):
     [2.0, 4.0]
     """
 
-    __slots__ = ("_owner", "_slot", "_trainable", "id", "name", "role")
+    __slots__ = ("_owner", "_role", "_slot", "_trainable", "id", "name")
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Parameter(Tensor):
         requires_grad: bool = True,
         role: Role = "weight",
     ) -> None:
-        check_role(role)
+        self.role = role
         value = tensor(data, dtype=dtype, backend=backend)
         if not is_floating(value.dtype):
             raise TypeError(
@@ -82,7 +82,6 @@ class Parameter(Tensor):
         super().__init__(value._array, value._backend)
         self.id = ParamId(next(_numbers))
         self.name = name
-        self.role: Role = role
         self._trainable = requires_grad
         self._slot: Slot | None = None
         self._owner: weakref.ref[Owner] | None = None
@@ -100,7 +99,19 @@ class Parameter(Tensor):
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
-        self._trainable = value
+        if not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"requires_grad must be True or False, not {value!r}")
+        self._trainable = bool(value)
+
+    @property
+    def role(self) -> Role:
+        """Its role in its layer, one of `ROLES`; can be set, before an optimizer makes groups."""
+        return self._role
+
+    @role.setter
+    def role(self, value: Role) -> None:
+        check_role(value)
+        self._role: Role = value
 
     @property
     def owner(self) -> Owner | None:

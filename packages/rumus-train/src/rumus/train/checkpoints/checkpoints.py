@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self
 
 from rumus.tensor.expression.arguments import check_arguments
+from rumus.tensor.expression.decided import decided, is_decided
 from rumus.tensor.memory.late_array import LateArray
 from rumus.tensor.memory.uninterrupted import is_of_handler, suppressed
 from rumus.train.base.other_names import CHECKPOINTS, CHECKPOINTS_OPTIONS
@@ -148,6 +149,8 @@ class Checkpoints:
 
         def __setattr__(self, name: str, value: object) -> None:
             CHECKPOINTS.check_assignment(self, name)
+            if name in vars(self) and is_decided(self, name):
+                raise decided(self, name)
             object.__setattr__(self, name, value)
 
     def __enter__(self) -> Self:

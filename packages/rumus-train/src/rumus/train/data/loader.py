@@ -14,6 +14,7 @@ import numpy as np
 
 from rumus.tensor import Backend, StateMismatchError, run_seed
 from rumus.tensor.expression.arguments import check_arguments
+from rumus.tensor.expression.decided import decided, is_decided
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.other_names import LOADER, LOADER_OPTIONS
 from rumus.train.base.random_stream import Purpose, permutation
@@ -158,6 +159,8 @@ class DataLoader:
 
         def __setattr__(self, name: str, value: object) -> None:
             LOADER.check_assignment(self, name)
+            if name in vars(self) and is_decided(self, name):
+                raise decided(self, name)
             object.__setattr__(self, name, value)
 
     @property

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
+from rumus.tensor.expression.real_number import real_number
+from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.other_names import STOPPING
 from rumus.train.loop.callback import Callback
 from rumus.train.loop.events import TrainStart, ValidationEnd
@@ -30,6 +32,8 @@ class EarlyStopping(Callback):
 
     order = 100  # after callbacks that read the metrics
 
+    _rereads: ClassVar = frozenset({"patience", "min_delta"})
+
     @STOPPING.as_keywords
     def __init__(
         self,
@@ -39,12 +43,12 @@ class EarlyStopping(Callback):
         min_delta: float = 0.0,
         mode: Mode | None = None,
     ) -> None:
-        if isinstance(patience, bool) or patience != int(patience) or patience < 1:
+        if whole_number("patience", patience) < 1:
             raise ValueError(f"patience must be a whole number of at least 1, not {patience!r}")
-        if not 0 <= min_delta < math.inf:
+        if not 0 <= real_number("min_delta", min_delta) < math.inf:
             raise ValueError(f"min_delta must be finite and >= 0, not {min_delta}")
         self.metric, self.mode = checked_metric(metric, mode)
-        self.patience, self.min_delta = patience, min_delta
+        self.patience, self.min_delta = int(patience), min_delta
         self.best: float | None = None
         self.best_step: int | None = None
         self.waited = 0  # validations in a row without improvement

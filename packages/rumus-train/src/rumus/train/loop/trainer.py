@@ -12,6 +12,7 @@ from rumus.optim import FusedOptimizer, LossScale, Optimizer
 from rumus.optim.options.group import M_co
 from rumus.tensor import Backend, GradientStore, Tensor, cpu
 from rumus.tensor.expression.arguments import check_arguments
+from rumus.tensor.expression.decided import decided, is_decided
 from rumus.train.base.limits import Limits
 from rumus.train.base.other_names import FIT, TRAINER, TRAINER_OPTIONS
 from rumus.train.base.ranks import check_ranks
@@ -132,6 +133,8 @@ class Trainer(Generic[M_co]):
         def __setattr__(self, name: str, value: object) -> None:
             if name not in vars(self):
                 TRAINER.check_assignment(self, name)
+            elif is_decided(self, name):
+                raise decided(self, name)
             object.__setattr__(self, name, value)
 
     @property
