@@ -11,10 +11,11 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 
 from rumus import nn
-from rumus.optim import LBFGS, SAM, SGD, Accumulation
+from rumus.optim import LBFGS, SAM, SGD, Accumulation, LossScale
 from rumus.tensor import (
     Backend,
     Generator,
+    GraphError,
     NonFiniteGradientError,
     SideEffectWarning,
     Tensor,
@@ -127,15 +128,8 @@ def refused(learner: Learner) -> None:
 
 
 def raised(learner: Learner) -> None:
-    class Stopped(Exception):
-        pass
-
-    def loss(x: Tensor) -> Tensor:
-        learner.loss(x)
-        raise Stopped
-
     with suppress(Stopped):
-        learner.trainer.train_step(loss, learner.data)
+        learner.trainer.train_step(raising_in(learner, 1), learner.data)
 
 
 def skipped(learner: Learner) -> None:
@@ -147,6 +141,63 @@ def refused_by_sam(learner: Learner) -> None:
     with suppress(NonFiniteGradientError):
         trainer.train_step(learner.loss, bad(learner))
         learner.optimizer.poll(wait=True)
+
+
+class Stopped(Exception):
+    """Ends a pass."""
+
+
+def raising_in(learner: Learner, number: int, error: type[BaseException] = Stopped) -> Any:
+    """The loss function, which raises at the end of this pass."""
+    passes = 0
+
+    def loss(x: Tensor) -> Tensor:
+        nonlocal passes
+        result, passes = learner.loss(x), passes + 1
+        if passes == number:
+            raise error
+        return result
+
+    return loss
+
+
+def interrupted(learner: Learner) -> None:
+    with suppress(KeyboardInterrupt):
+        learner.trainer.train_step(raising_in(learner, 1, KeyboardInterrupt), learner.data)
+
+
+def accumulated_until_it_raises(learner: Learner) -> None:
+    with suppress(Stopped):
+        loss = raising_in(learner, 2)
+        batches = [(learner.data,)] * 3
+        learner.trainer.fit(batches, loss, epochs=1, accumulate=3, signals=False)
+
+
+def raised_by_the_second_pass_of_sam(learner: Learner) -> None:
+    with suppress(Stopped):
+        Trainer(SAM(learner.optimizer)).train_step(raising_in(learner, 2), learner.data)
+
+
+def raised_when_computed_again(learner: Learner) -> None:
+    loss = raising_in(learner, 2)
+    with suppress(Stopped):
+        learner.trainer.train_step(lambda x: nn.checkpoint(loss, x), learner.data)
+
+
+def without_a_scalar(learner: Learner) -> None:
+    with suppress(GraphError, TypeError, ValueError):
+        learner.trainer.train_step(lambda x: learner.model(x) + learner.loss(x), learner.data)
+
+
+def overflowing(learner: Learner) -> None:
+    trainer = Trainer(learner.optimizer, loss_scale=LossScale(2.0**24))
+    with suppress(NonFiniteGradientError):
+        trainer.train_step(lambda x: learner.loss(x) * 1e35, learner.data)
+        learner.optimizer.poll(wait=True)
+
+
+def predicted(learner: Learner) -> None:
+    learner.trainer.predict([(learner.data,)] * 2, learner.model)
 
 
 def refused_by_lbfgs(learner: Learner) -> None:
@@ -170,6 +221,13 @@ KINDS: Final[dict[str, tuple[Callable[[Learner], None], bool]]] = {
     "a step whose loss function raises": (raised, True),
     "a step of SAM that is refused": (refused_by_sam, True),
     "a step of LBFGS that is refused": (refused_by_lbfgs, True),
+    "a step whose loss function is interrupted": (interrupted, True),
+    "an accumulation that raises": (accumulated_until_it_raises, True),
+    "a step of SAM that raises in its second pass": (raised_by_the_second_pass_of_sam, True),
+    "a step that raises when it is computed again": (raised_when_computed_again, True),
+    "a step whose loss is no scalar": (without_a_scalar, True),
+    "a step that overflows its loss scale": (overflowing, True),
+    "a prediction": (predicted, True),
 }
 
 
