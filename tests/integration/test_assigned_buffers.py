@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -269,6 +270,7 @@ class Says(nn.Module):
         self.count, self.flag, self.history = 0, False, [0.0]
         self.array, self.none, self.table = np.zeros(3), None, {"a": 1}
         self.buffer, self.whole, self.kept = zeros((3,)), zeros((1,), dtype=int32), None
+        self.held = SimpleNamespace(mean=zeros((3,)), rate=1.0, kept=None)
 
     def forward(self, x: Tensor) -> Tensor:
         self.effect(self, x)
@@ -301,12 +303,19 @@ TOLD: dict[str, tuple[Callable[[Any, Tensor], None], str]] = {
     "a buffer of another dtype": (
         _set("whole", lambda m, x: m.whole + 0.5), r"int32 \(1,\).*float32"
     ),
+    "a tensor of another object": (
+        lambda m, x: setattr(m.held, "mean", m.held.mean + x.mean(0)), "held is changed"
+    ),
+    "a tensor of another object in place": (
+        lambda m, x: m.held.mean.assign(x.mean(0)), "held is changed"
+    ),
     "a parameter": (lambda m, x: m.linear.bias.assign(0.0), "bias is a parameter"),
 }  # fmt: skip
 SILENT: dict[str, Callable[[Any, Tensor], None]] = {
     "a cache of activations": _set("kept", lambda m, x: m.linear(x)),
     "a number that stays": _set("count", lambda m, x: 0),
     "a new number": _set("batch", lambda m, x: x.shape[0]),
+    "activations in another object": lambda m, x: setattr(m.held, "kept", m.linear(x)),
     "a part": _set("other", lambda m, x: nn.ReLU()),
 }
 

@@ -2,7 +2,8 @@
 
 A buffer that is assigned belongs to it; see `rumus.tensor.graph.assignment`. A number, a list, a
 dict or a NumPy array stays changed when the step is skipped, refused or raises, and changes several
-times where a step has several passes: that is said, once for each attribute.
+times where a step has several passes: that is said, once for each attribute. So is a tensor that
+another object than a module holds.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Hashable
 from numbers import Number
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar
 
 import numpy as np
@@ -112,16 +114,29 @@ def _is_new(module: Module) -> bool:
 
 
 def _contents(module: Module) -> dict[str, tuple[str, Hashable]]:
-    """What the containers and arrays of a tree of modules hold, with the attribute, by label."""
+    """What a tree of modules holds besides modules, with the attribute, by label."""
     return {
         f"{type(part).__name__}.{name}": (name, _content(value))
         for part in filter(_is_users, module.modules())
         for name, value in vars(part).items()
-        if isinstance(value, (*_CONTAINERS, np.ndarray))
+        if isinstance(value, (*_CONTAINERS, np.ndarray)) or _is_plain(value)
     }
 
 
+def _is_plain(value: object) -> bool:
+    """Whether it is an object with attributes, and neither a module nor a class."""
+    kind = type(value)
+    return hasattr(value, "__dict__") and not (
+        isinstance(value, (type, ModuleType, FunctionType))
+        or hasattr(kind, "named_buffers")
+        or kind.__module__.startswith("rumus.")
+    )
+
+
 def _content(value: Any) -> tuple[Hashable, ...]:
+    if not isinstance(value, (*_CONTAINERS, np.ndarray)):
+        held = [(name, each) for name, each in vars(value).items() if _is_buffer(each)]
+        return tuple((name, id(each), each._version.current) for name, each in held)
     if isinstance(value, np.ndarray):
         if value.dtype.hasobject or value.size > MOST * MOST:
             return (value.shape,)
