@@ -28,11 +28,13 @@ from rumus.train import (
     Failed,
     FeedPlateau,
     NonFiniteLossError,
+    RunFolder,
     StepEnd,
     TrainEnd,
     Trainer,
     TrainStart,
     ValidationEnd,
+    read_metrics,
 )
 from rumus.train.loop import team
 
@@ -527,13 +529,30 @@ def test_whatever_ends_a_training_its_folder_is_free(
         def on_error(self, event: Failed) -> None:
             raise KeyError("another")
 
+        order = 1000
+
     model = Model()
     wanted = CallbackError if kind is ValueError else kind
+    folder = RunFolder(tmp_path)
+    options: dict[str, Any] = {"epochs": 1, "checkpoints": folder.checkpoints}
     with pytest.raises(wanted) as kept:
-        model.trainer.fit(
-            batches(3), model.loss, epochs=1, checkpoints=tmp_path, callbacks=[Ends()]
-        )
-    notes = "".join(getattr(kept.value, "__notes__", []))
-    assert ("and then: CallbackError" in notes) == (kind is ValueError)
-    result = model.trainer.fit(batches(3), model.loss, epochs=1, checkpoints=tmp_path)
-    assert result.steps == 3
+        model.trainer.fit(batches(3), model.loss, callbacks=[Ends(), folder], **options)
+    assert "and then: CallbackError" in "".join(getattr(kept.value, "__notes__", []))
+    assert [line["split"] for line in read_metrics(folder.metrics)] == ["start", "train", "end"]
+    again = [RunFolder(tmp_path)]
+    assert model.trainer.fit(batches(3), model.loss, callbacks=again, **options).steps == 3
+
+
+def test_nothing_fails_after_its_end(tmp_path: Path) -> None:
+    class Ends(Log):
+        def on_train_end(self, event: TrainEnd) -> None:
+            self.events.append(("end",))
+            raise KeyboardInterrupt
+
+        def on_error(self, event: Failed) -> None:
+            self.events.append(("error",))
+
+    model, log = Model(), Ends()
+    with pytest.raises(KeyboardInterrupt):
+        model.trainer.fit(batches(1), model.loss, epochs=1, callbacks=[log])
+    assert log.events[-1] == ("end",)

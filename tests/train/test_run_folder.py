@@ -8,6 +8,7 @@ import resource
 import signal
 import struct
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from rumus.tensor import Backend, NonFiniteGradientError, Parameter, Tensor
 from rumus.train import (
     Callback,
     CallbackError,
+    Checkpoints,
     Every,
+    Failed,
     FolderInUseError,
     Interrupted,
     Result,
@@ -29,6 +32,7 @@ from rumus.train import (
     RunFolderError,
     RunFolderWarning,
     StepEnd,
+    TrainEnd,
     Trainer,
     ValidationEnd,
     read_metrics,
@@ -351,3 +355,47 @@ def test_a_report_that_fails_ends_no_training(
     with pytest.warns(RunFolderWarning, match=r"report\.html was not written: 'no such curve'"):
         Model().fit(RunFolder(tmp_path), epochs=1)
     assert (tmp_path / "DONE").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks no process")
+def test_a_forked_child_writes_nothing(tmp_path: Path) -> None:
+    """Such as one of a callback that raises, or goes on with the training."""
+
+    class Forks(Callback):
+        order = 1000
+
+        def on_step_end(self, event: StepEnd) -> None:
+            if event.step != 2:
+                return
+            child = os.fork()
+            if not child:
+                with suppress(BaseException):
+                    folder.on_step_end(event)
+                    folder.on_error(Failed(event.run, 0, 2, ValueError("of the child")))
+                    folder.on_train_end(TrainEnd(event.run, 0, 2, "epochs", 0.0))
+                os._exit(0)
+            os.waitpid(child, 0)
+            assert {path.name for path in tmp_path.iterdir()}.isdisjoint({"DONE", "report.html"})
+
+    folder = RunFolder(tmp_path)
+    Model().fit(folder, Forks(), epochs=1)
+    assert [(line["split"], line["step"]) for line in read_metrics(folder.metrics)] == [
+        ("start", 0), ("train", 1), ("train", 2), ("train", 3), ("validation", 3), ("epoch", 3),
+        ("end", 3),
+    ]  # fmt: skip
+
+
+def test_a_program_that_changes_its_folder_keeps_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Changes(Callback):
+        def on_step_end(self, event: StepEnd) -> None:
+            os.chdir(tmp_path / "other")
+
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    folder = RunFolder("run")
+    Model().fit(folder, Changes(), epochs=1, checkpoints="saved")
+    assert [path.name for path in (tmp_path / "other").iterdir()] == []
+    assert (tmp_path / "run" / "DONE").exists()
+    assert Checkpoints(tmp_path / "saved").load().step == 3

@@ -72,7 +72,8 @@ def as_store(given: Store | str | Path | None, best: Best | None) -> Store | Non
         raise TypeError(f"checkpoints must be a folder or Checkpoints(folder), not {given!r}")
     if not isinstance(given, (str, Path)):
         return given
-    return Checkpoints(given, keep_best=best)
+    where = Path(given).absolute()  # whatever the program's folder is later
+    return Checkpoints(where, keep_best=best)
 
 
 def checkpoint_to_resume(store: Store | None, resume: Resume) -> Saved | None:

@@ -106,7 +106,7 @@ class Callback(Protocol):
         return
 
     def on_error(self, event: Failed) -> None:
-        """Called when training ends with an error.
+        """Called when training ends with an error, or what a signal handler of the program raises.
 
         event: the event.
         """

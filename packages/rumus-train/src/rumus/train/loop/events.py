@@ -180,7 +180,7 @@ class TrainEnd:
 
 @dataclass(slots=True)
 class Failed:
-    """Training ends with an error, raised after this event.
+    """Training ends with an error, or an interrupt, raised after this event.
 
     run: the run.
     epoch: its number, from 0.
@@ -191,7 +191,7 @@ class Failed:
     run: Run
     epoch: int
     step: int
-    error: Exception
+    error: BaseException
 
 
 Event: TypeAlias = (

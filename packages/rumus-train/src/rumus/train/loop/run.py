@@ -154,6 +154,7 @@ class Run:
         self._started = self._validated_time = team.clock()
         self._epoch_started = perf_counter()
         self.apart = 0.0  # seconds of validations and saves since then
+        self._has_ended = False  # and the callbacks know
         self._rollback = Rollback(trainer, self.position, nonfinite, spikes, rollbacks)
         self.checkpoints = RunCheckpoints(
             self,
@@ -511,6 +512,7 @@ class Run:
         seconds = self.team.clock() - self._started
         interrupted = number and Interrupted(number, position.step, checkpoints.path)
         reason = interrupted.name if interrupted else self.stopped or "epochs"
+        self._has_ended = True
         self.callbacks.send(TrainEnd(self, position.epoch, position.step, reason, seconds))
         if interrupted:
             raise shown(interrupted)
@@ -545,10 +547,13 @@ class Run:
         try:
             yield
         except BaseException as error:
-            position, acts = self.position, [self.checkpoints.close]
-            if isinstance(error, Exception):
-                event = Failed(self, position.epoch, position.step, error)
-                acts = [lambda: self.callbacks.send(event), self._close]
+            position = self.position
+            event = Failed(self, position.epoch, position.step, error)
+            is_error = isinstance(error, Exception)
+            # A loader may wait for ever in what an interrupt has ended.
+            acts = [self._close if is_error else self.checkpoints.close]
+            if is_error or not (self._has_ended or isinstance(error, Interrupted)):
+                acts.insert(0, lambda: self.callbacks.send(event))
             for act in acts:
                 try:
                     act()

@@ -16,6 +16,7 @@ import math
 import os
 import time
 import warnings
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -113,7 +114,8 @@ class RunFolder(Callback):
     At the start, raises RunFolderError if the folder cannot be written, holds a complete run or one
     with another configuration, or if the resumed checkpoint belongs to another run;
     FolderInUseError while another process writes there. Later, a full disk causes a
-    RunFolderWarning and training continues. A resume removes lines newer than its checkpoint.
+    RunFolderWarning and training continues. A resume removes lines newer than its checkpoint. A
+    forked child of the program writes nothing.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -143,7 +145,7 @@ class RunFolder(Callback):
         tensorboard: bool = True,
         report: bool = True,
     ) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # whatever the program's folder is later
         self.seed, self.log_every = seed, log_every
         if config is not None and not isinstance(config, Mapping):
             config = configuration_table(config)
@@ -157,6 +159,7 @@ class RunFolder(Callback):
         self._next_step = self._next_time = 0.0
         self._flushed = self._rate_since = 0.0
         self._samples = 0.0
+        _run_folders.add(self)
 
     @property
     def checkpoints(self) -> Path:
@@ -226,6 +229,8 @@ class RunFolder(Callback):
         """Note a step that is due."""
         self._samples += event.samples
         now = time.perf_counter()
+        if self._lines is None:
+            return
         if event.step < self._next_step and now < self._next_time:
             return
         rate, norm = event.learning_rate, event.gradient_norm()
@@ -265,6 +270,8 @@ class RunFolder(Callback):
 
     def on_train_end(self, event: TrainEnd) -> None:
         """Write why it ended, and the report; DONE, unless a signal has ended it."""
+        if self._lines is None:
+            return
         self.flush()
         ended = {"reason": event.reason, "seconds": event.seconds}
         self._write("end", event.epoch, event.step, ended)
@@ -410,12 +417,28 @@ class RunFolder(Callback):
                 write_report(self.path)
 
     def _close(self) -> None:
+        self.forget()
+        self._lock.release()
+
+    def forget(self) -> None:
+        """Close the files, as in a forked child: they are its parent's."""
         for file in (self._lines, self._events):
             if file is not None:
                 file.close()
         self._lines = self._events = None
         self._noted.clear()
-        self._lock.release()
+
+
+_run_folders: weakref.WeakSet[RunFolder] = weakref.WeakSet()
+
+
+def _forget_run_folders() -> None:
+    for folder in list(_run_folders):
+        folder.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_run_folders)
 
 
 class _Said(suppress):
