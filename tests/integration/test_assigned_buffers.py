@@ -315,6 +315,7 @@ SILENT: dict[str, Callable[[Any, Tensor], None]] = {
     "a cache of activations": _set("kept", lambda m, x: m.linear(x)),
     "a number that stays": _set("count", lambda m, x: 0),
     "a new number": _set("batch", lambda m, x: x.shape[0]),
+    "a cache of another object": lambda m, x: vars(m.held).setdefault("mask", x.sign()),
     "activations in another object": lambda m, x: setattr(m.held, "kept", m.linear(x)),
     "a part": _set("other", lambda m, x: nn.ReLU()),
 }

@@ -13,7 +13,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Hashable
 from numbers import Number
-from types import FunctionType, ModuleType
+from types import FunctionType, GetSetDescriptorType, MemberDescriptorType, ModuleType
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar
 
 import numpy as np
@@ -52,7 +52,7 @@ def outermost(module: Module, act: Callable[[], R]) -> R:
     before = _contents(module)
     result = as_pass(module, act)
     for label, (name, content) in _contents(module).items():
-        if label in before and before[label][1] != content:
+        if label in before and _is_changed(before[label][1], content):
             warn_once(label, f"is changed by forward, {_STAYS}{_HOW.format(name)}")
     return result
 
@@ -124,19 +124,28 @@ def _contents(module: Module) -> dict[str, tuple[str, Hashable]]:
 
 
 def _is_plain(value: object) -> bool:
-    """Whether it is an object with attributes, and neither a module nor a class."""
+    """Whether it is an object with attributes, whose class does nothing about them."""
     kind = type(value)
-    return hasattr(value, "__dict__") and not (
-        isinstance(value, (type, ModuleType, FunctionType))
+    found = next((vars(k)["__dict__"] for k in kind.__mro__ if "__dict__" in vars(k)), None)
+    return isinstance(found, (GetSetDescriptorType, MemberDescriptorType)) and not (
+        issubclass(kind, (type, ModuleType, FunctionType))
         or hasattr(kind, "named_buffers")
-        or kind.__module__.startswith("rumus.")
+        or str(kind.__module__).startswith("rumus.")
     )
 
 
-def _content(value: Any) -> tuple[Hashable, ...]:
+def _is_changed(before: Hashable, now: Hashable) -> bool:
+    """Whether contents differ; tensors of an object may come, as to a cache."""
+    if isinstance(before, frozenset) and isinstance(now, frozenset):
+        return not before <= now
+    return before != now
+
+
+def _content(value: Any) -> tuple[Hashable, ...] | frozenset[Hashable]:
     if not isinstance(value, (*_CONTAINERS, np.ndarray)):
-        held = [(name, each) for name, each in vars(value).items() if _is_buffer(each)]
-        return tuple((name, id(each), each._version.current) for name, each in held)
+        own = object.__getattribute__(value, "__dict__")
+        held = [(name, each) for name, each in own.items() if _is_buffer(each)]
+        return frozenset((name, id(each), each._version.current) for name, each in held)
     if isinstance(value, np.ndarray):
         if value.dtype.hasobject or value.size > MOST * MOST:
             return (value.shape,)
