@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import pytest
 
-from rumus import nn, optim, train
+from rumus import distributed, nn, optim, train
 from rumus import tensor as rt
 from rumus.tensor import Generator, Parameter, float32, int32, ones, tensor, zeros
 
@@ -21,6 +21,8 @@ X: Any = ones((2, 3))
 TEN: Any = train.ArrayDataset(np.ones((10, 2), np.float32))
 SGD: Any = optim.SGD([Parameter([1.0], name="w")], 0.1)
 TRAINER: Any = train.Trainer(SGD)
+GROUP: Any = optim.ParameterGroup([Parameter([1.0], name="w")])
+DISTRIBUTED: Any = distributed
 PICTURE: Any = ones((1, 2, 6, 6))
 
 TYPES: Final[list[tuple[Callable[[], object], str]]] = [
@@ -102,6 +104,46 @@ TYPES: Final[list[tuple[Callable[[], object], str]]] = [
     (lambda: X.permute("10"), "permute: an axis must be a whole number, not '10'"),
     (lambda: X.permute(1.0, 0.0), "permute: an axis must be a whole number, not 1.0"),
     # One thing for another
+    (lambda: OPTIM.multi_step(0.1, 5), r"after must be step numbers, as \[30, 80\], not 5"),
+    (lambda: OPTIM.MultiOptimizer(SGD), r"a list of optimizers, not SGD: MultiOptimizer\(\["),
+    (
+        lambda: OPTIM.ParameterGroup(GROUP),
+        r"a list of parameters, not ParameterGroup: pass mod",
+    ),
+    (lambda: OPTIM.ParameterGroup(GROUP.named[0][1]), "a list of parameters, not Parameter: pass "),
+    (lambda: OPTIM.save_state("path", SGD), "takes an optimizer, then a path, not 'path' first"),
+    (lambda: OPTIM.load_state("path", SGD), "takes an optimizer, then a path, not 'path' first"),
+    (lambda: OPTIM.Accumulation().add(3), r"what loss\.backward\(\) returned, not int"),
+    (
+        lambda: TRAIN.DataLoader(train.ArrayDataset, 2),
+        r"dataset must be made: ArrayDataset\(",
+    ),
+    (
+        lambda: TRAIN.Subset(train.ArrayDataset, [0]),
+        r"dataset must be made: ArrayDataset\(",
+    ),
+    (
+        lambda: TRAIN.Subset(None, [0]),
+        r"Subset: dataset must have len\(\) and dataset\[i\], unl",
+    ),
+    (lambda: TRAIN.Subset(TEN, 3), "Subset: indices must be a list of integers, not 3"),
+    (lambda: TRAIN.Subset(TEN, iter([1])), "Subset: indices must be a list of integers, not list_"),
+    (lambda: TRAIN.images.Normalize("a"), "Normalize: mean must be numbers, not 'a'"),
+    (lambda: TRAIN.images.ColorJitter("x"), "ColorJitter: brightness must be a number, not 'x'"),
+    (
+        lambda: TRAIN.images.Augment(train.images.Flip),
+        r"make the transform: Flip\(\.\.\.\), no",
+    ),
+    (lambda: TRAIN.images.Augment(3), "Augment: a transform must be a function, not 3"),
+    (lambda: TRAIN.Every(abs), "Every: steps must be a number, not <built-in"),
+    (lambda: TRAIN.Every(seconds="3"), "Every: seconds must be a number, not '3'"),
+    (lambda: TRAIN.Pad("x"), "Pad: value must be a number, not 'x'"),
+    (lambda: TRAIN.Pad([0, None]), "Pad: value must be a number, not None"),
+    (lambda: TRAIN.random_split(TEN, [1.0], seed="x"), "seed must be a whole number, not 'x'"),
+    (lambda: TRAINER.train_step(X), "loss_fn must be a function of a batch, not Tensor"),
+    (lambda: TRAINER.train_step(abs, weight="1"), "weight must be a number, not '1'"),
+    (lambda: DISTRIBUTED.ranks("x"), "deadline must be a number, not 'x'"),
+    (lambda: DISTRIBUTED.ranks(True), "deadline must be a number, not True"),
     (lambda: TRAIN.random_split(TEN, 0.8), "parts must be a list of fractions or lengths, not 0.8"),
     (lambda: TRAIN.random_split(TEN, "ab"), "parts must be a list of fractions or lengths, not 'a"),
     (lambda: TRAIN.random_split([0.8, 0.2], TEN), r"not ArrayDataset: random_split\(dataset, \["),
@@ -146,6 +188,9 @@ VALUES: Final[list[tuple[Callable[[], object], str]]] = [
     (lambda: LAYER.Upsample(-1), "Upsample: size must be positive and finite, not -1"),
     (lambda: LAYER.gaussian_nll_loss(X, X, X, eps=0.0), "eps must be finite and positive, not 0.0"),
     (lambda: TRAIN.Pad(length=-1), "length must be at least 0, not -1"),
+    (lambda: TRAIN.random_split(TEN, [1.0], seed=-1), "random_split: seed must be at least 0"),
+    (lambda: TRAIN.images.Normalize(np.nan), "Normalize: mean must be finite, not nan"),
+    (lambda: TRAIN.images.Normalize(0.5, np.inf), "Normalize: std must be finite, not inf"),
     (
         lambda: LAYER.cross_entropy_loss(X, X * 3),
         r"target 3.0 at index \(0, 0\) is outside \[0, 1\]",

@@ -13,6 +13,7 @@ from rumus.distributed.mpi_library import RANK_VARIABLES, check_installation
 from rumus.distributed.own_gpu import own_gpu
 from rumus.distributed.team import ShardedTeam
 from rumus.tensor import Backend, is_seeded, run_seed, seed
+from rumus.tensor.expression.real_number import real_number
 from rumus.train import Trainer
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def ranks(deadline: float = 600.0) -> Ranks:
     Raises ValueError for a deadline that is not positive; RankError for an environment with two
     MPIs, or with another one than the processes' launcher; ImportError without mpi4py.
     """
-    if not 0 < deadline < math.inf:
+    if not 0 < real_number("deadline", deadline) < math.inf:
         raise ValueError(f"deadline must be a positive number of seconds, not {deadline!r}")
     if not is_launched():
         return Ranks(NoLink())

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.tensor.expression.real_number import real_number
 from rumus.train.base.fields import fields_of, names_of, values_in
 
 Image: TypeAlias = NDArray[Any]
@@ -47,6 +48,11 @@ class Augment:
     """
 
     def __init__(self, *transforms: ImageTransform, key: str | int = 0) -> None:
+        for each in transforms:
+            if isinstance(each, type):
+                raise TypeError(f"Augment: make the transform: {each.__name__}(...), not the class")
+            if not callable(each):
+                raise TypeError(f"Augment: a transform must be a function, not {each!r}")
         self.transforms, self.key = transforms, key
 
     def __repr__(self) -> str:
@@ -214,7 +220,7 @@ class ColorJitter:
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "saturation"):
-            if not 0 <= getattr(self, name) <= 1:
+            if not 0 <= real_number(f"ColorJitter: {name}", getattr(self, name)) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], not {getattr(self, name)}")
 
     def __call__(self, image: Image, generator: np.random.Generator) -> Image:
@@ -263,6 +269,12 @@ class Normalize:
     channels_first: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
+        for name, given in (("mean", self.mean), ("std", self.std)):
+            each = np.asarray(given)
+            if each.dtype.kind not in "fiu":
+                raise TypeError(f"Normalize: {name} must be numbers, not {given!r}")
+            if not np.isfinite(each).all():
+                raise ValueError(f"Normalize: {name} must be finite, not {given}")
         if not (np.asarray(self.std) > 0).all():
             raise ValueError(f"std must be positive, not {self.std}")
 

@@ -66,6 +66,7 @@ def save_state(stateful: HasState, path: str | os.PathLike[str]) -> None:
     """
     from safetensors.numpy import save
 
+    _check_stateful("save_state", stateful, "state_dict")
     arrays, rest = _taken_apart(stateful.state_dict())
     text = json.dumps(rest)
     metadata = {"rumus": _FORMAT, "state": text, "sha256": _digest(arrays, text)}
@@ -82,7 +83,14 @@ def load_state(stateful: HasState, path: str | os.PathLike[str]) -> None:
     stateful: an optimizer of the same kind with the same parameters, or a `Plateau`.
     path: the file.
     """
+    _check_stateful("load_state", stateful, "load_state_dict")
     stateful.load_state_dict(_read(Path(path)))
+
+
+def _check_stateful(of: str, stateful: object, method: str) -> None:
+    """Raise TypeError for what has no state, such as the path."""
+    if isinstance(stateful, type) or not hasattr(stateful, method):
+        raise TypeError(f"{of} takes an optimizer, then a path, not {stateful!r} first")
 
 
 def _taken_apart(state: Mapping[str, Any]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

@@ -138,6 +138,11 @@ Claimable: TypeAlias = "Parameters[M_co] | Sequence[Parameter] | Sequence[Parame
 
 def named(parameters: Iterable[Parameter]) -> list[tuple[str, Parameter]]:
     """Return the parameters with their names in errors and saved states."""
+    if isinstance(parameters, Parameter) or not isinstance(parameters, Iterable):
+        raise TypeError(
+            f"an optimizer takes a list of parameters, not {type(parameters).__name__}: pass "
+            "model.parameters() or [parameter]"
+        )
     items = parameters.items() if isinstance(parameters, Parameters) else None
     if items is not None:
         return list(items)

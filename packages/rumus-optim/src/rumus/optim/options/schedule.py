@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -264,6 +264,9 @@ def multi_step(
     >>> [multi_step(1.0, [2, 3], 0.5)(step) for step in range(1, 6)]
     [1.0, 1.0, 0.5, 0.25, 0.25]
     """
+    given: Any = after
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"multi_step: after must be step numbers, as [30, 80], not {after!r}")
     milestones = tuple(_count("after", each) for each in after)
     if not milestones or list(milestones) != sorted(set(milestones)):
         raise ValueError(f"after must be increasing step numbers, not {list(after)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from rumus.optim.engine.optimizer import Optimizer
 from rumus.optim.options.other_names import ACCUMULATION
@@ -89,6 +89,11 @@ class Accumulation:
         Raises ValueError for another weight, MissingGradientError for an empty store,
         GradientMismatchError for a gradient that does not fit. Nothing has changed then.
         """
+        given: Any = grads
+        if not isinstance(given, GradientStore):
+            raise TypeError(
+                f"Accumulation.add takes what loss.backward() returned, not {type(given).__name__}"
+            )
         if not (math.isfinite(weight) and weight >= 0):
             raise ValueError(f"weight must be finite and >= 0, not {weight}")
         if not len(grads):

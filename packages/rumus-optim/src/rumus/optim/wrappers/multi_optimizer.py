@@ -43,6 +43,12 @@ class MultiOptimizer(SteppedOptimizer[M_co]):
     """
 
     def __init__(self, optimizers: Sequence[FusedOptimizer[M_co]]) -> None:
+        given: Any = optimizers
+        if not isinstance(given, Iterable):
+            raise TypeError(
+                f"MultiOptimizer takes a list of optimizers, not {type(given).__name__}: "
+                "MultiOptimizer([first, second])"
+            )
         self.optimizers = tuple(optimizers)
         _check(self.optimizers)
         for optimizer in self.optimizers:

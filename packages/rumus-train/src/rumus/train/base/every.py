@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from rumus.tensor.expression.real_number import real_number
+
 
 @dataclass(frozen=True, slots=True)
 class Every:
@@ -31,11 +33,13 @@ class Every:
 
     def __post_init__(self) -> None:
         for name, number in (("steps", self.steps), ("epochs", self.epochs)):
-            if number is not None and (isinstance(number, bool) or number != int(number)):
+            if isinstance(number, bool):
+                raise ValueError(f"Every: {name} must be a whole number, not {number!r}")
+            if number is not None and real_number(f"Every: {name}", number) != number // 1:
                 raise ValueError(f"Every: {name} must be a whole number, not {number!r}")
         for name in ("steps", "epochs", "seconds"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
+            if value is not None and not 0 < real_number(f"Every: {name}", value) < math.inf:
                 raise ValueError(f"Every: {name} must be finite and positive, not {value!r}")
 
     @staticmethod

@@ -111,6 +111,10 @@ class Subset:
     """
 
     def __init__(self, dataset: Dataset, indices: ArrayLike) -> None:
+        check_dataset("Subset", dataset)
+        given: Any = indices
+        if not hasattr(given, "__len__"):
+            raise TypeError(f"Subset: indices must be a list of integers, not {shown(given)}")
         chosen = np.asarray(indices)
         if chosen.ndim != 1:
             raise ValueError(f"indices must have one axis, not shape {chosen.shape}")

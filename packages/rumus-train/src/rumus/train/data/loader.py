@@ -414,6 +414,8 @@ class _Loop(Iterator[Any]):
 
 def _check_dataset(dataset: object) -> None:
     """Raise TypeError for anything without indexed samples."""
+    if isinstance(dataset, type):
+        raise TypeError(f"dataset must be made: {dataset.__name__}(...), and not the class")
     if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__"):
         return
     what = type(dataset).__name__

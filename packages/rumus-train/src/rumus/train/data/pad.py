@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rumus.tensor.expression.arguments import check_arguments
 from rumus.tensor.expression.masked import unmasked
 from rumus.tensor.expression.nearest_name import nearest_name
+from rumus.tensor.expression.real_number import real_number
 from rumus.train.base.fields import fields_of, names_of, values_in
 
 
@@ -46,6 +47,11 @@ class Pad:
 
     def __post_init__(self) -> None:
         check_arguments(type(self), (), vars(self))
+        given: Any = self.value
+        several = isinstance(given, Sequence) and not isinstance(given, str)
+        values = given.values() if isinstance(given, Mapping) else given if several else [given]
+        for value in values:
+            real_number("Pad: value", value)
         if self.multiple < 1:
             raise ValueError(f"multiple must be at least 1, not {self.multiple}")
         if self.length is not None and self.length < 0:

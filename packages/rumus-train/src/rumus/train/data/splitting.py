@@ -12,6 +12,7 @@ import numpy as np
 
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.real_number import real_number
+from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.random_stream import Purpose, permutation
 from rumus.train.data.dataset import Dataset, Subset, check_dataset
 
@@ -42,6 +43,8 @@ def random_split(dataset: Dataset, parts: Sequence[float], *, seed: int = 0) -> 
         )
     parts = [real_number("random_split: a part", part) for part in given]
     check_dataset("random_split", dataset)
+    if whole_number("random_split: seed", seed) < 0:
+        raise ValueError(f"random_split: seed must be at least 0, not {seed}")
     total = len(dataset)
     bounds = _bounds(list(parts), total)
     empty = [i for i, (start, stop) in enumerate(pairwise(bounds)) if start >= stop]

@@ -13,6 +13,7 @@ from rumus.optim.options.group import M_co
 from rumus.tensor import Backend, GradientStore, Tensor, cpu
 from rumus.tensor.expression.arguments import check_arguments
 from rumus.tensor.expression.decided import decided, is_decided
+from rumus.tensor.expression.real_number import real_number
 from rumus.train.base.limits import Limits
 from rumus.train.base.other_names import FIT, TRAINER, TRAINER_OPTIONS
 from rumus.train.base.ranks import check_ranks
@@ -172,7 +173,8 @@ class Trainer(Generic[M_co]):
         and the errors of `backward` and `Optimizer.step`; nothing has changed then. A step that
         raises, or that the optimizer skips, does not count in the mean.
         """
-        if not 0 < weight < math.inf:
+        check_loss_function(loss_fn)
+        if not 0 < real_number("weight", weight) < math.inf:
             raise ValueError(f"weight must be finite and positive, not {weight}")
         if self.team is not None and self.team.size > 1:
             raise TypeError(
