@@ -35,7 +35,7 @@ SMALL: Final = 4096  # below this many elements of a result, NumPy calls cost le
 FEW_ROWS: Final = 16  # rows of a part: each part reads the whole second factor
 DEEP: Final = 32  # terms of a sum from which on a block is worth a call of the BLAS
 TURNED_PAYS: Final = 1 << 17  # multiplications; a smaller turned product is not worth cutting
-LARGE: Final = 1 << 26  # multiplications from which on the large kernels are as fast
+LARGE: Final = 1 << 27  # multiplications from which on the large kernels are as fast
 
 AS_IT_IS: Final = Kernel("as_it_is", {"x": Expr.array("x")})
 
@@ -72,7 +72,8 @@ def bound_product(
     rows, columns = out.shape
     products = out.size * a.shape[1]
     is_shared = products >= SHARED
-    if products >= HANDED and rows < columns:
+    is_handed = products >= HANDED and rows < columns  # and reads the second factor in halves
+    if is_handed and not _is_in_blocks(a, b, out):
         return _by_columns(a, b, out, tail, sums)
     entry = _entry(a, b, out, tail, sums, products)
     if entry is not None:
@@ -108,6 +109,15 @@ def _entry(
     parts = thread_count() if products >= ALONE and len(out) >= thread_count() * FEW_ROWS else 1
     alive = a, b, out, summed, follows
     return BoundEntry(_product_entry(), numbers, len(out), parts, alive)
+
+
+def _is_in_blocks(a: Array, b: Array, out: Array) -> bool:
+    """Whether a product is cut into blocks, so that threads need not share its columns."""
+    left, right = _laid(a), _laid(b)
+    if out.dtype != float32 or left is None or right is None:
+        return False
+    rows, columns = out.shape
+    return _block(rows, a.shape[1], columns, (left[0], right[0])) != (rows, columns)
 
 
 def _laid(a: Array) -> tuple[int, int] | None:
