@@ -70,3 +70,22 @@ def test_as_a_stream() -> None:
         again.load_state_dict(first.state_dict())
         rest = [batch["x"] for batch in again]  # type: ignore[call-overload]
         assert [part.tolist() for part in rest] == [part.tolist() for part in every[position:]]
+
+
+def test_splits_number_their_labels_alike() -> None:
+    def split(*names: str) -> DataLoader:
+        given = whole().select_columns(["x", "label"])
+        return DataLoader(given.cast_column("label", datasets.ClassLabel(names=list(names))), 5)
+
+    def fit(validation: DataLoader) -> Trainer[Any]:
+        model = nn.Linear(3, 2, generator=Generator(0))
+        trainer = Trainer(SGD(model.parameters(), 0.1), state={"model": model})
+        loss = lambda x, label: nn.cross_entropy_loss(model(x), label)
+        trainer.fit(split("cat", "dog"), loss, epochs=1, validate=(validation, loss))
+        return trainer
+
+    with pytest.raises(ValueError, match=r"classes of training and validation .* number 0 on"):
+        fit(split("dog", "cat"))
+    trainer = fit(split("cat", "dog"))
+    with pytest.raises(ValueError, match="classes of training and"):
+        trainer.evaluate(split("dog", "cat"), lambda x, label: x.mean())

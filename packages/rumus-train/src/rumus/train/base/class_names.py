@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,5 +91,16 @@ def class_difference(ours: Sequence[str], theirs: Sequence[str], name: str) -> s
 
 def classes_of(loader: object) -> list[str]:
     """Return the classes of a loader's dataset, or of the one that it is a subset of, if any."""
-    named = (getattr(dataset, "classes", None) for dataset in datasets_of(loader))
-    return next((classes for classes in named if isinstance(classes, list)), [])
+    named = (_classes_in(dataset) for dataset in datasets_of(loader))
+    return next((classes for classes in named if classes is not None), [])
+
+
+def _classes_in(dataset: object) -> list[str] | None:
+    """The classes that a dataset has itself, or its one column of labels at Hugging Face."""
+    classes = getattr(dataset, "classes", None)
+    if isinstance(classes, list):
+        return classes
+    features = getattr(dataset, "features", None)
+    columns = features.values() if isinstance(features, Mapping) else ()
+    labels = [column.names for column in columns if type(column).__name__ == "ClassLabel"]
+    return list(labels[0]) if len(labels) == 1 else None
