@@ -177,6 +177,8 @@ TYPES: Final[list[tuple[Callable[[], object], str]]] = [
     (lambda: ANY.no_grad(abs), r"no_grad takes no arguments: write @no_grad\(\) before a function"),
 ]
 VALUES: Final[list[tuple[Callable[[], object], str]]] = [
+    (lambda: DRAW.uniform((2,), 2.0, 1.0), "low must be at most high, not 2.0 and 1.0"),
+    (lambda: ANY.arange(0, 10, 0), "arange: step must not be 0"),
     (lambda: DRAW.normal((2,), std=-1.0), "Generator.normal: std must be at least 0, not -1.0"),
     (lambda: DRAW.normal((2,), np.nan), "Generator.normal: mean must be finite, not nan"),
     (lambda: DRAW.uniform((2,), 0.0, np.inf), "Generator.uniform: high must be finite, not inf"),

@@ -758,9 +758,13 @@ def arange(
 
     start: the first number.
     stop: the exclusive end.
-    step: between consecutive numbers.
+    step: between consecutive numbers, not 0.
     backend: that holds the elements, by default the CPU.
+
+    ValueError for a step of 0.
     """
+    if step == 0:
+        raise ValueError("arange: step must not be 0, which never reaches stop")
     first, last = (0, start) if stop is None else (start, stop)
     return tensor(np.arange(first, last, step), backend=backend)
 

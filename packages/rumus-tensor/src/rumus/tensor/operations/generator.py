@@ -186,6 +186,8 @@ class Generator:
         lengths = lengths_of("Generator.uniform", shape)
         for name, value in (("low", low), ("high", high)):
             _check_finite(f"Generator.uniform: {name}", value)
+        if low > high:
+            raise ValueError(f"Generator.uniform: low must be at most high, not {low} and {high}")
         below = np.nextafter(np.float32(high), np.float32(low))  # float32 may round up to `high`
 
         def draw() -> NDArray[Any]:
