@@ -46,7 +46,7 @@ from rumus.optim import SGD
 from rumus.tensor import NumpyBackend, Parameter, Tensor, no_grad
 from rumus.tensor.memory.recording import Capturing
 from rumus.train import Trainer
-from rumus.train.loop.reads import Reads
+from rumus.train.capture.reads import Reads
 
 
 def kind(name: str = "Kind", bases: tuple[type, ...] = (), /, **names: Any) -> Any:

@@ -25,7 +25,7 @@ from rumus.tensor import (
     tensor,
 )
 from rumus.train import Trainer
-from rumus.train.loop import outside
+from rumus.train.capture import outside
 
 quick = settings(
     deadline=None,

@@ -26,8 +26,8 @@ from rumus.tensor.graph.means import noting_means
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted, put_back_after
 from rumus.train import Trainer
+from rumus.train.capture.captured_steps import LossFunction
 from rumus.train.data.part import Part
-from rumus.train.loop.capture import LossFunction
 from rumus.train.loop.stepper import Counted
 from rumus.train.loop.weighing import Weighing
 

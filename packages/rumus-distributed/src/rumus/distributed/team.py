@@ -18,8 +18,8 @@ from rumus.distributed.sharded_validation import joined, measured_parts
 from rumus.optim import ClosureOptimizer
 from rumus.tensor import Tensor
 from rumus.train import Interrupted, Run, Trainer
+from rumus.train.capture.captured_steps import LossFunction
 from rumus.train.checkpoints.snapshot import generators_of
-from rumus.train.loop.capture import LossFunction
 from rumus.train.loop.team import Alone, Team, Window
 from rumus.train.loop.validation import Measurement, Validate
 

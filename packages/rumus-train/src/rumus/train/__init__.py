@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rumus.train.base.data_errors import SampleError, WorkerError
     from rumus.train.base.every import Every
     from rumus.train.base.spans import Spans
+    from rumus.train.capture.captured_steps import CaptureWarning
+    from rumus.train.capture.step_memory import StepMemory
     from rumus.train.checkpoints.checkpoint_errors import (
         CheckpointError,
         CheckpointWarning,
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
     from rumus.train.data.stream_loader import StreamLoader
     from rumus.train.loop.batch_size import BatchSizeSearch, find_batch_size
     from rumus.train.loop.callback import Callback, CallbackError
-    from rumus.train.loop.capture import CaptureWarning
     from rumus.train.loop.early_stopping import EarlyStopping
     from rumus.train.loop.events import (
         CheckpointSaved,
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     )
     from rumus.train.loop.feed_plateau import FeedPlateau
     from rumus.train.loop.lr_sweep import LearningRateSweep, find_lr
-    from rumus.train.loop.memory_report import MemoryReport, StepMemory
+    from rumus.train.loop.memory_report import MemoryReport
     from rumus.train.loop.nonfinite_loss import NonFiniteLossError
     from rumus.train.loop.prediction import evaluate, predict
     from rumus.train.loop.result import Result
@@ -166,7 +167,8 @@ _NAMES: Final = {  # by their module
         "Callback",
         "CallbackError",
     ),
-    "loop.capture": ("CaptureWarning",),
+    "capture.captured_steps": ("CaptureWarning",),
+    "capture.step_memory": ("StepMemory",),
     "checkpoints.checkpoint_errors": (
         "CheckpointError",
         "CheckpointWarning",
@@ -221,7 +223,7 @@ _NAMES: Final = {  # by their module
     "data.image_folder": ("ImageFolder",),
     "views.live_view": ("LiveView",),
     "data.loader": ("DataLoader",),
-    "loop.memory_report": ("MemoryReport", "StepMemory"),
+    "loop.memory_report": ("MemoryReport",),
     "views.logger": ("Logger", "LoggerWarning", "LogTo"),
     "views.metrics_file": ("read_metrics",),
     "data.mixing": ("CutMix", "Mixup"),

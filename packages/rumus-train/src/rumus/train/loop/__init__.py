@@ -1,4 +1,4 @@
-"""The training loop: `Trainer`, `fit`, the code around a step, capture, signals.
+"""The training loop: `Trainer`, `fit`, the code around a step, signals.
 
-Uses `base`, `data`, `tables` and `checkpoints`.
+Uses `base`, `data`, `tables`, `checkpoints` and `capture`.
 """

@@ -15,7 +15,7 @@ from rumus.tensor.graph.assignment import WrittenAhead
 from rumus.tensor.graph.means import noting_means
 from rumus.tensor.memory.uninterrupted import Uninterrupted, put_back_after
 from rumus.train.base.logged import Log, added, weighted
-from rumus.train.loop.capture import LossFunction
+from rumus.train.capture.captured_steps import LossFunction
 from rumus.train.loop.weighing import Weighing
 
 if TYPE_CHECKING:

@@ -12,14 +12,14 @@ from rumus.tensor import Tensor
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.calling import as_dict
 from rumus.train.base.other_names import FIND_BATCH_SIZE
+from rumus.train.capture.step_function import check_loss_function
 from rumus.train.checkpoints.snapshot import check_declared
 from rumus.train.loop.progress import size
-from rumus.train.loop.step_function import check_loss_function
 from rumus.train.loop.trainer import Trainer, check_trainer
 from rumus.train.loop.undone import undone
 
 if TYPE_CHECKING:
-    from rumus.train.loop.capture import LossFunction
+    from rumus.train.capture.captured_steps import LossFunction
 
 _MOST: Final = 1 << 16
 _NO_ROOM: Final = ("OutOfMemoryError", "LimitError", "MemoryError")  # two of them are rumus.gpu's

@@ -19,8 +19,8 @@ from rumus.train.checkpoints.snapshot import check_declared
 from rumus.train.data.batches import arguments
 
 if TYPE_CHECKING:
-    from rumus.train.loop.capture import LossFunction
-from rumus.train.loop.step_function import check_loss_function
+    from rumus.train.capture.captured_steps import LossFunction
+from rumus.train.capture.step_function import check_loss_function
 from rumus.train.loop.trainer import Trainer, check_trainer
 from rumus.train.loop.undone import undone
 

@@ -7,20 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rumus.optim import Optimizer
+from rumus.train.capture.step_memory import StepMemory
 from rumus.train.loop.progress import size
-
-
-@dataclass(frozen=True, slots=True)
-class StepMemory:
-    """The memory of one captured step: its batch, activations and all intermediate results.
-
-    name: the loss function and its batch.
-    bytes: held from recording until the step is dropped, and all it takes to run; arrays of the
-        step reuse each other's memory.
-    """
-
-    name: str
-    bytes: int
 
 
 @dataclass(frozen=True, slots=True)

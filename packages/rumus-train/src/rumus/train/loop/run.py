@@ -18,11 +18,11 @@ from rumus.train.base.logged import OF_VALIDATION
 from rumus.train.base.position import Position
 from rumus.train.base.spans import Spans
 from rumus.train.base.step_clock import StepClock
+from rumus.train.capture.captured_steps import LossFunction
 from rumus.train.checkpoints.checkpoint_store import Resume, Store
 from rumus.train.checkpoints.snapshot import check_declared, generators_of, parts_of_model
 from rumus.train.data.batches import Batches, require_start
 from rumus.train.loop.callback import Callback, Callbacks
-from rumus.train.loop.capture import LossFunction
 from rumus.train.loop.continuation import (
     note_hyperparameters,
     note_machine,

@@ -23,8 +23,8 @@ from rumus.train.base.logged import Log, weighted
 from rumus.train.base.losses import Losses
 from rumus.train.base.scaling import scaling_of
 from rumus.train.base.step_clock import StepClock, measured
-from rumus.train.loop.capture import CapturedSteps, LossFunction, beside
-from rumus.train.loop.step_function import StepFunction
+from rumus.train.capture.captured_steps import CapturedSteps, LossFunction, beside
+from rumus.train.capture.step_function import StepFunction
 
 if TYPE_CHECKING:
     from rumus.train.loop.undeclared import Undeclared

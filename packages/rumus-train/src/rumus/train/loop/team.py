@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from rumus.tensor import Tensor
 from rumus.train.base.ranks import Ranks
+from rumus.train.capture.captured_steps import LossFunction
 from rumus.train.loop.accumulation import accumulated_step
-from rumus.train.loop.capture import LossFunction
 from rumus.train.loop.validation import Measurement, Validate, measure
 from rumus.train.loop.weighing import MeanLoss, Weighing
 

@@ -18,8 +18,8 @@ from rumus.train.base.limits import Limits
 from rumus.train.base.other_names import FIT, TRAINER, TRAINER_OPTIONS
 from rumus.train.base.ranks import check_ranks
 from rumus.train.base.scaling import scalable
-from rumus.train.loop.capture import Counts, LossFunction
-from rumus.train.loop.step_function import check_loss_function
+from rumus.train.capture.captured_steps import Counts, LossFunction
+from rumus.train.capture.step_function import check_loss_function
 from rumus.train.loop.stepper import Stepper
 
 if TYPE_CHECKING:  # imports that only `fit` needs are inside it

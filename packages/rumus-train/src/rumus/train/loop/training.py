@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from rumus.train.base.every import Every
 from rumus.train.base.other_names import TRAINING
+from rumus.train.capture.captured_steps import LossFunction
 from rumus.train.loop.callback import Callback
-from rumus.train.loop.capture import LossFunction
 from rumus.train.loop.monitor import Mode
 from rumus.train.loop.result import Result
 from rumus.train.loop.rollback import OnNonFinite

@@ -22,9 +22,9 @@ from rumus.train.base.calling import as_dict, call
 from rumus.train.base.epoch_sum import LAG
 from rumus.train.base.late_values import late_numbers
 from rumus.train.base.metric_state import CONFUSION_MATRIX, MetricState, add_up
+from rumus.train.capture.captured_steps import beside
 from rumus.train.checkpoints.snapshot import average_in_place
 from rumus.train.data.batches import arguments, samples, whole_epoch
-from rumus.train.loop.capture import beside
 from rumus.train.loop.weighing import Weighing
 
 # A function that returns numbers by name, or batches and what is computed of each: one number (it

@@ -40,7 +40,7 @@ import numpy as np
 
 from rumus.tensor import Expr, Generator, Kernel, Parameter, Tensor
 from rumus.tensor.memory.uninterrupted import putting_back
-from rumus.train.loop.followed_frame import (
+from rumus.train.capture.followed_frame import (
     BY_NAME,
     ELEMENT,
     PLACES,
@@ -48,7 +48,7 @@ from rumus.train.loop.followed_frame import (
     WHOLLY,
     FollowedFrame,
 )
-from rumus.train.loop.guards import (
+from rumus.train.capture.guards import (
     CACHED,
     DECIMAL_CONTEXT,
     MISSING,
@@ -59,7 +59,7 @@ from rumus.train.loop.guards import (
     is_comparable,
     reachable,
 )
-from rumus.train.loop.outside import (
+from rumus.train.capture.outside import (
     CONTAINERS,
     OF_LOCKS,
     VIEWS,

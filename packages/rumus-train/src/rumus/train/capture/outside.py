@@ -36,7 +36,7 @@ from weakref import CallableProxyType, ProxyType, ReferenceType
 import numpy as np
 
 from rumus.tensor import Expr, Kernel, Tensor
-from rumus.train.loop.guards import BY_BITS, BY_VALUE, CACHED, OF_C, is_comparable
+from rumus.train.capture.guards import BY_BITS, BY_VALUE, CACHED, OF_C, is_comparable
 
 CONTAINERS: Final = (
     list, dict, set, frozenset, deque, np.ndarray, np.void, bytearray, memoryview, array,

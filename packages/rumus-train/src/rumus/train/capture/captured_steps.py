@@ -29,12 +29,12 @@ from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.last_use import references_beside
 from rumus.tensor.memory.recording import CapturedStep, Capturing
 from rumus.train.base.logged import Log
-from rumus.train.loop.step_function import StepFunction, users_own
+from rumus.train.capture.step_function import StepFunction, users_own
 
 if TYPE_CHECKING:
-    from rumus.train.loop.guards import Guards
-    from rumus.train.loop.memory_report import StepMemory
-    from rumus.train.loop.reads import Reads
+    from rumus.train.capture.guards import Guards
+    from rumus.train.capture.reads import Reads
+    from rumus.train.capture.step_memory import StepMemory
 
 LossFunction: TypeAlias = Callable[..., Tensor | Mapping[str, Any]]
 KINDS: Final = 8  # most recent steps kept
@@ -185,7 +185,7 @@ class CapturedSteps:
 
     def memory(self) -> list[StepMemory]:
         """Return what each captured step holds, most recently used last."""
-        from rumus.train.loop.memory_report import StepMemory
+        from rumus.train.capture.step_memory import StepMemory
 
         return [StepMemory(each.label, each.step.memory) for each in self._captured]
 
@@ -196,7 +196,7 @@ class CapturedSteps:
         if seen is not None and seen.guards.are_met():
             return self._record(step, seen, patience)
         patience.times += 1
-        from rumus.train.loop.reads import Reads
+        from rumus.train.capture.reads import Reads
 
         reads = Reads(users_own(step.loss_fn))
         if seen is not None:
@@ -219,7 +219,7 @@ class CapturedSteps:
     def _record(
         self, step: _Step, seen: _Seen, patience: _Patience
     ) -> tuple[Tensor, GradientStore]:
-        from rumus.train.loop.reads import Reads
+        from rumus.train.capture.reads import Reads
 
         arguments, reads = step.arguments(), Reads(users_own(step.loss_fn))
         batch = [a._array for a in arguments if isinstance(a, Tensor)]
@@ -517,7 +517,7 @@ def _identity(loss_fn: Callable[..., Any]) -> tuple[Hashable, object]:
     loss_fn = users_own(loss_fn)
     if isinstance(loss_fn, FunctionType):
         # Code is equal to a copy of it in another module.
-        from rumus.train.loop.guards import contents
+        from rumus.train.capture.guards import contents
 
         held: list[Any] = [loss_fn.__globals__, *map(contents, loss_fn.__closure__ or ())]
         if loss_fn.__defaults__ is not None:

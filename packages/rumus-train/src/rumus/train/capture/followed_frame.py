@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rumus.tensor import Generator
 from rumus.tensor.memory.uninterrupted import is_of_handler
-from rumus.train.loop.outside import is_dynamic, is_of_rumus
+from rumus.train.capture.outside import is_dynamic, is_of_rumus
 
 if TYPE_CHECKING:
-    from rumus.train.loop.reads import Reads
+    from rumus.train.capture.reads import Reads
 
 _KEEPS_TOP: Final = frozenset(("EXTENDED_ARG", "NOP", "RESUME", "CACHE", "PRECALL"))
 _ATTRIBUTES: Final = frozenset(("LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM"))
