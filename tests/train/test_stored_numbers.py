@@ -358,3 +358,14 @@ def test_the_speed_of_an_epoch_counts_what_its_time_does(
     fit([(ROWS,)] * 4, epochs=2, callbacks=[Clock(monkeypatch), LiveView(shown)], **options)
     lines = [line for line in shown.getvalue().splitlines() if "done" in line]
     assert ["  10 samples/s" in line for line in lines] == [True, True]
+
+
+def test_the_best_of_another_validation_is_said(tmp_path: Path) -> None:
+    """Its best value is one of other samples; a run that does not validate changes nothing."""
+    options: dict[str, Any] = {"checkpoints": tmp_path, "resume": "auto"}
+    long, short = (DataLoader(ArrayDataset(ROWS[:rows]), 2) for rows in (5, 3))
+    fit([(ROWS,)], epochs=1, validate=(long, lambda x: x.mean()), **options)
+    fit([(ROWS,)], epochs=2, **options)
+    fit([(ROWS,)], epochs=3, validate=(long, lambda x: x.mean()), **options)
+    with pytest.warns(UserWarning, match=r"validation\.samples was 5 and is 3\. The current"):
+        fit([(ROWS,)], epochs=4, validate=(short, lambda x: x.mean()), **options)

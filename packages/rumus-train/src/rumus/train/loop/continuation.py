@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rumus.train.data.batches import batches_of_epoch
 from rumus.train.loop.environment import backend_of
@@ -13,6 +14,9 @@ from rumus.train.loop.machine import machine, what_differs
 
 if TYPE_CHECKING:
     from rumus.train.loop.run import Run
+    from rumus.train.loop.validation import Validate
+
+_VALIDATION: Final = "validation."
 
 
 def warn_of_partial_epoch(loader: Any) -> None:
@@ -43,6 +47,17 @@ def note_machine(run: Run, path: Path | None) -> None:
         )
 
 
+def _validated(validate: Validate | None) -> dict[str, int]:
+    """How much a validation is over, if it says so: the best values of two are not comparable."""
+    if not isinstance(validate, tuple):
+        return {}
+    counted = {"samples": getattr(validate[0], "dataset", None), "batches": validate[0]}
+    for name, thing in counted.items():
+        with suppress(TypeError):  # no len()
+            return {f"{_VALIDATION}{name}": len(thing)}  # type: ignore[arg-type]
+    return {}
+
+
 def note_hyperparameters(run: Run, path: Path | None) -> None:
     """Warn if a run continues with other hyperparameters: the new ones count.
 
@@ -51,6 +66,10 @@ def note_hyperparameters(run: Run, path: Path | None) -> None:
     before = run.position.hyper
     trainer = run.trainer
     now = hyperparameters(trainer.optimizer, run.accumulate, run.batches.loader, trainer.state)
+    validated = _validated(run.validate_fn)
+    known = {name: value for name, value in before.items() if name.startswith(_VALIDATION)}
+    now |= validated or known  # what was measured before is compared with what comes next
+    before = before if not before or known else {**before, **validated}
     run.position.hyper = now
     what = changed(before, now) if before else None
     if what is not None and run.team.speaks:
