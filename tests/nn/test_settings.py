@@ -197,3 +197,50 @@ def test_layers_of_users_have_attributes_of_their_own() -> None:
 
     with pytest.raises(ValueError, match=r"Masked: p must be in \[0, 1\], not 2.0"):
         Masked().p = 2.0
+
+
+ANY: Any = nn
+WRONG: Final[list[tuple[Callable[[], object], str]]] = [
+    (
+        lambda: ANY.Sequential(nn.ReLU()).replace_child("0", nn.GELU),
+        r"module must be a Module, .*\(",
+    ),
+    (lambda: ANY.ModuleList(3), "ModuleList takes a list of modules, not int"),
+    (lambda: ANY.ModuleList(nn.ReLU()), "ModuleList takes a list of modules, not ReLU"),
+    (lambda: ANY.ModuleDict([nn.ReLU()]), "ModuleDict takes modules by name, not list"),
+    (
+        lambda: ANY.FeedForward(2, 4, activation=nn.GELU),
+        "activation must be a function such as nn.",
+    ),
+    (lambda: ANY.FeedForward(2, 4, activation="gelu"), "activation must be a function such as nn."),
+    (
+        lambda: ANY.Linear(2, 2).load_state_dict([1]),
+        "load_state_dict takes arrays by name, as of s",
+    ),
+    (lambda: ANY.Linear(2, 2).load_weights("a.bin"), r"by name, .* not 'a.bin' \(load_file reads"),
+    (
+        lambda: ANY.Dropout()(ones((4,)).astype(np.int32)),
+        "Dropout: the input must be floating, not",
+    ),
+    (
+        lambda: ANY.Dropout()([1.0]),
+        r"Dropout: x must be a tensor, not list: call it with tensor\(x",
+    ),
+    (lambda: ANY.Flatten()([[1.0]]), "Flatten: x must be a tensor, not list"),
+    (lambda: ANY.Identity()(None), "Identity: x must be a tensor, not None"),
+    (lambda: ANY.PReLU(1, np.nan), "PReLU: start must be finite, not nan"),
+    (
+        lambda: ANY.hinge_loss(ones((2,)), ones((2,)), margin=np.nan),
+        "hinge_loss: margin must be fin",
+    ),
+    (
+        lambda: ANY.triplet_margin_loss(*[ones((2, 3))] * 3, margin=np.inf),
+        "triplet_margin_loss: margin must be finite, not inf",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), WRONG, ids=[row[1] for row in WRONG])
+def test_what_a_layer_cannot_use_is_named(call: Callable[[], object], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        call()

@@ -372,6 +372,7 @@ class PReLU(Module):
     ) -> None:
         if count < 1:
             raise ValueError(f"PReLU needs at least 1 weight, not {count}")
+        finite(self, "start", start)
         values = full((count,), start, dtype=dtype, backend=backend)
         self.weight = Parameter(values, name="weight", role="bias")
         self.count = count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Generic, Self, TypeVar, overload
+from typing import Any, Generic, Self, TypeVar, overload
 
 from rumus.nn.module import Module
 
@@ -24,6 +24,9 @@ class ModuleList(Module, Generic[M]):
 
     def __init__(self, modules: Iterable[M] = ()) -> None:
         self._modules: list[M] = []
+        given: Any = modules
+        if not hasattr(given, "__iter__"):
+            raise TypeError(f"ModuleList takes a list of modules, not {type(given).__name__}")
         for module in modules:
             self.append(module)
 
@@ -79,6 +82,8 @@ class ModuleDict(Module, Generic[M]):
 
     def __init__(self, modules: Mapping[str, M] | None = None) -> None:
         self._modules: dict[str, M] = {}
+        if modules is not None and not hasattr(modules, "items"):
+            raise TypeError(f"ModuleDict takes modules by name, not {type(modules).__name__}")
         for name, module in (modules or {}).items():
             self[name] = module
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, TypeVar
 
-from rumus.nn.module import Module
+from rumus.nn.module import Module, check_tensor
 from rumus.nn.setting import Settings, as_declared, probability
 from rumus.tensor import Expr, Generator, Tensor, elementwise, next_generator
 from rumus.tensor.memory.recording import depends_on
@@ -59,6 +59,9 @@ class Dropout(Module):
 
         x: floating, of any shape.
         """
+        check_tensor(type(self).__name__, x)
+        if x.dtype.kind != "f":
+            raise TypeError(f"{type(self).__name__}: the input must be floating, not {x.dtype}")
         if not self.is_active():
             return x
         mask = self.generator.keep(1 - self.p, self.mask_shape(x), backend=x.backend)

@@ -56,6 +56,10 @@ class FeedForward(Module):
         dtype: DTypeLike = float32,
         backend: Backend | None = None,
     ) -> None:
+        if isinstance(activation, type) or not callable(activation):
+            raise TypeError(
+                f"FeedForward: activation must be a function such as nn.gelu, not {activation!r}"
+            )
         hidden = 4 * size if hidden is None else hidden
         self.up = Linear(size, hidden, bias=bias, generator=generator, dtype=dtype, backend=backend)
         self.down = Linear(

@@ -25,6 +25,7 @@ from rumus.nn.reduction import (
 )
 from rumus.tensor import Expr, Tensor, TensorLike, elementwise, minimum, ones
 from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.expression.real_number import real_number
 from rumus.tensor.graph.scan import numbers
 from rumus.tensor.memory.recording import ask_host
 
@@ -100,6 +101,11 @@ def _check_values(loss: str, target: NDArray[Any]) -> None:
         raise ValueError(f"{loss}: target {target[at]} at index {at} is neither 1 nor -1")
 
 
+def _check_margin(loss: str, margin: float) -> None:
+    if not math.isfinite(real_number(f"{loss}: margin", margin)):
+        raise ValueError(f"{loss}: margin must be finite, not {margin}")
+
+
 @checked_arguments
 def hinge_loss(
     prediction: Tensor,
@@ -123,6 +129,7 @@ def hinge_loss(
     >>> hinge_loss(tensor([0.5, 2.0]), [1.0, 1.0], reduction="none").tolist()
     [0.5, 0.0]
     """
+    _check_margin("hinge_loss", margin)
     x, beside = check_pair("hinge_loss", prediction, target, reduction)
     _check_signs("hinge_loss", beside)
     losses = partial(_hinge, x, beside, margin=margin)
@@ -149,6 +156,7 @@ def hinge_embedding_loss(
     >>> hinge_embedding_loss(tensor([0.25, 0.25]), [1.0, -1.0], reduction="none").tolist()
     [0.25, 0.75]
     """
+    _check_margin("hinge_embedding_loss", margin)
     x, beside = check_pair("hinge_embedding_loss", distance, target, reduction)
     _check_signs("hinge_embedding_loss", beside)
     losses = partial(_hinge_embedding, x, beside, margin=margin)
@@ -199,6 +207,7 @@ def margin_ranking_loss(
     >>> margin_ranking_loss(tensor([1.0]), tensor([3.0]), [1.0]).item()
     2.0
     """
+    _check_margin("margin_ranking_loss", margin)
     name = "margin_ranking_loss"
     x, y = check_pair(name, first, second, reduction)
     _, beside = check_pair(name, first, target, reduction)
@@ -237,6 +246,7 @@ def multi_margin_loss(
     >>> multi_margin_loss(tensor([[1.0, 0.5, -3.0]]), [0]).item()
     0.1666666716337204
     """
+    _check_margin("multi_margin_loss", margin)
     name = "multi_margin_loss"
     check_reduction(name, reduction)
     check_floating(name, "the logits", logits)
@@ -294,6 +304,7 @@ def triplet_margin_loss(
     >>> round(triplet_margin_loss(a, b, c).item(), 4)
     1.0
     """
+    _check_margin("triplet_margin_loss", margin)
     name = "triplet_margin_loss"
     a, b = check_pair(name, anchor, positive, reduction)
     _, c = check_pair(name, anchor, negative, reduction)
@@ -328,6 +339,7 @@ def cosine_embedding_loss(
     >>> cosine_embedding_loss(x, y, [1.0]).item()
     1.0
     """
+    _check_margin("cosine_embedding_loss", margin)
     name = "cosine_embedding_loss"
     x, y = check_pair(name, first, second, reduction)
     similarity = cosine_similarity(x, y)
@@ -363,6 +375,7 @@ def contrastive_loss(
     >>> contrastive_loss(x, y, [True]).item(), contrastive_loss(x, y, [False]).item()
     (0.125, 0.125)
     """
+    _check_margin("contrastive_loss", margin)
     name = "contrastive_loss"
     x, y = check_pair(name, first, second, reduction)
     distance = (x - y).norm(axis=-1)

@@ -193,6 +193,9 @@ class Module:
         >>> model[1].outputs
         10
         """
+        if not isinstance(module, Module):
+            hint = " (make it first: ReLU() and not ReLU)" if isinstance(module, type) else ""
+            raise TypeError(f"replace_child: module must be a Module, not {module!r}{hint}")
         if name not in dict(self.named_children()):
             raise KeyError(f"{type(self).__name__} has no part {name!r}")
         self._put_child(name, module)
@@ -296,6 +299,7 @@ class Module:
         unexpected names and all differing shapes and dtypes; nothing is written then.
         `load_weights` is less strict.
         """
+        _check_mapping("load_state_dict", state)
         own = self._own_state()
         own.assign({name: own.staged(name, a) for name, a in own.check(state).items()})
         return self
@@ -328,6 +332,7 @@ class Module:
         >>> report.loaded, report.missing
         (('bias',), ('weight',))
         """
+        _check_mapping("load_weights", weights)
         own = self._own_state()
         found, report = fit(own, weights, rename, strict=strict)
         own.assign(found)
@@ -448,6 +453,15 @@ class Module:
     def to_gpu(self) -> Self:
         """Move to the GPU. ImportError says what to install if `rumus.gpu` is missing."""
         return self.to(gpu_backend())
+
+
+def _check_mapping(of: str, given: object) -> None:
+    """Raise TypeError for what has no arrays by name, such as a model or a path."""
+    if not hasattr(given, "keys") or isinstance(given, type):
+        instead = " (load_file reads files)" if isinstance(given, (str, os.PathLike)) else ""
+        raise TypeError(
+            f"{of} takes arrays by name, as of state_dict(), not {shown(given)}{instead}"
+        )
 
 
 def _check_replaced(module: Module, name: str, held: object, value: object) -> None:
@@ -575,6 +589,8 @@ def check_tensor(name: str, x: object) -> None:
     """Raise TypeError for a NumPy array, which a module without computation would pass through."""
     if isinstance(x, np.ndarray):
         raise _met_an_array(name)
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: x must be a tensor, not {shown(x)}: call it with tensor(x)")
 
 
 def _met_an_array(name: str) -> TypeError:
