@@ -256,7 +256,7 @@ def test_the_end_of_an_epoch_says_which_step_its_metrics_are_of() -> None:
     assert seen.ends == [(2, None, None), (4, 3, 30.0), (6, 6, 60.0)]
 
 
-@pytest.mark.parametrize("name", ["f1", "val_AUC", "R2", "perplexity"])
+@pytest.mark.parametrize("name", ["f1", "val_AUC", "R2", "perplexity", "n_correct", "count"])
 def test_a_metric_that_is_not_a_mean_is_reported(name: str) -> None:
     """The metric of a set is not the mean of its batches' metrics."""
     model = Counting(lambda at: 0.0)
