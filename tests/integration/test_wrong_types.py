@@ -104,6 +104,15 @@ TYPES: Final[list[tuple[Callable[[], object], str]]] = [
     (lambda: X.permute("10"), "permute: an axis must be a whole number, not '10'"),
     (lambda: X.permute(1.0, 0.0), "permute: an axis must be a whole number, not 1.0"),
     # One thing for another
+    (lambda: ANY.concat(X), r"concat takes a list of tensors, not one tensor: concat\(\[x, y\]\)"),
+    (lambda: ANY.stack(3), "stack takes a list of tensors, not 3"),
+    (lambda: ANY.stack([X, 3]), r"stack: item 1 must be a tensor, not 3: use tensor\(x\)"),
+    (lambda: ANY.concat([np.ones(3)]), "concat: item 0 must be a tensor, not ndarray"),
+    (lambda: ANY.split(X, 1.5), "split: parts must be a whole number, not 1.5"),
+    (lambda: ANY.split(X, "2"), "split: parts must be .*whole number.*, not '2'"),
+    (lambda: ANY.split(X, [1, "1"]), "split: .* must be .*whole number.*, not '1'"),
+    (lambda: ANY.pad(X, 3), "pad: widths must be pairs, one for each axis, not 3"),
+    (lambda: ANY.Parameter([1.0], requires_grad="no"), "requires_grad must be True or False"),
     (lambda: OPTIM.multi_step(0.1, 5), r"after must be step numbers, as \[30, 80\], not 5"),
     (lambda: OPTIM.MultiOptimizer(SGD), r"a list of optimizers, not SGD: MultiOptimizer\(\["),
     (
@@ -178,6 +187,10 @@ TYPES: Final[list[tuple[Callable[[], object], str]]] = [
 ]
 VALUES: Final[list[tuple[Callable[[], object], str]]] = [
     (lambda: DRAW.uniform((2,), 2.0, 1.0), "low must be at most high, not 2.0 and 1.0"),
+    (
+        lambda: ANY.scaled_dot_product_attention(X, X, X, scale=np.nan),
+        "scale must be finite, not n",
+    ),
     (lambda: ANY.arange(0, 10, 0), "arange: step must not be 0"),
     (lambda: DRAW.normal((2,), std=-1.0), "Generator.normal: std must be at least 0, not -1.0"),
     (lambda: DRAW.normal((2,), np.nan), "Generator.normal: mean must be finite, not nan"),
@@ -249,3 +262,9 @@ def test_a_mixture_of_probabilities_may_be_rounded() -> None:
     above = np.nextafter(np.float32(1), np.float32(2))
     mixed = tensor([[above, 0, 0], [0, above, 0]])
     assert nn.cross_entropy_loss(X, mixed).item() == pytest.approx(np.log(3), rel=1e-6)
+
+
+def test_sequences_may_be_generators_and_numbers_of_numpy() -> None:
+    assert ANY.stack(x for x in (X, X)).shape == (2, 2, 3)
+    assert ANY.concat(x for x in (X, X)).shape == (4, 3)
+    assert [part.shape for part in ANY.split(X, np.int64(2))] == [(1, 3), (1, 3)]

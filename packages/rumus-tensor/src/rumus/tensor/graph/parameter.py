@@ -82,7 +82,7 @@ class Parameter(Tensor):
         super().__init__(value._array, value._backend)
         self.id = ParamId(next(_numbers))
         self.name = name
-        self._trainable = requires_grad
+        self.requires_grad = requires_grad
         self._slot: Slot | None = None
         self._owner: weakref.ref[Owner] | None = None
 

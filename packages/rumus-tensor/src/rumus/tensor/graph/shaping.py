@@ -11,6 +11,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.dtype import DType, promote
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.autograd import Spread
@@ -170,7 +171,7 @@ def concat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     >>> concat([tensor([1, 2]), tensor([3])]).tolist()
     [1, 2, 3]
     """
-    backend, dtype, parts = _common("concat", tensors)
+    backend, dtype, parts = _common("concat", _several("concat", tensors))
     at = normalize_axis(axis, parts[0].ndim, "concat")
     for part in parts:
         same_rank = part.ndim == parts[0].ndim
@@ -207,10 +208,11 @@ def split(x: Tensor, parts: int | Sequence[int], axis: int = 0) -> tuple[Tensor,
     """
     at = normalize_axis(axis, x.ndim, "split")
     length = x.shape[at]
-    if isinstance(parts, int):
-        lengths = [length // parts] * parts if parts > 0 else []
+    if isinstance(parts, (str, bytes)) or not hasattr(parts, "__iter__"):
+        count = whole_number("split: parts", parts)
+        lengths = [length // count] * count if count > 0 else []
     else:
-        lengths = list(parts)
+        lengths = [whole_number("split: a length", part) for part in parts]
     if not lengths or min(lengths) < 0 or sum(lengths) != length:
         raise ValueError(f"split: {parts} does not split axis {axis} of {x.shape} into parts")
     edges = np.cumsum([0, *lengths]).tolist()
@@ -276,10 +278,25 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     tensors: at least one, of one dtype and backend.
     axis: the position of the new axis.
     """
+    tensors = _several("stack", tensors)
     if tensors and any(t.shape != tensors[0].shape for t in tensors):
         shapes = ", ".join(str(t.shape) for t in tensors)
         raise ValueError(f"stack: the shapes differ: {shapes}")
     return concat([unsqueeze(t, axis) for t in tensors], axis)
+
+
+def _several(operation: str, tensors: Any) -> list[Tensor]:
+    """Return tensors as a list. TypeError for a single one, and for what is none."""
+    if isinstance(tensors, Tensor) or not hasattr(tensors, "__iter__"):
+        what = "one tensor" if isinstance(tensors, Tensor) else shown(tensors)
+        raise TypeError(f"{operation} takes a list of tensors, not {what}: {operation}([x, y])")
+    found = list(tensors)
+    for position, each in enumerate(found):
+        if not isinstance(each, Tensor):
+            raise TypeError(
+                f"{operation}: item {position} must be a tensor, not {shown(each)}: use tensor(x)"
+            )
+    return found
 
 
 @checked_arguments
@@ -292,6 +309,9 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Ten
 
     ValueError for another number of axes or a negative width.
     """
+    given: Any = widths
+    if not isinstance(given, (list, tuple, np.ndarray)):
+        raise TypeError(f"pad: widths must be pairs, one for each axis, not {shown(given)}")
     if len(widths) != x.ndim or any(w < 0 for pair in widths for w in pair):
         raise ValueError(f"pad: expected {x.ndim} pairs of widths >= 0, got {widths!r}")
     backend, number = x._backend, as_host(value, x.dtype).item()

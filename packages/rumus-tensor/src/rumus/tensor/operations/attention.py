@@ -153,7 +153,9 @@ def weighted_values(weights: Tensor, value: Tensor) -> Tensor:
 def _checked_scale(query: Tensor, scale: float | None) -> float:
     if scale is None:
         return 1 / math.sqrt(query.shape[-1])
-    return real_number("attention: scale", scale)
+    if not math.isfinite(real_number("attention: scale", scale)):
+        raise ValueError(f"attention: scale must be finite, not {scale}")
+    return scale
 
 
 def _shares_heads(query: Tensor, key: Tensor) -> bool:
