@@ -88,9 +88,8 @@ class Terminal(io.StringIO):
 
 
 def shown_on_a_terminal(path: Path) -> str:
-    stream, view = Terminal(), LiveView(Terminal())
-    view.stream = stream
-    fit(RunFolder(path, report=False), view, epochs=2)
+    stream = Terminal()
+    fit(RunFolder(path, report=False), LiveView(stream), epochs=2)
     return stream.getvalue()
 
 
