@@ -97,11 +97,12 @@ fn logarithm_series(x: vec4<f32>) -> vec4<f32> {
 }
 
 // A subnormal number is its bits, as an integer, times 2^-149: drivers may treat it as 0 or as
-// another number.
+// another number. A negative one has no logarithm, as -1 has none.
 fn logarithm(x: vec4<f32>) -> vec4<f32> {
     let bits = bitcast<vec4<u32>>(x);
     let is_tiny = (bits < vec4<u32>(0x00800000u)) & (bits > vec4<u32>(0u));
-    let whole = select(x, vec4<f32>(bits), is_tiny);
+    let is_below = (bits < vec4<u32>(0x80800000u)) & (bits > vec4<u32>(0x80000000u));
+    let whole = select(select(x, vec4<f32>(bits), is_tiny), vec4<f32>(-1.0), is_below);
     let near = x - 1.0;
     let far = select(log(whole), x, is_nan(x)) - select(vec4<f32>(0.0), vec4<f32>(103.27893), is_tiny);
     return select(far, logarithm_series(near), abs(near) < vec4<f32>(0.4));
