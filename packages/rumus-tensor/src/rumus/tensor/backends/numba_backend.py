@@ -22,7 +22,6 @@ import numpy as np
 from rumus.tensor.backends import (
     numba_attention,
     numba_batch_norm,
-    numba_class_counts,
     numba_convolution,
     numba_pooling,
     numba_quantization,
@@ -66,7 +65,6 @@ Run: TypeAlias = Callable[[Sequence[float]], object]
 _OWN: Final[Mapping[FusedName, Callable[..., None]]] = {
     **numba_recurrent.RECURRENT,
     **numba_rows.ROW_KERNELS,
-    **numba_class_counts.CLASS_COUNTS,
     "attention": numba_attention.attention,
     "attention_gradient": numba_attention.attention_gradient,
     "avg_pool": numba_pooling.avg_pool,

@@ -1,4 +1,4 @@
-"""`LateCounts`: what metrics count in a step of NumPy, counted together with later steps.
+"""`LateCounts`: what metrics count in a step on the CPU, counted together with later steps.
 
 Counting takes ten to thirty of NumPy's calls, each of which costs a microsecond or two in a step,
 however small it is: its code is in no cache. Copying scores and targets takes two calls; two dozen
@@ -91,11 +91,11 @@ class LatePart:
 def late_parts(counting: Counting, scores: Tensor, targets: Tensor) -> list[LatePart] | None:
     """Return what is to be counted, or None where counting at once is better.
 
-    Devices and compiled loops count in one call.
+    A device counts in one dispatch.
 
     scores: (rows, classes), without a graph. targets: (rows,).
     """
-    if type(scores.backend) is not NumpyBackend or scores.size > MOST:
+    if not isinstance(scores.backend, NumpyBackend) or scores.size > MOST:
         return None
     return LateCounts(counting, scores, targets.clone()).parts()  # a batch's memory is not kept
 
