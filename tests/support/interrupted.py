@@ -6,8 +6,10 @@ state of an undisturbed run, bit for bit.
 
 from __future__ import annotations
 
+import gc
 import inspect
 import itertools
+import os
 import random
 import re
 import signal
@@ -44,6 +46,7 @@ from rumus.tensor import (
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM)
 Seen: TypeAlias = tuple[Any, ...]
+_PACKAGE: Final = f"{os.sep}rumus{os.sep}"  # an environment may be named after rumus, too
 _WITH_LOCK: Final = re.compile(r"^\s*with ([\w.]*lock:|.*\.open\(.* as \w+:)")  # or a file
 
 
@@ -76,13 +79,16 @@ def _is_at_its_end(frame: FrameType, before: int) -> bool:
 
 
 def _at_line(wanted: int, number: int, act: Callable[[], object]) -> tuple[int, bool]:
-    """Run `act` with a signal at a line of rumus; return the lines run, and whether it raised."""
+    """Run `act` with a signal at a line of rumus; return the lines run, and whether it raised.
+
+    Nothing is collected meanwhile: Python would swallow what is raised as garbage of before ends.
+    """
     count = 0
     lines: dict[int, int] = {}  # the last one in each frame, which is not kept alive
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
         nonlocal count
-        if "rumus" not in frame.f_code.co_filename:
+        if _PACKAGE not in frame.f_code.co_filename:
             return None
         if event == "return":
             if not frame.f_code.co_flags & inspect.CO_GENERATOR:  # which may go on
@@ -97,6 +103,7 @@ def _at_line(wanted: int, number: int, act: Callable[[], object]) -> tuple[int, 
         return trace
 
     before = sys.gettrace()
+    gc.disable()
     sys.settrace(trace)
     try:
         act()
@@ -104,6 +111,7 @@ def _at_line(wanted: int, number: int, act: Callable[[], object]) -> tuple[int, 
         return count, True
     finally:
         sys.settrace(before)
+        gc.enable()
     return count, False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -31,6 +32,14 @@ NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1)
 
 class Late(Exception):
     """Raised by the handlers here."""
+
+
+@pytest.fixture(autouse=True)
+def _no_collection() -> Iterator[None]:
+    """Instructions of what a collection calls, such as hypothesis's clock, would be traced too."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture(params=["plain", "waiting"])
