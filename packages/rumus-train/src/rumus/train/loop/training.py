@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from rumus.train.base.every import Every
 from rumus.train.base.other_names import TRAINING
@@ -60,6 +60,8 @@ class Training:
     (3, 1)
     """
 
+    _rereads: ClassVar[frozenset[str]]  # all of its fields, when it begins
+
     trainer: Trainer[Any]
     loader: Iterable[Any]
     loss_fn: LossFunction
@@ -92,3 +94,6 @@ class Training:
         for name in ("trainer", "read", "predict_fn"):
             given.pop(name)
         return self.trainer.fit(**{**given, **options})
+
+
+Training._rereads = frozenset(field.name for field in fields(Training))
