@@ -31,10 +31,21 @@ fn main(
         }
         target_sum = certain + share * weights;
     }
-    for (var j = row.lane; j < row.stop; j += LANES) {
-        let place = k.start0 + row.first + j * k.places;
-        let p = exp1(f32(x[place]) - largest) / sum;
-        let expected = share * class_weight(j) + select(0.0, certain, j == at);
-        x[place] = stored(target_share(at, gradient * (target_sum * p - expected)));
+    // Four elements at a time: they are read before the first is written, since both are in x.
+    for (var j = row.lane; j < row.stop; j += 4u * LANES) {
+        let columns = vec4<u32>(j) + vec4<u32>(0u, 1u, 2u, 3u) * LANES;
+        let places = k.start0 + row.first + min(columns, vec4<u32>(row.stop - 1u)) * k.places;
+        let logits = vec4<f32>(
+            f32(x[places.x]), f32(x[places.y]), f32(x[places.z]), f32(x[places.w])
+        );
+        let p = exponential(logits - largest) / sum;
+        for (var i = 0u; i < 4u; i++) {
+            if (columns[i] < row.stop) {
+                let expected = share * class_weight(columns[i])
+                    + select(0.0, certain, columns[i] == at);
+                let value = gradient * (target_sum * p[i] - expected);
+                x[places[i]] = stored(target_share(at, value));
+            }
+        }
     }
 }

@@ -200,7 +200,8 @@ fn is_finite4(x: vec4<f32>) -> vec4<bool> {{
 class UnitProduct:
     """The text that multiplies two operands; `values` then yields a lane's elements of the result.
 
-    A lane holds adjacent elements of a row of each matrix in its subgroup's part of the tile. With
+    A lane holds vectors of four adjacent elements of each matrix in its subgroup's part of the tile:
+    a vector of every lane covers whole rows, so that memory is written in whole sectors. With
     `turns_over`, which needs unscaled operands, it can also read adjacent elements of a column.
     """
 
@@ -235,7 +236,7 @@ class UnitProduct:
         yield f"let part = local / {SUBGROUP}u;"
         yield f"let part_row = part / {parts}u * {tile.part_rows}u;"
         yield f"let part_column = part % {parts}u * {tile.part_columns}u;"
-        yield f"let lane = local % {SUBGROUP}u * {self.size // SUBGROUP}u;"
+        yield f"let lane = local % {SUBGROUP}u * 4u;"
         yield f"let lane_row = lane / {self.units.shape.columns}u;"
         yield f"let lane_column = lane % {self.units.shape.columns}u;"
         yield from (*self.a.declare(), *self.b.declare())
@@ -326,7 +327,7 @@ class UnitProduct:
         yield self.units.store(result, "passed", at, f"{self.units.shape.columns}u")
         yield "workgroupBarrier();"
         for v in self.fours:
-            elements = (f"passed[{at} + lane + {4 * v + c}u]" for c in range(4))
+            elements = (f"passed[{at} + lane + {_first(v) + c}u]" for c in range(4))
             yield f"let lane_{result}_{v} = vec4<f32>({', '.join(elements)});"
 
     @property
@@ -345,8 +346,8 @@ class UnitProduct:
         for v in self.fours:
             elements = (f"passed[{at} + (near + {c}u) * {shape.columns}u + far]" for c in range(4))
             lines = [
-                f"let near = (lane + {4 * v}u) % {shape.rows}u;",
-                f"let far = (lane + {4 * v}u) / {shape.rows}u;",
+                f"let near = (lane + {_first(v)}u) % {shape.rows}u;",
+                f"let far = (lane + {_first(v)}u) / {shape.rows}u;",
                 f"let place_row = part_column + {j * shape.columns}u + far;",
                 f"let place_column = part_row + {i * shape.rows}u + near;",
             ]
@@ -390,7 +391,7 @@ class UnitProduct:
                 yield list(self._passed(f"c{i}_{j}", number)), ""
             for v in self.fours:
                 value = f"total{i}_{j}_{v}" if self.is_high else f"lane_c{i}_{j}_{v}"
-                row, column = i * shape.rows, j * shape.columns + 4 * v
+                row, column = i * shape.rows + _first(v) // shape.columns, j * shape.columns
                 lines = [
                     f"let place_row = part_row + {row}u + lane_row;",
                     f"let place_column = part_column + {column}u + lane_column;",
@@ -410,3 +411,8 @@ class UnitProduct:
         yield f"let exponent = {' + '.join(terms)};"
         yield "let half = exponent >> vec4<u32>(1u);"
         yield "let rest = exponent - half;"
+
+
+def _first(v: int) -> int:
+    """The first element of vector `v` of the lanes."""
+    return 4 * SUBGROUP * v
