@@ -200,8 +200,8 @@ fn is_finite4(x: vec4<f32>) -> vec4<bool> {{
 class UnitProduct:
     """The text that multiplies two operands; `values` then yields a lane's elements of the result.
 
-    A lane holds vectors of four adjacent elements of each matrix in its subgroup's part of the tile:
-    a vector of every lane covers whole rows, so that memory is written in whole sectors. With
+    A lane holds vectors of four adjacent elements of each matrix in its subgroup's part of the
+    tile, beside those of other lanes, so that memory is written in whole sectors. With
     `turns_over`, which needs unscaled operands, it can also read adjacent elements of a column.
     """
 
