@@ -1,4 +1,4 @@
-// Factor times the sum of each window.
+// The sum of each window's elements times factor: the sum itself may overflow.
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 
@@ -11,9 +11,9 @@ fn result(number: i32) -> f32 {
         for (var j = 0; j < KERNEL.y; j++) {
             let at = place * STRIDE - PADDING + vec2<i32>(i, j) * DILATION;
             if (is_element(at)) {
-                sum += x[plane + at.x * k.width + at.y];
+                sum += k.factor * x[plane + at.x * k.width + at.y];
             }
         }
     }
-    return sum * k.factor;
+    return sum;
 }

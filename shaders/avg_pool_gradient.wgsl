@@ -1,4 +1,4 @@
-// Factor times the sum of the gradients of each element's windows.
+// The sum of the gradients of each element's windows times factor.
 
 @group(0) @binding(0) var<storage, read> g: array<f32>;
 
@@ -11,9 +11,9 @@ fn result(number: i32) -> f32 {
         for (var j = KERNEL.y - 1; j >= 0; j--) {
             let place = place_of(at, vec2<i32>(i, j));
             if (place.x >= 0) {
-                sum += g[(plane * k.rows + place.x) * k.columns + place.y];
+                sum += k.factor * g[(plane * k.rows + place.x) * k.columns + place.y];
             }
         }
     }
-    return sum * k.factor;
+    return sum;
 }

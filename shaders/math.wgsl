@@ -97,15 +97,30 @@ fn logarithm_series(x: vec4<f32>) -> vec4<f32> {
 }
 
 // A subnormal number is its bits, as an integer, times 2^-149: drivers may treat it as 0 or as
-// another number. A negative one has no logarithm, as -1 has none.
+// another number.
+fn is_subnormal(x: vec4<f32>) -> vec4<bool> {
+    let bits = bitcast<vec4<u32>>(x) & vec4<u32>(0x7fffffffu);
+    return (bits < vec4<u32>(0x00800000u)) & (bits > vec4<u32>(0u));
+}
+
+// x, or 2^149 x if it is subnormal.
+fn enlarged(x: vec4<f32>) -> vec4<f32> {
+    let size = vec4<f32>(bitcast<vec4<u32>>(x) & vec4<u32>(0x7fffffffu));
+    let signed = select(size, -size, bitcast<vec4<i32>>(x) < vec4<i32>(0));
+    return select(x, signed, is_subnormal(x));
+}
+
 fn logarithm(x: vec4<f32>) -> vec4<f32> {
-    let bits = bitcast<vec4<u32>>(x);
-    let is_tiny = (bits < vec4<u32>(0x00800000u)) & (bits > vec4<u32>(0u));
-    let is_below = (bits < vec4<u32>(0x80800000u)) & (bits > vec4<u32>(0x80000000u));
-    let whole = select(select(x, vec4<f32>(bits), is_tiny), vec4<f32>(-1.0), is_below);
+    let is_tiny = is_subnormal(x);
+    let whole = enlarged(x);
     let near = x - 1.0;
     let far = select(log(whole), x, is_nan(x)) - select(vec4<f32>(0.0), vec4<f32>(103.27893), is_tiny);
     return select(far, logarithm_series(near), abs(near) < vec4<f32>(0.4));
+}
+
+fn square_root(x: vec4<f32>) -> vec4<f32> {
+    let root = sqrt(enlarged(x)); // of 2^149 x: 2^74.5 times as large
+    return select(root, root * 3.743392066509216e-23, is_subnormal(x));
 }
 
 fn logarithm_1_plus(x: vec4<f32>) -> vec4<f32> {
@@ -243,10 +258,12 @@ fn power(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
     var general = exponential(b * logarithm(size));
     general = select(general, vec4<f32>(1.0), size == vec4<f32>(1.0));
     let zero_or_infinite = select(vec4<f32>(0.0), 1.0 / size, b < vec4<f32>(0.0));
-    var value = select(general, zero_or_infinite, size == vec4<f32>(0.0));
-    value = select(value, -value, is_odd & (bitcast<vec4<i32>>(a) < vec4<i32>(0)));
+    let is_negative = bitcast<vec4<i32>>(a) < vec4<i32>(0);
+    let is_zero = (bitcast<vec4<u32>>(a) & vec4<u32>(0x7fffffffu)) == vec4<u32>(0u);
+    var value = select(general, zero_or_infinite, is_zero);
+    value = select(value, -value, is_odd & is_negative);
     let is_finite = (bitcast<vec4<u32>>(a) & vec4<u32>(0x7f800000u)) != vec4<u32>(0x7f800000u);
-    let undefined = (a < vec4<f32>(0.0)) & !is_whole & is_finite;
+    let undefined = is_negative & !is_zero & !is_whole & is_finite;
     value = select(value, of_bits(0x7fc00000u), undefined);
     let exact = whole_power(a, select(vec4<i32>(0), vec4<i32>(n), abs(b) <= vec4<f32>(64.0)));
     value = select(value, exact, is_whole & (abs(b) <= vec4<f32>(64.0)));
@@ -266,8 +283,10 @@ fn whole_power(a: vec4<f32>, n: vec4<i32>) -> vec4<f32> {
     return select(product, 1.0 / product, n < vec4<i32>(0));
 }
 
+// A negative power is a fraction, so 0, except of 1 and -1.
 fn integer_power(a: vec4<i32>, n: vec4<i32>) -> vec4<i32> {
-    var rest = n;
+    let is_whole = (n >= vec4<i32>(0)) | (abs(a) == vec4<i32>(1));
+    var rest = abs(n);
     var square = a;
     var product = vec4<i32>(1);
     for (var bit = 0; bit < 31; bit++) {
@@ -275,7 +294,7 @@ fn integer_power(a: vec4<i32>, n: vec4<i32>) -> vec4<i32> {
         square = square * square;
         rest = rest >> vec4<u32>(1u);
     }
-    return product;
+    return select(vec4<i32>(0), product, is_whole);
 }
 
 fn floor_of(x: vec4<f32>) -> vec4<f32> {
@@ -360,6 +379,17 @@ fn integer_floor_quotient(a: vec4<i32>, b: vec4<i32>) -> vec4<i32> {
 
 fn integer_modulo(a: vec4<i32>, b: vec4<i32>) -> vec4<i32> {
     return select(a - integer_floor_quotient(a, b) * b, vec4<i32>(0), b == vec4<i32>(0));
+}
+
+// Without the fraction; beyond the integers the nearest one, and 0 for NaN.
+fn integers_of(x: vec4<f32>) -> vec4<i32> {
+    let above = select(vec4<i32>(x), vec4<i32>(2147483647), x >= vec4<f32>(2147483648.0));
+    let inside = select(above, vec4<i32>(-2147483647 - 1), x <= vec4<f32>(-2147483648.0));
+    return select(inside, vec4<i32>(0), is_nan(x));
+}
+
+fn integer_of(x: f32) -> i32 {
+    return integers_of(vec4<f32>(x)).x;
 }
 
 // To float16 and back: devices without 16-bit floats store float16 this way. To nearest, ties to

@@ -229,3 +229,24 @@ def test_the_logarithm_of_subnormal_numbers(gpu: GpuBackend) -> None:
     with np.errstate(all="ignore"):
         expected = np.log(x.astype(np.float64))
     np.testing.assert_allclose(tensor(x, backend=gpu).log().numpy(), expected, rtol=1e-6)
+
+
+def test_roots_and_powers_of_subnormal_numbers(gpu: GpuBackend) -> None:
+    x = np.array([1e-38, 1e-40, 5e-44, 1e-45, 1.1754944e-38, 2e-38, 0.0, -0.0], np.float32)
+    x = np.concatenate([x, -x])
+    wide = x.astype(np.float64)
+    with np.errstate(all="ignore"):
+        for found, expected in (
+            (tensor(x, backend=gpu).sqrt(), np.sqrt(wide)),
+            (1 / tensor(x, backend=gpu).sqrt(), 1 / np.sqrt(wide)),
+            (tensor(x, backend=gpu) ** 0.5, wide**0.5),
+            (tensor(x, backend=gpu) ** -0.5, wide**-0.5),
+            (tensor(x, backend=gpu) ** 0.25, wide**0.25),
+        ):
+            np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
+
+
+def test_powers_of_integers(gpu: GpuBackend) -> None:
+    x, n = [3, -3, 1, -1, -1, 0, 7, 0], [3, 3, -2, -2, -3, 2, -1, -1]
+    found = tensor(x, backend=gpu) ** tensor(n, backend=gpu)
+    assert found.tolist() == [27, -27, 1, 1, -1, 0, 0, 0]

@@ -66,6 +66,14 @@ KINKS: Final[list[tuple[Any, ...]]] = [
     ("x.clip(0.0, 1.0)", lambda x: x.clip(0.0, 1.0), lambda x: x.clip(0.0, 1.0), NAN, NAN, 0),
     ("x.maximum(0.0)", lambda x: x.maximum(0.0), lambda x: x.clamp(min=0.0), NAN, NAN, 0),
     ("elu(x)", rt.elu, F.elu, NAN, NAN, 1),
+    ("celu(x)", rt.celu, F.celu, NAN, NAN, 1),
+    ("selu(x)", rt.selu, F.selu, NAN, NAN, 1.0507009),
+    ("hardswish(x)", rt.hardswish, F.hardswish, NAN, NAN, 1),
+    ("hardsigmoid(x)", rt.hardsigmoid, F.hardsigmoid, NAN, 1 / 6, 0),
+    ("x.relu()", lambda x: x.relu(), F.relu, NAN, 1, None),
+    ("relu6(x)", rt.relu6, F.relu6, NAN, 1, None),
+    ("hardtanh(x)", rt.hardtanh, F.hardtanh, NAN, 1, None),
+    ("leaky_relu(x)", rt.leaky_relu, F.leaky_relu, NAN, 0.01, None),
 ]
 
 

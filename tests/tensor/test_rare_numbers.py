@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -12,15 +13,21 @@ import pytest
 
 from rumus.tensor import (
     Backend,
+    DType,
     NumbaBackend,
     NumpyBackend,
     Parameter,
     Tensor,
     avg_pool,
     batch_norm,
+    celu,
     convolution,
     convolution_transpose,
+    elementwise,
+    elu,
+    hardtanh,
     layer_norm,
+    leaky_relu,
     max_pool,
     ones,
     pad,
@@ -446,3 +453,95 @@ def test_padding_takes_no_gradient_of_a_pool_of_nothing_but_infinity(
             y = max_pool(p, 2, padding=1)
             found = y.astype(np.float32).sum().backward()[p].numpy()
             assert found.sum() == np.prod([n // 2 + 1 for n in shape[2:]])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "widest"])
+@pytest.mark.parametrize("sizes", [(2,), (3,), (40,), (2, 2), (3, 2), (8, 9), (40, 30), (2, 1, 3)])
+def test_the_mean_of_a_pool_fits_where_its_numbers_do(
+    sizes: tuple[int, ...], dtype: str, backend: Backend, widest: DType
+) -> None:
+    """Also where their sum does not: each is divided before it is added."""
+    kind = widest if dtype == "widest" else np.dtype(dtype)
+    largest = float(np.finfo(kind).max) * 0.9
+    parts = np.random.default_rng(6).choice([0.5, 1.0], (1, 2, *sizes))
+    x = (np.concatenate([parts, -parts], 2) * largest).astype(kind)
+    exact = (x.astype(np.longdouble) / math.prod(sizes)).reshape(2, 2, -1).sum(-1)
+    for stride, padding in ((None, 0), (1, 0), (1, tuple(n // 2 for n in sizes))):
+        p = Parameter(x, dtype=kind, backend=backend)
+        y = avg_pool(p, sizes, stride=stride, padding=padding)
+        assert np.isfinite(y.numpy()).all()
+        if stride is None:
+            means = y.numpy().reshape(2, 2).astype(np.longdouble)
+            np.testing.assert_allclose(means, exact, rtol=1e-3 if dtype == "float16" else 1e-5)
+        given = tensor(np.full(y.shape, largest / 2, kind), dtype=kind, backend=backend)
+        assert np.isfinite((y * given).sum().backward()[p].numpy()).all()
+
+
+def test_integers_of_any_number(backend: Backend, widest: DType) -> None:
+    """Without the fraction; the nearest integer beyond int32, and 0 for NaN."""
+    last = [2147483647.5, -2147483648.5] if widest == np.float64 else []
+    x = np.array(
+        [np.nan, np.inf, -np.inf, 3e38, -3e38, 2.0**31, -(2.0**31), 2.0**31 - 128, 4e9, -4e9,
+         1.9, -1.9, 0.5, -0.5, 1e-40, -0.0, *last], widest
+    )  # fmt: skip
+    exact = [0 if v != v else int(max(-(2**31), min(2**31 - 1, v))) for v in x.tolist()]
+    for copies in (1, 20_001):
+        many = tensor(np.tile(x, copies), dtype=widest, backend=backend)
+        assert many.astype(np.int32).numpy()[-len(x) :].tolist() == exact
+        across = many.reshape(copies, -1).T.astype(np.int32)  # not in the order of memory
+        assert across.numpy()[:, -1].tolist() == exact
+    half = tensor(np.array([np.nan, np.inf, -np.inf, 65504, 1.9], np.float16), backend=backend)
+    assert half.astype(np.int32).tolist() == [0, 2**31 - 1, -(2**31), 65504, 1]
+
+
+@pytest.mark.parametrize("number", [2**31, 2**40, 2**2000, -(2**31) - 1, -(2**2000)])
+def test_every_integer_is_on_one_side_of_a_number_beyond_them(
+    number: int, backend: Backend
+) -> None:
+    for x in (tensor([2**31 - 1, 0, -(2**31)], backend=backend), tensor([True], backend=backend)):
+        below = [number > 0] * x.size
+        above = [number < 0] * x.size
+        assert (x < number).tolist() == (x <= number).tolist() == (number > x).tolist() == below
+        assert (x > number).tolist() == (x >= number).tolist() == (number < x).tolist() == above
+        assert not (x == number).numpy().any()
+        assert (x != number).numpy().all()
+
+
+def test_a_negative_power_of_integers_is_refused(backend: Backend) -> None:
+    with pytest.raises(ValueError, match=r"pow: int32 to the power of -2 is no int32: use x"):
+        tensor([1, 2], backend=backend) ** -2
+    assert (tensor([1, 2], backend=backend) ** -2.0).tolist() == [1.0, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "value", "message"),
+    [
+        (elu, "alpha", np.nan, "elu: alpha must be finite, not nan"),
+        (elu, "alpha", np.inf, "elu: alpha must be finite, not inf"),
+        (celu, "alpha", np.nan, "celu: alpha must be finite and positive, not nan"),
+        (celu, "alpha", 0.0, "celu: alpha must be finite and positive, not 0.0"),
+        (leaky_relu, "slope", np.nan, "leaky_relu: slope must be finite, not nan"),
+        (leaky_relu, "slope", -np.inf, "leaky_relu: slope must be finite, not -inf"),
+        (hardtanh, "low", np.nan, "hardtanh: low must be a number, not nan"),
+        (hardtanh, "high", np.nan, "hardtanh: high must be a number, not nan"),
+        (elu, "alpha", None, "elu: alpha must be a number, not None"),
+        (hardtanh, "high", "1", "hardtanh: high must be a number, not '1'"),
+    ],
+)
+def test_settings_that_are_no_numbers_are_refused(
+    function: Callable[..., Tensor], name: str, value: Any, message: str
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        function(ones((2,)), **{name: value})
+
+
+def test_a_limit_may_be_infinite(backend: Backend) -> None:
+    x = tensor([-3.0, 0.5, 3.0], backend=backend)
+    assert hardtanh(x, high=np.inf).tolist() == [-1.0, 0.5, 3.0]
+    assert hardtanh(x, low=-np.inf).tolist() == [-3.0, 0.5, 1.0]
+
+
+def test_a_scalar_of_a_kernel_is_not_none() -> None:
+    function: Any = elementwise(lambda x, *, s=1.0: x * s)
+    with pytest.raises(TypeError, match="a scalar must be a number, not None"):
+        function(ones((2,)), s=None)

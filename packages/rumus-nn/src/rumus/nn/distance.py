@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from rumus.tensor import Expr, Tensor, elementwise
 from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.expression.real_number import finite_number
 from rumus.tensor.operations.cosine import cosine
 
 T = TypeVar("T", Tensor, Expr)
@@ -24,15 +25,18 @@ def pairwise_distance(
 
     x, y: (..., features), broadcast together.
     p: of the norm; infinity for the largest difference.
-    eps: avoids a root of 0 for equal rows, as in PyTorch; with 0 the gradient of a distance of 0 is
-        0.
+    eps: finite; avoids a root of 0 for equal rows, as in PyTorch; with 0 the gradient of a distance
+        of 0 is 0.
     keepdims: keep the last axis, with length 1.
+
+    ValueError for an eps that is NaN or infinite.
 
     >>> from rumus.nn import pairwise_distance
     >>> from rumus.tensor import tensor
     >>> pairwise_distance(tensor([[3.0, 4.0]]), tensor([[0.0, 0.0]]), eps=0.0).tolist()
     [5.0]
     """
+    finite_number("pairwise_distance: eps", eps)
     return _apart(x, y, eps=eps).norm(p, axis=-1, keepdims=keepdims)
 
 
@@ -42,11 +46,12 @@ def cosine_similarity(x: Tensor, y: Tensor, *, axis: int = -1, eps: float = 1e-8
 
     x, y: floating, broadcast together.
     axis: of the components.
-    eps: the lower bound of the norms.
+    eps: the lower bound of the norms, finite.
 
     >>> from rumus.nn import cosine_similarity
     >>> from rumus.tensor import tensor
     >>> cosine_similarity(tensor([[1.0, 0.0]]), tensor([[2.0, 0.0]])).tolist()
     [1.0]
     """
+    finite_number("cosine_similarity: eps", eps)
     return cosine(x, y, axis, eps)

@@ -25,7 +25,7 @@ from rumus.nn.reduction import (
 )
 from rumus.tensor import Expr, Tensor, TensorLike, elementwise, minimum, ones
 from rumus.tensor.expression.arguments import checked_arguments
-from rumus.tensor.expression.real_number import real_number
+from rumus.tensor.expression.real_number import finite_number, real_number
 from rumus.tensor.graph.scan import numbers
 from rumus.tensor.memory.recording import ask_host
 
@@ -304,8 +304,9 @@ def triplet_margin_loss(
     >>> round(triplet_margin_loss(a, b, c).item(), 4)
     1.0
     """
-    _check_margin("triplet_margin_loss", margin)
     name = "triplet_margin_loss"
+    _check_margin(name, margin)
+    finite_number(f"{name}: eps", eps)
     a, b = check_pair(name, anchor, positive, reduction)
     _, c = check_pair(name, anchor, negative, reduction)
     near, far = (pairwise_distance(a, other, p=p, eps=eps) for other in (b, c))

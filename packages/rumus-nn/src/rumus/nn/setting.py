@@ -7,11 +7,10 @@ else a constructor takes is decided with the parameters that it makes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from rumus.tensor.expression.real_number import positive_number, real_number
+from rumus.tensor.expression.real_number import finite_number, positive_number, real_number
 
 # From the layer, the attribute's name and a value, to what is kept.
 Check: TypeAlias = Callable[[Any, str, Any], Any]
@@ -39,10 +38,7 @@ def decided(layer: object, name: str) -> AttributeError:
 
 def finite(layer: object, name: str, value: Any) -> float:
     """Return a finite number. TypeError for none, ValueError for NaN and infinity."""
-    number = real_number(full_name(layer, name), value)
-    if not math.isfinite(number):
-        raise ValueError(f"{full_name(layer, name)} must be finite, not {number}")
-    return number
+    return finite_number(full_name(layer, name), value)
 
 
 def positive(layer: object, name: str, value: Any) -> float:

@@ -88,6 +88,8 @@ def converted(text: str, source: Kind, target: Kind, width: int = 4) -> str:
         return f"({tested} != {zero})"
     if source == "b":
         return f"select({number}(0), {number}(1), {text})"
+    if target == "i":
+        return f"{'integer_of' if width == 1 else 'integers_of'}({text})"
     return f"{number}({text})"
 
 

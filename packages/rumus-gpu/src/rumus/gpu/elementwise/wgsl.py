@@ -11,7 +11,7 @@ import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 from rumus.gpu.device.layout import Layout
 from rumus.gpu.device.pipelines import Program
@@ -35,7 +35,7 @@ OPERATIONS: Final[Mapping[str, str]] = {
     "log": "logarithm({0})",
     "log1p": "logarithm_1_plus({0})",
     "expm1": "exponential_minus_1({0})",
-    "sqrt": "sqrt({0})",
+    "sqrt": "square_root({0})",
     "sin": "sine({0})",
     "cos": "cosine({0})",
     "tanh": "hyperbolic_tangent({0})",
@@ -193,6 +193,8 @@ def epilogue_function(kernel: Kernel) -> tuple[str, tuple[str, ...]]:
 class _Printer:
     """Builds the text from top to bottom."""
 
+    operations: ClassVar[Mapping[str, str]] = OPERATIONS
+
     def __init__(
         self,
         kernel: Kernel,
@@ -280,7 +282,7 @@ class _Printer:
             return OPERATIONS["where"].format(*operands)
         if operation not in COMPARISONS and result == "b":
             return TRUTHS[operation].format(*(self._value(o, "b") for o in node.operands))
-        table = OPERATIONS if self.compute == "f" else {**OPERATIONS, **INTEGERS}
+        table = self.operations if self.compute == "f" else {**OPERATIONS, **INTEGERS}
         return table[operation].format(*(self._value(o, self.compute) for o in node.operands))
 
     def _store(self) -> None:
@@ -322,6 +324,9 @@ class _Printer:
 
 class _Update(_Printer):
     """An update that the device may refuse, with uniforms in device memory."""
+
+    # State that has become subnormal counts as 0 (see docs/numbers.md).
+    operations: ClassVar[Mapping[str, str]] = {**OPERATIONS, "sqrt": "sqrt({0})"}
 
     def _declare_uniforms(self) -> None:
         self.members[1] = "at: u32"

@@ -147,18 +147,18 @@ def _mean(
     x: Any, out: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, start: int, stop: int
 ) -> None:
     height, width = x.shape[1], x.shape[2]
-    flat, factor = x.reshape(-1), x.dtype.type(1 / (kernel[0] * kernel[1]))
+    flat, factor = x.reshape(-1), 1 / (kernel[0] * kernel[1])
     for n in range(start, stop):
         for a in range(out.shape[1]):
             top = a * stride[0] - padding[0]
             for b in range(out.shape[2]):
                 left = b * stride[1] - padding[1]
-                total = 0.0
+                total = 0.0  # of shares: the sum of a window may overflow where its mean does not
                 for i in range(max(0, -top), min(kernel[0], height - top)):
                     row = (n * height + top + i) * width + left
                     for j in range(max(0, -left), min(kernel[1], width - left)):
-                        total += flat[np.uintp(row + j)]
-                out[n, a, b] = total * factor
+                        total += flat[np.uintp(row + j)] * factor
+                out[n, a, b] = total
 
 
 def _share_out(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rumus.tensor.backends import numpy_quantization
 from rumus.tensor.backends.numpy_class_counts import CLASS_COUNTS
 from rumus.tensor.backends.numpy_ctc import CTC
-from rumus.tensor.backends.numpy_integers import put_integers
+from rumus.tensor.backends.numpy_integers import convert, put_integers
 from rumus.tensor.backends.numpy_lapack import LAPACK
 from rumus.tensor.backends.numpy_part_means import PART_MEANS
 from rumus.tensor.backends.numpy_program import NumpyProgram, compile_program
@@ -118,7 +118,7 @@ class NumpyBackend:
     @watched
     @_quiet
     def copy(self, source: Array, out: Array) -> None:
-        np.copyto(out, source, casting="unsafe")
+        convert(source, out)
 
     @watched
     def elementwise(

@@ -19,6 +19,7 @@ from rumus.tensor.backends import numba_rows
 from rumus.tensor.backends.numba_backend import NumbaBackend
 from rumus.tensor.backends.numba_products import bound_product
 from rumus.tensor.backends.numpy_backend import NumpyBackend
+from rumus.tensor.backends.numpy_integers import convert
 from rumus.tensor.backends.numpy_sums import add_up, as_one_product, is_cut
 from rumus.tensor.compiled import numba_blas
 from rumus.tensor.compiled.shared_work import BLOCK
@@ -103,6 +104,8 @@ def _compiled_elementwise(
 
 
 def _copy(scratch: Scratch, backend: NumpyBackend, source: Array, out: Array) -> Command:
+    if source.dtype.kind == "f" and out.dtype.kind == "i":
+        return partial(convert, source, out)
     return partial(np.copyto, out, source, casting="unsafe")
 
 

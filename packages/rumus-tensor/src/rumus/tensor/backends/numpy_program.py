@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.tensor.backends.numpy_integers import convert
 from rumus.tensor.compiled import special
 from rumus.tensor.expression.dtype import DType, bool_
 from rumus.tensor.expression.expr import Expr
@@ -75,7 +76,7 @@ class NumpyProgram:
 
 
 def _copy(source: Any, out: NDArray[Any]) -> None:
-    np.copyto(out, source, casting="unsafe")
+    convert(np.asarray(source), out)
 
 
 def compile_program(kernel: Kernel, dtypes: tuple[DType, ...]) -> NumpyProgram:

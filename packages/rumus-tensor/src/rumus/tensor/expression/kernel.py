@@ -38,10 +38,10 @@ GRADIENT: Final = "gradient"  # the name of the incoming gradient in a derivativ
 def _plain(value: float) -> float:
     """A Python number: a NumPy scalar would promote the whole computation to its own dtype.
 
-    TypeError for text, which NumPy would read as a number.
+    TypeError for text and None, which NumPy would read as numbers.
     """
     found: Any = value.item() if isinstance(value, np.generic) else value
-    if isinstance(found, (str, bytes)):
+    if found is None or isinstance(found, (str, bytes)):
         raise TypeError(f"a scalar must be a number, not {found!r}")
     number: float = found
     return number

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from numbers import Real
-from typing import Any
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
@@ -36,3 +37,37 @@ def positive_number(name: str, value: Any) -> float:
     if not 0 < number < math.inf:
         raise ValueError(f"{name} must be finite and positive, not {number}")
     return number
+
+
+def finite_number(name: str, value: Any) -> float:
+    """Return `value`. ValueError for NaN and infinity, TypeError if it is not a number.
+
+    >>> finite_number("slope", float("nan"))
+    Traceback (most recent call last):
+    ValueError: slope must be finite, not nan
+    """
+    number = real_number(name, value)
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be finite, not {number}")
+    return number
+
+
+def limit(name: str, value: Any) -> float:
+    """Return `value`, which may be infinite. ValueError for NaN, TypeError if it is not a number.
+
+    >>> limit("low", float("-inf"))
+    -inf
+    """
+    number = real_number(name, value)
+    if math.isnan(number):
+        raise ValueError(f"{name} must be a number, not nan")
+    return number
+
+
+# Declarations of an elementwise function's scalars, by which they are checked at each call.
+Finite: TypeAlias = float
+Positive: TypeAlias = float
+Limit: TypeAlias = float
+CHECKS: Final[Mapping[str, Callable[[str, Any], float]]] = {
+    "Finite": finite_number, "Positive": positive_number, "Limit": limit,
+}  # fmt: skip

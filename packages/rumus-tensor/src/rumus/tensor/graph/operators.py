@@ -7,6 +7,7 @@ backward pass of either is the kernel of the symbolic derivative, one fused call
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial, wraps
@@ -19,6 +20,7 @@ import numpy as np
 from rumus.tensor.expression.dtype import DType, bool_, float32, int32, is_floating
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import COMPARISONS, GRADIENT, LOGICAL, Kernel, trace
+from rumus.tensor.expression.real_number import CHECKS
 from rumus.tensor.graph.autograd import Product, Spread, Vjp
 from rumus.tensor.graph.tensor import Tensor, as_tensor, backend_of, result_of
 from rumus.tensor.memory.backend import Array, Backend, Shape
@@ -62,6 +64,10 @@ def apply(operation: str, operands: Sequence[Any]) -> Tensor:
         else:
             raise TypeError(f"{operation}: a tensor cannot be combined with {operand!r}")
     if tensors[0]._array.dtype.kind != "f" or operation == "where":
+        if operation in COMPARISONS:
+            scalars = {name: _comparable(scalar) for name, scalar in scalars.items()}
+        if operation == "pow":
+            _check_exponent(tensors[0], scalars.get("b", 0))
         tensors = _settle(operation, tensors, scalars.values())
     return run(_kernel_of(operation, tuple(is_array)), tensors, scalars)
 
@@ -92,6 +98,23 @@ def _check_integers(operation: str, scalars: Iterable[int]) -> None:
             raise OverflowError(
                 f"{operation}: {scalar} does not fit int32; convert the tensor to float32 first"
             )
+
+
+def _comparable(number: float) -> float:
+    """A number to compare integers with; one beyond them compares as infinity does."""
+    limits = np.iinfo(int32)
+    if isinstance(number, float) or limits.min <= number <= limits.max:
+        return number
+    return math.inf if number > 0 else -math.inf
+
+
+def _check_exponent(base: Tensor, exponent: float) -> None:
+    """Raise ValueError for a negative power of integers, a fraction."""
+    if isinstance(exponent, int) and exponent < 0:
+        raise ValueError(
+            f"pow: {base.dtype} to the power of {exponent} is no {base.dtype}: "
+            f"use x ** {exponent}.0, or 1 / x ** {-exponent}"
+        )
 
 
 def broadcast_shape(operation: str, shapes: Sequence[Shape]) -> Shape:
@@ -260,13 +283,15 @@ def elementwise(function: F) -> F:
     [0.0, 0.8807970285415649]
     """
     signature = inspect.signature(function)
+    parameters = signature.parameters.values()
     defaults = {
         p.name: p.default
-        for p in signature.parameters.values()
+        for p in parameters
         if p.kind is p.KEYWORD_ONLY and p.default is not p.empty
     }
-    required = {p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
+    required = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
     required -= set(defaults)
+    checks = {p.name: CHECKS[str(p.annotation)] for p in parameters if str(p.annotation) in CHECKS}
     kernels: list[Kernel] = []
 
     @wraps(function)
@@ -281,6 +306,10 @@ def elementwise(function: F) -> F:
             bound = signature.bind(*operands, **kwargs)  # TypeError for missing arguments
             bound.apply_defaults()
             operands, kwargs = bound.args, bound.kwargs
+        if kwargs and checks:
+            for name, check in checks.items():
+                if name in kwargs:
+                    check(f"{function.__name__}: {name}", kwargs[name])
         first = next((o for o in operands if isinstance(o, Tensor)), None)
         if first is None:
             given = ", ".join(type(operand).__name__ for operand in operands)

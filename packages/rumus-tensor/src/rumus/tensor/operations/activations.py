@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from rumus.tensor.expression.expr import Expr
+from rumus.tensor.expression.real_number import Limit, Positive
 from rumus.tensor.graph.operators import elementwise
 from rumus.tensor.graph.shaping import split
 from rumus.tensor.graph.tensor import Tensor
@@ -34,12 +35,12 @@ def relu6(x: T) -> T:
 
 
 @elementwise
-def hardtanh(x: T, *, low: float = -1.0, high: float = 1.0) -> T:
+def hardtanh(x: T, *, low: Limit = -1.0, high: Limit = 1.0) -> T:
     """x, limited to [low, high], with derivative 0 at both ends.
 
     x: floating, of any shape.
-    low: the smallest result.
-    high: the largest result.
+    low: the smallest result; may be -inf.
+    high: the largest result; may be inf.
     """
     return (x <= low).where(low, (high <= x).where(high, x))
 
@@ -72,11 +73,11 @@ def selu(x: T) -> T:
 
 
 @elementwise
-def celu(x: T, *, alpha: float = 1.0) -> T:
+def celu(x: T, *, alpha: Positive = 1.0) -> T:
     """max(x, 0) + min(0, alpha (exp(x / alpha) - 1)). Barron: arXiv:1704.07483.
 
     x: floating, of any shape.
-    alpha: positive; the limit for very negative x is -alpha.
+    alpha: finite and positive; the limit for very negative x is -alpha.
     """
     return (x < 0).where(alpha * (x.minimum(0.0) / alpha).expm1(), x)
 

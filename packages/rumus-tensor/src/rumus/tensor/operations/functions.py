@@ -6,6 +6,7 @@ import math
 from typing import TypeVar, overload
 
 from rumus.tensor.expression.expr import Expr
+from rumus.tensor.expression.real_number import Finite
 from rumus.tensor.graph.operators import elementwise
 from rumus.tensor.graph.tensor import Tensor, as_tensor
 
@@ -219,20 +220,20 @@ def gelu_tanh(x: T) -> T:
 
 
 @elementwise
-def leaky_relu(x: T, *, slope: float = 0.01) -> T:
+def leaky_relu(x: T, *, slope: Finite = 0.01) -> T:
     """x where it is positive, `slope` x elsewhere; the derivative at 0 is `slope`.
 
     x: floating, of any shape.
-    slope: of the negative part.
+    slope: of the negative part, finite.
     """
     return (x > 0).where(x, slope * x)
 
 
 @elementwise
-def elu(x: T, *, alpha: float = 1.0) -> T:
+def elu(x: T, *, alpha: Finite = 1.0) -> T:
     """x where it is positive, alpha (exp(x) - 1) elsewhere. Clevert et al.: arXiv:1511.07289.
 
     x: floating, of any shape.
-    alpha: the limit for very negative x is -alpha.
+    alpha: finite; the limit for very negative x is -alpha.
     """
     return (x > 0).where(x, alpha * x.minimum(0.0).expm1())

@@ -18,6 +18,7 @@ from rumus.tensor.memory.backend import Array, Backend, Shape
 from rumus.tensor.memory.window import Sizes, Window, window
 
 LARGE: Final = 1024  # from this many elements on, a window is an ordinary reduction
+MANY: Final = 64  # the same on a backend that goes over the picture once for each of them
 _X, _OUT, _G = (Expr.array(name) for name in ("x", "out", "g"))
 _LARGER: Final = Kernel("larger", {"out": _OUT.maximum(_X)}, ("out", "x"))
 
@@ -46,6 +47,8 @@ _FIRST_LARGEST: Final = _first_largest(is_padded=False)
 _FIRST_LARGEST_INSIDE: Final = _first_largest(is_padded=True)
 _MARKED: Final = Kernel("marked", {"out": _X._apply("eq", _X, _X).where(_X, math.inf)}, ("x",))
 _SCALED: Final = Kernel("scaled", {"out": _X * Expr.scalar("factor")}, ("x",))
+# A share of each element, as the sum of a window may overflow where its mean does not.
+_ADD_SHARE: Final = Kernel("add_share", {"out": _OUT + _X * Expr.scalar("factor")}, ("out", "x"))
 
 
 def _check(operation: str, x: Tensor) -> None:
@@ -208,7 +211,7 @@ def avg_pool(
         return _counted_avg_pool(x, found, extra, count_include_pad)
     is_fused = found.axes <= 2 and x._backend.fused("avg_pool") is not None
     is_tiled = found.stride == found.kernel and not any(found.padding)
-    if is_tiled and (found.area > LARGE or not is_fused):
+    if is_tiled and found.area > (LARGE if is_fused else MANY):
         return _mean_of_tiles(x, found)
     if is_fused:
         return _fused_avg_pool(x, found)
@@ -219,8 +222,7 @@ def avg_pool(
     backend.fill(0, out)
     for _, view in found.views(places):
         part = padded[(slice(None), slice(None), *view)]
-        backend.elementwise(ACCUMULATE, (out, part), (), (out,))
-    backend.elementwise(_SCALED, (out,), (factor,), (out,))
+        backend.elementwise(_ADD_SHARE, (out, part), (factor,), (out,))
 
     def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
         scaled = backend.allocate(gradient.shape, gradient.dtype)
@@ -241,7 +243,8 @@ def _mean_of_tiles(x: Tensor, found: Window) -> Tensor:
     inside = tuple(slice(0, n * k) for n, k in zip(places, found.kernel, strict=True))
     tiles = tuple(n for pair in zip(places, found.kernel, strict=True) for n in pair)
     across = tuple(range(3, 3 + 2 * found.axes, 2))
-    return x[(slice(None), slice(None), *inside)].reshape(*x.shape[:2], *tiles).mean(across)
+    shares = x[(slice(None), slice(None), *inside)] * (1 / found.area)
+    return shares.reshape(*x.shape[:2], *tiles).sum(across)
 
 
 def _fused_avg_pool(x: Tensor, found: Window) -> Tensor:
