@@ -114,6 +114,7 @@ class FollowedFrame:
                 self._reads.read_attribute(base, given)
             else:
                 self._reads.read_namespace(base)
+                self._reads.ask_for_any()
 
     def _value(self, frame: FrameType, top: Any) -> Any:
         return frame.f_locals.get(str(top), UNKNOWN) if isinstance(top, _Local) else top

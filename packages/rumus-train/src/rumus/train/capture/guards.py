@@ -21,6 +21,7 @@ from functools import lru_cache
 from itertools import chain, repeat
 from operator import eq, is_
 from struct import pack
+from sys import intern
 from types import CellType, MappingProxyType
 from typing import Any, Final
 from uuid import UUID
@@ -318,6 +319,23 @@ class _DecimalContext:
 DECIMAL_CONTEXT: Final = _DecimalContext()
 
 
+class _NumpySettings:
+    """How NumPy's numbers are shown, and what becomes of those that are none."""
+
+    @property
+    def legacy(self) -> object:
+        """The version whose way of showing them is kept, or False."""
+        return np.get_printoptions()["legacy"]
+
+    @property
+    def errors(self) -> str:
+        """Which divisions by 0 and the like raise; the same object as long as it is the same."""
+        return intern(" ".join(map(str, np.geterr().values())))
+
+
+NUMPY_SETTINGS: Final = _NumpySettings()
+
+
 class _Registered:
     """What abstract classes have registered, which `isinstance` asks."""
 
@@ -402,6 +420,25 @@ def cached_parts(function: Any) -> list[Any]:
     for part in [each for each in found if type(each) is dict and each is not vars(function)]:
         found += part.values()
     return found
+
+
+def cached_results(function: Any) -> list[Any]:
+    """Return what a function with a cache may return again, and perhaps what that is known by."""
+    found, own = gc.get_referents(function), vars(function)
+    if function.cache_parameters()["maxsize"] is None:
+        tables = [each for each in found if type(each) is dict and each is not own]
+        return [result for table in tables for result in table.values()]
+    return [
+        each
+        for each in found
+        if each is not own and not isinstance(each, type) and not _is_table_of_links(each)
+    ]
+
+
+def _is_table_of_links(thing: object) -> bool:
+    """Whether it is a dict by which a cache of limited size finds its results."""
+    links = {type(value).__name__ for value in thing.values()} if type(thing) is dict else set()
+    return links == {"_lru_list_elem"}
 
 
 def reachable(container: object) -> Iterator[Any]:

@@ -136,6 +136,13 @@ def _is_in_numpy(module: object) -> bool:
     return isinstance(module, str) and module.partition(".")[0] == "numpy"
 
 
+def computes_with_numpy(value: object) -> bool:
+    """Whether code with a value depends on how NumPy shows numbers and treats errors."""
+    if isinstance(value, type):
+        return issubclass(value, np.generic)
+    return value is np or isinstance(value, (np.generic, np.ndarray, np.ufunc))
+
+
 def is_of_python(kind: type) -> bool:
     """Whether a class was made by a class statement, so that its methods are visible."""
     return bool(kind.__flags__ & _HEAP) and not kind.__flags__ & _IMMUTABLE
@@ -260,6 +267,8 @@ def _why_not_called(value: Any) -> str | None:
     if isinstance(value, type):
         if _is_random(value):
             return "a random generator"
+        if issubclass(value, np.datetime64):
+            return "a class that may tell the time"
         bad = module == "numpy" and name in _NUMPY_FILES
         return "a class that reads files" if bad else None
     owner = value.__self__

@@ -16,6 +16,7 @@ from abc import ABCMeta
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import date
 from decimal import Decimal
 from types import (
     BuiltinFunctionType,
@@ -36,8 +37,6 @@ from types import (
 from typing import Any, Final
 from weakref import ReferenceType
 
-import numpy as np
-
 from rumus.tensor import Expr, Generator, Kernel, Parameter, Tensor
 from rumus.tensor.memory.uninterrupted import putting_back
 from rumus.train.capture.followed_frame import (
@@ -52,9 +51,10 @@ from rumus.train.capture.guards import (
     CACHED,
     DECIMAL_CONTEXT,
     MISSING,
+    NUMPY_SETTINGS,
     REGISTERED,
     Guards,
-    cached_parts,
+    cached_results,
     contents,
     is_comparable,
     reachable,
@@ -63,6 +63,7 @@ from rumus.train.capture.outside import (
     CONTAINERS,
     OF_LOCKS,
     VIEWS,
+    computes_with_numpy,
     is_changeable,
     is_dynamic,
     is_of_library,
@@ -76,7 +77,13 @@ from rumus.train.capture.outside import (
 
 _MAKING: Final = frozenset(("__init__", "__new__", "__init_subclass__", "__post_init__"))
 _ARRAYS_SHOWN: Final = frozenset(("numpy._core.arrayprint", "numpy.core.arrayprint"))
+_OF_DATES: Final = frozenset(("now", "today", "utcnow"))
 _SHOWN_BY_C: Final = (SimpleNamespace, BaseException)  # and compared, the first
+_CALLED: Final = (
+    FunctionType, staticmethod, classmethod, BuiltinFunctionType, MethodType, MethodWrapperType,
+    functools.partial,
+)  # fmt: skip
+_CALLED_BY_C: Final = _CALLED[3:]  # if it lies in a class
 _MANAGERS: Final = ("contextmanager.", "_GeneratorContextManager")  # they run what is followed
 
 
@@ -101,6 +108,7 @@ class Reads:
         self._left: list[tuple[Any, str, str]] = []  # that it has written, before any read
         self._names: set[str] = set()  # that were read of nobody knows what
         self._reads_all = self._reads_namespaces = False
+        self._has_dates = False
         self._take(step, _label_of(step))
 
     @contextmanager
@@ -241,6 +249,8 @@ class Reads:
 
     def has_run(self) -> None:
         """Note what the step has left where it wrote, for replays, which run none of it."""
+        if self._has_dates and not self._names.isdisjoint(_OF_DATES):
+            self.refuse("it may ask a date for the time, which passes")
         for thing, name, label in self._left:
             own = thing if isinstance(thing, dict) else _own_names(thing) or {}
             if name in own and not isinstance(thing, type):
@@ -288,6 +298,8 @@ class Reads:
         if isinstance(base, Generator) and name in PLACES:
             self._own(vars(base), "_position", label, f"{label}.{name}")
         if isinstance(base, ModuleType) and found is MISSING:
+            if name not in vars(base):  # its function is asked, perhaps one in C
+                self._own(vars(base), "__getattr__", label, f"{base.__name__}.__getattr__")
             return self._own(vars(base), name, label, f"{base.__name__}.{name}")
         shown = f"{label}.{name}"
         if isinstance(found, (GetSetDescriptorType, MemberDescriptorType)):
@@ -425,6 +437,11 @@ class Reads:
             return value
         if value is Decimal or isinstance(value, Decimal):
             self.guards.add_attribute(DECIMAL_CONTEXT, "text", "the context of decimal")
+        if computes_with_numpy(value):
+            for name in ("legacy", "errors"):
+                self.guards.add_attribute(NUMPY_SETTINGS, name, f"NumPy's settings ({name})")
+        if isinstance(value, date) or (isinstance(value, type) and issubclass(value, date)):
+            self._has_dates = True
         if is_plain(value) or id(value) in self._outside:
             return value
         self._outside[id(value)] = value, label
@@ -436,6 +453,8 @@ class Reads:
         if is_dynamic(value):
             self.read_all()
             return value
+        if _lends_memory(value):
+            self.refuse(f"it uses {label}: an array of memory that lies somewhere else")
         self._look_into(value, label)
         self._take_kind(value, label, is_weak=is_weak)
         for name in self._names:
@@ -484,6 +503,8 @@ class Reads:
             self.read_by_name(value.__reduce__()[1])
         elif isinstance(value, ABCMeta):
             self.guards.add_attribute(REGISTERED, "token", f"what {label} has registered")
+            if "__abstractmethods__" in vars(value):
+                self._entry(value, "__abstractmethods__")
 
     def _take_kind(self, value: Any, label: str, *, is_weak: bool) -> None:
         """The class of an object, which may be exchanged, and the methods that operators call."""
@@ -515,14 +536,17 @@ class Reads:
                         continue
                     if name.startswith("__") and isinstance(found, FunctionType):
                         self.guards.add_attribute(each, name, f"{each.__name__}.{name}")
+                    elif name.startswith("__") and isinstance(found, _CALLED_BY_C):
+                        self._take(self._entry(each, name), f"{each.__name__}.{name}")
 
     def _take_making(self, kind: type) -> None:
         """What objects of a class are made by, and what operators call of them."""
         self.guards.add_attribute(kind, "__mro__", f"the bases of {kind.__name__}")
-        for each in kind.__mro__:
+        meta: type = type(kind)
+        for each in (*kind.__mro__, *meta.__mro__):
             if not is_of_library(each):
                 for name, found in list(vars(each).items()):
-                    is_function = isinstance(found, (FunctionType, staticmethod, classmethod))
+                    is_function = isinstance(found, _CALLED)
                     if name.startswith("__") and is_function:
                         self._take(self._entry(each, name), f"{each.__name__}.{name}")
 
@@ -541,9 +565,8 @@ class Reads:
     def _take_cached(self, cached: Any, label: str) -> None:
         """A function with a cache: what it has returned so far may be returned again."""
         self._take(cached.__wrapped__, label)
-        for result in cached_parts(cached):
-            if is_of_python(type(result)) or isinstance(result, (list, set, np.ndarray)):
-                self._take(result, f"a result of {label}")
+        for result in cached_results(cached):
+            self._take(result, f"a result of {label}")
 
     def read_by_name(self, names: Iterable[Any]) -> None:
         """Something in C reads attributes of these names, perhaps with dots, of whatever has it."""
@@ -551,6 +574,11 @@ class Reads:
         for name in names:
             for part in name.split(".") if isinstance(name, str) else ():
                 self.read_attribute(UNKNOWN, part)
+
+    def ask_for_any(self) -> None:
+        """Something is asked by `getattr` for a name that nobody sees."""
+        for name in _OF_DATES:
+            self.read_attribute(UNKNOWN, name)
 
     def ask_address(self, asked: Callable[..., object], thing: Any, *, is_given: bool) -> None:
         """Refuse `id` of what the step makes, which may lie anywhere, and what else shows that.
@@ -680,6 +708,12 @@ def _is_of_tensors(base: object, name: str) -> bool:
         return False
     kinds = [kind for kind in type(base).__mro__ if name in vars(kind)]
     return name not in (_own_names(base) or ()) and (not kinds or is_of_rumus(kinds[0].__module__))
+
+
+def _lends_memory(thing: object) -> bool:
+    """Whether NumPy makes an array of it by an address that is written down in it."""
+    shown = (_own_names(thing) or {}).get("__array_interface__")
+    return isinstance(shown or _in_classes(type(thing), "__array_interface__"), dict)
 
 
 def _plain_writer(thing: Any, name: str) -> Callable[[str, Any], None] | None:
