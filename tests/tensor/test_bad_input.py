@@ -19,7 +19,10 @@ from rumus.tensor import (
     Parameter,
     Tensor,
     elementwise,
+    elu,
+    full,
     ones,
+    stack,
     tensor,
     zeros,
 )
@@ -246,3 +249,38 @@ def test_a_masked_array_must_fill_its_masked_elements() -> None:
         tensor(masked)
     assert tensor(masked.filled(0.0)).tolist() == [1.0, 0.0]
     assert tensor(np.ma.masked_array([1.0, 2.0], [False, False])).tolist() == [1.0, 2.0]
+
+
+def nested(depth: int, kind: type) -> Any:
+    """A number in a list in a list ..."""
+    found: Any = 1.0
+    for _ in range(depth):
+        found = {"a": found} if kind is dict else kind([found])
+    return found
+
+
+@pytest.mark.parametrize("kind", [list, tuple, dict])
+def test_a_value_that_is_nested_deeply_is_refused_by_name(kind: type) -> None:
+    """Its text would end in a RecursionError."""
+    deep = nested(100_000, kind)
+    x = ones((2,))
+    calls: list[Callable[[], object]] = [
+        lambda: tensor(deep), lambda: x + deep, lambda: x.clip(deep), lambda: x.reshape(deep),
+        lambda: x.sum(deep), lambda: x[deep], lambda: x.astype(deep), lambda: zeros(deep),
+        lambda: full((1,), deep), lambda: stack(deep), lambda: elu(x, alpha=deep),
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises((TypeError, ValueError)) as error:
+            call()
+        assert len(str(error.value)) < 400
+
+
+def test_a_message_is_short_whatever_it_shows() -> None:
+    x, long = ones((2,)), list(range(1_000_000))
+    with pytest.raises(
+        TypeError, match=r"add: a tensor cannot be combined with \[0, 1, .*\.\.\.\]$"
+    ):
+        x + long  # type: ignore[operator]
+    with pytest.raises(TypeError, match=r"cannot index with 'xxx.*\.\.\..*xxx'; use") as error:
+        x["x" * 100_000]
+    assert len(str(error.value)) < 300

@@ -556,3 +556,32 @@ def test_nothing_fails_after_its_end(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         model.trainer.fit(batches(1), model.loss, epochs=1, callbacks=[log])
     assert log.events[-1] == ("end",)
+
+
+def test_a_batch_of_lists_in_lists_in_lists(tmp_path: Path) -> None:
+    """It reaches the loss function as it is, however deep, and a resumed run knows it again."""
+    deep: Any = 1.0
+    for _ in range(2000):
+        deep = [deep]
+    seen: list[Any] = []
+
+    def fit(steps: int, **options: Any) -> None:
+        weight = Parameter([1.0], name="weight")
+
+        def loss(x: Any) -> Tensor:
+            seen.append(x)
+            return (weight * 2.0).sum()
+
+        Trainer(SGD([weight], 0.1)).fit(
+            [(deep,)] * 4,
+            loss,
+            steps=steps,
+            checkpoints=tmp_path,
+            weight_of=lambda x: 1.0,
+            **options,
+        )
+
+    fit(2)
+    fit(4, resume=True)
+    assert len(seen) == 4
+    assert all(x is deep for x in seen)

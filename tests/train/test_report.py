@@ -22,6 +22,7 @@ from rumus.train import (
     DataLoader,
     RunFolder,
     RunFolderError,
+    RunFolderWarning,
     Trainer,
     metrics,
     read_metrics,
@@ -185,10 +186,13 @@ def test_hostile_lines(tmp_path: Path) -> None:
         '{"split":"validation","step":4,"confusion":{"</p>":[],"<i>":[[0,0],[0,0]]}}',
     ]  # fmt: skip
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    damaged = "7 lines are damaged and skipped: 1, 3, 4, 5, 8, 9, 10$"
+    with pytest.warns(RunFolderWarning, match=damaged):
+        page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
     assert "validation: </svg>" in page.texts
     assert [name for name in page.texts if "<i>" in name] == ["validation: <i> "]
-    assert read_run(tmp_path).curves["train loss"].not_drawn == 1
+    with pytest.warns(RunFolderWarning, match=damaged):
+        assert read_run(tmp_path).curves["train loss"].not_drawn == 1
 
 
 _DRAWN = st.floats(-1e6, 1e6).filter(lambda y: not 0 < abs(y) < LEAST)  # others are drawn as 0
@@ -255,4 +259,5 @@ def test_numbers_at_the_ends_of_their_range_are_drawn_or_counted(tmp_path: Path)
 def test_the_rest_of_a_line_that_is_too_long_is_none(tmp_path: Path) -> None:
     line = b'{"split":"train","step":1,"loss":1.0}\n'
     (tmp_path / "metrics.jsonl").write_bytes(b"x" * 2**20 + line + line)
-    assert len(list(read_metrics(tmp_path / "metrics.jsonl"))) == 1
+    with pytest.warns(RunFolderWarning, match="metrics.jsonl: 1 line is damaged and skipped: 1$"):
+        assert len(list(read_metrics(tmp_path / "metrics.jsonl"))) == 1

@@ -8,6 +8,7 @@ import resource
 import signal
 import struct
 import tomllib
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from rumus.train import (
     write_report,
 )
 from rumus.train.base.append_file import AppendFile
+from rumus.train.views.metrics_file import open_metrics
 from rumus.train.views.tensorboard_file import masked_crc32c
 
 DATA = [(np.full((2, 3), value, np.float32),) for value in (1.0, 2.0, 3.0)]
@@ -293,7 +295,13 @@ def test_damaged_lines_are_left_out(parts: list[bytes], cut: int) -> None:
         rubbish = b"\n".join(part.replace(b"{", b"") for part in parts)
         path.write_bytes((rubbish + b"\n" + good + good)[: len(rubbish) + 1 + cut])
         whole = min(cut // len(good), 2)
-        assert list(read_metrics(path)) == [{"step": 1}] * whole
+        damaged = [n for n, line in enumerate(rubbish.split(b"\n"), 1) if line.strip()]
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            assert list(read_metrics(path)) == [{"step": 1}] * whole
+        said = [str(each.message).rpartition(": ")[2] for each in heard]
+        wanted = ", ".join(map(str, damaged[:10])) + (", ..." if len(damaged) > 10 else "")
+        assert said == ([wanted] if damaged else [])
 
 
 def test_an_append_file_that_is_closed(tmp_path: Path) -> None:
@@ -338,11 +346,44 @@ def test_an_odd_line_ends_no_training(tmp_path: Path, odd: str) -> None:
     model.fit(RunFolder(tmp_path), epochs=1, checkpoints=tmp_path / "checkpoints")
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write(odd + "\n")
-    write_report(tmp_path)
-    Model().fit(RunFolder(tmp_path), epochs=2, checkpoints=tmp_path / "checkpoints", resume="auto")
+    before = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    told = f"1 line is damaged and skipped: {len(before)}$"
+    with pytest.warns(RunFolderWarning, match=told) as heard:
+        write_report(tmp_path)
+    assert len(heard) == 1
+    with pytest.warns(RunFolderWarning, match="1 line is damaged and skipped: ") as heard:
+        Model().fit(
+            RunFolder(tmp_path), epochs=2, checkpoints=tmp_path / "checkpoints", resume="auto"
+        )
+    assert len(heard) == 1
     assert (tmp_path / "DONE").exists()
-    assert [line["reason"] for line in read_metrics(tmp_path / "metrics.jsonl")
-            if line["split"] == "end"][-1] == "epochs"  # fmt: skip
+    with pytest.warns(RunFolderWarning):
+        found = list(read_metrics(tmp_path / "metrics.jsonl"))
+    assert [line["reason"] for line in found if line["split"] == "end"][-1] == "epochs"
+    assert odd in (tmp_path / "metrics.jsonl").read_text().splitlines()  # for whoever can read it
+
+
+def test_damaged_lines_stay_where_they_are(tmp_path: Path) -> None:
+    """Unless the run starts again; a torn end goes, as what follows would be damaged by it."""
+    good = [b'{"split":"train","step":%d}\n' % step for step in range(4)]
+    odd = [b"\xff\x00\n", b'{"step":"one"}\n', b"x" * (1 << 20) + b'{"step":1}\n', b"\n"]
+    path = tmp_path / "metrics.jsonl"
+    for torn in (b"", b'{"step"', b"y" * (1 << 20), b"z" * (5 << 18)):
+        whole = [line for pair in zip(good, odd, strict=True) for line in pair]
+        path.write_bytes(b"".join(whole) + torn)
+        with pytest.warns(RunFolderWarning, match="3 lines are damaged and skipped: 2, 4, 6$"):
+            assert [line["step"] for line in read_metrics(path)] == [0, 1, 2, 3]
+        open_metrics(path, lambda line: line.get("step", 0) < 2).close()
+        assert path.read_bytes() == b"".join([*whole[:4], odd[2], odd[3]])
+        open_metrics(path, lambda line: False).close()
+        assert path.read_bytes() == b""
+
+
+def test_many_damaged_lines_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"[]\n" * 50_000)
+    with pytest.warns(RunFolderWarning, match=r"50000 lines are damaged and skipped: 1, 2, .*10, "):
+        assert not list(read_metrics(path))
 
 
 def test_a_report_that_fails_ends_no_training(

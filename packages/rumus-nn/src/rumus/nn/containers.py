@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Generic, Self, TypeVar, overload
 
 from rumus.nn.module import Module
+from rumus.tensor.expression.printable import abridged
 
 M = TypeVar("M", bound=Module)
 
@@ -124,4 +125,4 @@ class ModuleDict(Module, Generic[M]):
 def _check_module(container: str, key: int | str, module: object) -> None:
     if not isinstance(module, Module):
         hint = " (make it first: ReLU() and not ReLU)" if isinstance(module, type) else ""
-        raise TypeError(f"{container}[{key!r}] must be a Module, not {module!r}{hint}")
+        raise TypeError(f"{container}[{key!r}] must be a Module, not {abridged(module)}{hint}")

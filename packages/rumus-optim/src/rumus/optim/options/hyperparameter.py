@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from rumus.optim.options.schedule import Schedule
+from rumus.tensor.expression.printable import abridged
 
 # A number, or a function from the number of the step (1, 2, ...) to a number.
 Hyper: TypeAlias = "float | Callable[[int], float]"
@@ -76,7 +77,7 @@ def check(
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be {wanted}, not {value!r}{origin}")
+        raise TypeError(f"{name} must be {wanted}, not {abridged(value)}{origin}")
     low, high, closed = ranges.get(name, (-_INFINITY, _INFINITY, False))
     number = float(value)
     inside = low <= number <= high if closed else low <= number < high

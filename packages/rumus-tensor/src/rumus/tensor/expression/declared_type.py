@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from rumus.tensor.expression.printable import abridged
+
 _CLASSES: Final = {
     "Backend": "a Backend",
     "Generator": "a Generator",
@@ -51,7 +53,7 @@ def shown(value: object) -> str:
     ("'3'", 'ndarray')
     """
     is_plain = value is None or isinstance(value, (str, bytes, int, float, complex, tuple))
-    text = repr(value) if is_plain else ""
+    text = abridged(value) if is_plain else ""
     return text if is_plain and len(text) <= _SHORT else type(value).__name__
 
 

@@ -12,6 +12,8 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike
 
+from rumus.tensor.expression.printable import abridged
+
 DType: TypeAlias = "np.dtype[Any]"
 
 float32: Final[DType] = np.dtype(np.float32)
@@ -31,8 +33,8 @@ def as_dtype(dtype: DTypeLike) -> DType:
         raise TypeError(f"dtype None is not supported; use one of {names}")
     try:
         found: DType = np.dtype(given)
-    except TypeError:
-        raise TypeError(f"dtype {given!r} is not supported; use one of {names}") from None
+    except (TypeError, RecursionError):
+        raise TypeError(f"dtype {abridged(given)} is not supported; use one of {names}") from None
     if found not in _RANK:
         raise TypeError(f"dtype {found} is not supported; use one of {names}")
     return found

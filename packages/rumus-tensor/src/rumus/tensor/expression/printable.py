@@ -1,9 +1,30 @@
-"""Untrusted text (names, paths, cells of a file), made safe for a terminal.
+"""Untrusted text (names, paths, cells of a file), made safe for a terminal, and values in messages.
 
 A terminal obeys escape sequences, so no message may contain one.
 """
 
 from __future__ import annotations
+
+import reprlib
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 4
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = _SHORT.maxfrozenset = 8
+_SHORT.maxdeque = _SHORT.maxarray = 8
+_SHORT.maxstring = _SHORT.maxother = 200  # characters
+_SHORT.maxlong = 100  # digits
+
+
+def abridged(value: object) -> str:
+    """Return the text of a value that somebody has given, shortened if it is long or deep.
+
+    The text of a list of a million numbers would hide the message that contains it, and that of a
+    list in a list in a list ... would end in a RecursionError.
+
+    >>> abridged(["a", 1.5]), abridged([[[[[1]]]]]), abridged(range(3))
+    ("['a', 1.5]", '[[[[...]]]]', 'range(0, 3)')
+    """
+    return _SHORT.repr(value)
 
 
 def printable_lines(text: object) -> str:

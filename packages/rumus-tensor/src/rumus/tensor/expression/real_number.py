@@ -9,6 +9,8 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
+from rumus.tensor.expression.printable import abridged
+
 
 def real_number(name: str, value: Any) -> float:
     """Return `value`. TypeError if it is not a number, and for True and False.
@@ -22,7 +24,7 @@ def real_number(name: str, value: Any) -> float:
     if isinstance(value, np.ndarray) and not value.ndim:
         value = value.item()
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, not {value!r}")
+        raise TypeError(f"{name} must be a number, not {abridged(value)}")
     return value  # type: ignore[return-value]
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from rumus.tensor.expression.printable import abridged
+
 
 def whole_number(name: str, value: Any) -> int:
     """Return `value` as an integer. TypeError for a fraction, a string, True and False.
@@ -22,4 +24,4 @@ def whole_number(name: str, value: Any) -> int:
             return operator.index(value)
         except TypeError:
             pass
-    raise TypeError(f"{name} must be a whole number, not {value!r}")
+    raise TypeError(f"{name} must be a whole number, not {abridged(value)}")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.dtype import bool_, int32
+from rumus.tensor.expression.printable import abridged
 from rumus.tensor.graph.autograd import SoFar
 from rumus.tensor.graph.operators import broadcast_shape
 from rumus.tensor.graph.tensor import Tensor, as_tensor, backend_of, result_of
@@ -26,7 +27,7 @@ def basic(array: Array, key: Any) -> Array:
         known = isinstance(part, (int, np.integer, slice)) and not isinstance(part, bool)
         if not known and part is not None and part is not ...:
             raise TypeError(
-                f"cannot index with {part!r}; use numbers, slices, None, ... or tensors"
+                f"cannot index with {abridged(part)}; use numbers, slices, None, ... or tensors"
             )
     # With the Ellipsis NumPy returns a view rather than a scalar.
     return array[parts if ... in parts else (*parts, ...)]
@@ -94,7 +95,7 @@ def _for_each_axis(x: Tensor, parts: Sequence[Any]) -> list[Any]:
             found.append(part)
         else:
             raise TypeError(
-                f"cannot index with {part!r}; use numbers, slices, None, ... or tensors"
+                f"cannot index with {abridged(part)}; use numbers, slices, None, ... or tensors"
             )
     return found
 

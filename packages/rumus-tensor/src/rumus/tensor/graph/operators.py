@@ -20,6 +20,7 @@ import numpy as np
 from rumus.tensor.expression.dtype import DType, bool_, float32, int32, is_floating
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import COMPARISONS, GRADIENT, LOGICAL, Kernel, trace
+from rumus.tensor.expression.printable import abridged
 from rumus.tensor.expression.real_number import CHECKS
 from rumus.tensor.graph.autograd import Product, Spread, Vjp
 from rumus.tensor.graph.tensor import Tensor, as_tensor, backend_of, result_of
@@ -62,7 +63,7 @@ def apply(operation: str, operands: Sequence[Any]) -> Tensor:
             scalars[name] = operand.item()
             is_array.append(False)
         else:
-            raise TypeError(f"{operation}: a tensor cannot be combined with {operand!r}")
+            raise TypeError(f"{operation}: a tensor cannot be combined with {abridged(operand)}")
     if tensors[0]._array.dtype.kind != "f" or operation == "where":
         if operation in COMPARISONS:
             scalars = {name: _comparable(scalar) for name, scalar in scalars.items()}

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, SupportsIndex
 
 from rumus.tensor.expression.dtype import bool_, float16, float32, int32, is_floating
 from rumus.tensor.expression.kernel import trace
+from rumus.tensor.expression.printable import abridged
 from rumus.tensor.graph.autograd import SCALE, Spread
 from rumus.tensor.graph.means import note_average, note_total
 from rumus.tensor.graph.operators import cast, compute
@@ -21,7 +22,7 @@ def normalize_axis(axis: int, ndim: int, operation: str) -> int:
     try:
         axis = index(axis)
     except TypeError:
-        raise TypeError(f"{operation}: an axis must be an integer, not {axis!r}") from None
+        raise TypeError(f"{operation}: an axis must be an integer, not {abridged(axis)}") from None
     if not -ndim <= axis < ndim:
         raise IndexError(f"{operation}: axis {axis} does not exist in a tensor with {ndim} axes")
     return axis % ndim

@@ -10,7 +10,7 @@ from rumus.tensor.memory.uninterrupted import is_of_handler, suppressed
 
 
 class RunFolderWarning(UserWarning):
-    """Part of a run's records could not be written; training continues."""
+    """Part of a run's records could not be written, or read again; training continues."""
 
 
 class AppendFile:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor import NumpyBackend, Tensor, float32, float64, tensor
+from rumus.tensor.expression.printable import abridged
 from rumus.tensor.memory.updater import Outcome
 from rumus.tensor.memory.watching import watched_by
 from rumus.train.base.epoch_sum import EpochSum
@@ -111,7 +112,7 @@ def _value(name: str, value: Any) -> Value:
         return Value((_floating(value.detach()),))
     if isinstance(value, (int, float, np.number)):
         return Value((_of_host(float(value)),))
-    shown = f"a tensor of shape {value.shape}" if isinstance(value, Tensor) else repr(value)[:80]
+    shown = f"a tensor of shape {value.shape}" if isinstance(value, Tensor) else abridged(value)
     raise TypeError(
         f"a step can log numbers, tensors without axes and metrics; {name!r} is {shown}"
     )

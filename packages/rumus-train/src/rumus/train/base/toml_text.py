@@ -50,7 +50,8 @@ def to_toml(table: Mapping[str, Any]) -> str:
     """Return a table as TOML that `tomllib.loads` restores, with all digits of floats.
 
     Values: bool, int, float, str, lists of these and tables. TypeError for others, including None,
-        which TOML lacks. ValueError for invalid Unicode.
+        which TOML lacks. ValueError for invalid Unicode, and for a table that is
+        nested too deeply.
 
     >>> print(to_toml({"epochs": 5, "optim": {"lr": 3e-4, "betas": [0.9, 0.999]}}), end="")
     epochs = 5
@@ -59,7 +60,10 @@ def to_toml(table: Mapping[str, Any]) -> str:
     lr = 0.0003
     betas = [0.9, 0.999]
     """
-    return "".join(_lines(table, ())).lstrip("\n")
+    try:
+        return "".join(_lines(table, ())).lstrip("\n")
+    except RecursionError:
+        raise ValueError("the table contains itself, or is nested too deeply") from None
 
 
 def _lines(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from rumus.tensor import NumpyBackend, Tensor
+from rumus.tensor.expression.printable import abridged
 from rumus.train.base.calling import values_of
 
 _ENDS: Final = 256  # elements read from the first and the last row of an array
@@ -56,7 +57,11 @@ def _ends(value: Any) -> bytes:
     if isinstance(value, Tensor) and isinstance(value.backend, NumpyBackend):
         value = value.numpy() if value.size <= _ENDS else value._array
     if not isinstance(value, np.ndarray):
-        return repr(getattr(value, "shape", value)).encode()
+        what = getattr(value, "shape", value)
+        try:
+            return repr(what).encode()
+        except RecursionError:
+            return abridged(what).encode()
     if value.ndim == 0 or value.size == 0:
         return value.tobytes()
     first, last = value, value

@@ -15,6 +15,7 @@ def write_report(run: str | Path) -> Path:
 
     run: a run folder.
 
+    Damaged lines of metrics.jsonl are skipped with a RunFolderWarning.
     Raises RunFolderError if there is no metrics.jsonl, OSError if the page cannot be written.
     """
     from rumus.train.views.report_page import page

@@ -127,7 +127,10 @@ class RunRecord:
 
 
 def read_run(path: str | Path) -> RunRecord:
-    """Read a run folder, skipping missing or damaged parts. Raises RunFolderError."""
+    """Read a run folder, skipping missing or damaged parts. Raises RunFolderError.
+
+    Damaged lines of measurements are said by a RunFolderWarning.
+    """
     path = Path(path)
     if not (path / METRICS).is_file():
         raise RunFolderError(f"{path} is not a run folder: there is no {METRICS}")
