@@ -253,6 +253,13 @@ def test_two_names_that_are_mapped_to_one() -> None:
         model().load_weights(arrays, rename=lambda n: "2.bias" if n == "other" else n, strict=False)
 
 
+def test_long_names_do_not_make_the_message_long() -> None:
+    arrays = {f"{n}{'a' * 1_000_000}": np.ones(2, np.float32) for n in range(20)}
+    with pytest.raises(ValueError, match="nothing was loaded") as caught:
+        model().load_weights(arrays)
+    assert len(str(caught.value)) < 5000
+
+
 def test_misfits_are_returned_as_a_value() -> None:
     arrays = state()
     del arrays["0.bias"]

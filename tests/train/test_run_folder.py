@@ -440,3 +440,13 @@ def test_a_program_that_changes_its_folder_keeps_its_run(
     assert [path.name for path in (tmp_path / "other").iterdir()] == []
     assert (tmp_path / "run" / "DONE").exists()
     assert Checkpoints(tmp_path / "saved").load().step == 3
+
+
+def test_a_pipe_in_the_place_of_a_temporary_file_stops_nothing(tmp_path: Path) -> None:
+    """Opening it would wait for a reader, for ever."""
+    Model().fit(RunFolder(tmp_path), epochs=1, checkpoints=tmp_path / "checkpoints")
+    for name in ("metrics.jsonl", "config.toml", "env.json", "DONE", "report.html"):
+        os.mkfifo(tmp_path / f"{name}.tmp")
+    Model().fit(RunFolder(tmp_path), epochs=2, checkpoints=tmp_path / "checkpoints", resume=True)
+    assert json.loads((tmp_path / "DONE").read_text())["epoch"] == 2
+    assert not list(tmp_path.glob("*.tmp"))

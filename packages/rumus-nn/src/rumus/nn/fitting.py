@@ -15,6 +15,7 @@ from rumus.tensor import DType, StateMismatchError, Tensor
 from rumus.tensor.expression.masked import unmasked
 
 _SHOWN: Final = 12  # names of each kind in a message
+_LONGEST: Final = 200  # characters of a name in a message
 
 
 class WrongShape(NamedTuple):
@@ -62,12 +63,16 @@ class LoadReport:
             return f"all {len(self.loaded)} tensors loaded"
         return "\n".join(
             [
-                *_some([f"{name}: missing" for name in self.missing]),
-                *_some([f"{name}: unexpected" for name in self.unexpected]),
-                *_some([f"{w.name}: shape {w.found} in the file, expected {w.needed}"
+                *_some([f"{_short(name)}: missing" for name in self.missing]),
+                *_some([f"{_short(name)}: unexpected" for name in self.unexpected]),
+                *_some([f"{_short(w.name)}: shape {w.found} in the file, expected {w.needed}"
                         for w in self.wrong_shapes]),
             ]
         )  # fmt: skip
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..."
 
 
 def _some(lines: Sequence[str]) -> list[str]:
@@ -116,8 +121,9 @@ def fit(
     lines = str(report).splitlines()
     if not report.loaded and report.missing and report.unexpected:
         lines.append(
-            f"no name matches: use rename= to map names such as {report.unexpected[0]!r} to names "
-            f"such as {report.missing[0]!r}; rumus.nn.names has tables"
+            "no name matches: use rename= to map names such as "
+            f"{_short(report.unexpected[0])!r} to names such as {report.missing[0]!r}; "
+            "rumus.nn.names has tables"
         )
     raise _refusal(own, lines)
 

@@ -64,6 +64,7 @@ class KeepCommand(Callback):
     def on_train_start(self, event: TrainStart) -> None:
         """Write a temporary file and rename it."""
         beside = self.folder / f"{COMMAND}.tmp"
+        beside.unlink(missing_ok=True)  # whatever it is: a pipe would wait for a reader
         save_configuration(self.command, beside)
         os.replace(beside, self.folder / COMMAND)
 

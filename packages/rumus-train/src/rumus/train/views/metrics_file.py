@@ -65,6 +65,8 @@ def _pieces(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
 
 
 def _said(line: bytes) -> dict[str, Any] | None:
+    if not line.strip():
+        return None
     try:
         found = parse(line)
     except ValueError:
@@ -80,6 +82,7 @@ def open_metrics(path: Path, keep: Callable[[Mapping[str, Any]], bool]) -> Appen
     """
     if path.exists():
         beside = path.with_name(path.name + ".tmp")
+        beside.unlink(missing_ok=True)  # whatever it is: a pipe would wait for a reader
         with open(beside, "wb") as file:
             number, start, piece = 0, 0, b"\n"
             for line, piece, found in _pieces(path):

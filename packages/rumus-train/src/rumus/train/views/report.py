@@ -24,6 +24,7 @@ def write_report(run: str | Path) -> Path:
     record = read_run(run)
     path = Path(run) / "report.html"
     beside = path.with_name("report.html.tmp")
+    beside.unlink(missing_ok=True)  # whatever it is: a pipe would wait for a reader
     beside.write_text(page(record), encoding="utf-8", errors="replace")
     os.replace(beside, path)
     return path

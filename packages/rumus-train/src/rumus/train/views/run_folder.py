@@ -396,6 +396,7 @@ class RunFolder(Callback):
 
     def _replace(self, name: str, text: str) -> None:
         beside = self.path / f"{name}.tmp"
+        beside.unlink(missing_ok=True)  # whatever it is: a pipe would wait for a reader
         beside.write_text(text, encoding="utf-8")
         os.replace(beside, self.path / name)
 
