@@ -117,3 +117,14 @@ def test_values_and_gradients_of_all_operands(name: str, backend: Backend) -> No
         slope = q.grad.numpy()
         size = np.abs(slope).max()
         np.testing.assert_allclose(grads[p].numpy(), slope, rtol=1e-5, atol=2e-6 * size)
+
+
+@pytest.mark.parametrize("is_of_logs", [False, True])
+def test_a_divergence_where_nothing_is_likely(is_of_logs: bool, backend: Backend) -> None:
+    """It is 0, also for a prediction that says so, but NaN for one that is NaN."""
+    prediction = np.array([-np.inf, -1.0, np.inf, np.nan], np.float32)
+    target = np.full(4, -np.inf if is_of_logs else 0.0, np.float32)
+    p = Parameter(prediction, backend=backend)
+    found = nn.kl_div(p, target, log_target=is_of_logs, reduction="none")
+    np.testing.assert_array_equal(found.numpy(), [0, 0, 0, np.nan])
+    np.testing.assert_array_equal(found.sum().backward()[p].numpy(), [0, 0, 0, np.nan])

@@ -46,12 +46,20 @@ def _picked(
     return is_ignored.where(0.0, is_it.where(-weight * log_probability, 0.0) + unknown)
 
 
+def _nothing(prediction: T) -> T:
+    """0, also for an infinite prediction; NaN, as is its gradient, for one that is NaN."""
+    given: Any = prediction
+    is_number = given._apply("eq", given, given)
+    found: T = is_number.where(0.0, given) * is_number.where(1.0, math.nan)
+    return found
+
+
 @elementwise
 def _divergence(prediction: T, target: T, *, scale: float) -> T:
     given: Any = target
     usable = (given < 0.0).where(math.nan, given)
     term = usable * ((given > 0.0).where(given, 1.0).log() - prediction)
-    found: T = scale * target._apply("eq", target, 0.0).where(0.0, term)
+    found: T = scale * target._apply("eq", target, 0.0).where(_nothing(prediction), term)
     return found
 
 
@@ -59,7 +67,8 @@ def _divergence(prediction: T, target: T, *, scale: float) -> T:
 def _divergence_of_logs(prediction: T, target: T, *, scale: float) -> T:
     probability = target.exp()
     term = probability * (target - prediction)
-    return scale * probability._apply("eq", probability, 0.0).where(0.0, term)
+    is_none = probability._apply("eq", probability, 0.0)
+    return scale * is_none.where(_nothing(prediction), term)
 
 
 @elementwise

@@ -21,8 +21,8 @@ def abridged(value: object) -> str:
     The text of a list of a million numbers would hide the message that contains it, and that of a
     list in a list in a list ... would end in a RecursionError.
 
-    >>> abridged(["a", 1.5]), abridged([[[[[1]]]]]), abridged(range(3))
-    ("['a', 1.5]", '[[[[...]]]]', 'range(0, 3)')
+    >>> abridged(["a", 1.5]), abridged([[[[[[1]]]]]]), abridged(range(3))
+    ("['a', 1.5]", '[[[[[...]]]]]', 'range(0, 3)')
     """
     return _SHORT.repr(value)
 
