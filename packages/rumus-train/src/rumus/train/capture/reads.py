@@ -453,8 +453,6 @@ class Reads:
         if is_dynamic(value):
             self.read_all()
             return value
-        if _lends_memory(value):
-            self.refuse(f"it uses {label}: an array of memory that lies somewhere else")
         self._look_into(value, label)
         self._take_kind(value, label, is_weak=is_weak)
         for name in self._names:
@@ -708,12 +706,6 @@ def _is_of_tensors(base: object, name: str) -> bool:
         return False
     kinds = [kind for kind in type(base).__mro__ if name in vars(kind)]
     return name not in (_own_names(base) or ()) and (not kinds or is_of_rumus(kinds[0].__module__))
-
-
-def _lends_memory(thing: object) -> bool:
-    """Whether NumPy makes an array of it by an address that is written down in it."""
-    shown = (_own_names(thing) or {}).get("__array_interface__")
-    return isinstance(shown or _in_classes(type(thing), "__array_interface__"), dict)
 
 
 def _plain_writer(thing: Any, name: str) -> Callable[[str, Any], None] | None:
