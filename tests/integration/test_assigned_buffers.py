@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import threading
+from collections import abc
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -262,15 +265,36 @@ def test_a_value_of_another_pass_is_noticed() -> None:
 # Assignments that cannot belong to the step
 
 
+class Slots:
+    """An object without a dict."""
+
+    __slots__ = ("mean",)
+
+    def __init__(self) -> None:
+        self.mean = zeros((3,))
+
+
+def carrying() -> abc.Generator[Tensor, Tensor, None]:
+    """Keep a mean of what is sent."""
+    mean = zeros((3,))
+    while True:
+        mean = 0.5 * mean + 0.5 * (yield mean)
+
+
 class Says(nn.Module):
     """Does something in forward besides computing."""
+
+    shared: Any = None
 
     def __init__(self, effect: Callable[[Any, Tensor], None]) -> None:
         self.linear, self.effect = nn.Linear(3, 2, generator=Generator(0)), effect
         self.count, self.flag, self.history = 0, False, [0.0]
         self.array, self.none, self.table = np.zeros(3), None, {"a": 1}
         self.buffer, self.whole, self.kept = zeros((3,)), zeros((1,), dtype=int32), None
-        self.held = SimpleNamespace(mean=zeros((3,)), rate=1.0, kept=None)
+        self.held = SimpleNamespace(mean=zeros((3,)), rate=1.0, kept=None, array=np.zeros(3))
+        self.deep: Any = {"a": [{"b": zeros((3,))}], "array": np.zeros(3)}
+        self.pair, self.slots, self.carried = (zeros((3,)), 1.0), Slots(), carrying()
+        next(self.carried)
 
     def forward(self, x: Tensor) -> Tensor:
         self.effect(self, x)
@@ -283,6 +307,59 @@ def _adds(model: Any, x: Tensor) -> None:
 
 def _looks(model: Any, x: Tensor) -> None:
     model.array[...] = x.numpy().mean(0)
+
+
+def _in_thread(model: Any, x: Tensor) -> None:
+    thread = threading.Thread(target=lambda: setattr(model, "buffer", model.buffer + x.mean(0)))
+    thread.start()
+    thread.join()
+
+
+def _through_class(model: Any, x: Tensor) -> None:
+    if Says.shared is not None:
+        Says.shared = Says.shared + x.mean(0)
+
+
+def _with_default(model: Any, x: Tensor, *, kept: dict[str, Any] = {"mean": 0}) -> None:  # noqa: B006
+    kept["mean"] = kept["mean"] + x.mean(0)
+
+
+def _closing_over() -> Callable[[Any, Tensor], None]:
+    mean = zeros((3,))
+
+    def effect(model: Any, x: Tensor) -> None:
+        nonlocal mean
+        mean = 0.5 * mean + x.mean(0)
+
+    return effect
+
+
+GLOBAL: dict[str, Any] = {}
+
+
+def _in_global(model: Any, x: Tensor) -> None:
+    GLOBAL["mean"] = GLOBAL.get("mean", 0.0) + x.mean(0)
+
+
+def _cached_in_global(model: Any, x: Tensor) -> None:
+    if "mask" not in GLOBAL:
+        GLOBAL["mask"] = x.sign()
+
+
+def _deep(model: Any, x: Tensor) -> None:
+    model.deep["a"][0]["b"] = model.deep["a"][0]["b"] + x.mean(0)
+
+
+def _counts_in_object(model: Any, x: Tensor) -> None:
+    model.held.rate += 1.0
+
+
+def _adds_in_object(model: Any, x: Tensor) -> None:
+    model.held.array += 1.0
+
+
+def _adds_deep(model: Any, x: Tensor) -> None:
+    model.deep["array"] += 1.0
 
 
 def _set(name: str, value: Callable[[Any, Tensor], Any]) -> Callable[[Any, Tensor], None]:
@@ -310,6 +387,28 @@ TOLD: dict[str, tuple[Callable[[Any, Tensor], None], str]] = {
         lambda m, x: m.held.mean.assign(x.mean(0)), "held is changed"
     ),
     "a parameter": (lambda m, x: m.linear.bias.assign(0.0), "bias is a parameter"),
+    "a buffer through vars": (
+        lambda m, x: vars(m).update(buffer=m.buffer + x.mean(0)), "buffer is .* past its module"
+    ),
+    "a buffer through object": (
+        lambda m, x: object.__setattr__(m, "buffer", m.buffer + x.mean(0)), "past its module"
+    ),
+    "a buffer in another thread": (_in_thread, r"Says\.buffer is .* past its module"),
+    "a tensor deep in containers": (_deep, r"Says\.deep\['a'\]\[0\]\['b'\] is changed"),
+    "an array in a container": (_adds_deep, r"Says\.deep\['array'\] is changed"),
+    "a tensor of a tuple": (lambda m, x: m.pair[0].assign(x.mean(0)), r"Says\.pair\[0\] is"),
+    "a tensor in slots": (
+        lambda m, x: setattr(m.slots, "mean", m.slots.mean + x.mean(0)), r"Says\.slots\.mean is"
+    ),
+    "a number of another object": (_counts_in_object, r"Says\.held\.rate is changed"),
+    "an array of another object": (_adds_in_object, r"Says\.held\.array is changed"),
+    "a tensor of a generator": (
+        lambda m, x: m.carried.send(x.mean(0)), "'mean' in the generator Says.carried is changed"
+    ),
+    "a tensor of a class": (_through_class, r"Says\.shared is changed"),
+    "a default": (_with_default, r"_with_default\.kept\['mean'\] is changed"),
+    "a tensor of a closure": (_closing_over(), "'mean', which effect closes over, is changed"),
+    "a global": (_in_global, r"the global 'GLOBAL'\['mean'\] is changed"),
 }  # fmt: skip
 SILENT: dict[str, Callable[[Any, Tensor], None]] = {
     "a cache of activations": _set("kept", lambda m, x: m.linear(x)),
@@ -318,13 +417,16 @@ SILENT: dict[str, Callable[[Any, Tensor], None]] = {
     "a cache of another object": lambda m, x: vars(m.held).setdefault("mask", x.sign()),
     "activations in another object": lambda m, x: setattr(m.held, "kept", m.linear(x)),
     "a part": _set("other", lambda m, x: nn.ReLU()),
+    "a global cache": _cached_in_global,
 }
 
 
 @pytest.fixture(name="train")
 def _train() -> Iterator[Callable[[Any], None]]:
+    GLOBAL.clear()
+
     def train(effect: Callable[[Any, Tensor], None]) -> None:
-        model = Says(effect)
+        Says.shared, model = zeros((3,)), Says(effect)
         trainer = Trainer(SGD(model.parameters(), 0.1), capture=False)
         for _ in range(3):
             trainer.train_step(lambda x: (model(x) ** 2).mean(), X)
@@ -345,6 +447,92 @@ def test_assignments_outside_the_step_are_reported_once(what: str, train: Any) -
 @pytest.mark.parametrize("what", SILENT)
 def test_values_that_are_not_state_are_not_reported(what: str, train: Any) -> None:
     train(SILENT[what])
+
+
+class Rewarded:
+    """A loss with a baseline, which moves with each batch, kept in several places."""
+
+    def __init__(self) -> None:
+        self.model = nn.Linear(3, 1, generator=Generator(0))
+        self.mean, self.last, self.table = zeros(()), zeros(()), {"mean": zeros(())}
+
+    def kept(self, x: Tensor) -> Tensor:
+        loss: Tensor = (self.model(x) ** 2).mean()
+        self.mean = 0.9 * self.mean + 0.1 * loss.detach()
+        return loss - self.mean
+
+    def written(self, x: Tensor) -> Tensor:
+        loss: Tensor = (self.model(x) ** 2).mean()
+        self.mean.assign(0.9 * self.mean + 0.1 * loss.detach())
+        return loss - self.mean
+
+    def move(self, loss: Tensor) -> None:
+        self.table["mean"] = 0.9 * self.table["mean"] + 0.1 * loss.detach()
+
+    def moved(self, x: Tensor) -> Tensor:
+        loss: Tensor = (self.model(x) ** 2).mean()
+        self.move(loss)
+        return loss - self.table["mean"]
+
+
+def closed_over(of: Rewarded) -> Callable[[Tensor], Tensor]:
+    mean = zeros(())
+
+    def loss(x: Tensor) -> Tensor:
+        nonlocal mean
+        found: Tensor = (of.model(x) ** 2).mean()
+        mean = 0.9 * mean + 0.1 * found.detach()
+        return found - mean
+
+    return loss
+
+
+def logged(of: Rewarded) -> Callable[[Tensor], Tensor]:
+    last, table = zeros(()), {"loss": zeros(())}
+
+    def loss(x: Tensor) -> Tensor:
+        nonlocal last
+        found: Tensor = (of.model(x) ** 2).mean()
+        last = table["loss"] = found.detach()
+        return found
+
+    return loss
+
+
+KEEPING: dict[str, tuple[Callable[[Rewarded], Callable[[Tensor], Tensor]], str]] = {
+    "an attribute": (lambda of: of.kept, r"self\.mean is a tensor"),
+    "an attribute in place": (lambda of: of.written, r"self\.mean is a tensor"),
+    "an element, by a method": (lambda of: of.moved, r"self\.table\['mean'\] is a tensor"),
+    "a partial": (lambda of: partial(of.kept), r"self\.mean is a tensor"),
+    "a closure": (closed_over, "'mean', which loss closes over, is a tensor"),
+}
+
+
+@pytest.mark.parametrize("capture", [True, False])
+@pytest.mark.parametrize("where", KEEPING)
+def test_a_tensor_that_a_loss_function_keeps_is_reported_once(where: str, capture: bool) -> None:
+    """A skipped step would leave its NaN there for ever."""
+    loss_of, text = KEEPING[where]
+    of = Rewarded()
+    loss = loss_of(of)
+    trainer = Trainer(SGD(of.model.parameters(), 0.1, nonfinite="skip"), capture=capture)
+
+    def train() -> None:
+        for _ in range(3):
+            trainer.train_step(loss, X)
+
+    with pytest.warns(SideEffectWarning) as found:
+        train()
+    assert len(found) == 1
+    assert re.match(text, str(found[0].message))
+
+
+def test_what_a_loss_function_only_notes_is_not_reported() -> None:
+    of = Rewarded()
+    trainer = Trainer(SGD(of.model.parameters(), 0.1))
+    loss = logged(of)
+    for _ in range(3):
+        trainer.train_step(loss, X)
 
 
 def test_a_view_of_a_buffer_is_not_written_past_the_step() -> None:

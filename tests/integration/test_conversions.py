@@ -32,7 +32,7 @@ from rumus.train import (
 )
 from rumus.train.base.toml_text import parse_toml
 from rumus.train.command_line.predict import write_table
-from rumus.train.tables.csv_cell import as_day
+from rumus.train.tables.csv_cell import Days
 
 RANDOM = np.random.default_rng(0)
 HIDDEN = np.ma.masked_array([1.0, -999.0], [False, True])
@@ -104,7 +104,7 @@ def test_times_of_day_that_are_rounded_are_said(
 
 
 def test_microseconds_are_kept() -> None:
-    days = [float(as_day(f"2024-05-05 12:00:00.00000{n}", None)) for n in (1, 2)]
+    days = [float(Days(None)(f"2024-05-05 12:00:00.00000{n}")) for n in (1, 2)]
     assert days[0] < days[1]
 
 

@@ -200,8 +200,12 @@ def test_a_tensor_that_a_loss_function_writes_is_reported(tmp_path: Path) -> Non
         return result
 
     trainer = Trainer(SGD([weight], 0.1))
-    with pytest.warns(UserWarning, match="'center', a tensor, was written in this run"):
+    with pytest.warns(UserWarning, match="'center'") as heard:
         trainer.fit([(X,)], loss, epochs=1, checkpoints=tmp_path)
+    told = [str(warning.message) for warning in heard]
+    assert "'center', which loss closes over, is a tensor that the loss function changes" in told[0]
+    assert "'center', a tensor, was written in this run" in told[1]
+    assert len(told) == 2
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from rumus.train import DataLoader, ImageFolder, SampleError, random_split
@@ -250,6 +251,77 @@ def test_splits_are_no_classes(tmp_path: Path) -> None:
         ImageFolder(tmp_path)
     assert len(ImageFolder(tmp_path, classes=["train", "Val"])) == 2
     assert ImageFolder(tmp_path / "train").classes == ["cat"]
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (("docs", "test", "train"), "test, train"),
+        (("test-set", "train_images"), "test-set, train_images"),
+        (("Training", "holdout 2", "x"), "Training, holdout 2"),
+    ],
+)
+def test_splits_among_other_folders_are_no_classes(
+    names: tuple[str, ...], splits: str, tmp_path: Path
+) -> None:
+    for name in names:
+        drawn(tmp_path / name / "cat" / "0.png")
+    with pytest.raises(ValueError, match=rf"folders called {splits}, which look like splits"):
+        ImageFolder(tmp_path)
+    assert len(ImageFolder(tmp_path, classes=list(names))) == len(names)
+
+
+def test_a_train_may_be_a_class(tmp_path: Path) -> None:
+    for name in ("bus", "train", "train_station"):
+        drawn(tmp_path / name / "0.png")
+    assert ImageFolder(tmp_path).classes == ["bus", "train", "train_station"]
+
+
+def tiff(pixels: NDArray[Any]) -> bytes:
+    """A TIFF of one channel, written by hand: Pillow writes none of these kinds."""
+    (height, width), bits = pixels.shape, 8 * pixels.itemsize
+    data = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
+    data += b"\0" * (len(data) % 2)
+    tags = [
+        (256, 4, width), (257, 4, height), (258, 3, bits), (259, 3, 1), (262, 3, 1), (273, 4, 8),
+        (277, 3, 1), (278, 4, height), (279, 4, pixels.nbytes),
+        (339, 3, {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]),
+    ]  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    header = b"II*\0" + struct.pack("<I", 8 + len(data))
+    return header + data + struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "mode", "message"),
+    [
+        (np.array([[-1, 3]], np.int8), "L", "signed pixels of 8 bits"),
+        (np.array([[2**31, 3]], np.uint32), "I", "unsigned pixels of 32 bits, of 2\\*\\*31"),
+    ],
+)
+def test_a_sign_is_neither_made_nor_lost(
+    pixels: NDArray[Any], mode: Any, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "0.tif").write_bytes(tiff(pixels))
+    with pytest.raises(ValueError, match=message):
+        ImageFolder(tmp_path, mode=mode)[0]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "mode"),
+    [
+        (np.array([[255, 3]], np.uint8), "L"),
+        (np.array([[-(2**31), 3]], np.int32), "I"),
+        (np.array([[2**31 - 1, 3]], np.uint32), "I"),
+        (np.array([[-5, 3]], np.int16), "I"),
+        (np.array([[2**16 - 1, 3]], np.uint16), "I;16"),
+    ],
+)
+def test_pixels_of_a_tiff_are_exact(pixels: NDArray[Any], mode: Any, tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "0.tif").write_bytes(tiff(pixels))
+    np.testing.assert_array_equal(ImageFolder(tmp_path, mode=mode)[0][0], pixels)
 
 
 def test_numbered_folders_are_sorted_as_text(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import socket
 import warnings
@@ -424,3 +425,54 @@ def test_texts_as_numerous_as_rows_are_not_features(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'name' has 20,000 different texts.* 1\.6 GB in 20,000"):
         CsvDataset(path, target="y", categories=["name"])
     assert len(CsvDataset(path, target="name", target_dtype=str).classes) == 20_000
+
+
+@pytest.mark.parametrize("second", ["2020-01-03T00:00", "2020-01-03T05:00:00"])
+def test_times_with_and_without_a_zone_are_not_mixed(second: str, tmp_path: Path) -> None:
+    """They would be hours apart."""
+    path = tmp_path / "a.csv"
+    path.write_text(f"day,y\n2020-01-02T00:00:00+02:00,1\n{second},2\n")
+    with pytest.raises(ValueError, match=r"a\.csv:3: column 'day' has times with and without a"):
+        CsvDataset(path, target="y", dates=["day"], dtype=np.float64)
+    path.write_text("day,y\n2020-01-02T00:00:00+02:00,1\n2020-01-03,2\n2020-01-04T00:00Z,3\n")
+    dataset = CsvDataset(path, target="y", dates=["day"], dtype=np.float64)
+    hours = [round(float(dataset[i][0][0]) * 24 - 18262 * 24) for i in range(3)]
+    assert hours == [22, 48, 72]
+
+
+@pytest.mark.parametrize(
+    ("content", "advice"),
+    [
+        (gzip.compress(b"a,y\n1,2\n"), "it is compressed by gzip: unpack it first"),
+        (b"PK\x03\x04\xff" + bytes(20), "it is a ZIP archive, or a spreadsheet"),
+        (b"PAR1\xff" + bytes(20), "it is a Parquet file: use ParquetDataset"),
+        ("a,y\n1,2\n".encode("utf-16-le").join([b"\xff\xfe", b""]), "give encoding='utf-16'"),
+        ("stra\xdfe,y\n1,2\n".encode("latin-1"), "give encoding='latin-1', or the file's encoding"),
+    ],
+)
+def test_what_is_not_text_is_told_what_it_is(content: bytes, advice: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=f"; {advice}"):
+        CsvDataset(tmp_path / "a.csv", target="y")
+
+
+def test_names_of_classes_are_not_validated_with_numbers(tmp_path: Path) -> None:
+    for name, kinds in (("names", "rose iris"), ("numbers", "1 0")):
+        rows = [f"{n},{kind}" for n, kind in enumerate(kinds.split())]
+        (tmp_path / name).write_text("\n".join(["length,kind", *rows]))
+    names = CsvDataset(tmp_path / "names", target="kind", target_dtype=str, columns=["length"])
+    numbers = CsvDataset(tmp_path / "numbers", target="kind", columns=["length"])
+    weight = Parameter(np.zeros(1, np.float32), name="weight")
+    trainer = Trainer(SGD([weight], 0.1))
+    for train, test, told in (
+        (names, numbers, "training are names of classes, those of validation numbers"),
+        (numbers, names, "training are numbers, those of validation names of classes"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            trainer.fit(
+                DataLoader(train, 2),
+                lambda x, y: ((x * weight) ** 2).mean(),
+                epochs=1,
+                validate=(DataLoader(test, 2), lambda x, y: ((x * weight) ** 2).mean()),
+            )
+    assert weight.tolist() == [0.0]

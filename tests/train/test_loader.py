@@ -680,3 +680,24 @@ def test_a_subset_names_the_sample_in_the_whole() -> None:
     dataset = Subset(Lying(np.zeros(3)), [2, 0])
     with pytest.raises(SampleError, match=r"sample 0 \(2 of the whole dataset\) or one"):
         next(iter(DataLoader(dataset, 2)))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_whose_text_fails_names_its_sample(workers: int) -> None:
+    class Unspeakable(Exception):
+        def __str__(self) -> str:
+            raise ZeroDivisionError
+
+    class Dataset:
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int) -> tuple[int]:
+            if index == 3:
+                raise Unspeakable
+            return (index,)
+
+    loader = DataLoader(Dataset(), 2, workers=workers)
+    with pytest.raises(SampleError, match="sample 3 could not be read: Unspeakable, whose text"):
+        list(loader)
+    assert loader.state_dict()["batch"] == 1

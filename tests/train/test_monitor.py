@@ -256,7 +256,13 @@ def test_the_end_of_an_epoch_says_which_step_its_metrics_are_of() -> None:
     assert seen.ends == [(2, None, None), (4, 3, 30.0), (6, 6, 60.0)]
 
 
-@pytest.mark.parametrize("name", ["f1", "val_AUC", "R2", "perplexity", "n_correct", "count"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "f1", "val_AUC", "R2", "perplexity", "n_correct", "count", "n", "max_error", "error_std",
+        "median",
+    ],
+)  # fmt: skip
 def test_a_metric_that_is_not_a_mean_is_reported(name: str) -> None:
     """The metric of a set is not the mean of its batches' metrics."""
     model = Counting(lambda at: 0.0)
@@ -268,7 +274,7 @@ def test_a_metric_that_is_not_a_mean_is_reported(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.fit(4, 2, validate=(data[:1], lambda x: {name: 0.5}))
-        model.fit(6, 2, validate=(data, lambda x: {"accuracy": 0.5}))
+        model.fit(6, 2, validate=(data, lambda x: {"accuracy": 0.5, "maxout": 0.5}))
 
 
 def test_the_best_of_another_metric_is_not_continued(tmp_path: Path) -> None:

@@ -164,3 +164,48 @@ def test_the_pandas_index_is_not_a_feature() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ParquetDataset(table, columns=["a", "__index_level_0__"])
+
+
+def test_ordered_categories_are_classes_in_their_order(tmp_path: Path) -> None:
+    """Also one that this split lacks: the others number theirs alike."""
+    order = pyarrow.array(["low", "middle", "high"])
+    codes = pyarrow.array([2, 0, 2], pyarrow.int8())
+    kinds = pyarrow.DictionaryArray.from_arrays(codes, order, ordered=True)
+    parquet.write_table(pyarrow.table({"a": [1.0, 2.0, 3.0], "kind": kinds}), tmp_path / "a")
+    dataset = ParquetDataset(tmp_path / "a", target="kind", target_dtype=str)
+    assert dataset.classes == ["low", "middle", "high"]
+    assert [int(dataset[i][1]) for i in range(3)] == [2, 0, 2]
+    given = ParquetDataset(
+        tmp_path / "a", target="kind", target_dtype=str, classes=["high", "low", "middle"]
+    )
+    assert [int(given[i][1]) for i in range(3)] == [0, 1, 0]
+
+
+def test_a_date_is_a_date() -> None:
+    """A number of the form 20200101 is no number of days, and a far one does not wrap around."""
+    dates = pyarrow.table({"a": [datetime.date(2020, 1, 1)] * 2})
+    numbers = pyarrow.table({"a": [20200101] * 2})
+    with pytest.raises(ValueError, match="column 'a' holds int64, not dates: leave it out of"):
+        ParquetDataset(numbers, dates=["a"])
+    with pytest.raises(ValueError, match="column 'a' holds int64, not dates: leave it out of"):
+        ParquetDataset(dates, dates=["a"]).like(numbers)
+    far = pyarrow.table({"a": pyarrow.array([2**62], pyarrow.timestamp("s"))})
+    with pytest.raises(ValueError, match="a date further away than microseconds can count"):
+        ParquetDataset(far, dates=["a"], dtype=np.float64)
+    days = pyarrow.table({"a": pyarrow.array([86_400_000_000_123], pyarrow.timestamp("ns"))})
+    assert ParquetDataset(days, dates=["a"], dtype=np.float64)[0][0].tolist() == [1.0]
+
+
+def test_whole_numbers_that_standardizing_rounds_are_said() -> None:
+    """They would all become 0."""
+    table = pyarrow.table({"a": [2**60 + n for n in range(3)]})
+    with pytest.warns(UserWarning, match="column 'a' has whole numbers that float64 rounds"):
+        ParquetDataset(table, columns=["a"], standardize=True)
+
+
+def test_a_data_frame_is_told_how_to_become_a_table() -> None:
+    class DataFrame:
+        columns = ("a",)
+
+    with pytest.raises(TypeError, match=r"not DataFrame: pyarrow\.Table\.from_pandas\(frame\)"):
+        ParquetDataset(DataFrame())

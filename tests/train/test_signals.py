@@ -10,7 +10,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pytest
@@ -178,6 +178,24 @@ def test_handlers_are_restored() -> None:
     with pytest.raises(ZeroDivisionError):
         fitted.fit(DATA, lambda x: loss(x) / (1 // 0), epochs=1)
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_handlers_are_restored_if_one_raises_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C when the handler of SIGTERM is there, and that of SIGINT not yet."""
+    before, install = signal.getsignal(signal.SIGTERM), signal.signal
+
+    def interrupted(number: int, handler: Any) -> Any:
+        found = install(number, handler)
+        if number == signal.SIGTERM and handler is not before:
+            os.kill(os.getpid(), signal.SIGINT)
+        return found
+
+    fitted, weight = trainer()
+    monkeypatch.setattr(signal, "signal", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fitted.fit(DATA, lambda x: ((weight - x) ** 2).mean(), epochs=1)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert weight.item() == 0
 
 
 def test_a_signal_in_the_last_save_is_not_lost(tmp_path: Path) -> None:

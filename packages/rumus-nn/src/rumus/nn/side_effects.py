@@ -9,29 +9,41 @@ another object than a module holds.
 from __future__ import annotations
 
 import weakref
-import zlib
 from collections import deque
 from collections.abc import Callable, Hashable
 from numbers import Number
-from types import FunctionType, GetSetDescriptorType, MemberDescriptorType, ModuleType
-from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
 from rumus.tensor import Parameter, Tensor
 from rumus.tensor.graph.assignment import as_pass, fits, running_pass, warn_once
 from rumus.tensor.graph.autograd import is_recording
+from rumus.tensor.graph.reached import (
+    MOST,
+    Contents,
+    Reached,
+    changes,
+    content_of_array,
+    is_buffer,
+    is_plain,
+    package_of,
+)
 
 if TYPE_CHECKING:
     from rumus.nn.module import Module
 
 R = TypeVar("R")
 PASSES: Final = 2  # of a module around which what it holds is looked at
-MOST: Final = 1024  # elements of a container that are looked at
 _CONTAINERS: Final = (list, dict, set, deque, bytearray)
 _STAYS: Final = (
     "which stays changed when the step is skipped or raises, and changes again in each further "
     "pass of a step: "
+)
+# A buffer of a module, which could be held back if its assignment were seen.
+_PAST: Final = (
+    "is a buffer that is exchanged past its module, as by vars(self), object.__setattr__ or "
+    "another thread,"
 )
 _HOW: Final = (
     "keep it as a buffer, a tensor made in __init__ that forward assigns, self.{} = ..., in the "
@@ -49,10 +61,16 @@ def outermost(module: Module, act: Callable[[], R]) -> R:
     """Return what `act` returns: the call of a module that no other module calls."""
     if not is_recording() or not _is_new(module):
         return as_pass(module, act)
-    before = _contents(module)
+    before, reached = _contents(module), _reached(module)
     result = as_pass(module, act)
+    told: list[str] = []
     for label, (name, content) in _contents(module).items():
         if label in before and _is_changed(before[label][1], content):
+            what = _PAST if isinstance(content, int) else "is changed"
+            warn_once(label, f"{what} by forward, {_STAYS}{_HOW.format(name)}")
+            told.append(label)
+    for label, name in changes(reached, _reached(module)):
+        if not label.startswith(tuple(told)):
             warn_once(label, f"is changed by forward, {_STAYS}{_HOW.format(name)}")
     return result
 
@@ -63,7 +81,7 @@ def assigned(module: Module, name: str, value: object) -> None:
     if running is None or not module.training:
         return
     label = f"{type(module).__name__}.{name}"
-    if _is_buffer(before) and fits(value, before):
+    if is_buffer(before) and fits(value, before):
         running.assign(vars(module), name, before, label)
     elif is_recording() and _is_users(module) and (why := _why_told(before, value)) is not None:
         warn_once(label, f"{why}, {_STAYS}{_HOW.format(name)}")
@@ -74,14 +92,10 @@ def _is_users(module: Module) -> bool:
     return not type(module).__module__.startswith("rumus.")
 
 
-def _is_buffer(value: object) -> TypeGuard[Tensor]:
-    return type(value) is Tensor and not value.requires_grad
-
-
 def _why_told(before: object, value: object) -> str | None:
     """Why an assignment is told of: what it makes of an attribute is state, and outlives a step."""
     if isinstance(value, Tensor) and not isinstance(value, Parameter):
-        if _is_buffer(before):
+        if is_buffer(before):
             return (
                 f"is a buffer, {before.dtype} {before.shape}, and forward assigns a tensor, "
                 f"{value.dtype} {value.shape}"
@@ -115,23 +129,35 @@ def _is_new(module: Module) -> bool:
 
 def _contents(module: Module) -> dict[str, tuple[str, Hashable]]:
     """What a tree of modules holds besides modules, with the attribute, by label."""
-    return {
-        f"{type(part).__name__}.{name}": (name, _content(value))
-        for part in filter(_is_users, module.modules())
+    running, found = running_pass(), {}
+    for part in filter(_is_users, module.modules()):
+        names = vars(part)
+        for name, value in names.items():
+            if is_buffer(value) and running is not None:  # the pass puts back what it has seen
+                value = running.before(names, name)
+            if isinstance(value, (*_CONTAINERS, np.ndarray)) or is_buffer(value) or is_plain(value):
+                found[f"{type(part).__name__}.{name}"] = name, _content(value)
+    return found
+
+
+def _reached(module: Module) -> Contents:
+    """What the attributes of a tree of modules lead to, and what their classes do."""
+    parts = list(filter(_is_users, module.modules()))
+    held = [
+        (f"{type(part).__name__}.{name}", name, value)
+        for part in parts
         for name, value in vars(part).items()
-        if isinstance(value, (*_CONTAINERS, np.ndarray)) or _is_plain(value)
-    }
-
-
-def _is_plain(value: object) -> bool:
-    """Whether it is an object with attributes, whose class does nothing about them."""
-    kind = type(value)
-    found = next((vars(k)["__dict__"] for k in kind.__mro__ if "__dict__" in vars(k)), None)
-    return isinstance(found, (GetSetDescriptorType, MemberDescriptorType)) and not (
-        issubclass(kind, (type, ModuleType, FunctionType))
-        or hasattr(kind, "named_buffers")
-        or str(kind.__module__).startswith("rumus.")
-    )
+        if not isinstance(value, (Number, np.ndarray, Tensor))  # these are looked at otherwise
+    ]
+    kinds = {type(part) for part in parts}
+    shared = [
+        (f"{each.__name__}.{name}", name, value)
+        for kind in kinds
+        for each in kind.__mro__
+        if each.__module__ != "builtins" and not each.__module__.startswith("rumus.")
+        for name, value in vars(each).items()
+    ]
+    return Reached([*held, *shared], {package_of(kind) for kind in kinds}).contents
 
 
 def _is_changed(before: Hashable, now: Hashable) -> bool:
@@ -141,15 +167,15 @@ def _is_changed(before: Hashable, now: Hashable) -> bool:
     return before != now
 
 
-def _content(value: Any) -> tuple[Hashable, ...] | frozenset[Hashable]:
-    if not isinstance(value, (*_CONTAINERS, np.ndarray)):
-        own = object.__getattribute__(value, "__dict__")
-        held = [(name, each) for name, each in own.items() if _is_buffer(each)]
-        return frozenset((name, id(each), each._version.current) for name, each in held)
+def _content(value: Any) -> Hashable:
+    if is_buffer(value):
+        return id(value)  # what is written in place is held back
     if isinstance(value, np.ndarray):
-        if value.dtype.hasobject or value.size > MOST * MOST:
-            return (value.shape,)
-        return value.shape, zlib.crc32(np.ascontiguousarray(value).data)
+        return content_of_array(value)
     if isinstance(value, dict):
         return len(value), *((id(k), id(v)) for k, v in list(value.items())[:MOST])
-    return len(value), *map(id, list(value)[:MOST])
+    if isinstance(value, _CONTAINERS):
+        return len(value), *map(id, list(value)[:MOST])
+    own = object.__getattribute__(value, "__dict__")
+    held = [(name, each) for name, each in own.items() if is_buffer(each)]
+    return frozenset((name, id(each), each._version.current) for name, each in held)

@@ -102,6 +102,14 @@ class Pass:
             self._places[id(names), name] = names, name, before
             self._labels.setdefault(id(before), label)
 
+    def before(self, names: dict[str, Any], name: str) -> Any:
+        """Return what an attribute was before the pass assigned it, or is.
+
+        names: the attributes of its module.
+        """
+        place = self._places.get((id(names), name))
+        return names[name] if place is None else place[2]
+
     def write(self, tensor: Tensor) -> bool:
         """Have a buffer that is about to be written in place lie elsewhere for the pass.
 

@@ -84,8 +84,12 @@ def as_log(found: Mapping[Any, Any]) -> tuple[Tensor, dict[str, Value]]:
 
 
 def _name(name: Any) -> str:
-    if not isinstance(name, str) or name in TAKEN:
+    if not isinstance(name, str):
         raise ValueError(f"a step must log under text names, not {name!r}")
+    if name in TAKEN:
+        raise ValueError(
+            f"a step logs {name!r}, which Result.history uses for a number of its own: rename it"
+        )
     if name in OF_RECORD:
         raise ValueError(
             f"a step logs {name!r}, which the records of a run use for a number of their own: "

@@ -264,7 +264,12 @@ def _spoken(kinds: Kinds) -> str:
 
 
 def _text(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception as failure:  # whatever the user's class does: the sample is to be named
+        return f"{name}, whose text failed with {type(failure).__name__}"
+    return f"{name}: {text}" if text else name
 
 
 def portable(error: BaseException) -> BaseException:

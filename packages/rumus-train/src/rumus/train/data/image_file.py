@@ -70,10 +70,12 @@ class ImageReader:
         with image:
             self._choose_frame(image, path)
             self._check_mode(image, path)
+            is_signed = _is_signed(image)
             with _decoding(path):
                 found = _upright(image)
                 if found.mode != self.mode and self.mode not in _DEEP.values():
                     found = found.convert(self.mode)
+            _check_sign(found, is_signed, path)
             self._check_size(found, path)
             with _decoding(path):
                 if self.size is not None and (found.height, found.width) != tuple(self.size):
@@ -163,6 +165,32 @@ def _upright(image: Image) -> Image:
     except Exception:  # damaged EXIF data does not affect the pixels
         return image
     return image if orientation == 1 else ImageOps.exif_transpose(image)
+
+
+def _is_signed(image: Image) -> bool | None:
+    """Whether a TIFF says that its samples have a sign; None for other formats, and fractions."""
+    tags = getattr(image, "tag_v2", None)
+    if tags is None:
+        return None
+    formats = tags.get(339, 1)  # SampleFormat; one for each channel, or one number
+    return {1: False, 2: True}.get(formats[0] if isinstance(formats, tuple) else formats)
+
+
+def _check_sign(image: Image, is_signed: bool | None, path: Path) -> None:
+    """Raise for pixels that Pillow has read with a sign that the file lacks, or without its sign.
+
+    image: with the pixels. is_signed: whether those of the file have a sign, if it says so.
+    """
+    if is_signed and MODES.get(image.mode) is np.uint8:
+        raise ValueError(
+            f"{printable(path)} has signed pixels of 8 bits, which Pillow reads as unsigned ones: "
+            "save it with 16 bits, or without negative numbers"
+        )
+    if is_signed is False and image.mode == "I" and (np.asarray(image) < 0).any():
+        raise ValueError(
+            f"{printable(path)} has unsigned pixels of 32 bits, of 2**31 and more, which int32 "
+            "lacks: save it as float32, for mode='F'"
+        )
 
 
 def _has_16_bits(image: Image) -> bool:

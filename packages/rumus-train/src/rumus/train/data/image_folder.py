@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,12 +38,10 @@ _OF_SYSTEMS: Final = frozenset(
         "__pycache__",
     }
 )  # fmt: skip
-_SPLITS: Final = frozenset(
-    {
-        "train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval",
-        "evaluation", "holdout",
-    }
-)  # fmt: skip
+_TRAINED_ON: Final = frozenset({"train", "training"})
+_HELD_OUT: Final = frozenset(
+    {"val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation", "holdout"}
+)
 
 
 @DATASET.of_instances
@@ -71,7 +70,8 @@ class ImageFolder:
         raises.
 
     Raises FileNotFoundError or NotADirectoryError for the folder; ValueError for no classes, for
-    folders named like splits (train, val, test) unless `classes` names them, for a class without
+    folders named like splits (train, val, test; train_images beside test_images) unless `classes`
+    names them, for a class without
     images, a folder that is not in `classes`, and a broken link. Reading a sample raises, with the
     file's name, ValueError for another mode or size, a transparent color that the mode would drop,
     and a damaged image; OSError for an unreadable file.
@@ -167,14 +167,28 @@ def _check_pillow() -> None:
 def _check_meaning(folder: Path, names: Sequence[str]) -> None:
     """Refuse folders that are splits; warn that numbered ones are sorted as text."""
     shown = printable(folder)
-    if all(name.lower() in _SPLITS for name in names):
+    splits = _splits_in(names)
+    if splits:
         raise ValueError(
-            f"{shown} has folders called {', '.join(names)}, which look like splits, not classes: "
-            f"use ImageFolder({printable(repr(str(folder / names[0])))}), or "
-            f"classes={list(names)} if they are classes"
+            f"{shown} has folders called {printable(', '.join(splits))}, which look like splits, "
+            f"not classes: use ImageFolder({printable(repr(str(folder / splits[0])))}), or "
+            f"classes={printable(list(names))} if they are classes"
         )
     instead = "classes=sorted(os.listdir(folder), key=int)"
     warn_of_text_order(shown, "folder", names, instead)
+
+
+def _splits_in(names: Sequence[str]) -> list[str]:
+    """The folders that look like splits: all of them do, or some for each side.
+
+    One among others may well be a class, such as a train.
+    """
+    words = {name: {*re.split(r"[\W_]+", name.lower())} for name in names}
+    trained = [name for name in names if words[name] & _TRAINED_ON]
+    held_out = [name for name in names if words[name] & _HELD_OUT]
+    if (trained and held_out) or all(name.lower() in _TRAINED_ON | _HELD_OUT for name in names):
+        return [name for name in names if name in {*trained, *held_out}]
+    return []
 
 
 def _is_visible(name: str) -> bool:

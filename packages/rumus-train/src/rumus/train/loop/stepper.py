@@ -25,6 +25,7 @@ from rumus.train.base.scaling import scaling_of
 from rumus.train.base.step_clock import StepClock, measured
 from rumus.train.capture.captured_steps import CapturedSteps, LossFunction, beside
 from rumus.train.capture.step_function import StepFunction
+from rumus.train.loop.loss_state import LossState
 
 if TYPE_CHECKING:
     from rumus.train.loop.undeclared import Undeclared
@@ -49,6 +50,7 @@ class Stepper(Generic[M_co]):
         self.losses = Losses()  # of the epoch's steps
         self.log: Log = {}  # of the last passes
         self.clock: StepClock | None = None
+        self._loss_state = LossState()
         self._drawn: list[Generator] = []  # what drew in the last step
         self._draws = Draws()  # of the running step
         self.undeclared: Undeclared | None = None  # of the running `fit`, if it saves checkpoints
@@ -188,7 +190,7 @@ class Stepper(Generic[M_co]):
         if undeclared is not None:
             undeclared.before_passes()
         if self.clock is None:
-            found = self._passes(called, batch)
+            found = self._loss_state.watched(loss_fn, lambda: self._passes(called, batch))
         else:
             with self.clock.measuring("passes"):
                 found = self._passes(called, batch)

@@ -102,14 +102,21 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         if self._wanted and threading.current_thread() is threading.main_thread():
-            caught = _caught()
-            for number in (*_ASKED_TO_STOP, *_DEADLY):
-                before = signal.getsignal(number)
-                is_taken = before is not signal.SIG_DFL or number in caught
-                if before is not signal.SIG_IGN and not (is_taken and number in _DEADLY):
-                    self._before[number] = before
-                    signal.signal(number, WaitingHandler(self._note))
+            try:
+                self._install()
+            except BaseException:  # of a handler that was still the program's
+                self._restore()
+                raise
         return self
+
+    def _install(self) -> None:
+        caught = _caught()
+        for number in (*_ASKED_TO_STOP, *_DEADLY):
+            before = signal.getsignal(number)
+            is_taken = before is not signal.SIG_DFL or number in caught
+            if before is not signal.SIG_IGN and not (is_taken and number in _DEADLY):
+                self._before[number] = before
+                signal.signal(number, WaitingHandler(self._note))
 
     def __exit__(self, *_: object) -> None:
         self._restore()

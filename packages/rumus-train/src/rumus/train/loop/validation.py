@@ -40,8 +40,9 @@ Found: TypeAlias = list[tuple[str, Any, float]]
 # Names of metrics that are not the mean of those of batches, as whole words.
 _NO_MEAN: Final = re.compile(
     r"(?<![a-z])(f1|f_?beta|au_?c|auroc|roc|map|average_precision|precision|recall|r2|rmse"
-    r"|perplexity|ppl|kappa|mcc|iou|correlation|pearson|spearman)(?![a-z])"
-    r"|^(n|num|number)_|^(counts?|hits|sum)$",  # these add up
+    r"|perplexity|ppl|kappa|mcc|iou|correlation|pearson|spearman"
+    r"|max|maximum|min|minimum|median|quantile|percentile|std|stdev|variance)(?![a-z])"
+    r"|^(n|num|number)(_|$)|^(counts?|hits|sum)$",  # these add up
     re.IGNORECASE,
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final, Self
 
 import numpy as np
@@ -49,6 +49,7 @@ class ParquetDataset:
         otherwise Parquet. Only the needed columns are read.
     columns, dtype, target, target_dtype, classes, categories, missing, standardize: as in
         `CsvDataset`; pandas' index, "__index_level_0__", is not a feature. Booleans become 1 and 0.
+        A target of ordered categories has their classes, in their order.
     dates: columns of dates and times, converted to days since 1970.
 
     Raises ValueError for a damaged file; for an unknown column, suggesting the closest name; for a
@@ -177,7 +178,9 @@ class ParquetDataset:
     def _column(self, name: str) -> NDArray[Any]:
         encoding = self._encoding
         found = self._source.numbers(name, encoding.fill, name in encoding.dates)
-        if not encoding.has_means:
+        if encoding.has_means:
+            warn_of_rounding(self._source.shown, name, found, found.astype(np.float64, copy=False))
+        else:
             self._source.require_exact(name, found, self._dtype)
             if name in encoding.dates and self._dtype.kind == "f":
                 kept = found.astype(self._dtype)
@@ -186,6 +189,8 @@ class ParquetDataset:
 
     def _targets(self, names: Sequence[str]) -> NDArray[Any]:
         if self._is_text:
+            if not self.classes:
+                self.classes = self._source.ordered(names[0])
             found = self._source.texts(names[0], self.classes, unknown_class, allows_missing=False)
             return class_numbers(found, self.classes)
         columns = [self._source.targets(name) for name in names]
@@ -202,6 +207,11 @@ class _Source:
         _check_pyarrow()
         import pyarrow
 
+        if not isinstance(given, (pyarrow.Table, str, PurePath)) and hasattr(given, "columns"):
+            raise TypeError(
+                f"table must be a file or a pyarrow.Table, not {type(given).__name__}: "
+                "pyarrow.Table.from_pandas(frame) makes one of a data frame of pandas"
+            )
         self._given = given if isinstance(given, pyarrow.Table) else Path(given)
         self.shown = "the table" if isinstance(given, pyarrow.Table) else printable(given)
         self._table: Any = None
@@ -283,15 +293,34 @@ class _Source:
                 "column"
             )
         if is_date and _is_day(kind):
-            times = compute.cast(column, "timestamp[us]", safe=False)
-            return _with(compute.cast(times, "int64"), fill) / _DAY
+            return _with(self._microseconds(name, column), fill) / _DAY
         if types.is_boolean(kind):
             column = compute.cast(column, "uint8")
         elif types.is_decimal(kind):
             column = _undecimal(column)
         elif not (types.is_integer(kind) or types.is_floating(kind)):
             raise ValueError(f"{self.shown}: column {name!r} holds {kind}; {_advice(kind, name)}")
+        if is_date:
+            raise ValueError(
+                f"{self.shown}: column {name!r} holds {self._table.column(name).type}, not dates: "
+                "leave it out of dates=, or cast it to dates in the table"
+            )
         return self._filled(name, column, fill)
+
+    def _microseconds(self, name: str, column: Any) -> Any:
+        """A column of dates, as microseconds since 1970."""
+        from pyarrow import ArrowInvalid, compute
+
+        kind = column.type
+        try:
+            # Only digits below a microsecond may go: float64 has none of them for days since 1970.
+            safe = getattr(kind, "unit", "us") != "ns"
+            return compute.cast(compute.cast(column, "timestamp[us]", safe=safe), "int64")
+        except ArrowInvalid as error:
+            raise ValueError(
+                f"{self.shown}: column {name!r} has a date further away than microseconds can "
+                f"count: {printable(error)}"
+            ) from error
 
     def _filled(self, name: str, column: Any, fill: float | None) -> NDArray[Any]:
         """A column as an array, with missing values filled; whole numbers stay so if they can."""
@@ -322,6 +351,16 @@ class _Source:
                 "the table"
             )
         return self.numbers(name, None, is_date=False)
+
+    def ordered(self, name: str) -> list[str]:
+        """Return the values of a dictionary that says their order, such as pandas' categories."""
+        from pyarrow import types
+
+        column = self._table.column(name)
+        if not (types.is_dictionary(column.type) and column.type.ordered and column.num_chunks):
+            return []
+        values = column.unify_dictionaries().chunk(0).dictionary
+        return checked_classes([str(each) for each in values.to_pylist() if each is not None])
 
     def require_exact(self, name: str, numbers: NDArray[Any], dtype: DTypeLike) -> None:
         """Raise ValueError for a number outside `dtype`, or a fraction for an integer dtype.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from functools import lru_cache
 from typing import Final
 
@@ -33,22 +33,41 @@ def as_truth(cell: str) -> str:
     raise ValueError(f"{cell!r} is not a boolean")
 
 
-def as_day(cell: str, written: str | None) -> str:
-    """Return the days since 1970, with the time of day (UTC) as a fraction.
+class MixedZones(ValueError):
+    """A time with a zone in a column of times without one, or the reverse."""
+
+
+class Days:
+    """Turns the dates of one column into days since 1970, with the time of day as a fraction.
+
+    Times with a zone are converted to UTC; those without are taken for UTC, which is right for a
+    column of them: hours apart, they must not stand beside those with a zone.
 
     written: a format of `datetime.strptime`, None for ISO 8601.
 
-    >>> as_day("1970-01-02", None), as_day("31.12.1969 12:00", "%d.%m.%Y %H:%M")
+    >>> Days(None)("1970-01-02"), Days("%d.%m.%Y %H:%M")("31.12.1969 12:00")
     ('1', '-0.5')
     """
-    text = cell.strip()
-    if text in MISSING:
-        return cell
-    if written is None:
-        found = datetime.fromisoformat(text)
-    else:
-        found = datetime.strptime(text, written)  # UTC by default
-    return repr_of_days(found)
+
+    def __init__(self, written: str | None) -> None:
+        self._written = written
+        self._has_zone: bool | None = None  # what the first time of day has
+
+    def __call__(self, cell: str) -> str:
+        """Return the days of a cell as text; what is missing stays as it is."""
+        text = cell.strip()
+        if text in MISSING:
+            return cell
+        if self._written is None:
+            found = datetime.fromisoformat(text)
+        else:
+            found = datetime.strptime(text, self._written)
+        has_zone = found.tzinfo is not None
+        if has_zone or ":" in text or found.time() != time():  # a day alone has no zone
+            if self._has_zone not in (None, has_zone):
+                raise MixedZones(cell)
+            self._has_zone = has_zone
+        return repr_of_days(found)
 
 
 def repr_of_days(found: datetime | date) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal, Self
@@ -25,7 +24,7 @@ from rumus.train.base.other_names import DATASET
 from rumus.train.base.printable import printable
 from rumus.train.data.dataset import Batch, Indices, Sample
 from rumus.train.data.npy import PathLike
-from rumus.train.tables.csv_cell import Spelling, as_day, as_truth, spelling_of_numbers
+from rumus.train.tables.csv_cell import Days, MixedZones, Spelling, as_truth, spelling_of_numbers
 from rumus.train.tables.csv_number import advice, first_that_is_none, numbers_of
 from rumus.train.tables.csv_table import CsvTable, Row
 from rumus.train.tables.feature_encoding import (
@@ -320,7 +319,7 @@ class _Features:
         if name in self._encoding.booleans:
             return as_truth
         if name in self._encoding.dates:
-            return partial(as_day, written=self._encoding.dates[name])
+            return Days(self._encoding.dates[name])
         return of_numbers
 
     def take(self, rows: Sequence[Row]) -> None:
@@ -414,11 +413,7 @@ class _Numbers:
                     self._told.add(name)
                     tell_of_vanished(self._shown, name, cell.strip(), self._dtype)
         for at, (name, spelling) in enumerate(zip(self._names, self._spellings, strict=True)):
-            if (
-                isinstance(spelling, partial)
-                and name not in self._told
-                and self._dtype.itemsize < 8
-            ):
+            if isinstance(spelling, Days) and name not in self._told and self._dtype.itemsize < 8:
                 days = numbers_of(cells[at::count], np.dtype(np.float64), self._missing)
                 if warn_of_times(self._shown, name, days, part[at::count]):
                     self._told.add(name)
@@ -430,6 +425,13 @@ class _Numbers:
             spelling = self._spellings[place % count]
             try:
                 found.append(cell if spelling is None else spelling(cell))
+            except MixedZones as error:
+                row, column = divmod(place, count)
+                raise ValueError(
+                    f"{self._place}{rows[row][0]}: column {printable(repr(self._names[column]))} "
+                    f"has times with and without a zone, such as {printable(repr(cell))}: write "
+                    "all of them with one, or none"
+                ) from error
             except ValueError as error:
                 raise self._bad_cell(rows, place, cell) from error
         return found
@@ -446,7 +448,7 @@ class _Numbers:
         spelling = self._spellings[column]
         if spelling is as_truth:
             return "a boolean"
-        return "a date" if isinstance(spelling, partial) else str(self._dtype)
+        return "a date" if isinstance(spelling, Days) else str(self._dtype)
 
     def array(self) -> NDArray[Any]:
         """Return all rows."""

@@ -6,7 +6,7 @@ import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from rumus.tensor.expression.nearest_name import nearest_name
 from rumus.train.base.printable import printable
@@ -57,8 +57,7 @@ class CsvTable(Iterator[Row]):
             row = next(row for row in self._reader if row)
         except UnicodeError as error:
             raise ValueError(
-                f"{self.shown}:{self._reader.line_num}: {error}; give encoding='latin-1', or the "
-                "file's encoding"
+                f"{self.shown}:{self._reader.line_num}: {error}; {_how_to_read(self.path)}"
             ) from error
         except csv.Error as error:
             raise ValueError(
@@ -155,3 +154,26 @@ class CsvTable(Iterator[Row]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+# How files begin that are not text, or in an encoding that says so.
+_BEGINNINGS: Final = {
+    b"\x1f\x8b": "it is compressed by gzip: unpack it first",
+    b"BZh": "it is compressed by bzip2: unpack it first",
+    b"\xfd7zXZ\0": "it is compressed by xz: unpack it first",
+    b"\x28\xb5\x2f\xfd": "it is compressed by zstd: unpack it first",
+    b"PK\x03\x04": "it is a ZIP archive, or a spreadsheet: save its table as CSV",
+    b"PAR1": "it is a Parquet file: use ParquetDataset",
+    b"\xff\xfe": "give encoding='utf-16'",
+    b"\xfe\xff": "give encoding='utf-16'",
+}
+
+
+def _how_to_read(path: Path) -> str:
+    """What to do about a file that is not text in the given encoding."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    for beginning, advice in _BEGINNINGS.items():
+        if start.startswith(beginning):
+            return advice
+    return "give encoding='latin-1', or the file's encoding"

@@ -43,6 +43,10 @@ class Meaning:
             how = self.encoding.difference(other.encoding, name)
             if how is None and self.targets and other.targets and self.targets != other.targets:
                 how = f"the targets of training are {self.targets}, those of {name} {other.targets}"
+            are_numbers = [not each.classes for each in (self, other) if each.targets]
+            if how is None and are_numbers in ([False, True], [True, False]):
+                kinds = ["numbers" if each else "names of classes" for each in are_numbers]
+                how = f"the targets of training are {kinds[0]}, those of {name} {kinds[1]}"
             if how is not None:
                 raise ValueError(f"{how}; read the second table with train.like(path)")
 
