@@ -311,10 +311,23 @@ def test_unmixable_input() -> None:
     np.testing.assert_allclose(targets, 2 * mixed[:, 0], rtol=1e-6)
     with pytest.raises(ValueError, match="CutMix needs images"):
         CutMix(2)((np.ones((2, 1)), np.array([0, 1])), generator)
+
     x = np.ones((2, 1), np.float32)
     same, targets = Mixup(2, share=0.0)((x, np.array([0, 1])), generator)
     assert same is x
     assert targets.tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_rectangle_is_cut_out_of_an_image_not_of_its_channels(channels: int) -> None:
+    generator, targets = np.random.default_rng(0), np.array([0, 1])
+    first, last = np.ones((2, channels, 8, 9)), np.ones((2, 8, 9, channels))
+    with pytest.raises(ValueError, match=r"channels last, .* CutMix\(channels_last=True\)"):
+        CutMix(2)((last, targets), generator)
+    with pytest.raises(ValueError, match=r"channels first, .* CutMix\(channels_last=False\)"):
+        CutMix(2, channels_last=True)((first, targets), generator)
+    for mix, batch in ((CutMix(2), first), (CutMix(2, channels_last=True), last)):
+        assert mix((batch, targets), generator)[0].shape == batch.shape
 
 
 # Images

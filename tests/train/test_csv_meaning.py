@@ -449,6 +449,7 @@ def test_times_with_and_without_a_zone_are_not_mixed(second: str, tmp_path: Path
         ("a,y\n1,2\n".encode("utf-16-le").join([b"\xff\xfe", b""]), "give encoding='utf-16'"),
         ("stra\xdfe,y\n1,2\n".encode("latin-1"), "give encoding='latin-1', or the file's encoding"),
     ],
+    ids=["gzip", "zip", "parquet", "utf-16", "latin-1"],
 )
 def test_what_is_not_text_is_told_what_it_is(content: bytes, advice: str, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(content)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +86,8 @@ class CutMix(Mixup):
     channels_last: images are (samples, height, width, channels) instead of (samples, channels,
         height, width). Otherwise like `Mixup`. Yun et al.: arXiv:1905.04899.
 
+    A batch with 1, 3 or 4 channels in the other place raises ValueError.
+
     >>> import numpy as np
     >>> from rumus.train import CutMix
     >>> x = np.arange(2)[:, None, None, None] * np.ones((2, 1, 8, 8))
@@ -102,6 +104,13 @@ class CutMix(Mixup):
     ) -> tuple[NDArray[Any], float]:
         if x.ndim != 4:
             raise ValueError(f"CutMix needs images (samples, 3 axes), not shape {x.shape}")
+        here, there = (x.shape[3], x.shape[1]) if self.channels_last else (x.shape[1], x.shape[3])
+        if there in _CHANNELS and here not in _CHANNELS:
+            order = "first" if self.channels_last else "last"
+            raise ValueError(
+                f"the images, of shape {x.shape[1:]}, have their channels {order}, so that a "
+                f"rectangle would cut channels off: CutMix(channels_last={not self.channels_last})"
+            )
         images = x.copy()
         shown = images if self.channels_last else images.transpose(0, 2, 3, 1)
         height, width = shown.shape[1:3]
@@ -111,6 +120,9 @@ class CutMix(Mixup):
         left, right = _bounds(column, side * width, width)
         shown[:, top:bottom, left:right] = shown[others, top:bottom, left:right]
         return images, 1 - (bottom - top) * (right - left) / (height * width)
+
+
+_CHANNELS: Final = (1, 3, 4)  # of usual images
 
 
 def _bounds(middle: float, length: float, whole: int) -> tuple[int, int]:
