@@ -418,3 +418,41 @@ def test_a_metric_without_a_value_is_named() -> None:
         Trainer(SGD([weight], 0.1)).evaluate(
             [(np.ones(2, np.float32),)], lambda x: {"hits": x * weight}
         )
+
+
+class Changing(Callback):
+    """Changes the weights after they were measured."""
+
+    def __init__(self, weight: Parameter, event: str, at: int) -> None:
+        self.weight, self.at = weight, at
+        setattr(self, event, self.change)
+
+    def change(self, event: Any) -> None:
+        if event.step == self.at:
+            self.weight[...] = float(100 * self.at)
+
+    def on_validation_end(self, event: ValidationEnd) -> None: ...
+
+    def on_epoch_end(self, event: EpochEnd) -> None: ...
+
+
+@pytest.mark.parametrize("event", ["on_validation_end", "on_epoch_end"])
+def test_weights_that_a_callback_changes_have_not_the_metric(event: str, tmp_path: Path) -> None:
+    """As by pruning or clipping: the best of those that are stored as measured stays the best."""
+    model = Counting(lambda at: 5.0 if at == 1 else 1.0)
+    changing = Changing(model.weight, event, 2)
+    with pytest.warns(UserWarning, match="changed after the validation of step 2, .* no metric"):
+        result = model.fit(2, per_epoch=1, callbacks=[changing], checkpoints=tmp_path)
+    checkpoints = Checkpoints(tmp_path, keep_best="min")
+    assert [(saved.step, saved.metric) for saved in checkpoints.list()] == [(1, 5.0), (2, None)]
+    assert checkpoints.load(2).state["parameters"]["weight"].tolist() == [200.0]
+    assert (result.best, result.best_step) == (5.0, 1)
+    assert checkpoints.load_best().step == 1
+
+
+def test_weights_that_a_callback_changes_are_not_restored_as_the_best(tmp_path: Path) -> None:
+    model = Counting(lambda at: 5.0 if at == 1 else 1.0)
+    changing = Changing(model.weight, "on_validation_end", 2)
+    with pytest.warns(UserWarning, match="changed after the validation of step 2"):
+        model.fit(2, per_epoch=1, callbacks=[changing], checkpoints=tmp_path, restore_best=True)
+    assert model.weight.item() == 1

@@ -62,7 +62,7 @@ class Result:
             found["loss"] = f"{losses[-1]:.4g}"
         # Those of other weights than the last ones say so.
         when = "" if self.metrics_step == self.steps else f" after step {self.metrics_step}"
-        when = " of weights that were rolled back" if self.metrics_step is None else when
+        when = " of weights that are gone" if self.metrics_step is None else when
         found |= {f"validation {name}": f"{v:.4g}{when}" for name, v in self.metrics.items()}
         if self.best is not None:
             found["best"] = f"{self.best:.4g} after step {self.best_step}"

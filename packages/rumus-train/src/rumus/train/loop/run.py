@@ -38,6 +38,7 @@ from rumus.train.loop.events import (
     ValidationEnd,
 )
 from rumus.train.loop.feed_plateau import warn_of_unfed
+from rumus.train.loop.measured_weights import BEST, MeasuredWeights
 from rumus.train.loop.monitor import Monitor
 from rumus.train.loop.nonfinite_loss import check_loss, checked_mean_loss
 from rumus.train.loop.result import Result
@@ -153,6 +154,7 @@ class Run:
         self._of_epoch = Spans()
         self._started = self._validated_time = team.clock()
         self._epoch_started = perf_counter()
+        self.measured = MeasuredWeights(trainer)
         self.apart = 0.0  # seconds of validations and saves since then
         self._has_ended = False  # and the callbacks know
         self._rollback = Rollback(trainer, self.position, nonfinite, spikes, rollbacks)
@@ -387,6 +389,7 @@ class Run:
             raise
         metrics = found.numbers
         self._check_metrics(metrics)
+        self.measured.note()
         position.validation_due = False
         position.metrics, position.metrics_step = metrics, position.step
         measured = {f"{OF_VALIDATION}{name}": value for name, value in metrics.items()}
@@ -411,6 +414,7 @@ class Run:
         value = metrics.get(monitor.metric, math.nan)
         if not monitor.is_better(value, position.best):
             return False
+        self.measured.best_before = {name: getattr(position, name) for name in BEST}
         position.best, position.best_step = value, position.step
         position.monitor, position.mode = monitor.metric, monitor.mode
         self.checkpoints.note_best()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -99,9 +100,10 @@ class RunCheckpoints:
     def save(self) -> None:
         """Save a checkpoint, unless this step has one."""
         self.is_asked = False
-        store, metric, run = self.store, self._metric(), self._run
+        store, run = self.store, self._run
         if store is None or self._place == self._saved_at:
             return
+        metric = self._metric()
         if self._spikes is not None:
             self._spikes.look()
         position, stepper, start = run.position, run.trainer.stepper, perf_counter()
@@ -170,6 +172,20 @@ class RunCheckpoints:
         """The monitored metric of the current weights; None if they were not validated."""
         position = self._run.position
         if position.metrics_step != position.step or position.validation_due:
+            return None
+        measured = self._run.measured
+        if not measured.are_there():
+            warnings.warn(
+                f"the weights were changed after the validation of step {position.step}, as by a "
+                "callback, so that its numbers are not theirs: their checkpoint gets no metric, "
+                "and they are not the best; change them before the validation, as in on_step_end",
+                UserWarning,
+                stacklevel=2,
+            )
+            position.metrics_step = None
+            if position.best_step == position.step:
+                for name, value in measured.best_before.items():
+                    setattr(position, name, value)
             return None
         return position.metrics.get(self._run.monitor.metric)
 
