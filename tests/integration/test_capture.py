@@ -415,6 +415,8 @@ def test_a_graph_that_is_older_than_a_repetition_is_stale(gpu: GpuBackend) -> No
         loss.backward()
 
 
+# It is told of once in a process, so by whichever test is the first.
+@pytest.mark.filterwarnings("ignore:'mean', which loss closes over, is a tensor that the loss")
 def test_buffers_written_in_place_are_updated(gpu: GpuBackend) -> None:
     w = Parameter([1.0, 2.0], name="w", backend=gpu)
     mean = zeros((2,), backend=gpu)
