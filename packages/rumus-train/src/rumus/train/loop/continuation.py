@@ -38,12 +38,11 @@ def note_machine(run: Run, path: Path | None) -> None:
     before, now = run.position.machine, machine(backend_of(run.trainer.optimizer))
     run.position.machine = now
     differs = what_differs(before, now) if before else None
-    if differs is not None and run.team.speaks:
-        warnings.warn(
+    if differs is not None:
+        _warn(
+            run,
             f"the run continues from {path} on another machine, and may differ in the "
             f"last bits from an uninterrupted run ({differs})",
-            UserWarning,
-            stacklevel=2,
         )
 
 
@@ -72,10 +71,15 @@ def note_hyperparameters(run: Run, path: Path | None) -> None:
     before = before if not before or known else {**before, **validated}
     run.position.hyper = now
     what = changed(before, now) if before else None
-    if what is not None and run.team.speaks:
-        warnings.warn(
+    if what is not None:
+        _warn(
+            run,
             f"the run continues from {path} with other hyperparameters than before: "
             f"{what}. The current ones apply; to start over, use another folder",
-            UserWarning,
-            stacklevel=2,
         )
+
+
+def _warn(run: Run, message: str) -> None:
+    """Warn on the rank that speaks."""
+    if run.team.speaks:
+        warnings.warn(message, UserWarning, stacklevel=3)
