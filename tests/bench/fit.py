@@ -5,16 +5,19 @@ checkpoints that are due now and then (none during a measurement), early stoppin
 a counted loader. The model is as small as possible, so that the overhead is what is measured. The
 same is measured for Lightning Fabric and Accelerate over PyTorch, if they are installed. The
 figures are processor time of the training thread, so that other programs count little. Prints one
-line for each; run with `python tests/bench/fit.py`.
+line for each, and one without what a call of `fit` costs once: the lowest tenth of single steps, on
+one core. Run with `python tests/bench/fit.py`, or `python tests/bench/fit.py steps` for that alone.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -28,6 +31,8 @@ from rumus.train import Callback, EarlyStopping, Every, LiveView, RunFolder, Ste
 STEPS = 2000
 ROUNDS = 15
 REACH = 50.0  # microseconds
+REACH_STEP = 15.0  # of a step alone
+IN_A_ROW, TURNS = 20, 800  # steps
 
 
 class Watch(Callback):
@@ -56,38 +61,87 @@ def watched(folder: str) -> list[Callback]:
     return [LiveView(Terminal()), RunFolder(folder, report=False)]
 
 
+def small_model(rate: float = 1e-3) -> tuple[Trainer[Any], Callable[..., Tensor]]:
+    """Return a trainer of three parameters, and the loss."""
+    weight = Parameter(np.ones(3, np.float32), name="weight")
+    return Trainer(AdamW([weight], rate)), lambda x: ((weight * x - 1.0) ** 2).mean()
+
+
+def fit_once(trainer: Trainer[Any], data: Any, loss: Callable[..., Tensor], kept: bool) -> None:
+    """Train for an epoch with everything on.
+
+    kept: also with a live view and a run folder.
+    """
+    run = tempfile.mkdtemp()
+    trainer.fit(
+        data, loss, epochs=1, steps=10**9, seconds=3600,
+        validate=lambda: {"loss": 0.0}, validate_every=Every(steps=10**9, seconds=3600),
+        callbacks=[Watch(), EarlyStopping("loss"), Watch(), *(watched(run) if kept else ())],
+        nonfinite="skip", checkpoints=f"{run}/checkpoints",
+        save_every=Every(steps=10**9, seconds=3600),
+    )  # fmt: skip
+
+
 def rumus_sides(kept: bool = False) -> tuple[Callable[[], object], Callable[[], object]]:
     """Return an epoch by hand and one by `fit`, each with its own model.
 
     kept: also with a live view and a run folder, each with its own model.
     """
     data = [(np.ones((4, 3), np.float32),)] * STEPS
-
-    def model() -> tuple[Trainer[Any], Callable[..., Tensor]]:
-        weight = Parameter(np.ones(3, np.float32), name="weight")
-        return Trainer(AdamW([weight], 1e-3)), lambda x: ((weight * x - 1.0) ** 2).mean()
-
-    by_hand, loss = model()
+    by_hand, loss = small_model()
 
     def hand() -> None:
         for batch in data:
             by_hand.train_step(loss, *batch, weight=4)
         by_hand.epoch_avg_loss()
 
-    fitted, fitted_loss = model()
-    folder = tempfile.mkdtemp()
+    fitted, fitted_loss = small_model()
+    return hand, lambda: fit_once(fitted, data, fitted_loss, kept)
 
-    def fit() -> None:
-        run = f"{folder}/{time.perf_counter_ns()}"
-        fitted.fit(
-            data, fitted_loss, epochs=1, steps=10**9, seconds=3600,
-            validate=lambda: {"loss": 0.0}, validate_every=Every(steps=10**9, seconds=3600),
-            callbacks=[Watch(), EarlyStopping("loss"), Watch(), *(watched(run) if kept else ())],
-            nonfinite="skip", checkpoints=f"{run}/checkpoints",
-            save_every=Every(steps=10**9, seconds=3600),
-        )  # fmt: skip
 
-    return hand, fit
+class Timed:
+    """A loader that times each step of a `fit`, and between turns of these as many by hand."""
+
+    def __init__(self) -> None:
+        self.batch = (np.ones((4, 3), np.float32),)
+        self.trainer, self.loss = small_model(1e-7)  # so small that the model hardly changes
+        self.hand: list[int] = []  # nanoseconds
+        self.fitted: list[int] = []
+
+    def __len__(self) -> int:
+        return IN_A_ROW * TURNS
+
+    def __iter__(self) -> Iterator[Any]:
+        clock, train_step = time.thread_time_ns, self.trainer.train_step
+        for _ in range(TURNS):
+            for _ in range(IN_A_ROW):
+                start = clock()
+                train_step(self.loss, *self.batch, weight=4)
+                self.hand.append(clock() - start)
+            for _ in range(IN_A_ROW):
+                start = clock()
+                yield self.batch
+                self.fitted.append(clock() - start)
+
+
+def lowest(times: list[int]) -> float:
+    """The mean of the lowest tenth, in microseconds."""
+    return statistics.mean(sorted(times)[: len(times) // 10]) / 1e3
+
+
+def measure_steps() -> None:
+    """Print what a step of `fit` takes beyond one by hand."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    timed = Timed()
+    trainer, loss = small_model(1e-7)
+    fit_once(trainer, timed, loss, kept=False)
+    hand, with_it = lowest(timed.hand), lowest(timed.fitted)
+    word = "reached" if with_it - hand <= REACH_STEP else "not reached"
+    print(
+        f"{'a step of Trainer.fit':24} by hand {hand:7.1f} us  with it {with_it:7.1f} us  more "
+        f"{with_it - hand:6.1f} us; to reach: at most {REACH_STEP:.0f} us; {word}"
+    )
 
 
 def torch_sides(wrap: Callable[..., Any]) -> tuple[Callable[[], object], Callable[[], object]]:
@@ -141,8 +195,11 @@ def measure(name: str, sides: tuple[Callable[[], object], Callable[[], object]])
     return spread
 
 
-def main() -> None:
+def main(chosen: list[str]) -> None:
     """Measure everything that is installed."""
+    if chosen == ["steps"]:
+        measure_steps()
+        return
     cost = measure("rumus Trainer.fit", rumus_sides())
     kept = measure("with view and folder", rumus_sides(kept=True))
     for name, package, wrap in (
@@ -155,7 +212,8 @@ def main() -> None:
         measure(name, torch_sides(wrap))
     word = "reached" if max(cost, kept) <= REACH else "not reached"
     print(f"to reach: at most {REACH:.0f} us; {word}")
+    measure_steps()  # last, as all that follows stays on one core
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

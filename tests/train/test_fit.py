@@ -148,6 +148,32 @@ def test_the_order_of_callbacks_is_declared() -> None:
     assert heard == ["a", "b", "b2", "c"]
 
 
+def test_batches_of_several_sizes_count_by_their_elements() -> None:
+    """Whether a step runs or is replayed, and whichever was replayed before it."""
+    model = Model(lr=1e-30)
+    data = [batch for size in (4, 2, 3) for batch in batches(6, size)] + batches(5, 2)
+    data += [(x + 1,) for (x,) in data[::-1]]
+    result = model.trainer.fit(data, model.loss, epochs=2)
+    joined = np.concatenate([x for (x,) in data]).astype(np.float64)
+    expected = ((np.array([0.5, -1.0]) * joined - 1.0) ** 2).mean()
+    assert model.trainer.counts.replayed > 30
+    for entry in result.history:
+        np.testing.assert_allclose(entry["loss"], expected, rtol=1e-6)
+
+
+def test_callbacks_see_one_learning_rate_at_a_step() -> None:
+    class Look(Callback):
+        def __init__(self) -> None:
+            self.seen: list[tuple[float | None, float | None]] = []
+
+        def on_step_end(self, event: StepEnd) -> None:
+            self.seen.append((event.learning_rate, event.learning_rate))
+
+    first, second, model = Look(), Look(), Model(lr=lambda step: 0.5 / step)
+    model.trainer.fit(batches(3), model.loss, epochs=1, callbacks=[first, second])
+    assert first.seen == second.seen == [(0.5 / step, 0.5 / step) for step in (1, 2, 3)]
+
+
 def test_the_error_of_a_callback_names_it() -> None:
     class Broken(Callback):
         def on_step_end(self, event: StepEnd) -> None:

@@ -77,11 +77,16 @@ class OtherNames:
                 setattr(members, name, _Refused(self, name))
 
         def assign(owner: object, name: str, value: object) -> None:
-            if type(owner).__module__.startswith("rumus."):
+            kind: Any = type(owner)
+            if kind.__module__.startswith("rumus."):
                 if name not in vars(owner):
                     self.check_assignment(owner, name)
                 elif is_decided(owner, name):
                     value = taken_by_constructor(owner, name, value)
+            elif kind.__setattr__ is assign:
+                # Nothing is checked, so the next time nothing is called. Not when the class is
+                # made: a frozen dataclass, say, gets a method of its own after that.
+                type.__setattr__(kind, "__setattr__", object.__setattr__)
             object.__setattr__(owner, name, value)
 
         def listed(owner: object) -> list[str]:

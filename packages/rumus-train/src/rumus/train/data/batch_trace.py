@@ -13,6 +13,10 @@ from rumus.tensor.expression.printable import abridged
 from rumus.train.base.calling import values_of
 
 _ENDS: Final = 256  # elements read from the first and the last row of an array
+_AXES: Final = 64  # the most that NumPy has
+# The indices of these rows, by the number of axes.
+_FIRST: Final = tuple((0,) * max(0, axes - 1) for axes in range(_AXES + 1))
+_LAST: Final = tuple((-1,) * max(0, axes - 1) for axes in range(_AXES + 1))
 
 
 class BatchTrace:
@@ -37,13 +41,17 @@ class BatchTrace:
 
     def add_values(self, values: Sequence[Any]) -> None:
         """Add the fields of the next batch."""
+        found = self.value
         for value in values:
-            if _is_dense(value):
-                flat, end = memoryview(value.ravel()), min(value.shape[-1], _ENDS)
-                first = zlib.crc32(flat[:end], self.value)
-                self.value = zlib.crc32(flat[value.size - end :], first)
-            else:
-                self.value = zlib.crc32(_ends(value), self.value)
+            if not _is_dense(value):
+                found = zlib.crc32(_ends(value), found)
+            elif value.size:
+                axes = value.ndim
+                first, last = value[_FIRST[axes]], value[_LAST[axes]]
+                if value.shape[-1] > _ENDS:
+                    first, last = first[:_ENDS], last[-_ENDS:]
+                found = zlib.crc32(last, zlib.crc32(first, found))
+        self.value = found
 
 
 def _is_dense(value: Any) -> bool:

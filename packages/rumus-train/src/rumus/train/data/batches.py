@@ -113,6 +113,7 @@ class Batches:
         self.batch = 0  # batches of this epoch yielded so far
         self.samples = 0.0
         self.per_epoch = _length(loader)  # batches per epoch, if the loader has a length
+        self._is_split = getattr(loader, "ranks", None) is not None
         self._iterator: Iterator[Any] = iter(())
         self._structure: tuple[tuple[str, str, int], ...] | None = None
         self._kind: tuple[Any, ...] = ()
@@ -165,7 +166,7 @@ class Batches:
             if self.batch == self.per_epoch:
                 raise ValueError(f"the loader has len() {self.per_epoch} but yields more")
             if self.weight_of is None:
-                part = self.part
+                part = self.part if self._is_split else None
                 weight = _samples_in(values) if part is None else float(part.samples)
             else:
                 weight = call(self.weight_of, given)
@@ -189,9 +190,8 @@ class Batches:
     @property
     def part(self) -> Part | None:
         """The rows of the global batch yielded last, if the loader splits it among ranks."""
-        found: Part | None = None
-        if getattr(self.loader, "ranks", None) is not None:
-            found = self.loader.part  # type: ignore[attr-defined]
+        loader: Any = self.loader
+        found: Part | None = loader.part if self._is_split else None
         return found
 
     def samples_from(self, first: int) -> Callable[[], tuple[int, ...]] | None:

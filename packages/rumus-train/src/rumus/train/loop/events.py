@@ -77,11 +77,14 @@ class StepEnd:
     loss: Tensor
     spans: Spans | None
     logged: Mapping[str, Tensor] = field(default_factory=dict)
+    _rate: tuple[float | None] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def learning_rate(self) -> float | None:
         """The first group's learning rate at this step; None if the optimizer has none."""
-        return learning_rate(self.run.trainer.optimizer)
+        if self._rate is None:  # several callbacks may ask
+            self._rate = (learning_rate(self.run.trainer.optimizer),)
+        return self._rate[0]
 
     def gradient_norm(self) -> Tensor | None:
         """Compute the joint 2-norm of the step's gradients, before clipping, without reading it.

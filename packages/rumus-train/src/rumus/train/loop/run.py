@@ -141,6 +141,7 @@ class Run:
         self.batches = Batches(loader, weight_of)
         heard = [c for c in callbacks if team.speaks or not getattr(c, "speaks", False)]
         self.callbacks = Callbacks(heard)
+        self._steps_are_heard = self.callbacks.hear(StepEnd)
         monitor.check_callbacks(self.callbacks.all, validate is not None)
         self.signals = StopSignals(signals, shared=team.size > 1)
         self.position = Position()
@@ -255,10 +256,11 @@ class Run:
         return self.team.step(self._computed, window())
 
     def _after_step(self, loss: Tensor, samples: float) -> None:
-        position, spans = self.position, self.spans
+        position = self.position
+        spans = None if self._clock is None else self._clock.spans
         if position.step == 1 or spans is not None:
             self._look(loss)
-        if self.callbacks.hear(StepEnd):
+        if self._steps_are_heard:
             per_epoch = self.steps_per_epoch
             logged = self.trainer.stepper.losses.logged.last
             self.callbacks.send(
