@@ -13,6 +13,7 @@ from rumus.tensor.expression.printable import abridged
 from rumus.train.base.calling import values_of
 
 _ENDS: Final = 256  # elements read from the first and the last row of an array
+_NUMBERS: Final = frozenset("biufc")  # kinds of dtypes
 _AXES: Final = 64  # the most that NumPy has
 # The indices of these rows, by the number of axes.
 _FIRST: Final = tuple((0,) * max(0, axes - 1) for axes in range(_AXES + 1))
@@ -43,21 +44,16 @@ class BatchTrace:
         """Add the fields of the next batch."""
         found = self.value
         for value in values:
-            if not _is_dense(value):
+            axes = value.ndim if isinstance(value, np.ndarray) else 0
+            # Numbers, one after another; asked here, since it is asked of each batch.
+            if not axes or value.dtype.kind not in _NUMBERS or not value.flags.c_contiguous:
                 found = zlib.crc32(_ends(value), found)
             elif value.size:
-                axes = value.ndim
                 first, last = value[_FIRST[axes]], value[_LAST[axes]]
                 if value.shape[-1] > _ENDS:
                     first, last = first[:_ENDS], last[-_ENDS:]
                 found = zlib.crc32(last, zlib.crc32(first, found))
         self.value = found
-
-
-def _is_dense(value: Any) -> bool:
-    """Whether it is an array of numbers, one after another."""
-    is_array = isinstance(value, np.ndarray) and value.ndim and value.dtype.kind in "biufc"
-    return bool(is_array and value.flags.c_contiguous)
 
 
 def _ends(value: Any) -> bytes:

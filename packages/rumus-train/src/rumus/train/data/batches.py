@@ -159,7 +159,7 @@ class Batches:
         Raises ValueError for an epoch without batches, and for a batch unlike the previous ones.
         """
         for batch in self._iterator:
-            given = arguments(batch)
+            given = batch if type(batch) is tuple else arguments(batch)
             named = as_dict(given)
             values = given if named is None else tuple(named.values())
             self._check(given, None if named is None else tuple(named), values, epoch)

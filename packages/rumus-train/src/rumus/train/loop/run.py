@@ -207,7 +207,7 @@ class Run:
             while self._goes_on():
                 self._open_epoch()
                 while not position.exhausted and self._goes_on():
-                    self._guarded(self._step)
+                    self._guarded(self._steps)
                 if position.exhausted and not self.signals.received:
                     self._guarded(self._close_epoch)
             self._guarded(self._look_for_spikes)
@@ -216,6 +216,12 @@ class Run:
         if self.signals.received is not None:  # it has come since all was done
             raise shown(Interrupted(self.signals.received, position.step, self.checkpoints.path))
         return result
+
+    def _steps(self) -> None:
+        """Run a step, and others until the epoch or the training ends."""
+        self._step()
+        while not self.position.exhausted and self._goes_on():
+            self._step()
 
     def _step(self) -> None:
         """Run one step and what is due after it."""
