@@ -177,7 +177,17 @@ class NumpyBackend:
 
     def _prepared_look(self, array: Array, limit: float) -> Callable[[], bool] | None:
         """What `prepared_look` runs where nobody looks on; None if there is nothing better."""
-        return None
+        is_usual = array.dtype in (np.float32, np.float64) and array.flags.c_contiguous
+        if array.size >= PARALLEL or not is_usual:
+            return None
+        flat, most = array.reshape(-1), limit * limit
+
+        def look() -> bool:
+            if np.dot(flat, flat) < most:
+                return False
+            return self.first_not_finite(array, limit) is not None
+
+        return np.errstate(all="ignore")(look)
 
     def _is_looked_at(self, operation: str) -> bool:
         """Whether somebody looks on, or has put something in the place of this object's method."""

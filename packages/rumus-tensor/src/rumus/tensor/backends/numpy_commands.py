@@ -15,12 +15,13 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.tensor.backends import numba_rows
+from rumus.tensor.backends import numba_rows, numpy_rows
 from rumus.tensor.backends.numba_backend import NumbaBackend
 from rumus.tensor.backends.numba_products import bound_product
 from rumus.tensor.backends.numpy_backend import NumpyBackend
 from rumus.tensor.backends.numpy_integers import convert
-from rumus.tensor.backends.numpy_sums import add_up, as_one_product, is_cut
+from rumus.tensor.backends.numpy_rows import BoundRows
+from rumus.tensor.backends.numpy_sums import add_up, as_one_product, is_cut, is_short
 from rumus.tensor.compiled import numba_blas
 from rumus.tensor.compiled.shared_work import BLOCK
 from rumus.tensor.expression.dtype import DType
@@ -36,6 +37,8 @@ Preparing: TypeAlias = Callable[..., Command | None]
 class Scratch:
     """Scratch memory, used by each command of a step only while it runs.
 
+    kept: the bytes that commands have for themselves.
+
     >>> first, second = Scratch().arrays((2, 3), [np.dtype(np.float32), np.dtype(np.int32)])
     >>> first.shape, second.dtype.name
     ((2, 3), 'int32')
@@ -43,11 +46,12 @@ class Scratch:
 
     def __init__(self) -> None:
         self._blocks: list[NDArray[np.uint8]] = []
+        self.kept = 0
 
     @property
     def size(self) -> int:
         """Its size in bytes."""
-        return sum(block.nbytes for block in self._blocks)
+        return sum(block.nbytes for block in self._blocks) + self.kept
 
     def arrays(self, shape: tuple[int, ...], dtypes: Sequence[DType]) -> list[NDArray[Any]]:
         """Return arrays for one command, which do not overlap."""
@@ -131,7 +135,9 @@ def _matmul(
     if bias is not None:
         parts.append(partial(np.add, out, bias, out))
     if sums is not None:
-        parts.append(partial(backend._sum_rows, a, sums))
+        is_own = type(backend)._sum_rows is not NumpyBackend._sum_rows
+        added = None if is_own else _reduce(scratch, backend, "sum", a, (1,), sums)
+        parts.append(added or partial(backend._sum_rows, a, sums))
     if epilogue is not None:
         others = iter(epilogue.out)
         kernel, name = epilogue.kernel, epilogue.kernel.arrays[0]
@@ -157,6 +163,43 @@ def _compiled_matmul(
     if product is not None:
         return product
     return _matmul(scratch, backend, a, b, out, bias, sums=sums, epilogue=epilogue)
+
+
+def _cross_entropy(
+    scratch: Scratch,
+    logits: Array,
+    index: Array,
+    out: Array,
+    statistics: Array,
+    smoothing: float = 0.0,
+    ignored: int | None = None,
+    weight: Array | None = None,
+) -> Command | None:
+    if not BoundRows.are_usual(logits, index, smoothing, ignored, weight):
+        return None
+    (shifted,) = scratch.arrays(logits.shape, [logits.dtype])
+    rows = BoundRows(logits, index, statistics, shifted)
+    scratch.kept += rows.nbytes
+    return partial(rows.losses, out)
+
+
+def _cross_entropy_gradient(
+    scratch: Scratch,
+    logits: Array,
+    index: Array,
+    statistics: Array,
+    gradient: Array,
+    out: Array,
+    smoothing: float = 0.0,
+    ignored: int | None = None,
+    weight: Array | None = None,
+) -> Command | None:
+    is_usual = BoundRows.are_usual(logits, index, smoothing, ignored, weight)
+    if not is_usual or not out.flags.c_contiguous:
+        return None
+    rows = BoundRows(logits, index, statistics, out)
+    scratch.kept += rows.nbytes
+    return partial(rows.gradients, gradient)
 
 
 def _compiled_cross_entropy(
@@ -202,6 +245,8 @@ def _reduce(
 ) -> Command | None:
     if operation != "sum" or array.dtype.kind != "f":
         return None
+    if is_short(array, axes):
+        return partial(np.add.reduce, array, axes, None, out)
     return partial(add_up, array, axes, out)
 
 
@@ -236,6 +281,8 @@ _PREPARED: Final[Mapping[Callable[..., Any], Preparing]] = {
     _plain(NumpyBackend.matmul): _matmul,
     _plain(NumbaBackend.matmul): _compiled_matmul,
     _plain(NumpyBackend.reduce): _reduce,
+    numpy_rows.cross_entropy: _cross_entropy,
+    numpy_rows.cross_entropy_gradient: _cross_entropy_gradient,
     numba_rows.cross_entropy: _compiled_cross_entropy,
     numba_rows.cross_entropy_gradient: _compiled_cross_entropy_gradient,
 }

@@ -122,6 +122,76 @@ def row_losses(
         statistics[mask, 2:] = 0
 
 
+class BoundRows:
+    """Rows of logits and their classes, prepared for the usual loss of captured steps.
+
+    It has the bits of `cross_entropy` and its gradient without smoothing and weights, in one block,
+    and allocates nothing. Callers have NumPy's warnings turned off.
+
+    logits: (rows, n), of float32 or float64.
+    index: (rows,), each row's class.
+    statistics: as in `cross_entropy`.
+    shifted: of the logits' shape; scratch, or the gradient.
+    """
+
+    def __init__(self, logits: Real, index: Real, statistics: Real, shifted: Real) -> None:
+        self.logits, self.index, self.shifted = logits, index, shifted
+        self.largest, self.total = statistics[:, :1], statistics[:, 1:2]
+        rows, self.classes = logits.shape
+        self.starts = np.arange(0, rows * self.classes, self.classes)
+        self.places = np.empty(rows, np.intp)  # of each row's class among all elements
+        self.flat = shifted.reshape(-1)
+        # As numbers without a sign, negative ones are the largest.
+        self.unsigned = index.view(np.dtype(f"u{index.itemsize}"))
+        self.row = [np.empty(rows, logits.dtype) for _ in range(3)]
+
+    @property
+    def nbytes(self) -> int:
+        """The size of its own memory."""
+        return sum(array.nbytes for array in (self.starts, self.places, *self.row))
+
+    @staticmethod
+    def are_usual(
+        logits: Real, index: Real, smoothing: float, ignored: int | None, weight: Real | None
+    ) -> bool:
+        """Whether a loss is the usual one, of arrays that are as most are."""
+        return bool(
+            not smoothing
+            and ignored is None
+            and weight is None
+            and logits.ndim == 2
+            and logits.dtype in (np.float32, np.float64)
+            and logits.flags.c_contiguous
+            and index.flags.c_contiguous
+            and 0 < logits.size <= BLOCK
+        )
+
+    def losses(self, out: Real) -> None:
+        """Write the losses and the statistics. IndexError as in `cross_entropy`."""
+        if np.maximum.reduce(self.unsigned) >= self.classes:
+            check_index(self.index, self.classes)
+        largest, expected, total = self.row
+        np.maximum.reduce(self.logits, 1, out=largest)
+        self.largest[:, 0] = largest
+        np.add(self.starts, self.index, self.places)
+        np.subtract(self.logits, self.largest, self.shifted)
+        self.flat.take(self.places, out=expected, mode="clip")
+        np.exp(self.shifted, self.shifted)
+        np.add.reduce(self.shifted, 1, out=total)
+        self.total[:, 0] = total
+        np.log(total, total)
+        np.subtract(total, expected, out)
+
+    def gradients(self, gradient: Real) -> None:
+        """Write the gradients of the losses that have these gradients to `shifted`."""
+        np.add(self.starts, self.index, self.places)
+        np.subtract(self.logits, self.largest, self.shifted)
+        np.exp(self.shifted, self.shifted)
+        np.divide(self.shifted, self.total, self.shifted)
+        np.multiply(self.shifted, gradient[:, None], self.shifted)
+        self.flat[self.places] -= gradient
+
+
 def _mass(statistics: Real, smoothing: float, weight: Real | None) -> Any:
     """The sum of each row's target."""
     if weight is None:

@@ -34,6 +34,11 @@ def add_up(array: Array, axes: Shape, out: Array) -> None:
     np.add.reduce(array, axes, dtype, out)
 
 
+def is_short(array: Array, axes: Shape) -> bool:
+    """Whether `add_up` adds floating numbers in a single call of NumPy, in their own dtype."""
+    return array.dtype != np.float16 and _long_axis(array, axes) is None
+
+
 def root_of_squares(array: Array, axes: Shape, out: Array) -> None:
     """out = the roots of the sums of squares over `axes`, even if squares leave the dtype.
 
