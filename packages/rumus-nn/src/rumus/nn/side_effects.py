@@ -146,7 +146,7 @@ def _reached(module: Module) -> Contents:
     held = [
         (f"{type(part).__name__}.{name}", name, value)
         for part in parts
-        for name, value in vars(part).items()
+        for name, value in list(vars(part).items())
         if not isinstance(value, (Number, np.ndarray, Tensor))  # these are looked at otherwise
     ]
     kinds = {type(part) for part in parts}
@@ -155,7 +155,7 @@ def _reached(module: Module) -> Contents:
         for kind in kinds
         for each in kind.__mro__
         if each.__module__ != "builtins" and not each.__module__.startswith("rumus.")
-        for name, value in vars(each).items()
+        for name, value in list(vars(each).items())
     ]
     return Reached([*held, *shared], {package_of(kind) for kind in kinds}).contents
 

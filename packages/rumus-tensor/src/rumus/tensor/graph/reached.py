@@ -87,7 +87,7 @@ class Reached:
                 if is_own or is_buffer(place[2]):
                     yield place
             if is_own:
-                for name, each in vars(type(value)).items():
+                for name, each in list(vars(type(value)).items()):
                     if isinstance(each, FunctionType):
                         yield f"{type(value).__name__}.{name}", name, each
 
@@ -152,7 +152,7 @@ def members_of_class(kind: type) -> Iterator[tuple[str, Any]]:
     """What a class and those it derives from hold, without this library's and the language's."""
     for each in kind.__mro__:
         if each.__module__ != "builtins" and not each.__module__.startswith("rumus."):
-            yield from vars(each).items()
+            yield from list(vars(each).items())
 
 
 def _content(value: object) -> Hashable | None:

@@ -32,7 +32,6 @@ from types import (
     MethodWrapperType,
     ModuleType,
     SimpleNamespace,
-    WrapperDescriptorType,
 )
 from typing import Any, Final
 from weakref import ReferenceType
@@ -58,6 +57,14 @@ from rumus.train.capture.guards import (
     contents,
     is_comparable,
     reachable,
+)
+from rumus.train.capture.lookup import (
+    has_plain_dict,
+    in_classes,
+    is_data_descriptor,
+    looks_up_plainly,
+    own_names,
+    plain_writer,
 )
 from rumus.train.capture.outside import (
     CONTAINERS,
@@ -189,7 +196,7 @@ class Reads:
         Each of its classes that has one: `super()` and `type(thing)` see what others hide.
         """
         kind = thing if isinstance(thing, type) else type(thing)
-        if name in (_own_names(thing) or ()) or _in_classes(kind, name) is not MISSING:
+        if name in (own_names(thing) or ()) or in_classes(kind, name) is not MISSING:
             self._attribute(thing, name, label)
             for each in kind.__mro__:
                 if name in vars(each) and not is_of_library(each):
@@ -197,7 +204,7 @@ class Reads:
         elif isinstance(thing, type):
             self._of_class(type(thing), name, None)
             self._take_method_in_c(thing, name)
-        elif is_changeable(kind) and _in_classes(type(kind), name) is not MISSING:
+        elif is_changeable(kind) and in_classes(type(kind), name) is not MISSING:
             self._attribute(kind, name, kind.__name__)  # of type(thing)
 
     def _entry(self, kind: type, name: str) -> Any:
@@ -221,7 +228,7 @@ class Reads:
 
     def use_method(self, base: Any, name: str) -> None:
         """What a tensor's class gives may be exchanged there, and a parameter's name be set."""
-        if _in_classes(Tensor, name) is not vars(object).get(name, MISSING):
+        if in_classes(Tensor, name) is not vars(object).get(name, MISSING):
             self.guards.add_attribute(Tensor, name, f"Tensor.{name}")
         if isinstance(base, Parameter) and name == "name":
             self.guards.add_attribute(base, name, f"the name of {base.label}")
@@ -252,13 +259,13 @@ class Reads:
         if self._has_dates and not self._names.isdisjoint(_OF_DATES):
             self.refuse("it may ask a date for the time, which passes")
         for thing, name, label in self._left:
-            own = thing if isinstance(thing, dict) else _own_names(thing) or {}
+            own = thing if isinstance(thing, dict) else own_names(thing) or {}
             if name in own and not isinstance(thing, type):
                 if is_plain(own[name]):
                     self.guards.add_write(own.__setitem__, name, own[name])
                 else:
                     self.guards.add_left_key(own, name, label)
-            elif (write := _plain_writer(thing, name)) is not None:
+            elif (write := plain_writer(thing, name)) is not None:
                 value = getattr(thing, name, MISSING)
                 if is_plain(value):
                     self.guards.add_write(write, name, value)
@@ -272,12 +279,12 @@ class Reads:
         return known is not None and known[0] is thing
 
     def _is_known(self, base: Any, name: str) -> bool:
-        own = _own_names(base)
+        own = own_names(base)
         return self.guards.knows(own, name) or self.guards.knows(base, name)
 
     def _attribute(self, base: Any, name: str, label: str | None) -> Any:
         """Note an attribute, without running code, if the object was there before the step."""
-        if is_plain(base) and isinstance(_in_classes(type(base), name), ClassMethodDescriptorType):
+        if is_plain(base) and isinstance(in_classes(type(base), name), ClassMethodDescriptorType):
             self._take(getattr(base, name), f"{label or type(base).__name__}.{name}")
         if isinstance(base, (Expr, Kernel)) or is_plain(base) or _is_of_tensors(base, name):
             return UNKNOWN
@@ -294,7 +301,7 @@ class Reads:
         kind = type(base)
         if kind.__module__ == "_thread" and name in OF_LOCKS:
             self.refuse(f"it uses {name}() of a lock, which other threads change")
-        found = _in_classes(kind, name)
+        found = in_classes(kind, name)
         if isinstance(base, Generator) and name in PLACES:
             self._own(vars(base), "_position", label, f"{label}.{name}")
         if isinstance(base, ModuleType) and found is MISSING:
@@ -304,11 +311,11 @@ class Reads:
         shown = f"{label}.{name}"
         if isinstance(found, (GetSetDescriptorType, MemberDescriptorType)):
             return self._got(base, name, label, shown)
-        own = _own_names(base)
-        if _is_data_descriptor(found):
+        own = own_names(base)
+        if is_data_descriptor(found):
             self._of_class(kind, name, label)
             return self._bound(found, base, label, shown)
-        if found is not MISSING and not hasattr(type(found), "__get__") and _looks_up_plainly(kind):
+        if found is not MISSING and not hasattr(type(found), "__get__") and looks_up_plainly(kind):
             if label is None:
                 self._of_class(kind, name, None)
             return self._got(base, name, label, shown)
@@ -317,7 +324,7 @@ class Reads:
             return UNKNOWN  # it fills and turns over: its tensors are watched
         is_method = isinstance(found, FunctionType) and is_of_rumus(found.__module__)
         if own is not None and not (is_method and name != "forward" and name not in own):
-            if label is not None and is_changeable(kind) and _has_plain_dict(kind):
+            if label is not None and is_changeable(kind) and has_plain_dict(kind):
                 self.guards.add_attribute(base, "__dict__", f"the attributes of {label}")
             value = self._own(own, name, label, shown)
             if value is not UNKNOWN:
@@ -348,12 +355,12 @@ class Reads:
         if name == "__subclasses__":
             self.refuse(f"it asks for the subclasses of {base.__name__}, which may grow")
             return UNKNOWN
-        of_meta = _in_classes(meta, name)
+        of_meta = in_classes(meta, name)
         if isinstance(of_meta, (GetSetDescriptorType, MemberDescriptorType)):
             return self._got(base, name, label or base.__name__, f"{base.__name__}.{name}")
-        if _in_classes(base, name) is MISSING:
+        if in_classes(base, name) is MISSING:
             self._take_method_in_c(base, name)
-        if _in_classes(base, name) is MISSING and not is_of_library(meta):
+        if in_classes(base, name) is MISSING and not is_of_library(meta):
             self._of_class(base, name, label)
             self._of_class(meta, name, None)
             return UNKNOWN if hasattr(type(of_meta), "__get__") else of_meta
@@ -361,7 +368,7 @@ class Reads:
 
     def _take_method_in_c(self, kind: type, name: str) -> None:
         """A method that a metaclass in C gives a class: those of `ctypes` take addresses."""
-        found = _in_classes(type(kind), name)
+        found = in_classes(type(kind), name)
         if isinstance(found, MethodDescriptorType) and type(kind).__module__ == "_ctypes":
             self._take(getattr(kind, name), f"{kind.__name__}.{name}")
 
@@ -370,7 +377,7 @@ class Reads:
 
         So it does not matter whether the object that was asked has been there before.
         """
-        found = _in_classes(kind, name)
+        found = in_classes(kind, name)
         if label is None and is_of_library(kind):
             return UNKNOWN if found is MISSING or hasattr(type(found), "__get__") else found
         is_plain = not hasattr(type(found), "__get__") or isinstance(found, FunctionType)
@@ -390,7 +397,7 @@ class Reads:
             return UNKNOWN
         if found is MISSING:
             return UNKNOWN
-        if _is_data_descriptor(found):
+        if is_data_descriptor(found):
             if not is_of_library(type(found)):
                 self._take(found, f"{kind.__name__}.{name}")
             return UNKNOWN
@@ -462,7 +469,7 @@ class Reads:
         return value
 
     def _look_into(self, value: Any, label: str) -> None:
-        if is_of_numpy(type(value)) and (own := _own_names(value)) is not None:
+        if is_of_numpy(type(value)) and (own := own_names(value)) is not None:
             self.guards.add_contents(
                 own, f"an attribute of {label}"
             )  # its methods are not followed
@@ -521,7 +528,7 @@ class Reads:
         is_own = is_trusted(kind.__module__) or is_of_rumus(kind.__module__)
         if not is_of_python(kind) or isinstance(value, (type, Tensor)) or (is_own and not is_layer):
             return
-        is_plain_class = _in_classes(kind, "__class__") is vars(object)["__class__"]
+        is_plain_class = in_classes(kind, "__class__") is vars(object)["__class__"]
         if is_plain_class and not is_weak:
             self.guards.add_attribute(value, "__class__", f"the class of {label}")
         if is_own:
@@ -529,7 +536,7 @@ class Reads:
         self.guards.add_attribute(kind, "__mro__", f"the bases of {kind.__name__}")
         for each in kind.__mro__:
             if is_of_python(each) and not is_of_rumus(each.__module__):
-                for name, found in vars(each).items():
+                for name, found in list(vars(each).items()):
                     if name in _MAKING:
                         continue
                     if name.startswith("__") and isinstance(found, FunctionType):
@@ -616,7 +623,7 @@ class Reads:
                 self._take_all(value, label)
 
     def _take_all(self, value: Any, label: str) -> None:
-        own = _own_names(value)
+        own = own_names(value)
         kind = type(value)
         if own is None or isinstance(value, (ModuleType, type, FunctionType)):
             return
@@ -705,59 +712,12 @@ def _is_of_tensors(base: object, name: str) -> bool:
     if not isinstance(base, Tensor):
         return False
     kinds = [kind for kind in type(base).__mro__ if name in vars(kind)]
-    return name not in (_own_names(base) or ()) and (not kinds or is_of_rumus(kinds[0].__module__))
-
-
-def _plain_writer(thing: Any, name: str) -> Callable[[str, Any], None] | None:
-    """What writes an attribute of a slot, a cell or a class, if no code of Python runs for it."""
-    if isinstance(thing, type):
-        return functools.partial(type.__setattr__, thing)
-    is_slot = isinstance(_in_classes(type(thing), name), MemberDescriptorType)
-    is_plain = isinstance(thing, CellType) or is_slot
-    return functools.partial(object.__setattr__, thing) if is_plain else None
-
-
-def _in_classes(kind: type, name: str) -> Any:
-    """What a class or one of its bases has under a name, as it lies there."""
-    for each in kind.__mro__:
-        if name in vars(each):
-            return vars(each)[name]
-    return MISSING
-
-
-def _own_names(thing: object) -> dict[str, Any] | None:
-    """An object's own attributes, whatever its class does about them."""
-    if isinstance(thing, threading.local):
-        return thing.__dict__  # those of this thread
-    try:
-        own = object.__getattribute__(thing, "__dict__")
-    except AttributeError:
-        return None
-    return own if isinstance(own, dict) else None
-
-
-def _looks_up_plainly(kind: type) -> bool:
-    """Whether reading an attribute that is there runs no method of the class."""
-    is_own = isinstance(_in_classes(kind, "__getattribute__"), WrapperDescriptorType)
-    other = _in_classes(kind, "__getattr__")
-    is_refused = isinstance(other, FunctionType) and is_of_rumus(other.__module__)
-    return is_own and (other is MISSING or is_refused)
+    return name not in (own_names(base) or ()) and (not kinds or is_of_rumus(kinds[0].__module__))
 
 
 def _shows_address(kind: type) -> bool:
     """Whether the texts of a class's objects are no more than where they lie."""
-    return all(_in_classes(kind, name) is vars(object)[name] for name in ("__repr__", "__str__"))
-
-
-def _has_plain_dict(kind: type) -> bool:
-    """Whether reading `__dict__` of its objects runs no method of the class."""
-    is_own = isinstance(_in_classes(kind, "__getattribute__"), WrapperDescriptorType)
-    return is_own and isinstance(_in_classes(kind, "__dict__"), GetSetDescriptorType)
-
-
-def _is_data_descriptor(found: Any) -> bool:
-    kind = type(found)
-    return hasattr(kind, "__get__") and (hasattr(kind, "__set__") or hasattr(kind, "__delete__"))
+    return all(in_classes(kind, name) is vars(object)[name] for name in ("__repr__", "__str__"))
 
 
 def _label_of(thing: Any) -> str:

@@ -311,7 +311,7 @@ def _others_within(name: str, root: Any) -> dict[str, Random]:
     """The NumPy and Python generators that modules have as attributes, each once."""
     found: dict[int, tuple[str, Random]] = {}
     for path, module in root.named_modules() if hasattr(root, "named_modules") else ():
-        for attribute, value in vars(module).items():
+        for attribute, value in list(vars(module).items()):
             if is_random(value) and not isinstance(value, Generator):
                 place = ".".join(part for part in (name, path, attribute) if part)
                 found.setdefault(id(value), (place, value))

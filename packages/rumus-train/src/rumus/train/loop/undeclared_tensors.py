@@ -113,7 +113,7 @@ def _name_of(buffer: Tensor) -> str | None:
         owners = gc.get_referrers(holder) if type(holder) is dict else [holder]
         for owner in owners:
             if hasattr(type(owner), "named_buffers"):
-                for name, value in vars(owner).items():
+                for name, value in list(vars(owner).items()):
                     if value is buffer:
                         return f"'{type(owner).__name__}.{name}'"
     return None
