@@ -254,7 +254,8 @@ fn power(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
     let n = round(b);
     let is_whole = n == b;
     let is_odd = is_whole & ((vec4<i32>(n) & vec4<i32>(1)) == vec4<i32>(1));
-    let size = abs(a);
+    // By the bits: abs of a subnormal number may be 0.
+    let size = bitcast<vec4<f32>>(bitcast<vec4<u32>>(a) & vec4<u32>(0x7fffffffu));
     var general = exponential(b * logarithm(size));
     general = select(general, vec4<f32>(1.0), size == vec4<f32>(1.0));
     let zero_or_infinite = select(vec4<f32>(0.0), 1.0 / size, b < vec4<f32>(0.0));
