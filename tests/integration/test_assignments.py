@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 import pytest
 
+from rumus import nn
 from rumus.optim import (
     EMA,
     LBFGS,
@@ -16,22 +17,29 @@ from rumus.optim import (
     SGD,
     SWA,
     AdamW,
+    ClipNorm,
     Lookahead,
+    LossScale,
     ParameterGroup,
     Plateau,
+    cosine,
 )
-from rumus.tensor import Generator, Parameter
+from rumus.tensor import Generator, NumpyBackend, Parameter
 from rumus.train import (
     ArrayDataset,
     Checkpoints,
     CsvDataset,
     DataLoader,
     EarlyStopping,
+    Every,
     LengthBuckets,
+    Pad,
+    Spikes,
     StreamLoader,
     Subset,
     Trainer,
     WeightedSampler,
+    images,
 )
 
 
@@ -71,7 +79,97 @@ DECIDED: Final[list[tuple[Callable[[], Any], str, Any]]] = [
     (lambda: Generator(0), "seed", 3),
     (lambda: EarlyStopping("accuracy", mode="max"), "mode", "min"),
     (lambda: Plateau(0.1), "mode", "max"),
+    (lambda: StreamLoader([1.0], 1, shuffle=4), "shuffle", 2),
+    (lambda: ClipNorm(1.0), "max_norm", 2.0),
+    (lambda: LossScale(), "every", 2),
+    (lambda: cosine(0.1, 10), "length", 5),
+    (lambda: Every(epochs=1), "epochs", 2),
+    (lambda: Spikes(), "window", 2),
+    (lambda: Pad(), "length", 2),
+    (lambda: images.Flip(), "axis", "vertical"),
+    (lambda: images.Augment(images.Flip()), "transforms", ()),
 ]
+
+
+KEPT: Final[list[tuple[Callable[[], Any], str, Any]]] = [
+    (lambda: AdamW(parameters()), "steps", 5),
+    (lambda: AdamW(parameters()), "skipped", 5),
+    (lambda: AdamW(parameters()), "segments", []),
+    (lambda: LBFGS(parameters()), "steps", 5),
+    (lambda: SAM(SGD(parameters(), 0.1)), "steps", 5),
+    (lambda: Trainer(AdamW(parameters())), "stepper", None),
+    (lambda: Trainer(AdamW(parameters())), "is_fitting", True),
+    (lambda: Trainer(AdamW(parameters())), "backend", None),
+    (lambda: DataLoader(dataset(), 2), "epoch", 3),
+    (lambda: StreamLoader([1.0], 1), "batch", 3),
+    (lambda: Plateau(0.1), "reductions", 3),
+    (lambda: EarlyStopping(), "best", 0.0),
+    (lambda: Checkpoints("folder"), "latest", 3),
+    (NumpyBackend, "name", "cpu"),
+]
+
+
+@pytest.mark.parametrize(("make", "name", "value"), KEPT)
+def test_what_an_object_keeps_itself_is_not_set(
+    make: Callable[[], Any], name: str, value: Any
+) -> None:
+    made = make()
+    before = getattr(made, name)
+    kind = type(made).__name__
+    with pytest.raises(
+        AttributeError, match=rf"^{kind}\.{name} is what the object keeps itself: it cannot be set$"
+    ):
+        setattr(made, name, value)
+    assert getattr(made, name) is before or getattr(made, name) == before
+
+
+METHODS: Final[list[tuple[Callable[[], Any], str]]] = [
+    (lambda: AdamW(parameters()), "step"),
+    (lambda: Trainer(AdamW(parameters())), "fit"),
+    (lambda: DataLoader(dataset(), 2), "seek"),
+    (lambda: nn.Linear(2, 2), "forward"),
+]
+
+
+@pytest.mark.parametrize(("make", "name"), METHODS)
+def test_a_method_may_be_replaced_by_a_function_only(make: Callable[[], Any], name: str) -> None:
+    made = make()
+    with pytest.raises(AttributeError, match=rf"{name} is a method, not 5$"):
+        setattr(made, name, 5)
+    setattr(made, name, abs)
+    assert getattr(made, name) is abs
+
+
+def test_settings_and_backends_refuse_names_that_nothing_reads() -> None:
+    objects: list[Any] = [ClipNorm(1.0), cosine(0.1, 10), Every(), LossScale(), NumpyBackend()]
+    for made in objects:
+        with pytest.raises(AttributeError, match="has no attribute 'surely_none'"):
+            made.surely_none = 3
+
+
+def test_a_callback_may_be_moved_in_the_order() -> None:
+    stopping = EarlyStopping()
+    stopping.order = 300
+    assert stopping.order == 300
+    other: Any = EarlyStopping()
+    other.order = "first"
+    weight = parameters()[0]
+    with pytest.raises(TypeError, match="callbacks: order of EarlyStopping must be a number"):
+        Trainer(SGD([weight], 0.1)).fit(
+            [(np.ones(2, np.float32),)], lambda x: (weight * x).sum(), epochs=1, callbacks=[other]
+        )
+
+
+def test_a_parameter_has_one_number_and_a_text_as_its_name() -> None:
+    weight: Any = parameters()[0]
+    with pytest.raises(TypeError, match="Parameter: name must be text, not 3"):
+        Parameter([1.0], name=3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="Parameter: name must be text, not 3"):
+        weight.name = 3
+    with pytest.raises(AttributeError):
+        weight.id = 3
+    weight.name = "other"
+    assert weight.label == "parameter 'other'"
 
 
 @pytest.mark.parametrize(("make", "name", "value"), DECIDED)

@@ -23,9 +23,9 @@ import pytest
 from captured_number import (
     Change,
     Number,
-    are_heard,
     check_change_is_noticed,
-    nothing,
+    check_hidden_is_not_captured,
+    check_is_not_captured,
     spellings,
     weights,
 )
@@ -397,24 +397,14 @@ def test_a_change_of_a_class_or_of_a_part_is_noticed(spelling: Spelling, device:
 @pytest.mark.parametrize("spelling", HIDDEN, ids=lambda f: f.__name__)
 def test_what_hides_its_source_is_not_captured(spelling: Spelling, device: Capturing) -> None:
     with np.printoptions():
-        wanted, _ = weights(NumpyBackend(), *spelling(), capture=False)
-    with np.printoptions(), warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always")
-        found, trainer = weights(device, *spelling())
-    assert found == wanted
-    assert trainer.counts.replayed == 0
-    assert are_heard(device, heard, trainer)
+        check_hidden_is_not_captured(spelling, device)
 
 
 @pytest.mark.parametrize("spelling", CHANGING, ids=lambda f: f.__name__)
 def test_clocks_and_addresses_in_texts_are_not_captured(
     spelling: Callable[[], Number], device: Capturing
 ) -> None:
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always")
-        _, trainer = weights(device, spelling(), nothing)
-    assert trainer.counts.replayed == 0
-    assert are_heard(device, heard, trainer)
+    check_is_not_captured(spelling(), device)
 
 
 def test_a_view_that_is_released_ends_a_capture(device: Capturing) -> None:

@@ -10,7 +10,6 @@ import contextvars
 import functools
 import io
 import operator
-import warnings
 import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -21,8 +20,8 @@ import pytest
 from captured_number import (
     Change,
     Number,
-    are_heard,
     check_change_is_noticed,
+    check_is_not_captured,
     nothing,
     spellings,
     weights,
@@ -390,11 +389,7 @@ def test_a_change_of_what_a_step_hands_on_is_noticed(
 def test_addresses_and_copies_of_contexts_are_not_captured(
     spelling: Callable[[], Number], device: Capturing
 ) -> None:
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always")
-        _, trainer = weights(device, spelling(), nothing)
-    assert trainer.counts.replayed == 0
-    assert are_heard(device, heard, trainer)
+    check_is_not_captured(spelling(), device)
 
 
 def test_the_address_of_what_was_there_before_is_captured(device: Capturing) -> None:

@@ -33,17 +33,16 @@ from captured_number import (
     STEPS,
     Change,
     Number,
-    are_heard,
     check_change_is_noticed,
+    check_hidden_is_not_captured,
     nothing,
     spellings,
-    weights,
 )
 
 from rumus import nn
 from rumus.gpu import GpuBackend
 from rumus.optim import SGD
-from rumus.tensor import NumpyBackend, Parameter, Tensor, no_grad
+from rumus.tensor import Parameter, Tensor, no_grad
 from rumus.tensor.memory.recording import Capturing
 from rumus.train import Trainer
 from rumus.train.capture.reads import Reads
@@ -606,13 +605,7 @@ def test_a_change_of_what_a_step_looks_up_is_noticed(
 def test_what_nobody_can_compare_is_not_captured(
     spelling: Callable[[], Number], device: Capturing
 ) -> None:
-    wanted, _ = weights(NumpyBackend(), spelling(), nothing, capture=False)
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always")
-        found, trainer = weights(device, spelling(), nothing)
-    assert found == wanted
-    assert trainer.counts.replayed == 0
-    assert are_heard(device, heard, trainer)
+    check_hidden_is_not_captured(lambda: (spelling(), nothing), device)
 
 
 def test_each_thread_has_its_own_locals(device: Capturing) -> None:
@@ -864,13 +857,7 @@ def test_an_error_of_what_follows_a_step_is_none_of_the_step(
         raise LookupError(name)
 
     monkeypatch.setattr(Reads, "read_attribute", fails)
-    wanted, _ = weights(NumpyBackend(), lambda: math.pi, nothing, capture=False)
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always")
-        found, trainer = weights(device, lambda: math.pi, nothing)
-    assert found == wanted
-    assert trainer.counts.replayed == 0
-    assert are_heard(device, heard, trainer)
+    check_hidden_is_not_captured(lambda: (lambda: math.pi, nothing), device)
 
 
 def test_errors_of_what_is_followed_are_those_of_the_code(device: Capturing) -> None:

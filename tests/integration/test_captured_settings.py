@@ -16,7 +16,6 @@ import struct
 import threading
 import types
 import typing
-import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -27,14 +26,12 @@ import pytest
 from captured_number import (
     Change,
     Number,
-    are_heard,
     check_change_is_noticed,
-    nothing,
+    check_hidden_is_not_captured,
+    check_is_not_captured,
     spellings,
-    weights,
 )
 
-from rumus.tensor import NumpyBackend
 from rumus.tensor.memory.recording import Capturing
 
 Spelling = Callable[[], tuple[Number, Change]]
@@ -383,24 +380,14 @@ def test_a_change_of_settings_and_caches_is_noticed(spelling: Spelling, device: 
 def test_memory_that_cannot_be_compared_is_not_captured(
     spelling: Spelling, device: Capturing
 ) -> None:
-    wanted, _ = weights(NumpyBackend(), *spelling(), capture=False)
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always")
-        found, trainer = weights(device, *spelling())
-    assert found == wanted
-    assert trainer.counts.replayed == 0
-    assert are_heard(device, heard, trainer)
+    check_hidden_is_not_captured(spelling, device)
 
 
 @pytest.mark.parametrize("spelling", CLOCKS, ids=lambda f: f.__name__)
 def test_dates_that_tell_the_time_are_not_captured(
     spelling: Callable[[], Number], device: Capturing
 ) -> None:
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always")
-        _, trainer = weights(device, spelling(), nothing)
-    assert trainer.counts.replayed == 0
-    assert are_heard(device, heard, trainer)
+    check_is_not_captured(spelling(), device)
 
 
 def test_dates_that_tell_no_time_are_captured(device: Capturing) -> None:

@@ -64,7 +64,10 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
         "alpha must be a number, not '2'",
     ),
     "lora": (lambda: nn.lora(3, 2), "lora: model must be a Module, not 3"),
-    "onnx": (lambda: nn.export_onnx(abs, "x", ones((1,))), "model must be a Module, not <built-in"),
+    "onnx": (
+        lambda: nn.export_onnx(abs, "x", ones((1,))),
+        "must be a Module, not builtin_function",
+    ),
     "dropout": (lambda: nn.Dropout(True), "Dropout: p must be a number, not True"),
     "eps": (lambda: nn.LayerNorm(3, eps="1"), "eps must be a number, not '1'"),
     "group eps": (lambda: nn.GroupNorm(1, 3, eps="1"), "GroupNorm: eps must be a number, not '1'"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +23,7 @@ X: Any = ones((2, 3))
 TEN: Any = train.ArrayDataset(np.ones((10, 2), np.float32))
 SGD: Any = optim.SGD([Parameter([1.0], name="w")], 0.1)
 TRAINER: Any = train.Trainer(SGD)
+LINEAR: Any = nn.Linear(2, 2)
 GROUP: Any = optim.ParameterGroup([Parameter([1.0], name="w")])
 DISTRIBUTED: Any = distributed
 PICTURE: Any = ones((1, 2, 6, 6))
@@ -144,7 +147,10 @@ TYPES: Final[list[tuple[Callable[[], object], str]]] = [
         r"make the transform: Flip\(\.\.\.\), no",
     ),
     (lambda: TRAIN.images.Augment(3), "Augment: a transform must be a function, not 3"),
-    (lambda: TRAIN.Every(abs), "Every: steps must be a number, not <built-in"),
+    (
+        lambda: TRAIN.Every(abs),
+        "Every: steps must be a number, not <built-in",
+    ),
     (lambda: TRAIN.Every(seconds="3"), "Every: seconds must be a number, not '3'"),
     (lambda: TRAIN.Pad("x"), "Pad: value must be a number, not 'x'"),
     (lambda: TRAIN.Pad([0, None]), "Pad: value must be a number, not None"),
@@ -183,6 +189,98 @@ TYPES: Final[list[tuple[Callable[[], object], str]]] = [
         lambda: TRAIN.Trainer(SGD, state={"model": nn.Linear}),
         r"'model' is the class Linear, which .*",
     ),
+    (
+        lambda: TRAIN.Trainer(SGD, state={"a": 3}),
+        "state: 'a' is 3, which holds no state",
+    ),
+    (
+        lambda: TRAIN.Trainer(SGD, state={"a": [nn.ReLU()]}),
+        "state: 'a' is list, which holds no",
+    ),
+    (
+        lambda: TRAINER.fit(train.DataLoader, abs, epochs=1),
+        "loader .* not the class DataLoader",
+    ),
+    (lambda: TRAINER.fit(TEN, abs, epochs=1), "fit: loader .* the samples of ArrayDataset"),
+    (lambda: TRAINER.fit(X, abs, epochs=1), "fit: loader must be batches, not Tensor"),
+    (lambda: TRAINER.fit(LINEAR, abs, epochs=1), "fit: loader must be batches, not Linear"),
+    (lambda: TRAINER.fit([], nn.Linear, epochs=1), "loss_fn must be .*, not the class Linear"),
+    (lambda: TRAINER.fit([X], abs, epochs=1, resume=3), 'resume must be True, False, "auto" or a'),
+    (
+        lambda: TRAINER.fit([X], abs, epochs=1, checkpoints=3),
+        "checkpoints must be a fo.* not 3",
+    ),
+    (
+        lambda: TRAINER.fit([X], abs, epochs=1, checkpoints=train.Checkpoints),
+        "checkpoints must be a folder .*, not the class Checkpoints",
+    ),
+    (
+        lambda: TRAINER.fit([X], abs, epochs=1, validate=(3, abs)),
+        "validate: loader must be",
+    ),
+    (
+        lambda: TRAINER.fit([X], abs, epochs=1, validate=nn.Linear),
+        "validate .* the class Linear",
+    ),
+    (lambda: TRAIN.evaluate(nn.Linear, [X], abs), "evaluate: model .*, not the class Linear"),
+    (lambda: TRAIN.evaluate(3, [X], abs), "evaluate: model must be a function, not 3"),
+    (lambda: TRAIN.evaluate(LINEAR, TEN, abs), "evaluate: loader must be batches, not the samples"),
+    (lambda: TRAIN.evaluate(LINEAR, [X], 3), "metrics must be a list of functions, not 3"),
+    (
+        lambda: TRAIN.predict(LINEAR, np.ones((2, 2))),
+        "predict: loader must be .* ndarray",
+    ),
+    (lambda: TRAINER.predict(3, abs), "predict: loader must be batches, not 3"),
+    (lambda: TRAINER.evaluate("x", abs), "evaluate: loader must be batches, not 'x'"),
+    (lambda: LINEAR.save_file(3), "Module.save_file: path must be text or a Path, not 3"),
+    (lambda: LINEAR.load_file(3), "Module.load_file: path must be text or a Path, not 3"),
+    (lambda: LAYER.read_weights(0), "read_weights: path must be text or a Path, not 0"),
+    (lambda: LAYER.export_onnx(LINEAR, 3, X), "export_onnx: path must be text or a Path, not 3"),
+    (lambda: OPTIM.save_state(SGD, 3), "path .*not 3"),
+    (lambda: OPTIM.load_state(SGD, 3), "path .*not 3"),
+    (lambda: TRAIN.read_metrics(3), "read_metrics: path must be text or a Path, not 3"),
+    (lambda: TRAIN.Checkpoints(3), "Checkpoints: folder must be text or a Path, not 3"),
+    (lambda: TRAIN.RunFolder(3), "RunFolder: path must be text or a Path, not 3"),
+    (lambda: TRAIN.write_report(3), "write_report: run must be text or a Path, not 3"),
+    (lambda: TRAIN.plot_runs(["a"], 3), "plot_runs: out must be text or a Path, not 3"),
+    (lambda: TRAIN.save_configuration({}, 3), "save_configuration: file must be text or a Path"),
+    (lambda: TRAIN.load_configuration(dict, 3), "load_configuration: file must be text or a Path"),
+    (lambda: TRAIN.load_model(3, LINEAR), "load_model: path must be text or a Path, not 3"),
+    (lambda: TRAIN.CsvDataset(3), "CsvDataset: path must be text or a Path, not 3"),
+    (lambda: TRAIN.NpyDataset(3), "NpyDataset: a file must be text or a Path, not 3"),
+    (lambda: TRAIN.ImageFolder(3), "ImageFolder: folder must be text or a Path, not 3"),
+    (lambda: TRAIN.CsvDataset("a.csv", encoding=None), "encoding must be text"),
+    (lambda: TRAIN.RunFolder("a", log_every=3), r"log_every must be Every\(steps=...\)"),
+    (lambda: TRAIN.TimeReport(write=3), "TimeReport: write must be a function, not 3"),
+    (lambda: TRAIN.LogTo(abs, seconds="3"), "LogTo: seconds must be a number, not '3'"),
+    (lambda: TRAIN.LiveView(seconds=None), "LiveView: seconds must be a number, not None"),
+    (lambda: TRAIN.StreamLoader("ab", 1), "a stream must yield samples, not 'ab'"),
+    (lambda: TRAIN.StreamLoader([1], 1, transform=nn.ReLU), "transform .* not the class ReLU"),
+    (lambda: TRAIN.Subset("ab", [0]), r"dataset must have len\(\) and dataset\[i\], unlike 'ab'"),
+    (lambda: TRAIN.find_batch_size(TRAINER, 3, abs, memory=1), "batch must be a tuple or a dict"),
+    (lambda: TRAIN.images.Crop("3"), "Crop: size must be whole numbers, not '3'"),
+    (lambda: TRAIN.images.Rotate(None), "Rotate: degrees must be a number, not None"),
+    (lambda: OPTIM.LossScale(every="x"), "LossScale: every must be a number, not 'x'"),
+    (lambda: OPTIM.Adafactor([Parameter([1.0])], eps=1e-8), "Adafactor: eps must be two numbers"),
+    (lambda: OPTIM.Muon([Parameter(np.ones((2, 2)))], 0.1, parts=3), "parts must be a dict"),
+    (lambda: LINEAR(ones((1, 2)), activation="relu"), "activation must be a function, not 'relu'"),
+    (lambda: LINEAR(ones((1, 2)), axis=1), "Linear takes no 'axis'; it takes activation, residual"),
+    (lambda: LINEAR(ones((1, 2)), activaton=abs), "no 'activaton'; did you mean 'activation'"),
+    (lambda: ANY.move_parameters(X, rt.cpu()), "takes a list of parameters, not Tensor"),
+    (lambda: ANY.move_parameters(LINEAR, rt.cpu()), "takes a list of parameters, not Linear"),
+    (lambda: ANY.move_parameters([X], rt.cpu()), "item 0 is Tensor: move a tensor with to"),
+    (lambda: ANY.move_parameters([], "gpu"), "backend must be a Backend, not 'gpu'"),
+    (lambda: ANY.Parameters({"w": 3}), "must have a name and a parameter in each pair"),
+    (lambda: ANY.Parameters(3), "Parameters: named must be a dict of parameters, not 3"),
+    (lambda: ANY.exp(np.ones(2)), "exp: x must be a tensor, not ndarray"),
+    (lambda: ANY.softmax([1.0]), "softmax: x must be a tensor, not list"),
+    (lambda: ANY.maximum(1.0, X), "maximum: a must be a tensor, not 1.0"),
+    (lambda: ANY.clip("x"), "clip: x must be a tensor, not 'x'"),
+    (lambda: ANY.celu(X, alpha=None), "celu: alpha must be a number, not None"),
+    (lambda: ANY.leaky_relu(X, slope=[1]), r"leaky_relu: slope must be a number, not \[1\]"),
+    (lambda: ANY.glu(X, "0"), "glu: axis must be a whole number, not '0'"),
+    (lambda: X.sum(True), "axis must be .*, not True"),
+    (lambda: ANY.arange(0, 1, 0.5), "arange: step must be a whole number, not 0.5"),
     (lambda: ANY.no_grad(abs), r"no_grad takes no arguments: write @no_grad\(\) before a function"),
 ]
 VALUES: Final[list[tuple[Callable[[], object], str]]] = [
@@ -268,3 +366,46 @@ def test_sequences_may_be_generators_and_numbers_of_numpy() -> None:
     assert ANY.stack(x for x in (X, X)).shape == (2, 2, 3)
     assert ANY.concat(x for x in (X, X)).shape == (4, 3)
     assert [part.shape for part in ANY.split(X, np.int64(2))] == [(1, 3), (1, 3)]
+
+
+def test_what_is_refused_has_written_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is a number taken for the descriptor of an open file."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "held").write_text("kept")
+    held = os.open(tmp_path / "held", os.O_RDWR)
+    try:
+        for call in (
+            lambda: LINEAR.save_file(held),
+            lambda: OPTIM.save_state(SGD, held),
+            lambda: TRAINER.fit([X], abs, epochs=1, checkpoints=held),
+            lambda: TRAINER.fit([X], abs, epochs=1, checkpoints="made", resume=held),
+            lambda: TRAIN.RunFolder(held),
+            lambda: [*TRAIN.read_metrics(held)],
+        ):
+            with pytest.raises(TypeError):
+                call()
+    finally:
+        os.close(held)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("held", "kept")]
+
+
+def test_paths_may_be_of_any_kind(tmp_path: Path) -> None:
+    class Named:
+        def __fspath__(self) -> str:
+            return str(tmp_path / "a.safetensors")
+
+    model = nn.Linear(2, 2)
+    model.save_file(Named())
+    assert model.load_file(str(tmp_path / "a.safetensors")).fits
+    assert model.load_file(tmp_path / "a.safetensors").fits
+
+
+def test_batches_may_come_from_anything_that_is_iterable() -> None:
+    class Loader:
+        def __iter__(self) -> Any:
+            yield (np.ones((2, 2), np.float32),)
+
+    for loader in (Loader(), [(np.ones((2, 2), np.float32),)], iter([(np.ones((2, 2)),)])):
+        assert train.predict(LINEAR, loader).shape == (2, 2)

@@ -103,7 +103,7 @@ READ: Final[list[tuple[Callable[[], Any], str, Any, Any, str]]] = [
     (nn.ELU, "alpha", 2, float("inf"), "ELU: alpha must be finite, not inf"),
     (nn.CELU, "alpha", 2, 0, "CELU: alpha must be finite and positive, not 0"),
     (nn.Hardtanh, "low", -float("inf"), 1.0, "low must be below high, not 1.0 and 1.0"),
-    (nn.Hardtanh, "high", 2, float("nan"), "low must be below high, not -1.0 and nan"),
+    (nn.Hardtanh, "high", 2, float("nan"), "Hardtanh: high must be a limit, not nan"),
     (nn.GELU, "approximate", "tanh", "erf", "approximate must be 'none' or 'tanh', not 'erf'"),
     (nn.Softmax, "axis", 0, 0.5, "Softmax: axis must be a whole number, not 0.5"),
     (nn.LogSoftmax, "axis", np.int64(0), "1", "LogSoftmax: axis must be a whole number"),

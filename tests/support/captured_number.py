@@ -74,3 +74,25 @@ def check_change_is_noticed(
     assert trainer.counts.replayed >= 2
     assert found == wanted
     assert wanted[CHANGED - 1] != wanted[CHANGED]
+
+
+def check_is_not_captured(number: Callable[[], float], device: Capturing) -> None:
+    """Fail unless no step that uses a number is repeated, which is said where that is due."""
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        _, trainer = weights(device, number, nothing)
+    assert trainer.counts.replayed == 0
+    assert are_heard(device, heard, trainer)
+
+
+def check_hidden_is_not_captured(
+    spelling: Callable[[], tuple[Number, Change]], device: Capturing
+) -> None:
+    """The same for what hides where its number comes from: steps have the bits of eager ones."""
+    wanted, _ = weights(NumpyBackend(), *spelling(), capture=False)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        found, trainer = weights(device, *spelling())
+    assert found == wanted
+    assert trainer.counts.replayed == 0
+    assert are_heard(device, heard, trainer)

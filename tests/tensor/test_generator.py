@@ -63,6 +63,15 @@ def test_every_backend_has_the_same_words(count: int, backend: Backend) -> None:
     assert words.numpy().view(np.uint32).tolist() == expected.tolist()
 
 
+@pytest.mark.parametrize("position", [3, -4, 2.5, "8"])
+def test_a_position_that_no_draw_leads_to(position: Any) -> None:
+    generator = Generator(7)
+    generator.uniform((3,))
+    with pytest.raises((TypeError, ValueError), match="position"):
+        generator.position = position
+    assert generator.position == 4
+
+
 def test_words_in_memory_with_gaps(backend: Backend) -> None:
     there = backend.upload(np.zeros((2000, 2), np.int32))
     backend.random_words(9, 0, there[:, 1])

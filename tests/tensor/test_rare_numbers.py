@@ -543,5 +543,5 @@ def test_a_limit_may_be_infinite(backend: Backend) -> None:
 
 def test_a_scalar_of_a_kernel_is_not_none() -> None:
     function: Any = elementwise(lambda x, *, s=1.0: x * s)
-    with pytest.raises(TypeError, match="a scalar must be a number, not None"):
+    with pytest.raises(TypeError, match="s must be a number, not None"):
         function(ones((2,)), s=None)

@@ -102,7 +102,7 @@ def test_an_asynchronous_save_has_the_values_of_its_step(tmp_path: Path) -> None
         ({"model": {"__metadata__": np.ones(1)}}, ValueError, "__metadata__"),
         ({"../model": {}}, ValueError, "names a file"),
         ({"a": 1, "A": 2}, ValueError, "same file"),
-        ([1], TypeError, "must be a mapping"),
+        ([1], TypeError, "state must be a dict, not list"),
     ],
 )
 def test_state_that_would_not_load_back_is_refused(

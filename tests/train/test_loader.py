@@ -88,6 +88,27 @@ def test_batches(workers: int) -> None:
     assert len(dropping) == 2
 
 
+class Columns(tuple[Any, ...]):
+    """A batch, as a user's class makes it."""
+
+    def __new__(cls, samples: Any) -> Columns:
+        return super().__new__(cls, map(np.stack, zip(*samples, strict=True)))
+
+
+class Shifted:
+    """A transform that has to be made."""
+
+    def __call__(self, sample: Any, generator: np.random.Generator) -> Any:
+        return sample
+
+
+def test_a_class_may_collate_but_is_no_transform_that_has_to_be_made() -> None:
+    ((_, labels),) = DataLoader(arrays(4), 4, collate=Columns)
+    assert labels.tolist() == [0, 1, 2, 3]
+    with pytest.raises(TypeError, match="transform must be a function, not the class Shifted"):
+        DataLoader(arrays(4), 4, transform=Shifted)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("transform", [None, noise])
 def test_writing_into_a_batch_changes_no_dataset(transform: Any) -> None:
     dataset = arrays(4)

@@ -87,7 +87,7 @@ def test_a_hanging_logger_does_not_stop_training() -> None:
 
 
 def test_invalid_loggers() -> None:
-    with pytest.raises(TypeError, match="int is neither"):
+    with pytest.raises(TypeError, match="3 is neither"):
         LogTo(3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="must not be negative"):
         LogTo(Kept(), seconds=-1)

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rumus.optim import SGD, Plateau
+from rumus.optim import SAM, SGD, Lookahead, Plateau
 from rumus.tensor import Parameter
 from rumus.train import (
     Callback,
+    CallbackError,
     Checkpoints,
     EarlyStopping,
     EpochEnd,
@@ -456,3 +457,75 @@ def test_weights_that_a_callback_changes_are_not_restored_as_the_best(tmp_path: 
     with pytest.warns(UserWarning, match="changed after the validation of step 2"):
         model.fit(2, per_epoch=1, callbacks=[changing], checkpoints=tmp_path, restore_best=True)
     assert model.weight.item() == 1
+
+
+def _fed(lr: Plateau, optimizer: Any = None, fed: Plateau | None = None, **options: Any) -> Any:
+    weight = Parameter([1.0], name="weight")
+    optimizer = optimizer or SGD([weight], lr)
+    trainer = Trainer(optimizer)
+    weight = optimizer.parameters[0]
+    trainer.fit(
+        [(np.ones(2, np.float32),)],
+        lambda x: ((weight - x) ** 2).mean(),
+        validate=lambda: {"loss": 1.0},
+        callbacks=[FeedPlateau(fed or lr, "loss")],
+        **{"epochs": 3, "progress": None, **options},
+    )
+    return optimizer
+
+
+def test_a_plateau_belongs_to_one_training() -> None:
+    """A second one would begin with the learning rate to which the first was reduced."""
+    lr = Plateau(0.1, patience=0)
+    first = _fed(lr)
+    assert lr.reductions == 2
+    with pytest.raises(CallbackError, match="has heard of another training, with 2 reductions"):
+        _fed(lr)
+    assert lr.reductions == 2
+    _fed(lr, first)  # it goes on
+    assert lr.reductions == 5
+
+
+def test_a_resumed_training_may_have_the_plateau_of_the_first(tmp_path: Path) -> None:
+    lr = Plateau(0.1, patience=0)
+    _fed(lr, checkpoints=tmp_path / "a")
+    _fed(lr, checkpoints=tmp_path / "a", resume=True, epochs=4)
+    assert lr.reductions == 3
+
+
+def test_a_plateau_that_no_optimizer_has_is_not_fed() -> None:
+    with pytest.raises(CallbackError, match=r"no hyperparameter of SGD .* is this Plateau"):
+        _fed(Plateau(0.1), fed=Plateau(0.1))
+    told = Plateau(0.1, patience=0)
+    weight = Parameter([1.0], name="weight")
+    _fed(told, SGD([weight], lambda step: 0.5 * told(step)))  # a function may read it
+    assert told.reductions == 2
+
+
+@pytest.mark.parametrize("wrap", [SAM, Lookahead])
+def test_the_plateau_of_a_wrapped_optimizer_is_saved(tmp_path: Path, wrap: Any) -> None:
+    def made(lr: Plateau) -> Any:
+        return wrap(SGD([Parameter([1.0], name="weight")], lr))
+
+    _fed(lr := Plateau(0.1, patience=0), made(lr), checkpoints=tmp_path / "a")
+    _fed(
+        again := Plateau(0.1, patience=0),
+        made(again),
+        checkpoints=tmp_path / "a",
+        resume=True,
+        epochs=4,
+    )
+    assert (lr.reductions, again.reductions) == (2, 3)
+
+
+def test_a_callback_is_given_once() -> None:
+    lr = Plateau(0.1)
+    feed, weight = FeedPlateau(lr, "loss"), Parameter([1.0], name="weight")
+    with pytest.raises(ValueError, match="callbacks: one is given twice"):
+        Trainer(SGD([weight], lr)).fit(
+            [(np.ones(2, np.float32),)],
+            lambda x: (weight * x).mean(),
+            epochs=1,
+            validate=lambda: {"loss": 1.0},
+            callbacks=[feed, feed],
+        )

@@ -429,11 +429,10 @@ def test_names_of_state(name: str) -> None:
         Trainer(plain().optimizer, state={name: Shuffled()})
 
 
-def test_unsaveable_state(tmp_path: Path) -> None:
+def test_unsaveable_state() -> None:
     found = plain()
-    trainer = Trainer(found.optimizer, state={"model": object()})
-    with pytest.raises(TypeError, match=r"state\['model'\] is object, which has no state_dict"):
-        trainer.fit(found.loader, found.loss, steps=1, checkpoints=tmp_path)
+    with pytest.raises(TypeError, match="'model' is object, which holds no state"):
+        Trainer(found.optimizer, state={"model": object()})
 
 
 def test_a_failed_save_does_not_end_the_training(tmp_path: Path) -> None:

@@ -75,6 +75,8 @@ def _limit(layer: Module, name: str, value: Any) -> float:
     """One of the limits of a Hardtanh, which may be infinite; the other may not be known yet."""
     limits: dict[str, Any] = {"low": -math.inf, "high": math.inf, **vars(layer)}
     limits[name] = number = real_number(full_name(layer, name), value)
+    if math.isnan(number):
+        raise ValueError(f"{full_name(layer, name)} must be a limit, not nan")
     low, high = limits["low"], limits["high"]
     if not low < high:
         raise ValueError(f"Hardtanh: low must be below high, not {low} and {high}")

@@ -7,6 +7,7 @@ from typing import TypeVar
 from rumus.tensor import Expr, Tensor, elementwise
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.real_number import finite_number
+from rumus.tensor.graph.operators import broadcast_shape
 from rumus.tensor.operations.cosine import cosine
 
 T = TypeVar("T", Tensor, Expr)
@@ -37,6 +38,7 @@ def pairwise_distance(
     [5.0]
     """
     finite_number("pairwise_distance: eps", eps)
+    broadcast_shape("pairwise_distance", [x.shape, y.shape])
     return _apart(x, y, eps=eps).norm(p, axis=-1, keepdims=keepdims)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import FrameType, NoneType
+from types import FrameType, FunctionType, NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, Protocol, Self, TypeVar
 
 import numpy as np
@@ -36,8 +36,11 @@ from rumus.tensor import (
 from rumus.tensor.expression.arguments import (
     check_argument,
     check_arguments,
+    check_call,
     checked_arguments,
+    checked_first,
     constructor_names,
+    is_told,
 )
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.dtype import as_dtype
@@ -156,7 +159,7 @@ class Module:
             elif name in (own := vars(self)):
                 _check_replaced(self, name, own[name], value)
             elif type(self).__module__.startswith("rumus."):
-                _check_new(self, name)
+                _check_new(self, name, value)
             if running_pass() is not None:
                 assigned(self, name, value)
             object.__setattr__(self, name, value)
@@ -362,6 +365,7 @@ class Module:
         """
         return self.load_weights(read_weights(path), rename=rename, strict=strict)
 
+    @checked_first
     def save_file(self, path: str | os.PathLike[str], *, rename: Names | None = None) -> None:
         """Write parameters and buffers to a safetensors file, under the names of `state_dict()`.
 
@@ -503,13 +507,17 @@ def _check_replaced(module: Module, name: str, held: object, value: object) -> N
         raise decided(module, name)
 
 
-def _check_new(module: Module, name: str) -> None:
+def _check_new(module: Module, name: str, value: object) -> None:
     """Raise AttributeError for an attribute that a layer of rumus would never read from users.
 
-    That is an argument of its constructor, what another library calls an attribute, or what its
-    class says of all such layers.
+    That is an argument of its constructor, what another library calls an attribute, what its class
+    says of all such layers, or anything but a function in place of a method.
     """
     cls = type(module)
+    if isinstance(getattr(cls, name, None), FunctionType) and not callable(value):
+        raise AttributeError(
+            f"{cls.__name__}.{name} is a method, not {shown(value)}", name=name, obj=module
+        )
     is_argument = name in constructor_names(cls)
     is_of_class = isinstance(getattr(cls, name, None), (bool, int, str, tuple))
     if not is_of_class and (not (is_argument or name in LAYER.rows) or hasattr(cls, name)):
@@ -536,7 +544,15 @@ def _called(module: Forward[P, R_co], args: Any, kwargs: Any) -> R_co:
     except (AttributeError, TypeError) as error:
         if _is_about_an_array(error):
             raise _met_an_array(type(module).__name__) from error
+        if isinstance(error, TypeError) and not is_told(error):
+            _check_forward(module, args, kwargs)
         raise
+
+
+def _check_forward(module: Any, args: Any, kwargs: Any) -> None:
+    """Raise a TypeError that names what a layer of rumus does not take."""
+    if module.forward.__module__.startswith("rumus."):
+        check_call(type(module).__name__, module.forward, args, kwargs)
 
 
 def _is_about_an_array(error: BaseException | None) -> bool:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rumus.nn.module import Module
 from rumus.nn.onnx_graph import OPSET, Graph, Node, OnnxExportError, Value, differences, used
 from rumus.tensor import Generator, Tensor, TensorLike, no_grad, tensor
+from rumus.tensor.expression.arguments import checked_first
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.memory.replaced_file import replaced
 from rumus.tensor.operations.draws import Draws
@@ -24,6 +25,7 @@ _LARGEST: Final = 2**31 - 2**20  # bytes: a protocol buffer is limited to 2 GiB
 _BATCHES: Final = (11, 13)  # sizes that rarely occur as lengths in models
 
 
+@checked_first
 def export_onnx(
     model: Module,
     path: str | os.PathLike[str],

@@ -23,6 +23,7 @@ from rumus.nn.module import Module
 from rumus.nn.names import Names, Row, cut
 from rumus.nn.weights_file import WeightsFileError, read_weights, regular, write_weights
 from rumus.tensor import StateMismatchError
+from rumus.tensor.expression.arguments import checked_first
 from rumus.tensor.memory.replaced_file import replaced
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 
@@ -42,6 +43,7 @@ _PLAIN: Final[Mapping[str, Sequence[object]]] = {
 }
 
 
+@checked_first
 def save_lora(
     adapters: Lora, folder: str | os.PathLike[str], *, rename: Names | None = None
 ) -> None:
@@ -100,6 +102,7 @@ def _configuration(layers: Mapping[str, LoraLinear], is_turned: bool) -> dict[st
     }
 
 
+@checked_first
 def load_lora(
     model: Module,
     folder: str | os.PathLike[str],

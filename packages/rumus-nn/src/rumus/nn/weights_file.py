@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor import StateMismatchError
+from rumus.tensor.expression.arguments import checked_first
 from rumus.tensor.memory.replaced_file import replaced
 
 _INDEX: Final = "model.safetensors.index.json"
@@ -88,6 +89,7 @@ class Weights(Mapping[str, NDArray[Any]]):
         return f"Weights({len(self)} tensors)"
 
 
+@checked_first
 def read_weights(path: str | os.PathLike[str]) -> Weights:
     """Open a weights file; tensors are read one by one, on access.
 

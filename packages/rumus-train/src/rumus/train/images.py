@@ -23,7 +23,11 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.tensor.expression.arguments import checked_fields
+from rumus.tensor.expression.decided import fixed
+from rumus.tensor.expression.other_names import OtherNames
 from rumus.tensor.expression.real_number import real_number
+from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.fields import fields_of, names_of, values_in
 
 Image: TypeAlias = NDArray[Any]
@@ -40,6 +44,7 @@ if not TYPE_CHECKING:  # for type checkers, a module with this function has ever
         IMAGES.refuse(name)
 
 
+@OtherNames("an Augment", {}).of_instances
 class Augment:
     """Applies image transforms to one field of a sample, one after the other.
 
@@ -74,6 +79,8 @@ class Augment:
         return fields_of(names, values)
 
 
+@fixed
+@checked_fields
 @dataclass(frozen=True)
 class Crop:
     """Crops an image at a random place.
@@ -90,16 +97,23 @@ class Crop:
     center: bool = False
 
     def __post_init__(self) -> None:
-        sizes = (self.size,) if isinstance(self.size, int) else self.size
-        if min(sizes) < 1 or self.padding < 0:
+        if min(self._sides()) < 1 or self.padding < 0:
             raise ValueError(
                 f"size must be positive and padding not negative, not {self.size} and "
                 f"{self.padding}"
             )
 
+    def _sides(self) -> tuple[int, int]:
+        """The height and the width."""
+        sides = self.size if isinstance(self.size, (tuple, list)) else (self.size, self.size)
+        if len(sides) != 2:
+            raise ValueError(f"Crop: size must be a number or (height, width), not {self.size}")
+        height, width = (whole_number("Crop: size", each) for each in sides)
+        return height, width
+
     def __call__(self, image: Image, generator: np.random.Generator) -> Image:
         """Return the crop."""
-        height, width = (self.size,) * 2 if isinstance(self.size, int) else self.size
+        height, width = self._sides()
         rows = image.shape[0] + 2 * self.padding - height
         columns = image.shape[1] + 2 * self.padding - width
         if rows < 0 or columns < 0:
@@ -124,6 +138,8 @@ class Crop:
         return out
 
 
+@fixed
+@checked_fields
 @dataclass(frozen=True)
 class Flip:
     """Flips a random share of the images.
@@ -148,6 +164,8 @@ class Flip:
         return image[:, ::-1] if self.axis == "horizontal" else image[::-1]
 
 
+@fixed
+@checked_fields
 @dataclass(frozen=True)
 class Rotate:
     """Rotates an image about its center by a random angle, with bilinear interpolation.
@@ -202,6 +220,8 @@ def _pixels(image: Image, rows: Image, columns: Image, fill: float) -> Image:
     return np.asarray(found)
 
 
+@fixed
+@checked_fields
 @dataclass(frozen=True)
 class ColorJitter:
     """Changes brightness, contrast, then saturation, each by a random factor in [1 - x, 1 + x].
@@ -254,6 +274,8 @@ def _away(image: Image, gray: Any, factor: float) -> Image:
     return found
 
 
+@fixed
+@checked_fields
 @dataclass(frozen=True)
 class Normalize:
     """(image - mean) / std as float32; integers are first divided by their dtype's maximum.
@@ -273,6 +295,8 @@ class Normalize:
             each = np.asarray(given)
             if each.dtype.kind not in "fiu":
                 raise TypeError(f"Normalize: {name} must be numbers, not {given!r}")
+            if each.ndim > 1 or not each.size:
+                raise ValueError(f"Normalize: {name} must be a number, or one per channel")
             if not np.isfinite(each).all():
                 raise ValueError(f"Normalize: {name} must be finite, not {given}")
         if not (np.asarray(self.std) > 0).all():

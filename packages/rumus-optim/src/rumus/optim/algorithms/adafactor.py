@@ -90,7 +90,7 @@ class Adafactor(FusedOptimizer[M_co]):
         weight_decay: Hyper = 0.0,
         **options: Unpack[Options],
     ) -> None:
-        eps1, eps2 = eps
+        eps1, eps2 = _two(eps)
         self._eps1 = None if eps1 is None else check("eps1", eps1)
         super().__init__(
             parameters,
@@ -298,3 +298,9 @@ def _beside(first: Parameter, elements: int, probe: Segment, others: Collection[
     blocks, rows, columns = _as_blocks(first)
     averages = slot_size(blocks * rows) + slot_size(blocks * columns)
     return found + 2 * averages + 2 * slot_size(blocks)
+
+
+def _two(eps: Any) -> tuple[float | None, Hyper]:
+    if not isinstance(eps, (tuple, list)) or len(eps) != 2:
+        raise TypeError(f"Adafactor: eps must be two numbers, as (None, 1e-3), not {eps!r}")
+    return eps[0], eps[1]

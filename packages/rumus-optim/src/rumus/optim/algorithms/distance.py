@@ -11,6 +11,7 @@ from rumus.optim.options.group import Claimable, M_co
 from rumus.optim.options.hyperparameter import Hyper
 from rumus.optim.options.options import Options
 from rumus.tensor import OwnershipError, Tensor
+from rumus.tensor.expression.real_number import real_number
 
 _UNLIMITED: Final = 1e30  # d never grows by more
 
@@ -123,7 +124,7 @@ class Prodigy(DistanceOptimizer[M_co]):
             parameters,
             rules.prodigy,
             lr,
-            betas=(*betas, math.sqrt(abs(betas[-1])) if beta3 is None else beta3),
+            betas=_with_third(betas, beta3),
             eps=eps,
             weight_decay=weight_decay,
             d0=d0,
@@ -133,6 +134,14 @@ class Prodigy(DistanceOptimizer[M_co]):
             safeguard_warmup=float(safeguard_warmup),
             **options,
         )
+
+
+def _with_third(betas: Any, beta3: float | None) -> tuple[float, float, float]:
+    """Prodigy's beta1, beta2 and beta3, by default the root of beta2."""
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise TypeError(f"betas must be two numbers, not {betas!r}")
+    beta1, beta2 = betas
+    return beta1, beta2, math.sqrt(abs(real_number("beta2", beta2))) if beta3 is None else beta3
 
 
 class DAdaptAdam(DistanceOptimizer[M_co]):

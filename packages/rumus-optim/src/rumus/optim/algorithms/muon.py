@@ -24,6 +24,7 @@ from rumus.optim.options.group import Claimable, M_co, ParameterGroup, as_groups
 from rumus.optim.options.hyperparameter import COMMON, Hyper, check, checked
 from rumus.optim.options.options import Options
 from rumus.tensor import Arena, Backend, Expr, Kernel, Parameter, ParamId
+from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.graph.selection import Criterion, selected
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.section import Section
@@ -129,7 +130,7 @@ class Muon(FusedOptimizer[M_co]):
         self._coefficients = triples(coefficients, iterations)
         self._eps = check("eps", eps)
         self._nesterov = nesterov
-        self._parts = _numbers_of_parts(parameters, parts or {})
+        self._parts = _numbers_of_parts(parameters, {} if parts is None else parts)
         self._adamw = UpdateRule(self._variant.others, _ADAMW.state, _ADAMW.scalars)
         given = {"lr": adamw_lr, "weight_decay": adamw_weight_decay}
         own = checked({name: hyper for name, hyper in given.items() if hyper is not None}, COMMON)
@@ -328,6 +329,8 @@ class Muon(FusedOptimizer[M_co]):
 
 def _numbers_of_parts(parameters: Claimable[Any], parts: Mapping[str, int]) -> dict[ParamId, int]:
     """The number of matrices in each parameter. ValueError if it does not divide the parameter."""
+    if not isinstance(parts, Mapping):
+        raise TypeError(f"parts must be a dict of patterns and numbers, not {shown(parts)}")
     named = [pair for group in as_groups(parameters) for pair in group.named]
     found: dict[ParamId, int] = {}
     for pattern, number in parts.items():

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rumus.optim.engine.loss_scale import Scaling
-from rumus.optim.engine.optimizer import Optimizer
+from rumus.optim.engine.optimizer import DECIDED, Optimizer
 from rumus.optim.engine.segments import Segment
 from rumus.optim.options.group import Claimable, M_co
 from rumus.tensor import Backend, NonFiniteGradientError, OwnershipError
@@ -47,7 +47,7 @@ class FollowedOptimizer(Optimizer[M_co]):
 
     def _check_assigned(self, name: str, value: Any) -> None:
         if name != "nonfinite":
-            raise decided(self, name)
+            raise decided(self, name, DECIDED)
         if self._updater is not None:  # and that has read it
             raise AttributeError(
                 f"{type(self).__name__}.nonfinite is decided at the first step: call "
@@ -259,7 +259,7 @@ class FollowedOptimizer(Optimizer[M_co]):
         return "hold NaN or infinity"
 
 
-def require_nonfinite(nonfinite: str) -> None:
+def require_nonfinite(nonfinite: Any) -> None:
     """Raise ValueError for an invalid value of nonfinite."""
-    if nonfinite not in ("raise", "skip", "propagate"):
+    if not isinstance(nonfinite, str) or nonfinite not in ("raise", "skip", "propagate"):
         raise ValueError(f'nonfinite must be "raise", "skip" or "propagate", not {nonfinite!r}')

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from rumus.tensor import Backend, Expr, Kernel, Tensor, float32, maximum, minimum, where
+from rumus.tensor.expression.decided import fixed
+from rumus.tensor.expression.real_number import real_number
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.recording import is_capturing
 
 LARGEST: Final = 2.0**60
 
 
+@fixed
 @dataclass(frozen=True, slots=True)
 class LossScale:
     """How the scale of a loss is chosen and adapted.
@@ -59,7 +62,8 @@ class LossScale:
                 "the growth of a loss scale must be above 1 and its backoff below 1, not "
                 f"{self.growth} and {self.backoff}"
             )
-        if self.every != int(self.every) or not 1 <= self.every < 2**24:
+        every = real_number("LossScale: every", self.every)
+        if not math.isfinite(every) or every != int(every) or not 1 <= self.every < 2**24:
             raise ValueError(f"every must be a number of steps in [1, 2**24), not {self.every}")
         if not self.minimum <= self.initial <= self.maximum:
             raise ValueError(

@@ -27,13 +27,13 @@ from rumus.tensor import (
     float16,
 )
 from rumus.tensor.expression.arguments import check_arguments
-from rumus.tensor.expression.decided import decided, is_decided
+from rumus.tensor.expression.decided import check_of_class, decided, is_decided
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import Outcome
 
 _PACKAGE = __name__.partition(".")[0]
-_DECIDED: Final = frozenset({"groups", "hyper"})  # besides the arguments
+DECIDED: Final = frozenset({"groups", "hyper"})  # besides the arguments
 
 
 class Optimizer(ABC, Generic[M_co]):
@@ -87,13 +87,15 @@ class Optimizer(ABC, Generic[M_co]):
         def __setattr__(self, name: str, value: object) -> None:
             if name not in vars(self):
                 OPTIMIZER.check_assignment(self, name)
-            elif type(self).__module__.startswith("rumus.") and is_decided(self, name, _DECIDED):
+                if type(self).__module__.startswith("rumus."):
+                    check_of_class(self, name, value)
+            elif type(self).__module__.startswith("rumus.") and is_decided(name):
                 self._check_assigned(name, value)
             object.__setattr__(self, name, value)
 
     def _check_assigned(self, name: str, value: Any) -> None:
         """Raise an error for an attribute that a user assigns and that nothing would read."""
-        raise decided(self, name)
+        raise decided(self, name, DECIDED)
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor import StateMismatchError
+from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.memory.replaced_file import replaced
 
 _FORMAT: Final = "state 2"
@@ -66,7 +67,7 @@ def save_state(stateful: HasState, path: str | os.PathLike[str]) -> None:
     """
     from safetensors.numpy import save
 
-    _check_stateful("save_state", stateful, "state_dict")
+    _check_given("save_state", stateful, "state_dict", path)
     arrays, rest = _taken_apart(stateful.state_dict())
     text = json.dumps(rest)
     metadata = {"rumus": _FORMAT, "state": text, "sha256": _digest(arrays, text)}
@@ -83,14 +84,16 @@ def load_state(stateful: HasState, path: str | os.PathLike[str]) -> None:
     stateful: an optimizer of the same kind with the same parameters, or a `Plateau`.
     path: the file.
     """
-    _check_stateful("load_state", stateful, "load_state_dict")
+    _check_given("load_state", stateful, "load_state_dict", path)
     stateful.load_state_dict(_read(Path(path)))
 
 
-def _check_stateful(of: str, stateful: object, method: str) -> None:
+def _check_given(of: str, stateful: object, method: str, path: object) -> None:
     """Raise TypeError for what has no state, such as the path."""
     if isinstance(stateful, type) or not hasattr(stateful, method):
         raise TypeError(f"{of} takes an optimizer, then a path, not {stateful!r} first")
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"{of}: path must be text or a Path, not {shown(path)}")
 
 
 def _taken_apart(state: Mapping[str, Any]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

@@ -21,6 +21,7 @@ from rumus.optim.options.group import ParameterGroup
 from rumus.optim.options.hyperparameter import TOGETHER, at_step
 from rumus.optim.options.running import Running
 from rumus.tensor import StateMismatchError
+from rumus.tensor.expression.arguments import checked_first
 
 # kind -> PyTorch's names of the parts of the state
 _PARTS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -63,6 +64,7 @@ _LATER: Final = {"decoupled_weight_decay", "maximize"}  # not written by older r
 _SWITCHES: Final = {"foreach": None, "capturable": False, "differentiable": False, "fused": None}
 
 
+@checked_first
 def load_torch_state(
     optimizer: FusedOptimizer[Any],
     state: Mapping[str, Any],
@@ -118,6 +120,7 @@ def load_torch_state(
     optimizer.load_state_dict(reading.state)
 
 
+@checked_first
 def torch_state(
     optimizer: FusedOptimizer[Any],
     names: Iterable[str],

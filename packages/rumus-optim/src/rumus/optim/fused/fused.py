@@ -111,7 +111,7 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
     other_scalars: ClassVar[frozenset[str]] = frozenset()  # scalars of some segments' kernels only
     own_scalars: ClassVar[frozenset[str]] = frozenset()  # the scalars that `_own_scalars` returns
     ranges: ClassVar[Ranges] = RANGES  # of hyperparameters, if the rule is rumus's
-    is_ported: bool = False  # whether `like` replaced the rule of its class
+    is_ported = False  # whether `like` replaced the rule of its class
 
     def __init__(
         self,

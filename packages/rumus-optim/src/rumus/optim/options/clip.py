@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from rumus.optim.options.hyperparameter import check
+from rumus.tensor.expression.decided import fixed
 from rumus.tensor.expression.whole_number import whole_number
 
 
+@fixed
 @dataclass(frozen=True, slots=True)
 class ClipNorm:
     """Scale the gradients so that their 2-norm is at most `max_norm`.
@@ -50,6 +52,7 @@ class ClipNorm:
             raise ValueError(f'per must be "all", "group" or "tensor", not {self.per!r}')
 
 
+@fixed
 @dataclass(frozen=True, slots=True)
 class ClipValue:
     """Limit each element of the gradients to [-max_value, max_value]; NaN stays NaN.
@@ -65,6 +68,7 @@ class ClipValue:
         check_limit("max_value", self.max_value)
 
 
+@fixed
 @dataclass(frozen=True, slots=True)
 class AGC:
     """Adaptive gradient clipping: limit each unit's gradient by the size of its weights.
@@ -88,6 +92,7 @@ class AGC:
         check_limit("eps", self.eps)
 
 
+@fixed
 @dataclass(frozen=True, slots=True)
 class ZClip:
     """Clip the norm of all gradients if it is far above those of previous steps.
@@ -135,6 +140,7 @@ class ZClip:
         check_steps(self.warmup_steps, 2)
 
 
+@fixed
 @dataclass(frozen=True, slots=True)
 class AdaGC:
     """Clip each parameter's gradient if its norm is far above those of previous steps.

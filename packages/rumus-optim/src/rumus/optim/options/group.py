@@ -61,8 +61,8 @@ class ParameterGroup:
 
         def __setattr__(self, name: str, value: object) -> None:
             GROUP.check_assignment(self, name)
-            if name in vars(self) and is_decided(self, name, frozenset({"named"})):
-                raise decided(self, name)
+            if name in vars(self) and name != "hyper" and is_decided(name):
+                raise decided(self, name, frozenset({"named"}))
             object.__setattr__(self, name, value)
 
     def trainable(self) -> ParameterGroup:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final, Literal
 
@@ -76,6 +77,7 @@ class Plateau:
         self.best: float | None = None
         self.waited = 0  # consecutive reports without an improvement
         self.rested = 0  # reports left in the cooldown
+        self._fed: weakref.ref[Any] | None = None  # the optimizer whose training it last heard of
 
     def __call__(self, step: int) -> float:
         """Return the value at an applied step, with the reductions so far."""

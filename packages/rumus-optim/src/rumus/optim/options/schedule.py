@@ -18,6 +18,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from rumus.tensor.expression.arguments import checked_first
+from rumus.tensor.expression.decided import fixed
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -27,6 +30,7 @@ _ENDLESS_SHOWN: Final = 1000  # steps shown in a plot of an endless schedule
 _POINTS: Final = 2000  # at most, in a plot
 
 
+@fixed
 @dataclass(frozen=True, slots=True, repr=False)
 class Schedule:
     """A value for each step; the functions of this module make them.
@@ -101,6 +105,7 @@ class Schedule:
 
     __rmul__ = __mul__
 
+    @checked_first
     def plot(self, path: str | Path | None = None, *, steps: int | None = None) -> Figure:
         """Return a plot of the values, and write it to `path` if that is given.
 

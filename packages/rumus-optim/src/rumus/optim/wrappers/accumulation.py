@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from rumus.optim.engine.optimizer import Optimizer
 from rumus.optim.options.other_names import ACCUMULATION
@@ -70,6 +70,8 @@ class Accumulation:
     >>> w.tolist()  # 1 - (1 + 2 + 3 + 6) / 4
     [-2.0]
     """
+
+    _rereads: ClassVar = frozenset({"weight"})  # set if sums were added up elsewhere, as over ranks
 
     def __init__(self) -> None:
         self._sums: dict[ParamId, _Sum] = {}

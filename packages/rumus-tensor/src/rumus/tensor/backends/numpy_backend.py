@@ -37,6 +37,7 @@ from rumus.tensor.compiled import numba_blas
 from rumus.tensor.compiled.shared_work import BLOCK, PARALLEL, blocks, run_parts
 from rumus.tensor.expression.dtype import DType
 from rumus.tensor.expression.kernel import Kernel
+from rumus.tensor.expression.other_names import OtherNames
 from rumus.tensor.memory.backend import Array, Epilogue, Reduction, Shape
 from rumus.tensor.memory.fused import FusedName
 from rumus.tensor.memory.philox import as_int32, philox_words
@@ -76,6 +77,7 @@ def _multiply_integers(array: Array, axes: Shape, out: Array) -> None:
     put_integers("prod", np.where(zero, 0, np.multiply.reduce(array, axes, np.float64)), out)
 
 
+@OtherNames("a backend", {}).of_instances
 class NumpyBackend:
     """The NumPy backend; its arrays are NumPy's. See `Backend` for the methods."""
 

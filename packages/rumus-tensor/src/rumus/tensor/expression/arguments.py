@@ -2,8 +2,8 @@
 
 To Python a string such as "no" is True, an error about a misspelled keyword does not suggest the
 right one, and a string in place of a number or of a tensor fails deep inside. A function's wrapper
-checks switches first, and everything else only after the call has failed; a class, or a
-constructor, checks before it makes an object.
+checks switches first, and everything else only after the call has failed; a class, a constructor,
+or a function that writes or runs for long (`checked_first`) checks before it begins.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, wraps
+from opcode import opmap
 from types import CodeType
 from typing import Any, Final, ParamSpec, TypeAlias, TypeVar
 
@@ -21,12 +22,14 @@ from rumus.tensor.expression.nearest_name import nearest_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Class = TypeVar("Class", bound=type)
 Declared: TypeAlias = tuple[str, Mapping[str, Any]]
 
 _DECLARED: Final = ("bool", bool)  # as text if annotations are not evaluated
 _TAKES_ANY_NAME: Final = 0x08  # CO_VARKEYWORDS of a code object
 _UNPACKED: Final = r"Unpack\[(\w+)\]"
 _NOTHING: Final = object()
+_RAISE: Final = opmap["RAISE_VARARGS"]
 
 
 def switches_of(function: Callable[..., Any]) -> frozenset[str]:
@@ -75,7 +78,7 @@ def check_arguments(cls: type, args: tuple[object, ...], given: Mapping[str, obj
     if given:
         check_switches(cls.__name__, switches, given)
         _check_names(cls.__name__, names, given)
-    _check_types(cls.__name__, types, placed[1:], args, given)
+    _check_types(cls.__name__, types, placed[1:], args, given, is_all=False)
 
 
 def check_argument(of: object, name: str, value: object) -> None:
@@ -87,7 +90,7 @@ def check_argument(of: object, name: str, value: object) -> None:
         if "__init__" in vars(owner) and owner.__module__.startswith("rumus."):
             _, _, switches, types = _declared(owner)
             check_switches(type(of).__name__, switches, {name: value})
-            _check_types(type(of).__name__, types, (), (), {name: value})
+            _check_types(type(of).__name__, types, (), (), {name: value}, is_all=False)
             return
 
 
@@ -107,11 +110,14 @@ def checked_arguments(
     function: Callable[P, R],
     check_keywords: Callable[[Iterable[str]], None] | None = None,
     check_missing: Callable[[Iterable[str]], None] | None = None,
+    is_first: bool = False,
 ) -> Callable[P, R]:
     """Return `function` with checked switches and with more helpful errors.
 
     check_keywords: raises for keywords it has advice on, such as those of other libraries.
     check_missing: raises for arguments that were not passed and that it has advice on.
+    is_first: check all types before the call; those of a constructor that have no better message
+        of their own are checked then in any case.
 
     >>> @checked_arguments
     ... def area(width: int, height: int) -> int:
@@ -122,7 +128,7 @@ def checked_arguments(
     """
     names, of = switches_of(function), function.__qualname__.removesuffix(".__init__")
     placed, known = _placed(_code(function)), _names(function)
-    is_constructor = function.__name__ == "__init__"
+    is_early = is_first or function.__name__ == "__init__"
     first = min((at for at, name in enumerate(placed) if name in names), default=len(placed))
 
     @wraps(function)
@@ -132,8 +138,8 @@ def checked_arguments(
                 check_switches(of, names, kwargs)
             if len(args) > first:
                 check_switches(of, names, dict(zip(placed, args, strict=False)))
-        if is_constructor:
-            _check_types(of, _types(function), placed, args, kwargs)
+        if is_early:
+            _check_types(of, _types(function), placed, args, kwargs, is_all=is_first)
         try:
             return function(*args, **kwargs)
         except (TypeError, AttributeError, ValueError) as error:
@@ -145,10 +151,58 @@ def checked_arguments(
                     check_missing(name for name in placed[len(args) :] if name not in kwargs)
                 if placed == ("shape",) and len(args) > 1:
                     raise TypeError(f"{of} takes the shape as one tuple: {of}({args})") from None
-            _check_types(of, _types(function), placed, args, kwargs)
+            _check_types(of, _types(function), placed, args, kwargs, is_all=not is_told(error))
             raise
 
     return checked
+
+
+def checked_first(function: Callable[P, R]) -> Callable[P, R]:
+    """Return `function`, whose arguments are checked before it writes, or runs for long.
+
+    >>> @checked_first
+    ... def save(folder: str, names: int = 1) -> None: ...
+    >>> save(3)
+    Traceback (most recent call last):
+    TypeError: save: folder must be text, not 3
+    """
+    return checked_arguments(function, is_first=True)
+
+
+def checked_fields(cls: Class) -> Class:
+    """Class decorator, of a dataclass: its arguments are checked like those of a constructor.
+
+    >>> from dataclasses import dataclass
+    >>> @checked_fields
+    ... @dataclass
+    ... class Size:
+    ...     height: int
+    >>> Size("3")
+    Traceback (most recent call last):
+    TypeError: Size: height must be a whole number, not '3'
+    """
+    members: Any = cls
+    members.__init__ = checked_arguments(members.__init__)
+    return cls
+
+
+def check_call(of: str, function: Callable[..., Any], args: Any, given: Mapping[str, Any]) -> None:
+    """Raise a more helpful TypeError for arguments with which `function` has failed.
+
+    of: the thing's name in messages. function: a method, bound to an object.
+    """
+    _check_names(of, _names(function), given)
+    _check_types(of, _types(function), _placed(_code(function))[1:], args, given, is_all=True)
+
+
+def is_told(error: BaseException) -> bool:
+    """Whether a `raise` of rumus raised an error, whose message then says what is wrong."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or not trace.tb_frame.f_globals.get("__name__", "").startswith("rumus."):
+        return False
+    return trace.tb_frame.f_code.co_code[trace.tb_lasti] == _RAISE
 
 
 def unknown_name(name: str, known: Iterable[str]) -> str:
@@ -175,10 +229,15 @@ def _check_types(
     placed: tuple[str, ...],
     args: tuple[object, ...],
     given: Mapping[str, object],
+    *,
+    is_all: bool,
 ) -> None:
-    """Raise TypeError for the first argument that does not fit its declaration."""
+    """Raise TypeError for the first argument that does not fit its declaration.
+
+    is_all: False for the declarations that functions do not check themselves.
+    """
     for name, value in (*zip(placed, args, strict=False), *given.items()):
-        if name in types and (told := wanted(*types[name], value)) is not None:
+        if name in types and (told := wanted(*types[name], value, is_all=is_all)):
             raise TypeError(f"{of}: {name} must be {told}, not {shown(value)}") from None
 
 

@@ -1,16 +1,20 @@
 """Whether an argument fits its declaration, for messages that name what is wrong.
 
-Only declarations made of numbers, sequences of numbers, None, tensors, backends and generators are
-looked at: `int`, `float | None`, `Sequence[int]`, `Tensor`. Everything else fits anything.
+Only declarations made of these are looked at: numbers and sequences of them, texts, paths,
+switches, functions, mappings, None and classes of rumus, as in `int | None`, `str | Path` or
+`Tensor`.
+Everything else fits anything.
 """
 
 from __future__ import annotations
 
+import ast
 import operator
+import os
 import re
 from collections.abc import Iterable, Mapping
 from numbers import Real
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -24,14 +28,29 @@ _CLASSES: Final = {
 }
 _NUMBER: Final = re.compile(r"int|float")
 _NUMBERS: Final = re.compile(r"(?:(?:\w+\.)*Sequence|tuple|list)\[(.*)\]")
+_TEXTS: Final = re.compile(r"(?:(?:\w+\.)*(?:Sequence|Iterable)|list)\[str\]|tuple\[str, \.\.\.\]")
+_LITERAL: Final = re.compile(r"(?:typing\.)?Literal\[(.*)\]")
+_PATH: Final = re.compile(r"(?:\w+\.)*(?:Path|PathLike(?:\[str\])?)")
+_OTHERS: Final = (  # each with what it is, and what it is called
+    (_PATH, (str, os.PathLike), "text or a Path"),
+    (re.compile(r"str"), (str,), "text"),
+    (re.compile(r"bool"), (bool, np.bool_), "True or False"),
+    (re.compile(r"(?:\w+\.)*Mapping\[.*\]|dict\[.*\]"), (Mapping,), "a dict"),
+)
+_FUNCTION: Final = re.compile(r"(?:\w+\.)*Callable\[.*\]")
+_SIMPLE: Final = (re.compile("None"), _NUMBER, _TEXTS, _LITERAL, _FUNCTION)
 _NAME: Final = re.compile(r"\w+")
+_OF: Final = re.compile(r"(\w+)\[.*\]")  # a generic class
 _SHORT: Final = 40  # characters of a value in a message
 
 
-def wanted(declared: str, known: Mapping[str, Any], value: object) -> str | None:
+def wanted(
+    declared: str, known: Mapping[str, Any], value: object, *, is_all: bool = True
+) -> str | None:
     """Return what `declared` asks for if `value` is something else, None if it fits.
 
     known: the globals of the function, in which a name may stand for a class or for a declaration.
+    is_all: False to look at numbers, paths, tensors, backends and generators only.
 
     >>> wanted("int | None", {}, 2.5), wanted("int | None", {}, None)
     ('a whole number', None)
@@ -43,15 +62,35 @@ def wanted(declared: str, known: Mapping[str, Any], value: object) -> str | None
     parts = _parts(declared, known)
     if parts is None or any(_fits(part, known, value) for part in parts):
         return None
+    if not is_all and not _are_basic(parts):
+        return None
+    if any(map(_FUNCTION.fullmatch, parts)) and any(map(_NUMBER.fullmatch, parts)):
+        return None  # a hyperparameter, whose own check says of what it may be a function
     return _told([part for part in parts if part != "None"])
+
+
+def _are_basic(parts: list[str]) -> bool:
+    """Whether these are alternatives that no function checks itself."""
+    if any(map(_PATH.fullmatch, parts)):
+        return all(part in ("str", "None") or _PATH.fullmatch(part) for part in parts)
+    return all(
+        part in _CLASSES or part == "None" or _NUMBER.fullmatch(part) or _is_of_numbers(part)
+        for part in parts
+    )
+
+
+def _is_of_numbers(part: str) -> bool:
+    return bool(_NUMBERS.fullmatch(part)) and not _TEXTS.fullmatch(part)
 
 
 def shown(value: object) -> str:
     """Return a value as it appears in a message: itself if that is short, else its type.
 
-    >>> shown("3"), shown(np.ones(100))
-    ("'3'", 'ndarray')
+    >>> shown("3"), shown(np.ones(100)), shown(dict)
+    ("'3'", 'ndarray', 'the class dict')
     """
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
     is_plain = value is None or isinstance(value, (str, bytes, int, float, complex, tuple))
     text = abridged(value) if is_plain else ""
     return text if is_plain and len(text) <= _SHORT else type(value).__name__
@@ -62,8 +101,13 @@ def _parts(declared: str, known: Mapping[str, Any]) -> list[str] | None:
     found: list[str] = []
     for part in _alternatives(declared):
         meaning = known.get(part) if _NAME.fullmatch(part) else None
-        is_class = part in _CLASSES and isinstance(meaning, type)
-        if is_class or part == "None" or _NUMBER.fullmatch(part):
+        if of := _OF.fullmatch(part):
+            meaning = known.get(of[1])
+        if isinstance(meaning, TypeVar):
+            if not meaning.__constraints__:
+                return None
+            found += [each.__name__ for each in meaning.__constraints__ if _is_class(each)]
+        elif _is_class(meaning) or _other(part) or any(one.fullmatch(part) for one in _SIMPLE):
             found.append(part)
         elif inside := _NUMBERS.fullmatch(part):
             if not all(
@@ -78,6 +122,18 @@ def _parts(declared: str, known: Mapping[str, Any]) -> list[str] | None:
         else:
             return None
     return found
+
+
+def _other(part: str) -> tuple[tuple[type, ...], str] | None:
+    """The classes of what is neither number nor function, and what to call it."""
+    found = ((classes, what) for kind, classes, what in _OTHERS if kind.fullmatch(part))
+    return next(found, None)
+
+
+def _is_class(meaning: object) -> bool:
+    """Whether a name stands for a class of rumus, of which values may be instances."""
+    is_ours = isinstance(meaning, type) and meaning.__module__.startswith("rumus.")
+    return is_ours and not hasattr(meaning, "__total__")  # of the keywords of a function
 
 
 def _alternatives(declared: str) -> list[str]:
@@ -105,11 +161,25 @@ def _fits(part: str, known: Mapping[str, Any], value: object) -> bool:
         return _is_whole(value)
     if part == "float":
         return _is_number(value)
+    if _TEXTS.fullmatch(part):
+        return _are_texts(value)
     if inside := _NUMBERS.fullmatch(part):
         if part.startswith("tuple"):  # of a few numbers, each with a name and a check of its own
             return isinstance(value, Iterable) and not isinstance(value, (str, bytes, dict))
         return _are_numbers(value, whole="float" not in inside[1], or_none="None" in inside[1])
-    return _is_instance(value, known[part])
+    if other := _other(part):
+        return isinstance(value, other[0])
+    if _FUNCTION.fullmatch(part):
+        return callable(value) and not makes_functions(value)
+    if literal := _LITERAL.fullmatch(part):  # which of them it is, the function itself checks
+        return type(value) in {type(each) for each in _written(literal[1])}
+    of = _OF.fullmatch(part)
+    return _is_instance(value, known[of[1] if of else part])
+
+
+def _written(literals: str) -> tuple[object, ...]:
+    found: tuple[object, ...] = ast.literal_eval(f"({literals},)")
+    return found
 
 
 def _is_whole(value: object) -> bool:
@@ -137,18 +207,47 @@ def _are_numbers(value: object, *, whole: bool, or_none: bool) -> bool:
     return all((or_none and each is None) or is_one(each) for each in value)
 
 
+def _are_texts(value: object) -> bool:
+    if isinstance(value, (str, bytes, type)) or not isinstance(value, Iterable):
+        return False
+    is_held = isinstance(value, (list, tuple, set, frozenset, Mapping, np.ndarray))
+    return not is_held or all(isinstance(each, str) for each in value)
+
+
+def makes_functions(value: object) -> bool:
+    """Whether a class is given in place of one of its instances, which can be called."""
+    return isinstance(value, type) and any("__call__" in vars(each) for each in value.__mro__)
+
+
 def _is_instance(value: object, cls: type) -> bool:
     if not getattr(cls, "_is_protocol", False):
         return isinstance(value, cls)
-    return all(hasattr(value, name) for name in vars(cls) if not name.startswith("_"))
+    has_all = all(hasattr(value, name) for name in vars(cls) if not name.startswith("_"))
+    return has_all and not isinstance(value, type)
 
 
 def _told(parts: list[str]) -> str:
-    names = [part for part in parts if part in _CLASSES]
-    numbers = [part for part in parts if part not in _CLASSES]
-    told = [_CLASSES[name] for name in names]
+    told: list[str] = []
+    numbers: list[str] = []
+    for part in parts:
+        other = _other(part)
+        if _NUMBER.fullmatch(part) or _is_of_numbers(part):
+            numbers.append(part)
+        elif literal := _LITERAL.fullmatch(part):
+            told += map(repr, _written(literal[1]))
+        elif _TEXTS.fullmatch(part):
+            told.append("a list of texts")
+        elif other or _FUNCTION.fullmatch(part):
+            told.append(other[1] if other else "a function")
+        else:
+            of = _OF.fullmatch(part)
+            name = of[1] if of else part
+            told.append(_CLASSES.get(name, f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"))
+    for more, less in (("text or a Path", "text"), ("a tensor", "an Expr")):
+        if more in told and less in told:
+            told.remove(less)
     if numbers:
         kind = "whole number" if any("int" in part for part in numbers) else "number"
         is_one = all(_NUMBER.fullmatch(part) for part in numbers)
         told.append(f"a {kind}" if is_one else f"{kind}s")
-    return " or ".join(told)
+    return " or ".join(dict.fromkeys(told))

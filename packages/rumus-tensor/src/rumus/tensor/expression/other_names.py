@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from rumus.tensor.expression.arguments import checked_arguments
-from rumus.tensor.expression.decided import is_decided, taken_by_constructor
+from rumus.tensor.expression.decided import check_of_class, is_decided, taken_by_constructor
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,7 +61,7 @@ class OtherNames:
     def of_instances(self, cls: C) -> C:
         """Class decorator: names of the table get the advice, and unread attributes cannot be set.
 
-        Arguments of its constructor are decided with it, but for those that it names in `_rereads`.
+        Its attributes are decided with it, but for those that it names in `_rereads`.
         A class that is not of rumus may derive from it and have any attributes. Attributes that are
         there are read as fast as without: `__getattr__` would make each slower.
 
@@ -81,7 +81,8 @@ class OtherNames:
             if kind.__module__.startswith("rumus."):
                 if name not in vars(owner):
                     self.check_assignment(owner, name)
-                elif is_decided(owner, name):
+                    check_of_class(owner, name, value)
+                elif is_decided(name):
                     value = taken_by_constructor(owner, name, value)
             elif kind.__setattr__ is assign:
                 # Nothing is checked, so the next time nothing is called. Not when the class is

@@ -19,8 +19,10 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
     ValueError if the inner lengths differ; TypeError for an operand that is not a tensor.
     """
-    if not isinstance(b, Tensor):
-        raise TypeError(f"matmul: expected a tensor, got {type(b).__name__}; use tensor(...)")
+    for operand in (a, b):
+        if not isinstance(operand, Tensor):
+            name = type(operand).__name__
+            raise TypeError(f"matmul: expected a tensor, got {name}; use tensor(...)")
     if a.ndim == 0 or b.ndim == 0:
         raise ValueError(f"matmul: {a.shape} @ {b.shape}: a scalar has no axis to multiply along")
     if a.ndim == 1:

@@ -21,7 +21,7 @@ from rumus.tensor.expression.dtype import DType, bool_, float32, int32, is_float
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import COMPARISONS, GRADIENT, LOGICAL, Kernel, trace
 from rumus.tensor.expression.printable import abridged
-from rumus.tensor.expression.real_number import CHECKS
+from rumus.tensor.expression.real_number import CHECKS, real_number
 from rumus.tensor.graph.autograd import Product, Spread, Vjp
 from rumus.tensor.graph.tensor import Tensor, as_tensor, backend_of, result_of
 from rumus.tensor.memory.backend import Array, Backend, Shape
@@ -311,6 +311,9 @@ def elementwise(function: F) -> F:
             for name, check in checks.items():
                 if name in kwargs:
                     check(f"{function.__name__}: {name}", kwargs[name])
+        for name, value in kwargs.items():
+            if type(value) is not float:
+                real_number(f"{function.__name__}: {name}", value)
         first = next((o for o in operands if isinstance(o, Tensor)), None)
         if first is None:
             given = ", ".join(type(operand).__name__ for operand in operands)

@@ -10,6 +10,7 @@ from typing import Any, Generic, NewType, Protocol, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
+from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.dtype import is_floating
 from rumus.tensor.expression.errors import OwnershipError
 from rumus.tensor.graph.other_names import PARAMETERS
@@ -60,7 +61,7 @@ class Parameter(Tensor):
     [2.0, 4.0]
     """
 
-    __slots__ = ("_owner", "_role", "_slot", "_trainable", "id", "name")
+    __slots__ = ("_id", "_name", "_owner", "_role", "_slot", "_trainable")
 
     def __init__(
         self,
@@ -73,6 +74,7 @@ class Parameter(Tensor):
         role: Role = "weight",
     ) -> None:
         self.role = role
+        self.name = name
         value = tensor(data, dtype=dtype, backend=backend)
         if not is_floating(value.dtype):
             raise TypeError(
@@ -80,11 +82,26 @@ class Parameter(Tensor):
                 "use a floating dtype, or keep it as a tensor"
             )
         super().__init__(value._array, value._backend)
-        self.id = ParamId(next(_numbers))
-        self.name = name
+        self._id = ParamId(next(_numbers))
         self.requires_grad = requires_grad
         self._slot: Slot | None = None
         self._owner: weakref.ref[Owner] | None = None
+
+    @property
+    def id(self) -> ParamId:
+        """Its number, which no other parameter of this process has."""
+        return self._id
+
+    @property
+    def name(self) -> str:
+        """Its name in messages; can be set."""
+        return self._name
+
+    @name.setter
+    def name(self, value: str) -> None:
+        if not isinstance(value, str):
+            raise TypeError(f"Parameter: name must be text, not {value!r}")
+        self._name = value
 
     @property
     def label(self) -> str:
@@ -159,6 +176,20 @@ class Parameter(Tensor):
             self._version.count += 1
 
 
+def _checked_pairs(items: Any) -> Iterator[tuple[str, Parameter]]:
+    """Yield pairs of a name and a parameter. TypeError for anything else."""
+    if isinstance(items, (Tensor, type)) or not isinstance(items, Iterable):
+        raise TypeError(f"Parameters: named must be a dict of parameters, not {shown(items)}")
+    for pair in items:
+        is_pair = isinstance(pair, (tuple, list)) and len(pair) == 2
+        if not (is_pair and isinstance(pair[0], str) and isinstance(pair[1], Parameter)):
+            raise TypeError(
+                "Parameters: named must have a name and a parameter in each pair, not "
+                f"{shown(pair)}"
+            )
+        yield pair
+
+
 def move_parameters(parameters: Sequence[Parameter], backend: Backend) -> None:
     """Move parameters to a backend in place, together with their owners' state.
 
@@ -166,7 +197,25 @@ def move_parameters(parameters: Sequence[Parameter], backend: Backend) -> None:
 
     parameters: of any owner.
     backend: the destination.
+
+    TypeError for anything else, such as one parameter or a model.
     """
+    if not isinstance(parameters, (Parameters, list, tuple)):
+        raise TypeError(
+            f"move_parameters takes a list of parameters, not {shown(parameters)}: pass "
+            "model.parameters() or [parameter]"
+        )
+    for position, parameter in enumerate(parameters):
+        if not isinstance(parameter, Parameter):
+            raise TypeError(
+                f"move_parameters takes parameters; item {position} is {shown(parameter)}: move a "
+                "tensor with to(backend)"
+            )
+    if not hasattr(backend, "upload") or isinstance(backend, type):
+        raise TypeError(
+            f"move_parameters: backend must be a Backend, not {shown(backend)}: "
+            "rumus.tensor.cpu() or rumus.gpu.default_backend()"
+        )
     with Uninterrupted():
         _move(parameters, backend)
 
@@ -200,7 +249,7 @@ class Parameters(Generic[M_co]):
 
     def __init__(self, named: Mapping[str, Parameter] | Iterable[tuple[str, Parameter]]) -> None:
         items = named.items() if isinstance(named, Mapping) else named
-        self._items = tuple(items)
+        self._items = tuple(_checked_pairs(items))
 
     def __iter__(self) -> Iterator[Parameter]:
         return (parameter for _, parameter in self._items)

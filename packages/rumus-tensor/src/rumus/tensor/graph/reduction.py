@@ -20,7 +20,7 @@ from rumus.tensor.memory.backend import Array, Backend, Shape
 def normalize_axis(axis: int, ndim: int, operation: str) -> int:
     """Return `axis` counted from the front; IndexError or TypeError if there is no such axis."""
     try:
-        axis = index(axis)
+        axis = index(None if isinstance(axis, bool) else axis)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"{operation}: an axis must be an integer, not {abridged(axis)}") from None
     if not -ndim <= axis < ndim:

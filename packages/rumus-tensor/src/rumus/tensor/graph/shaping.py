@@ -131,7 +131,7 @@ def copy(x: Tensor) -> Tensor:
 
 def require_backend(given: object) -> None:
     """Raise TypeError for anything else that other libraries pass to `to`: a device or a dtype."""
-    if not hasattr(given, "upload"):
+    if not hasattr(given, "upload") or isinstance(given, type):
         raise TypeError(
             f"to() takes a backend, not {given!r}: to_gpu() moves to the GPU, "
             "to(rumus.tensor.cpu()) to the CPU; a dtype is changed by astype() of a tensor and by "

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.dtype import float16, float32, is_floating
 from rumus.tensor.graph.operators import cast
 from rumus.tensor.graph.reduction import normalize_axis
@@ -21,6 +22,7 @@ def _floating(x: Tensor) -> Tensor:
     return x if is_floating(x.dtype) else cast(x, float32)
 
 
+@checked_arguments
 def logsumexp(x: Tensor, axis: int = -1, keepdims: bool = False) -> Tensor:
     """log(sum(exp(x))) along `axis`; the largest element is subtracted first.
 
@@ -51,6 +53,7 @@ def log_softmax_primitive(x: Tensor, axis: int = -1) -> Tensor:
     return shifted - shifted.exp().sum(axis, keepdims=True).log()
 
 
+@checked_arguments
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
     """exp(x) / sum(exp(x)) along an axis.
 
@@ -60,6 +63,7 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
     return _rows("softmax", x, axis)
 
 
+@checked_arguments
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     """log(softmax(x)) along an axis, accurate where the softmax would round to 0.
 

@@ -18,6 +18,7 @@ from rumus.tensor.expression.dtype import DType, as_dtype, bool_, default_dtype,
 from rumus.tensor.expression.errors import BackendMismatchError, GraphError
 from rumus.tensor.expression.lengths import lengths_of
 from rumus.tensor.expression.masked import unmasked
+from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.autograd import Node, Version, Vjp, is_recording
 from rumus.tensor.graph.means import note_negative, note_quotient
 from rumus.tensor.graph.other_names import AXIS, BACKWARD, CREATION, TENSOR
@@ -761,8 +762,10 @@ def arange(
     step: between consecutive numbers, not 0.
     backend: that holds the elements, by default the CPU.
 
-    ValueError for a step of 0.
+    TypeError for fractions, ValueError for a step of 0.
     """
+    start, step = whole_number("arange: start", start), whole_number("arange: step", step)
+    stop = None if stop is None else whole_number("arange: stop", stop)
     if step == 0:
         raise ValueError("arange: step must not be 0, which never reaches stop")
     first, last = (0, start) if stop is None else (start, stop)

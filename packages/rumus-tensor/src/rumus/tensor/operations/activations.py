@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.real_number import Limit, Positive
 from rumus.tensor.graph.operators import elementwise
+from rumus.tensor.graph.reduction import normalize_axis
 from rumus.tensor.graph.shaping import split
 from rumus.tensor.graph.tensor import Tensor
 
@@ -115,6 +117,7 @@ def _gated(x: T, gate: T) -> T:
     return x * gate.sigmoid()
 
 
+@checked_arguments
 def glu(x: Tensor, axis: int = -1) -> Tensor:
     """The first half of an axis times the sigmoid of the second. Dauphin et al.: arXiv:1612.08083.
 
@@ -126,7 +129,8 @@ def glu(x: Tensor, axis: int = -1) -> Tensor:
     >>> glu(tensor([4.0, 0.0])).tolist()
     [2.0]
     """
-    if x.ndim and x.shape[axis] % 2:
+    at = normalize_axis(axis, x.ndim, "glu") if x.ndim else 0
+    if x.ndim and x.shape[at] % 2:
         raise ValueError(f"glu: axis {axis} of {x.shape} does not divide into halves")
-    first, gate = split(x, 2, axis)
+    first, gate = split(x, 2, at)
     return _gated(first, gate)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TypeVar, overload
 
+from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.real_number import Finite
 from rumus.tensor.graph.operators import elementwise
@@ -13,6 +15,7 @@ from rumus.tensor.graph.tensor import Tensor, as_tensor
 T = TypeVar("T", Tensor, Expr)
 
 
+@checked_arguments
 def exp(x: T) -> T:
     """The exponential.
 
@@ -21,6 +24,7 @@ def exp(x: T) -> T:
     return x.exp()
 
 
+@checked_arguments
 def log(x: T) -> T:
     """The natural logarithm.
 
@@ -29,6 +33,7 @@ def log(x: T) -> T:
     return x.log()
 
 
+@checked_arguments
 def log1p(x: T) -> T:
     """log(1 + x), accurate for small x.
 
@@ -37,6 +42,7 @@ def log1p(x: T) -> T:
     return x.log1p()
 
 
+@checked_arguments
 def expm1(x: T) -> T:
     """exp(x) - 1, accurate for small x.
 
@@ -45,6 +51,7 @@ def expm1(x: T) -> T:
     return x.expm1()
 
 
+@checked_arguments
 def sqrt(x: T) -> T:
     """The square root.
 
@@ -53,6 +60,7 @@ def sqrt(x: T) -> T:
     return x.sqrt()
 
 
+@checked_arguments
 def sin(x: T) -> T:
     """The sine.
 
@@ -61,6 +69,7 @@ def sin(x: T) -> T:
     return x.sin()
 
 
+@checked_arguments
 def cos(x: T) -> T:
     """The cosine.
 
@@ -69,6 +78,7 @@ def cos(x: T) -> T:
     return x.cos()
 
 
+@checked_arguments
 def floor(x: T) -> T:
     """The largest integer not above x; no gradient flows through it.
 
@@ -77,6 +87,7 @@ def floor(x: T) -> T:
     return x.floor()
 
 
+@checked_arguments
 def ceil(x: T) -> T:
     """The smallest integer not below x; no gradient flows through it.
 
@@ -94,6 +105,7 @@ def tanh(x: T) -> T:
     return x.tanh()
 
 
+@checked_arguments
 def erf(x: T) -> T:
     """The error function.
 
@@ -102,6 +114,7 @@ def erf(x: T) -> T:
     return x.erf()
 
 
+@checked_arguments
 def sign(x: T) -> T:
     """-1, 0 or 1.
 
@@ -137,6 +150,7 @@ def softplus(x: T) -> T:
     return x.softplus()
 
 
+@checked_arguments
 def maximum(a: T, b: T | float) -> T:
     """The larger of the two, element by element.
 
@@ -146,6 +160,7 @@ def maximum(a: T, b: T | float) -> T:
     return a.maximum(b)
 
 
+@checked_arguments
 def minimum(a: T, b: T | float) -> T:
     """The smaller of the two, element by element.
 
@@ -155,6 +170,7 @@ def minimum(a: T, b: T | float) -> T:
     return a.minimum(b)
 
 
+@checked_arguments
 def clip(x: T, low: T | float | None = None, high: T | float | None = None) -> T:
     """Limit each element to [low, high]; None: no limit on that side.
 
@@ -162,6 +178,8 @@ def clip(x: T, low: T | float | None = None, high: T | float | None = None) -> T
     low: the smallest result, None for no limit.
     high: the largest result, None for no limit.
     """
+    if not isinstance(x, (Tensor, Expr)):
+        raise TypeError(f"clip: x must be a tensor, not {shown(x)}")
     above = x if low is None else x.maximum(low)
     return above if high is None else above.minimum(high)
 
@@ -170,6 +188,7 @@ def clip(x: T, low: T | float | None = None, high: T | float | None = None) -> T
 def where(condition: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor: ...
 @overload
 def where(condition: Expr, a: Expr | float, b: Expr | float) -> Expr: ...
+@checked_arguments
 def where(
     condition: Tensor | Expr, a: Tensor | Expr | float, b: Tensor | Expr | float
 ) -> Tensor | Expr:

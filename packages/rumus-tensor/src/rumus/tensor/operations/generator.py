@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,8 @@ class Generator:
     True
     """
 
+    _rereads: ClassVar = frozenset({"position"})
+
     def __init__(self, seed: int, stream: int = 0) -> None:
         seed, stream = whole_number("seed", seed), whole_number("stream", stream)
         for name, value in (("seed", seed), ("stream", stream)):
@@ -67,15 +69,17 @@ class Generator:
     def position(self) -> int:
         """The number of words drawn, in whole blocks of four, by steps that count.
 
-        If a device decides whether steps count, this waits for it.
+        It can be set; ValueError for none that draws lead to. If a device decides whether steps
+        count, this waits for it.
         """
         self.undecided.hear(wait=True)
         return self._position
 
     @position.setter
     def position(self, value: int) -> None:
+        position = _in_blocks(value)
         self.undecided.hear(wait=True)
-        self._position = value
+        self._position = position
 
     @property
     def key(self) -> int:
@@ -91,11 +95,9 @@ class Generator:
 
         state: what `state` returned.
         """
-        fresh = Generator(state["seed"], state["stream"])
-        if state["position"] < 0 or state["position"] % 4:
-            raise ValueError(f"position must be a multiple of 4, not {state['position']}")
+        fresh, position = Generator(state["seed"], state["stream"]), _in_blocks(state["position"])
         self.undecided.hear(wait=True)
-        self.seed, self.stream, self._position = fresh.seed, fresh.stream, state["position"]
+        self.seed, self.stream, self._position = fresh.seed, fresh.stream, position
 
     @property
     def place(self) -> Place:
@@ -325,6 +327,14 @@ class Generator:
         words = self._host_words(2 * count).astype(np.uint64)
         keys = words[0::2] << np.uint64(32) | words[1::2]
         return np.argsort(keys, kind="stable")
+
+
+def _in_blocks(position: int) -> int:
+    """A position that draws lead to. ValueError for another."""
+    position = whole_number("position", position)
+    if position < 0 or position % 4:
+        raise ValueError(f"position must be a multiple of 4, not {position}")
+    return position
 
 
 def _check_one_shape(name: str, shape: object, second: object) -> None:

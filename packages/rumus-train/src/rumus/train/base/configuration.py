@@ -14,6 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from rumus.tensor.expression.arguments import checked_first
 from rumus.tensor.expression.nearest_name import nearest_name
 from rumus.tensor.expression.printable import PrintableError
 from rumus.tensor.memory.replaced_file import replaced
@@ -47,6 +48,7 @@ class _Wrong(Exception):
     """A value of a wrong type. Never leaves this file."""
 
 
+@checked_first
 def load_configuration(
     kind: type[C], file: str | Path | None = None, settings: Iterable[str] = ()
 ) -> C:
@@ -120,6 +122,7 @@ def configuration_table(config: Any) -> dict[str, Any]:
     return table
 
 
+@checked_first
 def save_configuration(config: Any, file: str | Path) -> None:
     """Write a configuration as TOML that `load_configuration` restores exactly.
 

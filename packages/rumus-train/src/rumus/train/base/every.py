@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from rumus.tensor.expression.decided import fixed
 from rumus.tensor.expression.real_number import real_number
 
 
+@fixed
 @dataclass(frozen=True, slots=True)
 class Every:
     """Every number of steps, epochs or seconds, whichever comes first; never if none is given.

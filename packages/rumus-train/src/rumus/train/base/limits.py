@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from rumus.tensor.expression.real_number import real_number
 
 
 @dataclass(slots=True)
@@ -20,10 +23,10 @@ class Limits:
         for name, value in given.items():
             if value is None:
                 continue
-            if name != "seconds" and (isinstance(value, bool) or value != int(value)):
-                raise ValueError(f"{name} must be a whole number, not {value!r}")
-            if not value > 0:
+            if not real_number(name, value) > 0:
                 raise ValueError(f"{name} must be positive, not {value!r}")
+            if name != "seconds" and (math.isinf(value) or value != int(value)):
+                raise ValueError(f"{name} must be a whole number, not {value!r}")
 
     def reached(self, epoch: int, step: int, seconds: float) -> str | None:
         """Return the limit that has been reached, None if none has."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from rumus.tensor.expression.declared_type import shown
 from rumus.train.base.calling import wanted_names
 from rumus.train.base.logged import Log, as_log
 from rumus.train.base.step_clock import TimedFunction
@@ -51,9 +52,9 @@ def users_own(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def check_loss_function(loss_fn: object) -> None:
     """Raise TypeError for anything but a function, such as the targets in fit(x, y)."""
-    if not callable(loss_fn):
+    if not callable(loss_fn) or isinstance(loss_fn, type):
         raise TypeError(
-            f"loss_fn must be a function of a batch, not {type(loss_fn).__name__}: use "
+            f"loss_fn must be a function of a batch, not {shown(loss_fn)}: use "
             "fit(DataLoader(ArrayDataset(x, y), batch_size), lambda x, y: mse_loss(model(x), y), "
             "epochs=...)"
         )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+from rumus.tensor.expression.declared_type import shown
 from rumus.train.checkpoints.checkpoint_errors import CheckpointError
 from rumus.train.checkpoints.checkpoints import Checkpoints
 from rumus.train.checkpoints.keep_policy import Best
@@ -60,20 +61,27 @@ class Store(Protocol):
         ...
 
 
-def order_of(given: Store | str | Path | None) -> Best | None:
+def order_of(given: object) -> Best | None:
     """Return the metric by which a store keeps the best checkpoint; a folder follows the run."""
-    best: Best | None = getattr(given, "keep_best", None)
+    best: Best | None = None if isinstance(given, type) else getattr(given, "keep_best", None)
     return best
 
 
 def as_store(given: Store | str | Path | None, best: Best | None) -> Store | None:
     """Return the given store; for a folder, its checkpoints, keeping the best one."""
-    if given is not None and not isinstance(given, (str, Path)) and not hasattr(given, "save"):
-        raise TypeError(f"checkpoints must be a folder or Checkpoints(folder), not {given!r}")
+    is_store = hasattr(given, "save") and not isinstance(given, type)
+    if given is not None and not isinstance(given, (str, Path)) and not is_store:
+        raise TypeError(f"checkpoints must be a folder or Checkpoints(folder), not {shown(given)}")
     if not isinstance(given, (str, Path)):
         return given
     where = Path(given).absolute()  # whatever the program's folder is later
     return Checkpoints(where, keep_best=best)
+
+
+def check_resume(resume: object) -> None:
+    """Raise TypeError for what says neither whether nor from where to resume."""
+    if not isinstance(resume, (bool, str, Path)):
+        raise TypeError(f'resume must be True, False, "auto" or a path, not {shown(resume)}')
 
 
 def checkpoint_to_resume(store: Store | None, resume: Resume) -> Saved | None:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self
 
-from rumus.tensor.expression.arguments import check_arguments
-from rumus.tensor.expression.decided import decided, is_decided
+from rumus.tensor.expression.arguments import check_arguments, checked_first
+from rumus.tensor.expression.decided import check_of_class, decided, is_decided
 from rumus.tensor.memory.late_array import LateArray
 from rumus.tensor.memory.uninterrupted import is_of_handler, suppressed
 from rumus.train.base.other_names import CHECKPOINTS, CHECKPOINTS_OPTIONS
@@ -149,7 +149,8 @@ class Checkpoints:
 
         def __setattr__(self, name: str, value: object) -> None:
             CHECKPOINTS.check_assignment(self, name)
-            if name in vars(self) and is_decided(self, name):
+            check_of_class(self, name, value)
+            if name in vars(self) and is_decided(name):
                 raise decided(self, name)
             object.__setattr__(self, name, value)
 
@@ -176,6 +177,7 @@ class Checkpoints:
         finally:
             self._lock.release()
 
+    @checked_first
     def save(self, step: int, state: Mapping[str, Any], metric: float | None = None) -> Path | None:
         """Save `state` as the checkpoint of `step`; return its path, or None if it failed.
 
@@ -212,6 +214,7 @@ class Checkpoints:
         self._thread.start(lambda: self._save(draft or Draft(step, number, arrived(arrays), rest)))
         return self._path(step)
 
+    @checked_first
     def load(self, step: int | None = None) -> Checkpoint:
         """Return the newest valid checkpoint, or that of `step`, with every byte verified.
 
@@ -236,6 +239,7 @@ class Checkpoints:
         none = "holds no checkpoint" if not skipped else "holds no checkpoint that can be loaded"
         raise NoCheckpointError(f"{self.folder} {none}{wanted}", skipped)
 
+    @checked_first
     def verify(self, path: str | Path) -> SavedCheckpoint:
         """Read a whole checkpoint; InvalidCheckpointError if it differs from what was saved.
 
@@ -251,6 +255,7 @@ class Checkpoints:
         self._join()
         return tuple(self._described(step, path) for step, path in self._newest_first()[::-1])
 
+    @checked_first
     def remove(self, step: int) -> None:
         """Remove the checkpoint of a step; NoCheckpointError if there is none.
 
@@ -304,6 +309,7 @@ class Checkpoints:
         """
         return self._best(None)
 
+    @checked_first
     def load_best(self, mode: Best | None = None) -> Checkpoint:
         """Return the checkpoint with the best metric, with every byte verified.
 

@@ -17,6 +17,7 @@ from rumus.optim.engine.evaluated import EvaluatedOptimizer
 from rumus.optim.engine.saved_state import check_unique
 from rumus.optim.wrappers.wrapper import unwrapped
 from rumus.tensor import Generator, Parameter, StateMismatchError, tensor
+from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.memory.late_array import copying_late, host_copy
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.train.base.random_sources import Random, is_random, restore_state, state_of
@@ -161,17 +162,22 @@ class RandomStreams:
             restore_state(random, state[name])
 
 
+def hyperparameters_of(optimizer: Optimizer[Any]) -> dict[str, Any]:
+    """Return an optimizer's hyperparameters and those of its groups, also within a wrapper."""
+    own = unwrapped(optimizer)
+    found = dict(getattr(own, "hyper", {}))
+    for n, group in enumerate(own.groups):
+        found |= {f"group {n}.{name}": value for name, value in group.hyper.items()}
+    return found
+
+
 class Schedules:
     """The hyperparameters of an optimizer that have state, such as `Plateau`."""
 
     def __init__(self, optimizer: Optimizer[Any]) -> None:
-        given = [("", getattr(optimizer, "hyper", {}))]
-        given += [(f"group {n}.", group.hyper) for n, group in enumerate(optimizer.groups)]
-        self.found = {
-            prefix + name: value
-            for prefix, hyper in given
-            for name, value in hyper.items()
-            if hasattr(value, "load_state_dict")
+        found = hyperparameters_of(optimizer).items()
+        self.found: dict[str, Any] = {
+            name: value for name, value in found if hasattr(value, "load_state_dict")
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -287,6 +293,11 @@ def checked_names(state: Mapping[str, Any]) -> dict[str, Any]:
             raise TypeError(
                 f"state: {name!r} is the class {state[name].__name__}, which holds no state: give "
                 f"an object, as state={{{name!r}: {state[name].__name__}(...)}}"
+            )
+        if not is_random(state[name]) and not isinstance(state[name], Stateful):
+            raise TypeError(
+                f"state: {name!r} is {shown(state[name])}, which holds no state: give a module, a "
+                "random generator, or an object with state_dict and load_state_dict"
             )
         if name in RESERVED:
             raise ValueError(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor import Backend, tensor
+from rumus.tensor.expression.declared_type import makes_functions, shown
 from rumus.tensor.expression.masked import unmasked
 from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.train.base.data_errors import SampleError
@@ -49,8 +50,9 @@ class Batcher:
     def __post_init__(self) -> None:
         for name in ("transform", "collate", "batch_transform"):
             function = getattr(self, name)
-            if function is not None and not callable(function):
-                raise TypeError(f"{name} must be a function, not {function!r}")
+            is_one = callable(function) and not makes_functions(function)
+            if function is not None and not is_one:
+                raise TypeError(f"{name} must be a function, not {shown(function)}")
 
     def is_new(self) -> bool:
         """Whether this is the first call in this process."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from rumus.tensor import Tensor
+from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.memory.uninterrupted import putting_back
 from rumus.train.base.calling import as_dict, call, values_of
 from rumus.train.data.batch_trace import BatchTrace
@@ -57,6 +58,26 @@ def structure(batch: tuple[Any, ...]) -> tuple[tuple[str, str, int], ...]:
         )
         for name, value in zip(names, values_of(batch), strict=True)
     )
+
+
+def check_loader(of: str, loader: object) -> None:
+    """Raise TypeError for what yields no batches: a class, samples, an array, a model.
+
+    of: what it was given to. A dataset and an array can be iterated over, but a loop over them
+    yields samples, which would be taken for batches.
+    """
+    is_single = isinstance(loader, (np.ndarray, Tensor, str, bytes, Mapping))
+    if isinstance(loader, type):
+        what = f"the class {loader.__name__}: make one, as DataLoader(dataset, batch_size)"
+    elif is_single or hasattr(loader, "named_parameters"):
+        what = f"{shown(loader)}: use DataLoader(ArrayDataset(x, y), batch_size)"
+    elif hasattr(loader, "__iter__"):
+        return
+    elif hasattr(loader, "__getitem__") and hasattr(loader, "__len__"):
+        what = f"the samples of {shown(loader)}: use DataLoader(dataset, batch_size)"
+    else:
+        what = shown(loader)
+    raise TypeError(f"{of}: loader must be batches, not {what}") from None
 
 
 @contextmanager

@@ -41,7 +41,8 @@ def check_dataset(of: str, dataset: object) -> None:
     """Raise TypeError for what has no length and no samples by index."""
     if isinstance(dataset, type):
         raise TypeError(f"{of}: dataset must be made: {dataset.__name__}(...), and not the class")
-    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+    has_both = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
+    if not has_both or isinstance(dataset, (str, bytes)):
         raise TypeError(f"{of}: dataset must have len() and dataset[i], unlike {shown(dataset)}")
 
 

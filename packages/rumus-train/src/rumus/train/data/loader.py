@@ -14,7 +14,7 @@ import numpy as np
 
 from rumus.tensor import Backend, StateMismatchError, run_seed
 from rumus.tensor.expression.arguments import check_arguments
-from rumus.tensor.expression.decided import decided, is_decided
+from rumus.tensor.expression.decided import check_of_class, decided, is_decided
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.other_names import LOADER, LOADER_OPTIONS
 from rumus.train.base.random_stream import Purpose, permutation
@@ -159,7 +159,8 @@ class DataLoader:
 
         def __setattr__(self, name: str, value: object) -> None:
             LOADER.check_assignment(self, name)
-            if name in vars(self) and is_decided(self, name):
+            check_of_class(self, name, value)
+            if name in vars(self) and is_decided(name):
                 raise decided(self, name)
             object.__setattr__(self, name, value)
 

@@ -9,11 +9,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.tensor.expression.arguments import check_arguments
+from rumus.tensor.expression.arguments import checked_fields
+from rumus.tensor.expression.decided import fixed
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.fields import fields_of, names_of, values_in
 
 
+@fixed
+@checked_fields
 @dataclass(frozen=True)
 class Mixup:
     """Mixes samples as x = lam x_i + (1 - lam) x_j, and their targets alike.
@@ -45,7 +48,6 @@ class Mixup:
     share: float = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
-        check_arguments(type(self), (), vars(self))
         if not 0 < self.alpha < math.inf:
             raise ValueError(f"alpha must be finite and positive, not {self.alpha}")
         if not 0 <= self.share <= 1:
@@ -76,6 +78,8 @@ class Mixup:
         return (lam * x + (1 - lam) * x[others]).astype(x.dtype), lam
 
 
+@fixed
+@checked_fields
 @dataclass(frozen=True)
 class CutMix(Mixup):
     """Replaces a rectangle of each image by another image's, and mixes targets by its area.

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.tensor.expression.declared_type import shown
 from rumus.train.base.other_names import DATASET
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
@@ -125,7 +126,10 @@ class NpyDataset:
 
 
 def _paths(field: PathLike | Sequence[PathLike]) -> list[Path]:
-    paths = [field] if isinstance(field, (str, os.PathLike)) else list(field)
+    paths: list[Any] = list(field) if isinstance(field, (list, tuple)) else [field]
+    for path in paths:
+        if not isinstance(path, (str, os.PathLike)):
+            raise TypeError(f"NpyDataset: a file must be text or a Path, not {shown(path)}")
     if not paths:
         raise ValueError("a field of a dataset needs at least one file")
     return [Path(path).absolute() for path in paths]

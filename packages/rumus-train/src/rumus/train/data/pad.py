@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.tensor.expression.arguments import check_arguments
+from rumus.tensor.expression.arguments import checked_fields
+from rumus.tensor.expression.decided import fixed
 from rumus.tensor.expression.masked import unmasked
 from rumus.tensor.expression.nearest_name import nearest_name
 from rumus.tensor.expression.real_number import real_number
 from rumus.train.base.fields import fields_of, names_of, values_in
 
 
+@fixed
+@checked_fields
 @dataclass(frozen=True)
 class Pad:
     """Pads arrays to the longest of the batch: a loader's `collate=`.
@@ -46,7 +49,6 @@ class Pad:
     mask: bool = False
 
     def __post_init__(self) -> None:
-        check_arguments(type(self), (), vars(self))
         given: Any = self.value
         several = isinstance(given, Sequence) and not isinstance(given, str)
         values = given.values() if isinstance(given, Mapping) else given if several else [given]

@@ -16,7 +16,7 @@ def require_rows_of_samples(loader: object) -> None:
     given: Any = loader
     sampler = getattr(given, "sampler", None)
     is_random = "Random" in type(sampler).__name__  # PyTorch's
-    if getattr(given, "shuffle", False) or getattr(given, "shuffle_block", 0) or is_random:
+    if getattr(given, "shuffle", False) or is_random:
         raise _refused("shuffles", "a loader without shuffle=True")
     if callable(getattr(sampler, "order", None)):
         raise _refused("has a sampler, which chooses", "DataLoader(dataset, batch_size) without it")

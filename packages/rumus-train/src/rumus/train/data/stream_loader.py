@@ -12,6 +12,7 @@ import numpy as np
 
 from rumus.tensor import Backend, StateMismatchError, run_seed
 from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.train.base.data_errors import SampleError
 from rumus.train.base.other_names import LOADER
@@ -105,7 +106,7 @@ class StreamLoader:
         self.seed = run_seed() if seed is None else int(seed)
         self._has_own_seed = seed is not None
         self.drop_last, self.prefetch, self.backend = drop_last, prefetch, backend
-        self.shuffle_block = int(shuffle)
+        self.shuffle = int(shuffle)
         self._batcher = Batcher([], transform, self.seed, collate, batch_transform)
         self._beginning = self._state()  # of every epoch
         self._place = _Place()
@@ -155,7 +156,7 @@ class StreamLoader:
         return {
             "batch_size": self.batch_size,
             "seed": self.seed,
-            "shuffle": self.shuffle_block,
+            "shuffle": self.shuffle,
             "drop_last": self.drop_last,
         }
 
@@ -210,13 +211,13 @@ class StreamLoader:
     def _samples(self, place: _Place) -> Generator[tuple[int, Any, _Place], None, None]:
         """The index of each sample, the sample, and the place after it."""
         read, offset = self._open(place), place.offset
-        size = self.shuffle_block or self.batch_size
+        size = self.shuffle or self.batch_size
         while True:
             block = self._block(read, size, place)
             if not block:
                 return
             order = np.arange(len(block))
-            if self.shuffle_block:
+            if self.shuffle:
                 order = permutation(self.seed, Purpose.STREAM, len(block), place.epoch, place.block)
             after = _Place(
                 place.epoch, 0, place.block + 1, place.start + len(block), 0, self._state()
@@ -270,6 +271,8 @@ _ONCE: Final = "it can be iterated only once, but each epoch and each resume sta
 def _check_stream(stream: object) -> None:
     """Raise TypeError for anything but a stream."""
     what = type(stream).__name__
+    if isinstance(stream, (type, str, bytes)):
+        raise TypeError(f"a stream must yield samples, not {shown(stream)}")
     if isinstance(stream, Iterator):
         raise TypeError(
             f"a stream must not be an iterator like this {what}: {_ONCE}. Give a function of the "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from rumus.tensor import Tensor
+from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.calling import as_dict
 from rumus.train.base.other_names import FIND_BATCH_SIZE
@@ -91,6 +92,10 @@ def find_batch_size(
         )
     check_loss_function(loss_fn)
     check_declared(loss_fn, trainer.state)
+    if not isinstance(batch, (Mapping, tuple, list)):
+        raise TypeError(
+            f"find_batch_size: batch must be a tuple or a dict of arrays, not {shown(batch)}"
+        )
     given = (batch,) if isinstance(batch, Mapping) else tuple(batch)
     search = _Search(trainer, given, loss_fn, memory)
     with undone(trainer):

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from rumus.tensor.expression.real_number import real_number
 from rumus.train.base.notebook import in_notebook
 from rumus.train.loop.callback import Callback
 
@@ -22,6 +23,9 @@ def with_progress(callbacks: Sequence[Callback], progress: str | None) -> Sequen
     for each in callbacks:
         if isinstance(each, type) or not hasattr(each, "order"):
             raise TypeError(f"callbacks: {each!r} is not a Callback")
+        real_number(f"callbacks: order of {type(each).__name__}", each.order)
+    if len({id(each) for each in callbacks}) < len(callbacks):
+        raise ValueError("callbacks: one is given twice, and would hear everything twice")
     is_shown = any(getattr(type(each), "shows_progress", False) for each in callbacks)
     stream = sys.stderr
     is_terminal = stream is not None and not stream.closed and stream.isatty()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rumus.optim import Optimizer, Plateau
-from rumus.train.checkpoints.snapshot import Schedules
+from rumus.optim import Optimizer, Plateau, Schedule
+from rumus.tensor.expression.arguments import checked_arguments
+from rumus.train.checkpoints.snapshot import Schedules, hyperparameters_of
 from rumus.train.loop.callback import Callback
-from rumus.train.loop.events import ValidationEnd
+from rumus.train.loop.events import TrainStart, ValidationEnd
 from rumus.train.loop.monitor import Mode, checked_metric, require_same_metric
 
 
@@ -20,7 +22,8 @@ class FeedPlateau(Callback):
     metric: the name of a validation metric.
 
     Raises ValueError for a metric other than a loss with a `Plateau` made without `mode`, which
-    takes less for better; `fit` raises it if no validation has the metric.
+    takes less for better; `fit` raises it if no validation has the metric, and a CallbackError if
+    no hyperparameter of the optimizer is the schedule, or if that has heard of another training.
 
     >>> from rumus.optim import AdamW, Plateau
     >>> from rumus.tensor import Parameter
@@ -30,6 +33,7 @@ class FeedPlateau(Callback):
     >>> feed = FeedPlateau(lr, "loss")
     """
 
+    @checked_arguments
     def __init__(self, plateau: Plateau, metric: str | None = None) -> None:
         if not isinstance(plateau, Plateau):
             raise TypeError(
@@ -55,8 +59,24 @@ class FeedPlateau(Callback):
         """Whether less or more of it is better, from the schedule."""
         return self.plateau.mode
 
+    def on_train_start(self, event: TrainStart) -> None:
+        """Raise ValueError for a plateau that another training has reduced, or that none reads."""
+        optimizer = event.run.trainer.optimizer
+        if not _may_read(optimizer, self.plateau):
+            raise ValueError(
+                f"no hyperparameter of {optimizer} is this {self.plateau}: give the optimizer the "
+                "one that is fed, as lr = Plateau(1e-3); AdamW(parameters, lr); FeedPlateau(lr)"
+            )
+        fed = self.plateau._fed
+        if fed is not None and fed() is not optimizer and event.resumed_from is None:
+            raise ValueError(
+                f"{self.plateau} has heard of another training, with {self.plateau.reductions} "
+                "reductions and its best value: make another Plateau for this one"
+            )
+
     def on_validation_end(self, event: ValidationEnd) -> None:
         """Report the metric."""
+        self.plateau._fed = weakref.ref(event.run.trainer.optimizer)
         self.plateau.report(event.metrics[self.metric])
 
     def state_dict(self) -> dict[str, Any]:
@@ -66,6 +86,14 @@ class FeedPlateau(Callback):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raise ValueError if the schedule has heard of another metric so far."""
         require_same_metric(self, state)
+
+
+def _may_read(optimizer: Optimizer[Any], plateau: Plateau) -> bool:
+    """Whether an optimizer has the schedule, or a function that may call it."""
+    found = hyperparameters_of(optimizer).values()
+    is_plain = (Plateau, Schedule)
+    functions = [each for each in found if callable(each)]
+    return not found or any(e is plateau or not isinstance(e, is_plain) for e in functions)
 
 
 def warn_of_unfed(optimizer: Optimizer[Any], callbacks: Iterable[Callback]) -> None:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 from rumus.optim import Optimizer
 from rumus.optim.options.hyperparameter import Hyper, at_step
 from rumus.tensor import NonFiniteGradientError
+from rumus.tensor.expression.arguments import checked_first
 from rumus.tensor.memory.uninterrupted import putting_back
 from rumus.train.base.other_names import FIND_LR
 from rumus.train.checkpoints.snapshot import check_declared
-from rumus.train.data.batches import arguments
+from rumus.train.data.batches import arguments, check_loader
 
 if TYPE_CHECKING:
     from rumus.train.capture.captured_steps import LossFunction
@@ -64,6 +65,7 @@ class LearningRateSweep:
             return None
         return self.rates[best]
 
+    @checked_first
     def draw(self, path: str | Path) -> None:
         """Write the curve as a picture, in the format of the suffix of `path`.
 
@@ -143,9 +145,7 @@ def find_lr(
     check_trainer("find_lr", trainer)
     _check(start, end, steps, smoothing, stop_factor)
     rates = [start * (end / start) ** (at / (steps - 1)) for at in range(steps)]
-    given: Any = loader
-    if isinstance(given, type) or not hasattr(given, "__iter__"):
-        raise TypeError(f"find_lr: loader must be batches, such as a DataLoader, not {given!r}")
+    check_loader("find_lr", loader)
     if iter(loader) is loader:
         raise ValueError(
             "the loader is an iterator: the batches that the sweep takes would be lost"

@@ -86,6 +86,8 @@ class Monitor:
         Raises ValueError if `mode` and `keep_best` contradict each other or the default metric, and
         if the order is unclear.
         """
+        if mode is not None and not mode:
+            raise ValueError(f'mode must be "min" or "max", not {mode!r}')
         if mode is not None and keep_best is not None and mode != keep_best:
             raise ValueError(f"mode={mode!r} contradicts the checkpoints' keep_best={keep_best!r}")
         if metric is None and "max" in (mode, keep_best):

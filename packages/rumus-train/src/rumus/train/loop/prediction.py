@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor import Backend, Tensor, cpu
+from rumus.tensor.expression.arguments import checked_first
+from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.graph.evaluation import evaluating
 from rumus.train.base.calling import call
-from rumus.train.data.batches import arguments, samples, whole_epoch
+from rumus.train.data.batches import arguments, check_loader, samples, whole_epoch
 from rumus.train.data.sample_order import require_own_samples, require_rows_of_samples
 from rumus.train.loop.validation import measure, on_backend
 
@@ -23,6 +25,7 @@ Metrics: TypeAlias = Callable[..., Any] | Mapping[str, Metric] | Sequence[Metric
 _TARGETS: Final = "target", "targets", "label", "labels", "y"  # how a dict may call them
 
 
+@checked_first
 def predict(
     model: Callable[..., Any],
     loader: Iterable[Any],
@@ -47,10 +50,13 @@ def predict(
     >>> predict(lambda x: x * 2.0, [(np.array([1.0, 2.0]),), (np.array([3.0]),)]).tolist()
     [2.0, 4.0, 6.0]
     """
+    _check_model("predict", model)
+    check_loader("predict", loader)
     with evaluating():
         return predictions(loader, backend_of_model(model), predict_fn or of_first(model))
 
 
+@checked_first
 def evaluate(
     model: Callable[..., Any], loader: Iterable[Any], metrics: Metrics
 ) -> dict[str, float]:
@@ -74,6 +80,8 @@ def evaluate(
     >>> evaluate(lambda x: x, data, [metrics.accuracy])
     {'accuracy': 0.5}
     """
+    _check_model("evaluate", model)
+    check_loader("evaluate", loader)
     with evaluating():
         return measurements(loader, backend_of_model(model), metric_function(model, metrics))
 
@@ -111,6 +119,8 @@ def metric_function(model: Callable[..., Any], metrics: Metrics) -> Callable[...
 
     Raises TypeError for anything but metrics, ValueError for none and for two of one name.
     """
+    if isinstance(metrics, type):
+        raise TypeError(f"metrics must be functions, not {shown(metrics)}")
     if callable(metrics):
         return metrics
     named = metrics if isinstance(metrics, Mapping) else _by_name(metrics)
@@ -173,6 +183,15 @@ def backend_of_model(model: object) -> Backend:
     return cpu() if first is None else first[1].backend
 
 
+def _check_model(of: str, model: object) -> None:
+    """Raise TypeError for what is no model, such as a class of models, or their trainer."""
+    if not callable(model) or isinstance(model, type):
+        raise TypeError(
+            f"{of}: model must be a module or a function of a batch's first array, not "
+            f"{shown(model)}"
+        )
+
+
 def _is_model(thing: object) -> bool:
     return callable(thing) and hasattr(thing, "named_parameters")
 
@@ -182,6 +201,8 @@ def _by_name(metrics: Sequence[Metric]) -> dict[str, Metric]:
         raise TypeError(
             f"metrics must be functions such as rumus.train.metrics.accuracy, not {metrics!r}"
         )
+    if not isinstance(metrics, Sequence):
+        raise TypeError(f"metrics must be a list of functions, not {shown(metrics)}")
     named: dict[str, Metric] = {}
     for metric in metrics:
         name = getattr(getattr(metric, "func", metric), "__name__", type(metric).__name__)

@@ -130,7 +130,7 @@ class Run:
         accumulate = whole_number("accumulate", accumulate)
         if accumulate < 1:
             raise ValueError(f"accumulate must be a number of batches, not {accumulate!r}")
-        if weight_of is not None and not callable(weight_of):
+        if isinstance(weight_of, type) or not (weight_of is None or callable(weight_of)):
             raise TypeError(f"weight_of must be a function of a batch, not {weight_of!r}")
         if accumulate > 1 and isinstance(trainer.optimizer, ClosureOptimizer):
             raise ValueError(

@@ -12,6 +12,8 @@ import numpy as np
 
 from rumus.optim import ClosureOptimizer
 from rumus.tensor import Tensor
+from rumus.tensor.expression.arguments import checked_fields
+from rumus.tensor.expression.decided import fixed
 from rumus.tensor.expression.printable import PrintableError
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.memory.updater import Outcome
@@ -26,6 +28,8 @@ _SHOWN: Final = 10  # samples named in a message
 _LEAST_DEVIATION: Final = 1e-3  # of the mean: losses that hardly differ do not count
 
 
+@fixed
+@checked_fields
 @dataclass(frozen=True, slots=True)
 class Spikes:
     """Handles a step whose loss is far above those of previous steps.

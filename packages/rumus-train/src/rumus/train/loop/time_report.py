@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.expression.declared_type import shown
 from rumus.train.loop.callback import Callback
 from rumus.train.loop.events import EpochEnd, EpochStart, Failed, TrainEnd, TrainStart
 
@@ -31,6 +32,8 @@ class TimeReport(Callback):
 
     @checked_arguments
     def __init__(self, kernels: bool = False, write: Callable[[str], object] = print) -> None:
+        if isinstance(write, type) or not callable(write):
+            raise TypeError(f"TimeReport: write must be a function, not {shown(write)}")
         self.kernels, self.write = kernels, write
         self._profiling = ExitStack()
         self._profile: Any = None

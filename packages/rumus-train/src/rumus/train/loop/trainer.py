@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, Self
 from rumus.optim import FusedOptimizer, LossScale, Optimizer
 from rumus.optim.options.group import M_co
 from rumus.tensor import Backend, GradientStore, Tensor, cpu
-from rumus.tensor.expression.arguments import check_arguments
-from rumus.tensor.expression.decided import decided, is_decided
+from rumus.tensor.expression.arguments import check_arguments, checked_first
+from rumus.tensor.expression.decided import check_of_class, decided, is_decided
 from rumus.tensor.expression.real_number import real_number
 from rumus.train.base.limits import Limits
 from rumus.train.base.other_names import FIT, TRAINER, TRAINER_OPTIONS
@@ -134,7 +134,8 @@ class Trainer(Generic[M_co]):
         def __setattr__(self, name: str, value: object) -> None:
             if name not in vars(self):
                 TRAINER.check_assignment(self, name)
-            elif is_decided(self, name):
+                check_of_class(self, name, value)
+            elif is_decided(name):
                 raise decided(self, name)
             object.__setattr__(self, name, value)
 
@@ -277,14 +278,17 @@ class Trainer(Generic[M_co]):
         ('epochs', 4, [4.354, 1.647])
         """
         from rumus.train.base.every import Every
-        from rumus.train.checkpoints.checkpoint_store import as_store, order_of
+        from rumus.train.checkpoints.checkpoint_store import as_store, check_resume, order_of
+        from rumus.train.data.batches import check_loader
         from rumus.train.loop.default_view import with_progress
         from rumus.train.loop.monitor import Monitor, check_options
         from rumus.train.loop.run import Run
         from rumus.train.loop.validation import check_validate
 
         check_loss_function(loss_fn)
+        check_loader("Trainer.fit", loader)
         check_validate(validate)
+        check_resume(resume)
         for name, every in (("validate_every", validate_every), ("save_every", save_every)):
             Every.check(name, every)
         keep_best = order_of(checkpoints)
@@ -324,6 +328,7 @@ class Trainer(Generic[M_co]):
         )
         return run.go(resume)
 
+    @checked_first
     def predict(
         self, loader: Iterable[Any], predict_fn: Callable[..., Any] | None = None
     ) -> Prediction:
@@ -347,13 +352,16 @@ class Trainer(Generic[M_co]):
         >>> Trainer(SGD([weight], 0.25)).predict(data, lambda x: x * weight).tolist()
         [4.0, 8.0, 12.0]
         """
+        from rumus.train.data.batches import check_loader
         from rumus.train.loop.prediction import of_first, only_model, predictions
 
+        check_loader("Trainer.predict", loader)
         function = predict_fn or of_first(only_model(self.state))
         self._check_meaning(loader)
         with self._evaluating():
             return predictions(loader, self.backend, function)
 
+    @checked_first
     def evaluate(self, loader: Iterable[Any], metrics: Metrics) -> dict[str, float]:
         """Return metrics of the model over all samples of a loader.
 
@@ -368,8 +376,10 @@ class Trainer(Generic[M_co]):
         module or metrics is a function of a batch, and for a table or classes unlike those of the
         last `fit`.
         """
+        from rumus.train.data.batches import check_loader
         from rumus.train.loop.prediction import measurements, metric_function, only_model
 
+        check_loader("Trainer.evaluate", loader)
         model = metrics if callable(metrics) else only_model(self.state)
         function = metric_function(model, metrics)
         self._check_meaning(loader)

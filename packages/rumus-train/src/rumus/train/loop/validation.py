@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rumus.optim import Optimizer
 from rumus.tensor import Backend, Tensor
+from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.graph import evaluation
 from rumus.tensor.graph.means import noting_means
 from rumus.tensor.memory.uninterrupted import putting_back
@@ -24,7 +25,7 @@ from rumus.train.base.late_values import late_numbers
 from rumus.train.base.metric_state import CONFUSION_MATRIX, MetricState, add_up
 from rumus.train.capture.captured_steps import beside
 from rumus.train.checkpoints.snapshot import average_in_place
-from rumus.train.data.batches import arguments, samples, whole_epoch
+from rumus.train.data.batches import arguments, check_loader, samples, whole_epoch
 from rumus.train.loop.weighing import Weighing
 
 # A function that returns numbers by name, or batches and what is computed of each: one number (it
@@ -60,11 +61,14 @@ _LOSS: Final = re.compile(
 def check_validate(validate: object) -> None:
     """Raise TypeError for what is neither a function nor a loader with one."""
     is_pair = isinstance(validate, tuple) and len(validate) == 2 and callable(validate[1])
-    if validate is not None and not is_pair and not callable(validate):
+    is_function = callable(validate) and not isinstance(validate, type)
+    if validate is not None and not is_pair and not is_function:
         raise TypeError(
             f"validate must be a function or (loader, function of a batch), not "
-            f"{type(validate).__name__}: validate=(loader, lambda x, y: mse_loss(model(x), y))"
+            f"{shown(validate)}: validate=(loader, lambda x, y: mse_loss(model(x), y))"
         )
+    if isinstance(validate, tuple):
+        check_loader("validate", validate[0])
 
 
 @contextmanager

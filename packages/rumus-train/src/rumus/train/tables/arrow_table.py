@@ -30,6 +30,7 @@ from rumus.train.tables.feature_encoding import (
     as_categories,
     as_dates,
     as_targets,
+    dtype_of,
     refuse_both,
 )
 from rumus.train.tables.rounding import warn_of_rounding, warn_of_times
@@ -84,11 +85,11 @@ class ParquetDataset:
     ) -> None:
         self._source = _Source(table)
         self.classes: list[str] = [] if classes is None else checked_classes(classes)
-        self._is_text = classes is not None or np.dtype(target_dtype).kind == "U"
+        self._is_text = classes is not None or dtype_of("target_dtype", target_dtype).kind == "U"
         self._target = target
         if self._is_text and not isinstance(target, str):
             raise ValueError("class names need a single target: give target='its column'")
-        self._dtype = np.dtype(dtype)
+        self._dtype = dtype_of("dtype", dtype)
         self._target_dtype = np.dtype(np.int64) if self._is_text else np.dtype(target_dtype)
         targets = as_targets(target)
         left_out = row_names(self._source.names, targets)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.expression.declared_type import shown
 from rumus.train.base.class_names import (
     checked_classes,
     class_numbers,
@@ -35,6 +36,7 @@ from rumus.train.tables.feature_encoding import (
     as_categories,
     as_dates,
     as_targets,
+    dtype_of,
     refuse_both,
 )
 from rumus.train.tables.rounding import tell_of_rounding, tell_of_vanished, warn_of_times
@@ -128,10 +130,12 @@ class CsvDataset:
     ) -> None:
         self.path = Path(path)
         self.classes: list[str] = [] if classes is None else checked_classes(classes)
-        is_text = classes is not None or np.dtype(target_dtype).kind == "U"
+        is_text = classes is not None or dtype_of("target_dtype", target_dtype).kind == "U"
         if is_text and not isinstance(target, str) and (target or classes is not None):
             raise ValueError("class names need a single target: give target='its column'")
         self._file = _File(header, delimiter, encoding, spelling_of_numbers(decimal, thousands))
+        if not isinstance(encoding, str):
+            raise TypeError(f"encoding must be text such as 'utf-8', not {shown(encoding)}")
         if missing_target not in ("error", "drop"):
             raise ValueError(f'missing_target must be "error" or "drop", not {missing_target!r}')
         self._target, self._drops = target, missing_target == "drop"
@@ -505,7 +509,7 @@ def _is_not_zero(cell: str) -> bool:
 
 
 def _number(dtype: DTypeLike) -> np.dtype[Any]:
-    found = np.dtype(dtype)
+    found = dtype_of("dtype", dtype)
     if found.kind not in "iuf":
         raise TypeError(f"the dtype of a column must be integer or floating, not {found}")
     return found

@@ -10,6 +10,8 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.tensor.expression.declared_type import shown
+from rumus.tensor.expression.real_number import real_number
 from rumus.train.base.class_names import checked_classes
 from rumus.train.base.printable import printable
 from rumus.train.tables.rounding import require_finite, warn_of_times
@@ -19,6 +21,16 @@ LARGEST: Final = 2**30  # bytes of the features of one column of texts
 MISSING: Final = frozenset(
     {"", "NA", "N/A", "n/a", "<NA>", "NaN", "nan", "null", "NULL", "None", "-", "?"}
 )
+
+
+def dtype_of(name: str, dtype: Any) -> np.dtype[Any]:
+    """Return the dtype that an argument stands for. TypeError if it is none."""
+    try:
+        found: np.dtype[Any] = np.dtype(dtype)
+    except TypeError:
+        told = f"{name} must be a dtype, such as numpy.float32, not {shown(dtype)}"
+        raise TypeError(told) from None
+    return found
 
 
 @dataclass
@@ -49,6 +61,8 @@ class FeatureEncoding:
     def __post_init__(self) -> None:
         if isinstance(self.missing, str) and self.missing != "mean":
             raise ValueError(f'missing must be a number or "mean", not {self.missing!r}')
+        if not isinstance(self.missing, str) and self.missing is not None:
+            real_number("missing", self.missing)
         kinds = [*self.categories, *self.booleans, *self.dates]
         if twice := {name for name, count in Counter(kinds).items() if count > 1}:
             raise ValueError(

@@ -8,6 +8,7 @@ import time
 from typing import Final, Protocol, TextIO
 
 from rumus.tensor import run_seed
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.printable import printable_lines
 from rumus.tensor.memory.uninterrupted import is_of_handler, suppressed
 from rumus.train.base.notebook import in_notebook
@@ -68,6 +69,7 @@ class LiveView(Callback):
     speaks = True
     shows_progress = True
 
+    @checked_arguments
     def __init__(
         self, stream: TextIO | None = None, *, seconds: float = 10.0, says_seed: bool = False
     ) -> None:

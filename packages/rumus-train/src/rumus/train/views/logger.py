@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 from rumus.tensor import Tensor
+from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.expression.declared_type import shown
 from rumus.train.base.late_values import late_values
 from rumus.train.loop.callback import Callback
 from rumus.train.loop.events import EpochEnd, Failed, StepEnd, TrainEnd, TrainStart, ValidationEnd
@@ -64,6 +66,7 @@ class LogTo(Callback):
     order = 40
     speaks = True
 
+    @checked_arguments
     def __init__(
         self,
         logger: Logger | Callable[[Mapping[str, float], int], object],
@@ -72,10 +75,10 @@ class LogTo(Callback):
         patience: float = 10.0,
     ) -> None:
         log = logger.log if isinstance(logger, Logger) else logger
-        if not callable(log):
+        if isinstance(logger, type) or not callable(log):
             raise TypeError(
                 "a logger must have log(values, step) or be such a function; "
-                f"{type(logger).__name__} is neither"
+                f"{shown(logger)} is neither"
             )
         if not seconds >= 0 or not patience >= 0:
             raise ValueError(f"seconds and patience must not be negative: {seconds}, {patience}")

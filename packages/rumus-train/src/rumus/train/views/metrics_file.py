@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rumus.tensor.expression.arguments import checked_first
 from rumus.train.base.append_file import AppendFile, RunFolderWarning
 from rumus.train.base.regular_file import require_regular_file
 from rumus.train.base.strict_json import parse, render
@@ -19,8 +20,9 @@ _LONGEST = 1 << 20  # bytes; a longer line counts as damaged
 _LISTED = 10  # damaged lines whose numbers are told
 
 
+@checked_first
 def read_metrics(path: str | Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a metrics.jsonl; damaged lines are skipped, with one RunFolderWarning.
+    """Iterate over a metrics.jsonl; damaged lines are skipped, with one RunFolderWarning.
 
     A line is damaged if it is not JSON, or if a known field has the wrong type. The warning, at the
     end, has the numbers of these lines. The end of a line that is still being written, or was when
@@ -31,10 +33,15 @@ def read_metrics(path: str | Path) -> Iterator[dict[str, Any]]:
 
     Raises OSError for anything but a regular file.
     """
+    require_regular_file(Path(path))
+    return _lines(Path(path))
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
     damaged: list[int] = []
     count = last = 0
     is_torn = False
-    for number, piece, found in _pieces(Path(path)):
+    for number, piece, found in _pieces(path):
         is_torn = not piece.endswith(b"\n")
         if found is not None:
             yield found

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from rumus.tensor.expression.arguments import checked_first
 
+
+@checked_first
 def write_report(run: str | Path) -> Path:
     """Write report.html into a run folder, and return its path.
 

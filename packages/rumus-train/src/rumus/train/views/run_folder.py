@@ -145,6 +145,7 @@ class RunFolder(Callback):
         tensorboard: bool = True,
         report: bool = True,
     ) -> None:
+        Every.check("log_every", log_every)
         self.path = Path(path).absolute()  # whatever the program's folder is later
         self.seed, self.log_every = seed, log_every
         if config is not None and not isinstance(config, Mapping):

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from rumus.tensor.expression.arguments import checked_first
+
 if TYPE_CHECKING:
     from rumus.train.views.run_record import RunRecord
 
@@ -20,6 +22,7 @@ _TITLES: Final = {
 }
 
 
+@checked_first
 def plot_runs(runs: Sequence[str | Path], out: str | Path) -> Path:
     """Draw losses, validations, learning rates, norms and throughput of runs; return `out`.
 
