@@ -11,6 +11,7 @@ import inspect
 import sys
 from dataclasses import FrozenInstanceError
 from functools import cache
+from types import FunctionType
 from typing import Any, Final, NoReturn, TypeVar
 
 from rumus.tensor.expression.arguments import constructor_names
@@ -18,8 +19,7 @@ from rumus.tensor.expression.arguments import constructor_names
 C = TypeVar("C", bound=type)
 
 _SEVERAL = inspect.Parameter.VAR_POSITIONAL
-_METHODS: Final = (type(lambda: None), classmethod, staticmethod)
-_NOTHING: Final = object()
+_METHODS: Final = (FunctionType, classmethod, staticmethod)
 
 
 def decided(owner: object, name: str, also: frozenset[str] = frozenset()) -> AttributeError:

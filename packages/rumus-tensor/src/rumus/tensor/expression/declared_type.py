@@ -2,8 +2,7 @@
 
 Only declarations made of these are looked at: numbers and sequences of them, texts, paths,
 switches, functions, mappings, None and classes of rumus, as in `int | None`, `str | Path` or
-`Tensor`.
-Everything else fits anything.
+`Tensor`. Everything else fits anything.
 """
 
 from __future__ import annotations

@@ -50,8 +50,7 @@ def to_toml(table: Mapping[str, Any]) -> str:
     """Return a table as TOML that `tomllib.loads` restores, with all digits of floats.
 
     Values: bool, int, float, str, lists of these and tables. TypeError for others, including None,
-        which TOML lacks. ValueError for invalid Unicode, and for a table that is
-        nested too deeply.
+        which TOML lacks. ValueError for invalid Unicode, and for a table nested too deeply.
 
     >>> print(to_toml({"epochs": 5, "optim": {"lr": 3e-4, "betas": [0.9, 0.999]}}), end="")
     epochs = 5
