@@ -1,9 +1,10 @@
 """Attention on the CPU: products by BLAS, and everything between them in one compiled pass.
 
 Threads take heads one by one, so that a head's scores are still in cache when the next product
-reads them; no scores are kept. The gradient recomputes them from the logarithm of each row's sum of
-exponentials. If the BLAS is known (`numba_blas`), all heads of a thread are one compiled call;
-otherwise the products are NumPy's, one example at a time.
+reads them; no scores are kept. The gradient computes them again as the forward pass did, bit for
+bit: large scores have no digits to spare, so that from the logarithm of a row's sum its weights
+would not add up to 1. If the BLAS is known (`numba_blas`), all heads of a thread are one compiled
+call; otherwise the products are NumPy's, one example at a time.
 """
 
 from __future__ import annotations
@@ -105,13 +106,13 @@ def _gradient_by_example(
 ) -> None:
     """The gradient with NumPy's products."""
     q, k, v, given, dq, dk, dv = arrays
-    again, slope = _compiled()["again"], _compiled()["slope"]
+    weigh, slope = _compiled()["weigh"], _compiled()["slope"]
 
     def work(start: int, stop: int) -> None:
         for i in range(start, stop):
             with np.errstate(all="ignore"):
                 weights = np.matmul(q[i], k[i].swapaxes(-1, -2))
-                again(_rows(weights), causal, length, size, sums[i])
+                weigh(_rows(weights), causal, length, size, np.empty_like(sums[i]))
                 np.matmul(weights.swapaxes(-1, -2), given[i], dv[i])
                 change = np.matmul(given[i], v[i].swapaxes(-1, -2))
                 slope(_rows(weights), _rows(change), size)
@@ -211,16 +212,6 @@ def _weigh(scores: Any, causal: bool, length: int, scale: Any, sums: Any) -> Non
             scores[row, i] = 0
 
 
-def _again(scores: Any, causal: bool, length: int, scale: Any, sums: Any) -> None:
-    for row in range(len(scores)):
-        seen, upto = _counts(row, causal, length, scores.shape[1])
-        less = sums[row]
-        for i in range(upto):
-            scores[row, i] = exp(scores[row, i] * scale - less)
-        for i in range(seen, scores.shape[1]):
-            scores[row, i] = 0
-
-
 def _slope(weights: Any, change: Any, scale: Any) -> None:
     for row in range(len(weights)):
         total = 0.0
@@ -265,14 +256,14 @@ def _backward(
 ) -> None:  # fmt: skip
     (heads, rows, keys, width, deep), lead = sizes, places[:, 3] // 4
     weights, change = np.empty((rows, keys), np.float32), np.empty((rows, keys), np.float32)
-    w, d = weights.ctypes.data, change.ctypes.data
+    w, d, again = weights.ctypes.data, change.ctypes.data, np.empty_like(sums[0])
     for i in range(start, stop):
         at = places[:, 0] + i // heads * places[:, 1] + i % heads * places[:, 2]
         q, k, v, g, dq, dk, dv = at[0], at[1], at[2], at[3], at[4], at[5], at[6]
         ldq, ldk, ldv, ldg = lead[0], lead[1], lead[2], lead[3]
         lddq, lddk, lddv = lead[4], lead[5], lead[6]
         _times(product, (PLAIN, TURNED), (rows, keys, width), q, ldq, k, ldk, w, keys)
-        _again(weights, causal, length, scale, sums[i])
+        _weigh(weights, causal, length, scale, again)
         _times(product, (TURNED, PLAIN), (keys, deep, rows), w, keys, g, ldg, dv, lddv)
         _times(product, (PLAIN, TURNED), (rows, keys, deep), g, ldg, v, ldv, d, keys)
         _slope(weights, change, scale)
@@ -288,8 +279,8 @@ def _compiled() -> Mapping[str, Callable[..., None]]:
     numba_math.compiled()
     fast = {"contract", "reassoc", "nsz"}
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fast}
-    for function in (_counts, largest, _weigh, _again, _slope, _times):
+    for function in (_counts, largest, _weigh, _slope, _times):
         register_jitable(**options)(function)  # a dispatcher in a closure could not be cached
     njit = numba.njit(**options, cache=True)
-    loops: tuple[Callable[..., None], ...] = _weigh, _again, _slope, _forward, _backward
+    loops: tuple[Callable[..., None], ...] = _weigh, _slope, _forward, _backward
     return {loop.__name__.lstrip("_"): njit(loop) for loop in loops}
