@@ -157,6 +157,7 @@ REFUSED: list[Row] = [
     ("assign shape", lambda: F.assign(ones((2,))), ValueError, "does not fit|not broadcast"),
     ("assign larger", lambda: F.assign(ones((1, 2, 3))), ValueError, "does not fit"),
     ("setitem", lambda: F.__setitem__((0, 5), 1.0), IndexError, "out of bounds"),
+    ("setitem of rows", lambda: F.__setitem__([0], 1.0), TypeError, r"assign to .* by \[0\]; use"),
     ("targets", lambda: rt.cross_entropy(F, F[:, 0]), TypeError, "must be int32, not float32"),
     ("target shape", lambda: rt.cross_entropy(F, I[:1]), ValueError, r"targets \(rows,\)"),
     ("target range", lambda: rt.cross_entropy(F, I + 1), IndexError, r"3 is outside \[0, 3\)"),

@@ -38,6 +38,7 @@ from rumus.train import (
     Result,
     StepEnd,
     Trainer,
+    TrainStart,
     ValidationEnd,
 )
 
@@ -433,6 +434,57 @@ def test_unsaveable_state() -> None:
     found = plain()
     with pytest.raises(TypeError, match="'model' is object, which holds no state"):
         Trainer(found.optimizer, state={"model": object()})
+
+
+class Kept:
+    """An object whose state no checkpoint can hold."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"value": self.value}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.value = state["value"]
+
+
+@pytest.mark.parametrize("value", [np.float32(1), (1, 2), b"x"])
+@pytest.mark.parametrize("is_callback", [False, True])
+def test_a_state_that_cannot_be_saved_is_refused_before_the_first_step(
+    tmp_path: Path, value: Any, is_callback: bool
+) -> None:
+    class Own(Kept, Callback): ...
+
+    found = plain()
+    before = found.optimizer.steps
+    trainer = Trainer(found.optimizer, state={} if is_callback else {"own": Kept(value)})
+    with pytest.raises(TypeError, match=r"\['value'\] is a"):
+        trainer.fit(
+            found.loader,
+            found.loss,
+            steps=1,
+            checkpoints=tmp_path,
+            callbacks=[Own(value)] if is_callback else [],
+        )
+    assert found.optimizer.steps == before
+    assert not list(tmp_path.glob("step-*"))
+
+
+def test_a_callback_may_have_its_state_only_once_the_run_has_begun(tmp_path: Path) -> None:
+    class Late(Callback):
+        value: list[int]
+
+        def on_train_start(self, event: TrainStart) -> None:
+            self.value = [3]
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"value": self.value}
+
+    found = plain()
+    trainer = Trainer(found.optimizer)
+    trainer.fit(found.loader, found.loss, steps=1, checkpoints=tmp_path, callbacks=[Late()])
+    assert [each.step for each in Checkpoints(tmp_path).list()] == [1]
 
 
 def test_a_failed_save_does_not_end_the_training(tmp_path: Path) -> None:

@@ -20,12 +20,20 @@ from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.recording import ask_host, decided_by, is_recorded
 
 
-def basic(array: Array, key: Any) -> Array:
-    """Return the view of an array that a basic index selects: numbers, slices, ..., None."""
+def basic(array: Array, key: Any, *, is_assigned: bool = False) -> Array:
+    """Return the view of an array that a basic index selects: numbers, slices, ..., None.
+
+    is_assigned: whether it is assigned to, for the message.
+    """
     parts = key if isinstance(key, tuple) else (key,)
     for part in parts:
         known = isinstance(part, (int, np.integer, slice)) and not isinstance(part, bool)
         if not known and part is not None and part is not ...:
+            if is_assigned:
+                raise TypeError(
+                    f"cannot assign to elements chosen by {abridged(part)}; use numbers, slices, "
+                    "None or ..., or where(mask, value, x) for a new tensor"
+                )
             raise TypeError(
                 f"cannot index with {abridged(part)}; use numbers, slices, None, ... or tensors"
             )

@@ -219,7 +219,7 @@ class Tensor(Arithmetic["Tensor"]):
             )
         running = assignment.running_pass()
         is_held_back = running is not None and running.write(self)
-        target = indexing.basic(self._array, key)
+        target = indexing.basic(self._array, key, is_assigned=True)
         if not shaping.broadcasts(source.shape, target.shape):
             raise ValueError(f"a value of shape {source.shape} does not fit {target.shape}")
         self._backend.copy(source._array, target)

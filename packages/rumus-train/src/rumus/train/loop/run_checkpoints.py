@@ -7,10 +7,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.train.base.every import Every
 from rumus.train.base.random_sources import restore_program, states_of_program
 from rumus.train.checkpoints.checkpoint_store import Resume, Saved, Store, checkpoint_to_resume
+from rumus.train.checkpoints.checkpoints import Checkpoints
 from rumus.train.checkpoints.snapshot import average_of, restore, take, taking
+from rumus.train.checkpoints.state_tree import split
 from rumus.train.loop.events import CheckpointSaved
 from rumus.train.loop.rollback import Rollback
 from rumus.train.loop.spikes import SpikeWatch
@@ -57,12 +60,30 @@ class RunCheckpoints:
         """
         self._model = model
         store, once = self.store, self._run.team.once
+        if isinstance(store, Checkpoints):
+            self._check_savable()
         found = None
         if store is not None or resume not in (False, "auto"):
             found = once("resume", lambda: checkpoint_to_resume(store, resume))
         if store is not None:
             once("acquire", store.acquire)
         return found
+
+    def _check_savable(self) -> None:
+        """Raise TypeError or ValueError now for what no checkpoint could hold after all the work.
+
+        Parameters and optimizers can be saved; other parts are small.
+        """
+        for name, part in {**self._model, **self._of_run}.items():
+            if hasattr(part, "named_parameters"):
+                continue
+            try:
+                state = part.state_dict()
+            except Exception as error:
+                if is_of_handler(error):
+                    raise
+                continue  # a callback may have its state only once the run has begun
+            split({name: state})
 
     def restore(self, found: Saved) -> None:
         """Continue from a checkpoint. Raises ValueError for one that does not fit the run."""
