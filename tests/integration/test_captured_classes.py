@@ -396,8 +396,7 @@ def test_a_change_of_a_class_or_of_a_part_is_noticed(spelling: Spelling, device:
 
 @pytest.mark.parametrize("spelling", HIDDEN, ids=lambda f: f.__name__)
 def test_what_hides_its_source_is_not_captured(spelling: Spelling, device: Capturing) -> None:
-    with np.printoptions():
-        check_hidden_is_not_captured(spelling, device)
+    check_hidden_is_not_captured(spelling, device)
 
 
 @pytest.mark.parametrize("spelling", CHANGING, ids=lambda f: f.__name__)

@@ -88,9 +88,13 @@ def check_is_not_captured(number: Callable[[], float], device: Capturing) -> Non
 def check_hidden_is_not_captured(
     spelling: Callable[[], tuple[Number, Change]], device: Capturing
 ) -> None:
-    """The same for what hides where its number comes from: steps have the bits of eager ones."""
-    wanted, _ = weights(NumpyBackend(), *spelling(), capture=False)
-    with warnings.catch_warnings(record=True) as heard:
+    """The same for what hides where its number comes from: steps have the bits of eager ones.
+
+    A spelling may change how NumPy prints, which is put back after each of the two trainings.
+    """
+    with np.printoptions():
+        wanted, _ = weights(NumpyBackend(), *spelling(), capture=False)
+    with np.printoptions(), warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         found, trainer = weights(device, *spelling())
     assert found == wanted
