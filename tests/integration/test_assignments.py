@@ -109,18 +109,21 @@ KEPT: Final[list[tuple[Callable[[], Any], str, Any]]] = [
 ]
 
 
+def refused(made: object, name: str, value: Any, told: str) -> tuple[Any, Any]:
+    """An attribute before and after an assignment, which must fail with this message."""
+    before = getattr(made, name)
+    with pytest.raises(AttributeError, match=rf"^{type(made).__name__}\.{name} {told}$"):
+        setattr(made, name, value)
+    return before, getattr(made, name)
+
+
 @pytest.mark.parametrize(("make", "name", "value"), KEPT)
 def test_what_an_object_keeps_itself_is_not_set(
     make: Callable[[], Any], name: str, value: Any
 ) -> None:
-    made = make()
-    before = getattr(made, name)
-    kind = type(made).__name__
-    with pytest.raises(
-        AttributeError, match=rf"^{kind}\.{name} is what the object keeps itself: it cannot be set$"
-    ):
-        setattr(made, name, value)
-    assert getattr(made, name) is before or getattr(made, name) == before
+    told = "is what the object keeps itself: it cannot be set"
+    before, now = refused(make(), name, value, told)
+    assert now is before or now == before
 
 
 METHODS: Final[list[tuple[Callable[[], Any], str]]] = [
@@ -177,13 +180,9 @@ def test_what_is_decided_with_the_object_is_refused(
     make: Callable[[], Any], name: str, value: Any
 ) -> None:
     made = make()
-    before = getattr(made, name)
-    kind = type(made).__name__
-    with pytest.raises(
-        AttributeError, match=rf"^{kind}\.{name} is decided when it is made: make another {kind}$"
-    ):
-        setattr(made, name, value)
-    assert getattr(made, name) is before
+    told = f"is decided when it is made: make another {type(made).__name__}"
+    before, now = refused(made, name, value, told)
+    assert now is before
 
 
 def test_what_was_read_from_a_file_is_decided(tmp_path: Any) -> None:

@@ -284,15 +284,10 @@ def elementwise(function: F) -> F:
     [0.0, 0.8807970285415649]
     """
     signature = inspect.signature(function)
-    parameters = signature.parameters.values()
-    defaults = {
-        p.name: p.default
-        for p in parameters
-        if p.kind is p.KEYWORD_ONLY and p.default is not p.empty
-    }
-    required = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
-    required -= set(defaults)
-    checks = {p.name: CHECKS[str(p.annotation)] for p in parameters if str(p.annotation) in CHECKS}
+    scalars = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
+    defaults = {p.name: p.default for p in scalars if p.default is not p.empty}
+    required = {p.name for p in scalars} - set(defaults)
+    checks = {p.name: CHECKS.get(str(p.annotation), real_number) for p in scalars}
     kernels: list[Kernel] = []
 
     @wraps(function)
@@ -307,13 +302,8 @@ def elementwise(function: F) -> F:
             bound = signature.bind(*operands, **kwargs)  # TypeError for missing arguments
             bound.apply_defaults()
             operands, kwargs = bound.args, bound.kwargs
-        if kwargs and checks:
-            for name, check in checks.items():
-                if name in kwargs:
-                    check(f"{function.__name__}: {name}", kwargs[name])
         for name, value in kwargs.items():
-            if type(value) is not float:
-                real_number(f"{function.__name__}: {name}", value)
+            checks[name](f"{function.__name__}: {name}", value)
         first = next((o for o in operands if isinstance(o, Tensor)), None)
         if first is None:
             given = ", ".join(type(operand).__name__ for operand in operands)

@@ -148,13 +148,6 @@ def content_of_array(array: np.ndarray[Any, Any]) -> tuple[Hashable, ...]:
     return array.shape, zlib.crc32(np.ascontiguousarray(array).data)
 
 
-def members_of_class(kind: type) -> Iterator[tuple[str, Any]]:
-    """What a class and those it derives from hold, without this library's and the language's."""
-    for each in kind.__mro__:
-        if each.__module__ != "builtins" and not each.__module__.startswith("rumus."):
-            yield from list(vars(each).items())
-
-
 def _content(value: object) -> Hashable | None:
     """What differs if a tensor, an array or a number does; None for anything else."""
     if is_buffer(value):
