@@ -119,6 +119,7 @@ REFUSED: list[Row] = [
     ("matmul", lambda: F @ F, ValueError, r"\(2, 3\) @ \(2, 3\): 3 is not 2"),
     ("matmul of a scalar", lambda: F @ tensor(1.0), ValueError, "a scalar has no axis"),
     ("matmul of an array", lambda: F @ np.ones((3, 2)), TypeError, "got ndarray; use tensor"),
+    ("matmul by an array", lambda: np.ones((3, 2)) @ F, TypeError, "got ndarray; use tensor"),
     ("matmul batches", lambda: ones((2, 1, 1)) @ ones((3, 1, 1)), ValueError, "do not broadcast"),
     ("linear", lambda: rt.linear(F, ones((4, 2))), ValueError, "the last axis must be 2"),
     (

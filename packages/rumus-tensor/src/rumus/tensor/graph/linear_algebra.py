@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 from rumus.tensor.expression.dtype import float32, is_floating, promote
 from rumus.tensor.graph.autograd import Product, Vjp
@@ -21,8 +22,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     """
     for operand in (a, b):
         if not isinstance(operand, Tensor):
-            name = type(operand).__name__
-            raise TypeError(f"matmul: expected a tensor, got {name}; use tensor(...)")
+            refuse_operand(operand)
     if a.ndim == 0 or b.ndim == 0:
         raise ValueError(f"matmul: {a.shape} @ {b.shape}: a scalar has no axis to multiply along")
     if a.ndim == 1:
@@ -41,6 +41,12 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     backend.matmul(a._array, b._array, out)
     vjp = _matmul_vjp(a, b)
     return result_of("matmul", out, backend, (a, b), vjp, saved=(a, b), fills_places=True)
+
+
+def refuse_operand(operand: object) -> NoReturn:
+    """Raise TypeError: an operand of a product is not a tensor."""
+    name = type(operand).__name__
+    raise TypeError(f"matmul: expected a tensor, got {name}; use tensor(...)")
 
 
 def _swap(array: Array) -> Array:

@@ -278,6 +278,11 @@ class Tensor(Arithmetic["Tensor"]):
     def __matmul__(self, other: Tensor) -> Tensor:
         return linear_algebra.matmul(self, other)
 
+    if not TYPE_CHECKING:  # type checkers refuse an array @ a tensor, and so does this
+
+        def __rmatmul__(self, other: object) -> NoReturn:
+            linear_algebra.refuse_operand(other)
+
     def matmul(self, other: Tensor) -> Tensor:
         """The matrix product of the last two axes; leading axes are batches and broadcast.
 
