@@ -27,6 +27,7 @@ LINEAR: Any = nn.Linear(2, 2)
 GROUP: Any = optim.ParameterGroup([Parameter([1.0], name="w")])
 DISTRIBUTED: Any = distributed
 PICTURE: Any = ones((1, 2, 6, 6))
+OF_TORCH: Any = type("Tensor", (), {"__module__": "torch"})()  # of the same name as ours
 
 TYPES: Final[list[tuple[Callable[[], object], str]]] = [
     # Taken for something that they are not
@@ -85,6 +86,9 @@ TYPES: Final[list[tuple[Callable[[], object], str]]] = [
     (lambda: ANY.layer_norm(X, "w"), "layer_norm: weight must be a tensor, not 'w'"),
     (lambda: ANY.rms_norm(np.ones((2, 3))), "rms_norm: x must be a tensor, not ndarray"),
     (lambda: ANY.gather([1.0], tensor([0])), "gather: table must be a tensor, not list"),
+    (lambda: ANY.linear(OF_TORCH, X), "linear: x must be a tensor, not torch.Tensor"),
+    (lambda: X @ OF_TORCH, "matmul: expected a tensor, got torch.Tensor"),
+    (lambda: LAYER.mse_loss(OF_TORCH, X), "prediction must be a tensor, not torch.Tensor"),
     (lambda: ANY.linear(X, None), "linear: weight must be a tensor, not None"),
     (lambda: ANY.convolution(PICTURE, None), "convolution: weight must be a tensor, not None"),
     (lambda: ANY.convolution(PICTURE, PICTURE, groups="2"), "groups must be a whole number"),

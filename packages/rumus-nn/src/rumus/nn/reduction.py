@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor import Tensor, TensorLike, float16, float32, int32, tensor
+from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.graph.means import note_mean
 from rumus.tensor.memory.recording import ask_host, is_recorded
 
@@ -25,7 +26,7 @@ def check_reduction(loss: str, reduction: str) -> None:
 def check_floating(loss: str, what: str, x: Tensor) -> None:
     """Raise TypeError for anything but a floating tensor."""
     if not isinstance(x, Tensor):
-        raise TypeError(f"{loss}: {what} must be a tensor, not {type(x).__name__}")
+        raise TypeError(f"{loss}: {what} must be a tensor, not {shown(x)}")
     if x.dtype.kind != "f":
         raise TypeError(f"{loss}: {what} must be floating, not {x.dtype}")
 

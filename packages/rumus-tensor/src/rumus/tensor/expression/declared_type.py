@@ -92,7 +92,13 @@ def shown(value: object) -> str:
         return f"the class {value.__name__}"
     is_plain = value is None or isinstance(value, (str, bytes, int, float, complex, tuple))
     text = abridged(value) if is_plain else ""
-    return text if is_plain and len(text) <= _SHORT else type(value).__name__
+    return text if is_plain and len(text) <= _SHORT else _kind_of(value)
+
+
+def _kind_of(value: object) -> str:
+    """The name of a value's type, with its package if it is that of another one's tensor, say."""
+    name, package = type(value).__name__, type(value).__module__.partition(".")[0]
+    return f"{package}.{name}" if name in _CLASSES and package != "rumus" else name
 
 
 def _parts(declared: str, known: Mapping[str, Any]) -> list[str] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NoReturn
 
+from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.dtype import float32, is_floating, promote
 from rumus.tensor.graph.autograd import Product, Vjp
 from rumus.tensor.graph.operators import broadcast_shape, cast, sum_to
@@ -45,8 +46,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
 def refuse_operand(operand: object) -> NoReturn:
     """Raise TypeError: an operand of a product is not a tensor."""
-    name = type(operand).__name__
-    raise TypeError(f"matmul: expected a tensor, got {name}; use tensor(...)")
+    raise TypeError(f"matmul: expected a tensor, got {shown(operand)}; use tensor(...)")
 
 
 def _swap(array: Array) -> Array:
