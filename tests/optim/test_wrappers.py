@@ -299,3 +299,63 @@ def test_what_cannot_be_wrapped() -> None:
     base.release()
     with pytest.raises(OwnershipError, match="was released"):
         SAM(base)
+
+
+@pytest.mark.parametrize("order", ["state first", "weights first"])
+def test_slow_weights_follow_assigned_weights_but_not_restored_ones(
+    order: str, backend: Backend
+) -> None:
+    """Weights loaded into a model start anew; a state goes on with the weights of its checkpoint."""
+
+    def made() -> tuple[list[Parameter], Lookahead[Any]]:
+        ps = [
+            Parameter([1.0, 2.0], name="w", backend=backend),
+            Parameter([3.0], name="b", backend=backend),
+        ]
+        return ps, Lookahead(SGD(ps, 0.25), k=2, alpha=0.5)
+
+    def step(ps: list[Parameter], optimizer: Lookahead[Any], times: int) -> list[Any]:
+        for _ in range(times):
+            optimizer.step(sum(((p * p).sum() for p in ps[1:]), (ps[0] * ps[0]).sum()).backward())
+        return [p.tolist() for p in ps]
+
+    ps, optimizer = made()
+    ps[0].assign(np.array([8.0, 8.0], np.float32))  # weights that are loaded before the first step
+    assert step(ps, optimizer, 2) == [[5.0, 5.0], [1.875]]
+    ps[0].assign(np.array([4.0, 8.0], np.float32))  # and between two rounds
+    saved = optimizer.state_dict()
+    weights = [p.numpy() for p in ps]
+    assert step(ps, optimizer, 1) == [[2.0, 4.0], [0.9375]]
+    later, weights_later = optimizer.state_dict(), [p.numpy() for p in ps]
+    wanted = step(ps, optimizer, 1)
+    assert wanted == [[2.5, 5.0], [1.171875]]
+
+    for state, values, times in ((saved, weights, 2), (later, weights_later, 1)):
+        ps, optimizer = made()
+        if order == "state first":
+            optimizer.load_state_dict(state)
+        for p, value in zip(ps, values, strict=True):
+            p.assign(value)
+        if order == "weights first":
+            optimizer.load_state_dict(state)
+        assert step(ps, optimizer, times) == wanted
+
+
+def test_weights_assigned_before_a_move_are_followed(backend: Backend) -> None:
+    w = Parameter([1.0], name="w")
+    optimizer = Lookahead(SGD([w], 0.25), k=1, alpha=0.5)
+    w.assign(np.array([8.0], np.float32))
+    w.to(backend)
+    optimizer.step((w * w).sum().backward())
+    assert w.tolist() == [6.0]
+
+
+def test_assignments_after_every_step_are_told_once() -> None:
+    """As of clipped weights: Lookahead does nothing for them."""
+    w = Parameter([4.0], name="w")
+    optimizer = Lookahead(SGD([w], 0.25), k=3)
+    with pytest.warns(UserWarning, match="Lookahead did nothing for them") as told:
+        for _ in range(8):
+            optimizer.step((w * w).sum().backward())
+            w.assign(w.detach().clip(-1.0, 1.0))
+    assert len(told) == 1

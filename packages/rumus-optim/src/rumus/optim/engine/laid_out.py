@@ -112,6 +112,7 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
         self._check_alone("move")
         self._check_training("moving to another backend")
         self._settle()
+        is_followed = self._follow_assigned()
         before = host_state(self.segments)
         counts = {p.id: s.steps for s in self.segments for p in s.arena.parameters}
         division = self.segments[0].division if self.segments else None
@@ -124,7 +125,21 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
         with Uninterrupted():
             for segment in segments:
                 segment.arena.adopt()
+                if is_followed:
+                    segment.fits()
             self._take(segments)
+
+    def _follow_assigned(self) -> bool:
+        """Let the stages' arrays follow assignments since the last step; return whether they do.
+
+        They do not after a state was loaded, until the next step: its weights may still come.
+        """
+        if not all(segment.seen for segment in self.segments):
+            return False
+        following = [stage for stage in self.stages if stage.follows]
+        for segment in self.segments:
+            segment.follow(following)
+        return True
 
     def divide(self, division: Division) -> None:
         """Keep only the state of a part of each arena, and step that part; see `Division`.
@@ -138,6 +153,7 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
         if why is not None:
             raise TypeError(f"the state of {self} cannot be divided: {why}")
         self._settle()
+        self._follow_assigned()
         with Uninterrupted():
             for segment in self.segments:
                 segment.divide(division)
@@ -200,6 +216,7 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
         self._check_training("state_dict()")
         check_unique(self.named_parameters())
         self._settle()
+        self._follow_assigned()
         return {
             "format": FORMAT,
             "kind": self.kind,

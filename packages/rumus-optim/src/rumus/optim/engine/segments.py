@@ -182,10 +182,11 @@ class Segment:
 
     def follow(self, stages: Sequence[Stage]) -> None:
         """Update the stages' arrays if others have changed the parameters."""
-        if stages and self.seen != self._changes():
+        if stages and self.seen != (now := self._changes()):
+            assigned = [n for n, count in enumerate(self.seen) if count != now[n]]
             for stage in stages:
-                stage.follow(self)
-            self.fits()
+                stage.follow(self, assigned)
+            self.seen = now
 
     def _changes(self) -> list[int]:
         return [p._version.count for p in self.arena.parameters]  # steps are not counted

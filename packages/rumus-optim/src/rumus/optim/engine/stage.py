@@ -60,8 +60,12 @@ class Stage:
     def start(self, segment: Segment) -> None:
         """Initialize its arrays in a new segment's state, if not to 0."""
 
-    def follow(self, segment: Segment) -> None:
-        """Update its arrays after others have changed the parameters."""
+    def follow(self, segment: Segment, assigned: Sequence[int]) -> None:
+        """Update its arrays after others have changed the parameters.
+
+        assigned: the numbers of those that were changed. Empty after a state was loaded: it belongs
+        to the weights that are loaded before or after it.
+        """
 
     def stored(self, layout: Mapping[str, DType], wide: Collection[str]) -> Mapping[str, DType]:
         """Return the dtypes in which the rule's state is stored, given those it computes in.

@@ -38,7 +38,7 @@ class Compensation(Stage):
         """Return the rounding error, in the dtype of the arithmetic."""
         return {COMPENSATION: computed_in(dtype)}
 
-    def follow(self, segment: Segment) -> None:
+    def follow(self, segment: Segment, assigned: Sequence[int]) -> None:
         """Reset the error where it is too large to belong to the current value."""
         arena, lost = segment.arena, segment.state[COMPENSATION]
         by_name = {"value": segment.state.get(MASTER, segment.values), COMPENSATION: lost}

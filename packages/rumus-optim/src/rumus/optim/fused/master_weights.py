@@ -39,7 +39,7 @@ class MasterWeights(Stage):
         if MASTER in segment.state:
             segment.arena.backend.copy(segment.values, segment.state[MASTER])
 
-    def follow(self, segment: Segment) -> None:
+    def follow(self, segment: Segment, assigned: Sequence[int]) -> None:
         """Follow outside changes of the parameters.
 
         An element of the copy that rounds to its parameter is kept, so it does not matter which of

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+import weakref
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
+from rumus.optim.engine.evaluated import EvaluatedOptimizer
 from rumus.optim.engine.segments import Segment
 from rumus.optim.engine.stage import Stage
 from rumus.optim.fused.compensation import COMPENSATION
@@ -16,6 +19,7 @@ from rumus.optim.wrappers.wrapper import Wrapper
 from rumus.tensor import DType, Expr, where
 
 _SLOW: Final = "slow"
+_TOLD_AFTER: Final = 3  # steps in a row, if k is less
 
 
 class Lookahead(Wrapper[M_co]):
@@ -28,7 +32,9 @@ class Lookahead(Wrapper[M_co]):
         current parameters; they are part of the base's state, saved by name and moved along, and
         its kernel updates them: a step is still one dispatch, reads nothing on a GPU, and takes 8
         more bytes per parameter. A skipped step leaves them unchanged. After every k-th step, p and
-        slow are equal: evaluate then.
+        slow are equal: evaluate then. Slow weights of a parameter that is assigned, as by loading
+        weights, start again with its new value, except between loading a state and the next step:
+        a state belongs to the weights loaded before or after it.
     k: 1 or more.
     alpha: in (0, 1].
 
@@ -64,10 +70,17 @@ class Lookahead(Wrapper[M_co]):
 
 class _SlowWeights(Stage):
     arrays: ClassVar[Sequence[str]] = (_SLOW,)
+    follows: ClassVar[bool] = True
     wraps: ClassVar[str] = "Lookahead"
 
     def __init__(self, k: int, alpha: float) -> None:
         self.k, self.alpha = k, alpha
+        self._optimizer: weakref.ref[EvaluatedOptimizer[Any]] | None = None
+        self._assigned_at, self._in_a_row = -1, 0
+
+    def attach(self, optimizer: EvaluatedOptimizer[Any]) -> None:
+        """Note whose steps are counted."""
+        self._optimizer = weakref.ref(optimizer)
 
     def state(self, dtype: DType) -> Mapping[str, DType]:
         return {_SLOW: dtype}
@@ -75,6 +88,34 @@ class _SlowWeights(Stage):
     def start(self, segment: Segment) -> None:
         """Start with the parameters' values."""
         segment.arena.backend.copy(segment.arena.values, segment.state[_SLOW])
+
+    def follow(self, segment: Segment, assigned: Sequence[int]) -> None:
+        """Start again with the values that parameters were assigned."""
+        arena, slow, part = segment.arena, segment.state[_SLOW], segment.part
+        first, end = (0, arena.size) if part is None else (part.start, part.stop)
+        for number in assigned:
+            slot = arena.slots[number]
+            start, stop = max(first, slot.start), min(end, slot.start + slot.size)
+            if start < stop:
+                arena.backend.copy(arena.values[start:stop], slow[start - first : stop - first])
+        if assigned:
+            self._note_assignment()
+
+    def _note_assignment(self) -> None:
+        """Warn once of assignments after every step, as of clipped weights: they undo its work."""
+        optimizer = None if self._optimizer is None else self._optimizer()
+        if optimizer is None or (now := optimizer.steps_so_far) == self._assigned_at:
+            return
+        self._in_a_row = self._in_a_row + 1 if now == self._assigned_at + 1 else 1
+        self._assigned_at = now
+        if self._in_a_row == max(self.k, _TOLD_AFTER):
+            warnings.warn(
+                f"Lookahead(k={self.k}): parameters were assigned after each of the last "
+                f"{self._in_a_row} steps, so that their slow weights started again each time, and "
+                "Lookahead did nothing for them: assign after every k-th step, or leave it out",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def result(self, p: Expr, g: Expr, new: Mapping[str, Expr], rule: str) -> Mapping[str, Expr]:
         beside = sorted({MASTER, COMPENSATION, AVERAGE} & {p.name, *new})
