@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rumus.optim import (
+    ASGD,
     EMA,
     SGD,
     SWA,
@@ -270,3 +271,41 @@ BAD: Final[tuple[Callable[[], object], ...]] = (
 def test_bad_averages(make: Callable[[], object]) -> None:
     with pytest.raises(ValueError, match=r"decay|warmup|whole number"):
         make()
+
+
+@pytest.mark.parametrize("make", [lambda p: SGD(p, 0.25, average=EMA(0.5)), lambda p: ASGD(p, 0.25)])
+def test_an_average_evaluated_instead_of_assigned_weights_is_told(
+    make: Callable[[Any], Any],
+) -> None:
+    """Weights that are loaded enter it with the next step."""
+    w = Parameter([1.0], name="w")
+    optimizer = make([w])
+
+    def step() -> None:
+        optimizer.step((w * w).sum().backward())
+
+    w.assign(np.array([2.0], np.float32))  # before the first step there is no average
+    step()
+    with optimizer.eval_params():
+        pass
+    w.assign(np.array([4.0], np.float32))
+    with pytest.warns(UserWarning, match="'w' was assigned after the last step, and what is"):
+        with optimizer.eval_params():
+            assert w.tolist() != [4.0]
+    state = optimizer.state_dict()
+    step()
+    with optimizer.eval_params():
+        pass
+    w.assign(np.array([4.0], np.float32))
+    optimizer.load_state_dict(state)  # it belongs to weights loaded before or after it
+    with optimizer.eval_params():
+        pass
+
+
+def test_a_schedule_free_average_moves_with_assigned_weights() -> None:
+    w = Parameter([1.0], name="w")
+    optimizer = ScheduleFreeSGD([w], 0.25)
+    optimizer.step((w * w).sum().backward())
+    w.assign(np.array([100.0], np.float32))
+    with optimizer.eval_params():
+        assert abs(w.tolist()[0] - 100.0) < 1.0

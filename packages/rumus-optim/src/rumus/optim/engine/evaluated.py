@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rumus.optim.engine.followed import FollowedOptimizer
+from rumus.optim.engine.optimizer import names_of
+from rumus.optim.engine.reductions import arrays_of
 from rumus.optim.engine.segments import Segment
 from rumus.optim.options.group import M_co
 from rumus.optim.options.hyperparameter import Hyper, at_step
@@ -46,7 +49,8 @@ class EvaluatedOptimizer(FollowedOptimizer[M_co]):
     def eval_params(self) -> Iterator[None]:
         """Swap the average in for the parameters, which are restored afterwards, bit for bit.
 
-        Inside the block, stepping, saving, loading, moving or releasing raises OwnershipError, and
+        Weights that are loaded or assigned enter an average (but a schedule-free one) only with the
+        steps after: until the next one, a UserWarning says so. Inside the block, stepping, saving, loading, moving or releasing raises OwnershipError, and
         assignments to parameters are lost. Parameters without an average do not change: before the
         average has begun, or in a part of a `MultiOptimizer` that keeps none. ValueError if no
         average is kept at all.
@@ -56,6 +60,8 @@ class EvaluatedOptimizer(FollowedOptimizer[M_co]):
         self._check_training("eval_params() again")
         self._settle()
         averaging = self._averaging
+        for each in averaging:
+            each._warn_of_assigned()
         kept = [(s, each._copied(s)) for each in averaging for s in each.segments if each._has(s)]
         try:
             try:
@@ -70,6 +76,25 @@ class EvaluatedOptimizer(FollowedOptimizer[M_co]):
         except BaseException:
             _put_back(kept, averaging)  # a signal may have arrived before the `finally` ran
             raise
+
+    @property
+    def _ignores_parameters(self) -> bool:
+        """Whether it keeps an average that only steps change."""
+        return self._point is not None and "p" not in arrays_of(*self._point.outputs.values())
+
+    def _warn_of_assigned(self) -> None:
+        """Warn if parameters were assigned since the last step, as by loading weights."""
+        if not self._ignores_parameters:
+            return
+        assigned = [p for s in self.segments if s.seen and self._has(s) for p in s.assigned()]
+        if assigned:
+            warnings.warn(
+                f"{type(self).__name__}: {names_of(assigned, self)[0]!r} was assigned after the "
+                "last step, and what is evaluated is the average of the steps before: to evaluate "
+                "the weights that were assigned, release() the optimizer and make another",
+                UserWarning,
+                stacklevel=4,
+            )
 
     @property
     def _averaging(self) -> Sequence[EvaluatedOptimizer[M_co]]:

@@ -136,9 +136,9 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
         """
         if not all(segment.seen for segment in self.segments):
             return False
-        following = [stage for stage in self.stages if stage.follows]
-        for segment in self.segments:
-            segment.follow(following)
+        if following := [stage for stage in self.stages if stage.follows]:
+            for segment in self.segments:
+                segment.follow(following)
         return True
 
     def divide(self, division: Division) -> None:

@@ -182,11 +182,16 @@ class Segment:
 
     def follow(self, stages: Sequence[Stage]) -> None:
         """Update the stages' arrays if others have changed the parameters."""
-        if stages and self.seen != (now := self._changes()):
+        if self.seen != (now := self._changes()):
             assigned = [n for n, count in enumerate(self.seen) if count != now[n]]
             for stage in stages:
                 stage.follow(self, assigned)
             self.seen = now
+
+    def assigned(self) -> list[Parameter]:
+        """Return the parameters that others have changed since the stages' arrays followed."""
+        pairs = zip(self.arena.parameters, self.seen, strict=False)
+        return [p for p, count in pairs if p._version.count != count]
 
     def _changes(self) -> list[int]:
         return [p._version.count for p in self.arena.parameters]  # steps are not counted

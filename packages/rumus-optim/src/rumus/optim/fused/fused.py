@@ -357,6 +357,7 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
             stage.place(segments, self.scaling)
         self.segments = segments
         self._following = [stage for stage in self.stages if stage.follows]
+        self._is_following = bool(self._following) or self._ignores_parameters
         self._give_kernels(segments)
 
     def _scale_by(self, scaling: Scaling) -> None:
@@ -425,7 +426,8 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         return self._scalars.at(number, steps)
 
     def _follow(self, number: int) -> None:
-        self.segments[number].follow(self._following)
+        if self._is_following:
+            self.segments[number].follow(self._following)
 
     def _compute_given(self, gradients: Mapping[int, Array]) -> None:
         """Before each step, write the arrays that kernels read in addition to gradients and state.
