@@ -273,7 +273,9 @@ def test_bad_averages(make: Callable[[], object]) -> None:
         make()
 
 
-@pytest.mark.parametrize("make", [lambda p: SGD(p, 0.25, average=EMA(0.5)), lambda p: ASGD(p, 0.25)])
+@pytest.mark.parametrize(
+    "make", [lambda p: SGD(p, 0.25, average=EMA(0.5)), lambda p: ASGD(p, 0.25)]
+)
 def test_an_average_evaluated_instead_of_assigned_weights_is_told(
     make: Callable[[Any], Any],
 ) -> None:

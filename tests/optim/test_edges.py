@@ -8,8 +8,22 @@ import numpy as np
 import pytest
 from optimizer_table import KINDS
 
-from rumus.optim import ASGD, SGD, FusedOptimizer, Lion, RAdam, RMSprop, Rprop
-from rumus.tensor import Backend, NumpyBackend, Parameter, tensor
+from rumus.optim import (
+    ASGD,
+    LBFGS,
+    SGD,
+    Accumulation,
+    FusedOptimizer,
+    Lion,
+    Lookahead,
+    ParameterGroup,
+    Plateau,
+    RAdam,
+    RMSprop,
+    Rprop,
+    linear,
+)
+from rumus.tensor import Backend, NumpyBackend, OwnershipError, Parameter, tensor
 
 
 def trained(optimizer: FusedOptimizer[Any], w: Parameter, gradient: Any, steps: int = 20) -> Any:
@@ -110,3 +124,63 @@ def test_asgd_takes_any_alpha_that_is_not_negative() -> None:
         eta = 0.5 / (1 + 0.25 * 0.5 * step) ** 2.0
         p = p * (1 - 0.25 * eta) - eta
     np.testing.assert_allclose(found, [p], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("made", "name"),
+    [
+        (lambda p: SGD(p, 1e300), "lr"),
+        (lambda p: SGD([ParameterGroup(p, lr=1e39)], 0.1), "lr"),
+        (lambda p: SGD([ParameterGroup(p, lr_scale=1e39)], 0.1), "lr_scale"),
+        (lambda p: RMSprop(p, weight_decay=1e39), "weight_decay"),
+        (lambda p: ASGD(p, lambd=1e39), "lambd"),
+        (lambda p: SGD(p, 0.1).set(momentum=-(10**400)), "momentum"),
+        (lambda p: SGD(p, 0.1).set(lr=1e39), "lr"),
+    ],
+)
+def test_a_number_beyond_float32_is_refused_by_name(made: Any, name: str) -> None:
+    """A kernel would take it for infinity, and blame the gradients."""
+    with pytest.raises(ValueError, match=f"{name} must be .*, not "):
+        made([Parameter([1.0])])
+
+
+@pytest.mark.parametrize("lr", [linear(1.0, 3e39, 3), Plateau(1e39), lambda t: 1e300])
+def test_a_schedule_beyond_float32_is_refused_at_its_step(lr: Any) -> None:
+    w = Parameter([1.0], name="w")
+    optimizer = SGD([w], lr)
+    with pytest.raises(ValueError, match=r"lr must be at most 3.403e\+38.*its schedule, at step"):
+        for _ in range(3):
+            before = w.tolist()
+            optimizer.step((w * w).sum().backward())
+    assert w.tolist() == before
+
+
+def test_numbers_whose_product_leaves_float32_are_refused() -> None:
+    w = Parameter([1.0], name="w")
+    optimizer = SGD([ParameterGroup([w], lr_scale=1e30)], 1e30)
+    with pytest.raises(ValueError, match="the scalars of step 1 are not finite in float32"):
+        optimizer.step((w * w).sum().backward())
+    accumulation = Accumulation()
+    with pytest.raises(ValueError, match=r"weight must be from 0 to 3.403e\+38, not 1e\+39"):
+        accumulation.add((w * w).sum().backward(), 1e39)
+
+
+@pytest.mark.parametrize("made", [SGD, LBFGS, lambda p: Lookahead(SGD(p))])
+def test_what_was_released_says_what_to_make(made: Any) -> None:
+    w = Parameter([1.0], name="w")
+    optimizer = made([w])
+    state = optimizer.state_dict()
+    optimizer.release()
+
+    def step() -> None:
+        if isinstance(optimizer, LBFGS):
+            optimizer.minimize_step(lambda: (w * w).sum())
+        else:
+            optimizer.step((w * w).sum().backward())
+
+    acts = [step, optimizer.state_dict, lambda: optimizer.load_state_dict(state)]
+    if not isinstance(optimizer, LBFGS):
+        acts.append(lambda: optimizer.set(lr=0.1))
+    for act in acts:
+        with pytest.raises(OwnershipError, match="was released and owns nothing: .* make another"):
+            act()

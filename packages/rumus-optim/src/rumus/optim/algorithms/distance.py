@@ -10,7 +10,7 @@ from rumus.optim.fused.fused import FusedOptimizer
 from rumus.optim.options.group import Claimable, M_co
 from rumus.optim.options.hyperparameter import Hyper
 from rumus.optim.options.options import Options
-from rumus.tensor import OwnershipError, Tensor
+from rumus.tensor import Tensor
 from rumus.tensor.expression.real_number import real_number
 
 _UNLIMITED: Final = 1e30  # d never grows by more
@@ -56,8 +56,7 @@ class DistanceOptimizer(FusedOptimizer[M_co]):
 
         It stays on the GPU until you read it. OwnershipError if this was released.
         """
-        if not self.segments:
-            raise OwnershipError(f"{self} was released and owns nothing")
+        self.check_owning()
         first = self.segments[0]
         found = Tensor(first.state["d"][:1].reshape(()), first.arena.backend).detach()
         return (found > 0).where(found, self._d0)

@@ -23,7 +23,6 @@ from rumus.tensor import (
     Backend,
     GradientStore,
     NonFiniteGradientError,
-    OwnershipError,
     Parameter,
     Parameters,
     StateMismatchError,
@@ -210,8 +209,7 @@ class LBFGS(ClosureOptimizer[M_co]):
 
     def _ready(self) -> Vectors:
         """The vectors for the current arenas."""
-        if not self.segments:
-            raise OwnershipError(f"{self} was released and owns nothing")
+        self.check_owning()
         check_one_backend(ParameterGroup(Parameters(self.named_parameters())))
         if self._vectors is None:
             self._vectors = Vectors([segment.arena for segment in self.segments])
@@ -365,6 +363,7 @@ class LBFGS(ClosureOptimizer[M_co]):
 
     def state_dict(self) -> dict[str, Any]:
         """Return a copy of the state by parameter name; see `FusedOptimizer.state_dict`."""
+        self.check_owning()
         check_unique(self.named_parameters())
         for segment in self.segments:
             segment.steps = self.steps

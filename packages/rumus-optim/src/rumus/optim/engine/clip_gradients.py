@@ -16,7 +16,6 @@ from rumus.tensor import (
     GradientStore,
     Kernel,
     NonFiniteGradientError,
-    OwnershipError,
     Parameter,
     Tensor,
     sqrt,
@@ -172,8 +171,7 @@ def clip_grad_value(grads: GradientStore, optimizer: Optimizer[Any], max_value: 
 
 def _owned(grads: GradientStore, optimizer: Optimizer[Any]) -> list[Owned]:
     """The owned gradients, without missing optional ones."""
-    if not optimizer.groups:
-        raise OwnershipError(f"{optimizer} was released and owns nothing")
+    optimizer.check_owning()
     for group in optimizer.groups:
         for _, parameter in group.named:
             slot = parameter._slot

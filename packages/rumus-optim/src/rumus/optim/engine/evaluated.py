@@ -50,10 +50,10 @@ class EvaluatedOptimizer(FollowedOptimizer[M_co]):
         """Swap the average in for the parameters, which are restored afterwards, bit for bit.
 
         Weights that are loaded or assigned enter an average (but a schedule-free one) only with the
-        steps after: until the next one, a UserWarning says so. Inside the block, stepping, saving, loading, moving or releasing raises OwnershipError, and
-        assignments to parameters are lost. Parameters without an average do not change: before the
-        average has begun, or in a part of a `MultiOptimizer` that keeps none. ValueError if no
-        average is kept at all.
+        steps after: until the next one, a UserWarning says so. Inside the block, stepping, saving,
+        loading, moving or releasing raises OwnershipError, and assignments to parameters are lost.
+        Parameters without an average do not change: before the average has begun, or in a part of a
+        `MultiOptimizer` that keeps none. ValueError if no average is kept at all.
         """
         if not self.has_average:
             raise ValueError(f"{self} keeps no average: make it with average=EMA(...) or SWA(...)")

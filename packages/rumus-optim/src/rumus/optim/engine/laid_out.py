@@ -213,6 +213,7 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
         Hyperparameters are not part of it: they belong to the program. ValueError if two parameters
         have the same name: pass `Parameters({"generator.weight": ..., ...})`.
         """
+        self.check_owning()
         self._check_training("state_dict()")
         check_unique(self.named_parameters())
         self._settle()
@@ -231,6 +232,7 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
 
         The error lists every difference in kind, names, shapes, dtypes and parts of the state.
         """
+        self.check_owning()
         self._check_training("load_state_dict()")
         check_unique(self.named_parameters())
         self._settle()

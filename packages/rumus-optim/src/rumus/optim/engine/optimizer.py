@@ -188,6 +188,15 @@ class Optimizer(ABC, Generic[M_co]):
         for group in self.groups:
             check_one_backend(group)
 
+    def check_owning(self) -> None:
+        """Raise OwnershipError if this was released: it has neither parameters nor state."""
+        if not self.groups:
+            raise OwnershipError(
+                f"{self} was released and owns nothing: to train on, make another optimizer of the "
+                f"parameters, as {type(self).__name__}(model.parameters()), and give it to a "
+                "Trainer of its own"
+            )
+
     def _check_precision(self, name: str, parameter: Parameter) -> None:
         """Raise PrecisionError for a parameter too coarse for small updates."""
         if parameter.dtype == float16:
@@ -211,6 +220,7 @@ def check_one_backend(group: ParameterGroup) -> None:
 
 def refuse_foreign(grads: GradientStore, optimizer: Optimizer[Any]) -> None:
     """Raise UnclaimedGradientError for gradients of parameters that the optimizer does not own."""
+    optimizer.check_owning()
     owned = {parameter.id for parameter in optimizer.parameters}
     foreign = [p for p in grads if p.id not in owned]
     if foreign:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from rumus.optim.engine.precision import computed_in
 from rumus.optim.engine.segments import Segment
 from rumus.optim.engine.stage import Stage
-from rumus.optim.options.hyperparameter import Hyper, Ranges, at_step
+from rumus.optim.options.hyperparameter import LARGEST, Hyper, Ranges, at_step
 from rumus.optim.options.running import Running
 from rumus.optim.options.schedule import Schedule
+from rumus.tensor import float32
 
 _KEPT: Final = 128  # steps per segment whose scalars are kept
 
@@ -116,7 +118,11 @@ class StepScalars:
         segment = self.segments[number]
         assert segment.kernel is not None
         bound = segment.bind(segment.kernel, {**given, "t": t, **self.own[number]})
-        if not all(map(math.isfinite, bound)):
+        largest = LARGEST if computed_in(segment.arena.dtype) == float32 else sys.float_info.max
+        if not all(abs(value) <= largest for value in bound):
             values = {name: given[name] for name in segment.group.over(self.hyper)}
-            raise ValueError(f"{self.kind}: the scalars of step {t} are not finite: {values}")
+            raise ValueError(
+                f"{self.kind}: the scalars of step {t} are not finite in "
+                f"{computed_in(segment.arena.dtype)}: {values}"
+            )
         return bound

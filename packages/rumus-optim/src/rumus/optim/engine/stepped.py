@@ -10,7 +10,7 @@ from rumus.optim.engine.laid_out import LaidOutOptimizer
 from rumus.optim.engine.loss_scale import LossScale, Scaling
 from rumus.optim.options.group import M_co
 from rumus.optim.options.other_names import STEP
-from rumus.tensor import Backend, GradientStore, Kernel, OwnershipError, Parameter
+from rumus.tensor import Backend, GradientStore, Kernel, Parameter
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import ImmediateUpdater, Outcome, Updater
@@ -124,8 +124,7 @@ class SteppedOptimizer(LaidOutOptimizer[M_co]):
 
         Raises the errors of `step` for gradients that do not fit. They stay in the store.
         """
-        if not self.segments:
-            raise OwnershipError(f"{self} was released and owns nothing")
+        self.check_owning()
         self._check_alone("step")
         self._check_training("a step")
         self.poll()

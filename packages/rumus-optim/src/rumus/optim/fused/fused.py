@@ -30,7 +30,7 @@ from rumus.optim.options.group import Claimable, M_co, decaying_matrices
 from rumus.optim.options.hyperparameter import COMMON, RANGES, Hyper, Ranges, checked
 from rumus.optim.options.options import StateDevice, StateDType
 from rumus.optim.options.running import Running
-from rumus.tensor import OwnershipError, Tensor
+from rumus.tensor import Tensor
 from rumus.tensor.expression.arguments import unknown_name
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
@@ -199,8 +199,7 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         OwnershipError if this was released, TypeError if `stage` is a second wrapper or cannot work
         with the rule and stages that are there.
         """
-        if not self.segments:
-            raise OwnershipError(f"{self} was released and owns nothing")
+        self.check_owning()
         self._check_alone("extend")
         if stage.wraps and (names := [s.wraps for s in self.stages if s.wraps]):
             raise TypeError(
@@ -270,6 +269,7 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         TypeError for one that the rule does not have, ValueError for a value out of range; nothing
         is changed then.
         """
+        self.check_owning()
         values = checked(hyper, self._ranges)
         self._check_known(values)
         new = {**self.hyper, **values}
@@ -369,8 +369,7 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
 
     def _check_scalable(self) -> None:
         """Refuse a loss scale where it would not be taken into account."""
-        if not self.segments:
-            raise OwnershipError(f"{self} was released and owns nothing")
+        self.check_owning()
         if self.nonfinite == "propagate":
             raise ValueError(
                 f"{self}: a loss scale is adapted by checking gradients, but "

@@ -17,6 +17,7 @@ from rumus.tensor.expression.printable import abridged
 Hyper: TypeAlias = "float | Callable[[int], float]"
 
 _INFINITY: Final = math.inf
+LARGEST: Final = float(np.finfo(np.float32).max)  # of what a kernel takes
 # name -> (lowest, highest, whether the highest is allowed). Other names may be any finite number.
 Ranges: TypeAlias = Mapping[str, tuple[float, float, bool]]
 # These names mean the same in every optimizer.
@@ -79,12 +80,20 @@ def check(
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be {wanted}, not {abridged(value)}{origin}")
     low, high, closed = ranges.get(name, (-_INFINITY, _INFINITY, False))
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number
+        number = _INFINITY
     inside = low <= number <= high if closed else low <= number < high
     if not math.isfinite(number) or not inside:
         allowed = f"in [{low}, {high})" if high < _INFINITY else f">= {low}"
         limits = "finite" if low == -_INFINITY else f"finite and {allowed}"
-        raise ValueError(f"{name} must be {limits}, not {value}{origin}")
+        raise ValueError(f"{name} must be {limits}, not {abridged(value)}{origin}")
+    if abs(number) > LARGEST:
+        raise ValueError(
+            f"{name} must be at most {LARGEST:.4g}, since updates compute in float32, not "
+            f"{value}{origin}"
+        )
     return number
 
 

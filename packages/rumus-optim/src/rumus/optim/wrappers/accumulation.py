@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from rumus.optim.engine.optimizer import Optimizer
+from rumus.optim.options.hyperparameter import LARGEST
 from rumus.optim.options.other_names import ACCUMULATION
 from rumus.tensor import (
     Backend,
@@ -21,6 +21,7 @@ from rumus.tensor import (
     float16,
     float32,
 )
+from rumus.tensor.expression.real_number import real_number
 from rumus.tensor.graph.assignment import hold
 from rumus.tensor.graph.buffer_update import BufferUpdate
 from rumus.tensor.graph.store import Collector, check_fit
@@ -96,8 +97,8 @@ class Accumulation:
             raise TypeError(
                 f"Accumulation.add takes what loss.backward() returned, not {type(given).__name__}"
             )
-        if not (math.isfinite(weight) and weight >= 0):
-            raise ValueError(f"weight must be finite and >= 0, not {weight}")
+        if not 0 <= real_number("weight", weight) <= LARGEST:
+            raise ValueError(f"weight must be from 0 to {LARGEST:.4g}, not {weight}")
         if not len(grads):
             raise MissingGradientError(
                 "this store has no gradients: a step or an accumulation has taken them, or the "

@@ -206,8 +206,7 @@ def _check(optimizers: Sequence[FusedOptimizer[Any]]) -> None:
     if len(optimizers) < 2:
         raise ValueError(f"MultiOptimizer takes two or more optimizers, not {len(optimizers)}")
     for each in optimizers:
-        if not each.segments:
-            raise OwnershipError(f"{each} was released and owns nothing")
+        each.check_owning()
         within: FollowedOptimizer[Any] | None = each._within
         if within is not None:
             raise OwnershipError(f"{each} is already part of {within}")

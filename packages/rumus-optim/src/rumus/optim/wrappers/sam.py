@@ -22,7 +22,6 @@ from rumus.tensor import (
     Expr,
     GradientStore,
     Kernel,
-    OwnershipError,
     Tensor,
     float64,
     sqrt,
@@ -142,8 +141,7 @@ class SAM(Wrapper[M_co], ClosureOptimizer[M_co]):
         return loss
 
     def _check_ready(self) -> None:
-        if not self.fused.segments:
-            raise OwnershipError(f"{self.fused} was released and owns nothing")
+        self.fused.check_owning()
         names = {id(p.backend): p.backend.name for p in self.parameters}
         if len(names) > 1:
             raise BackendMismatchError(

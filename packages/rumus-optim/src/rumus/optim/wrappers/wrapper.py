@@ -12,7 +12,7 @@ from rumus.optim.fused.fused import FusedOptimizer
 from rumus.optim.options.group import M_co
 from rumus.optim.options.hyperparameter import Hyper
 from rumus.optim.options.other_names import STATE, STEP
-from rumus.tensor import Backend, GradientStore, OwnershipError, Parameter
+from rumus.tensor import Backend, GradientStore, Parameter
 from rumus.tensor.expression.kinds import is_a
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.updater import NonFinite, Outcome
@@ -36,8 +36,7 @@ class Wrapper(Optimizer[M_co]):
             )
         if isinstance(fused, AveragingOptimizer):
             raise TypeError(f"{name} cannot wrap {fused}: its result is already an average")
-        if not fused.segments:
-            raise OwnershipError(f"{fused} was released and owns nothing")
+        fused.check_owning()
         self.base = base
         self.fused: FusedOptimizer[M_co] = fused
         self.groups = fused.groups
