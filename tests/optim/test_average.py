@@ -291,9 +291,9 @@ def test_an_average_evaluated_instead_of_assigned_weights_is_told(
     with optimizer.eval_params():
         pass
     w.assign(np.array([4.0], np.float32))
-    with pytest.warns(UserWarning, match="'w' was assigned after the last step, and what is"):
-        with optimizer.eval_params():
-            assert w.tolist() != [4.0]
+    told = "'w' was assigned after the last step, and what is"
+    with pytest.warns(UserWarning, match=told), optimizer.eval_params():
+        assert w.tolist() != [4.0]
     state = optimizer.state_dict()
     step()
     with optimizer.eval_params():

@@ -305,7 +305,7 @@ def test_what_cannot_be_wrapped() -> None:
 def test_slow_weights_follow_assigned_weights_but_not_restored_ones(
     order: str, backend: Backend
 ) -> None:
-    """Weights loaded into a model start anew; a state goes on with the weights of its checkpoint."""
+    """Weights loaded into a model start anew; a state goes on with those of its checkpoint."""
 
     def made() -> tuple[list[Parameter], Lookahead[Any]]:
         ps = [
@@ -354,8 +354,12 @@ def test_assignments_after_every_step_are_told_once() -> None:
     """As of clipped weights: Lookahead does nothing for them."""
     w = Parameter([4.0], name="w")
     optimizer = Lookahead(SGD([w], 0.25), k=3)
-    with pytest.warns(UserWarning, match="Lookahead did nothing for them") as told:
+
+    def train() -> None:
         for _ in range(8):
             optimizer.step((w * w).sum().backward())
             w.assign(w.detach().clip(-1.0, 1.0))
+
+    with pytest.warns(UserWarning, match="Lookahead did nothing for them") as told:
+        train()
     assert len(told) == 1

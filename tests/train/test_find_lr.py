@@ -77,6 +77,7 @@ class Job:
     def train(self, steps: int) -> list[float]:
         losses: list[float] = []
         while len(losses) < steps:
+            self.loader.seek(self.loader.epoch, self.loader.batch)
             for batch in self.loader:
                 self.own.random()
                 losses.append(float(self.trainer.train_step(self.loss, *batch)))

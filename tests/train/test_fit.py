@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rumus.optim import LBFGS, SGD, Optimizer, ParameterGroup, Plateau
+from rumus.optim import LBFGS, SAM, SGD, Optimizer, ParameterGroup, Plateau
 from rumus.tensor import (
     GradientStore,
     NonFiniteGradientError,
@@ -34,6 +34,7 @@ from rumus.train import (
     Trainer,
     TrainStart,
     ValidationEnd,
+    predict,
     read_metrics,
 )
 from rumus.train.loop import team
@@ -564,7 +565,9 @@ def test_whatever_ends_a_training_its_folder_is_free(
     with pytest.raises(wanted) as kept:
         model.trainer.fit(batches(3), model.loss, callbacks=[Ends(), folder], **options)
     assert "and then: CallbackError" in "".join(getattr(kept.value, "__notes__", []))
-    assert [line["split"] for line in read_metrics(folder.metrics)] == ["start", "train", "end"]
+    saved = ["checkpoint"] if kind is ValueError else []
+    splits = [line["split"] for line in read_metrics(folder.metrics)]
+    assert splits == ["start", "train", *saved, "end"]
     again = [RunFolder(tmp_path)]
     assert model.trainer.fit(batches(3), model.loss, callbacks=again, **options).steps == 3
 
@@ -611,3 +614,38 @@ def test_a_batch_of_lists_in_lists_in_lists(tmp_path: Path) -> None:
     fit(4, resume=True)
     assert len(seen) == 4
     assert all(x is deep for x in seen)
+
+
+@pytest.mark.parametrize("found", ["2", None, True, np.ones(2)])
+def test_a_weight_is_a_number(found: Any) -> None:
+    model = Model()
+    with pytest.raises(TypeError, match="weight_of: what it returns for a batch must be a number"):
+        model.trainer.fit(batches(1), model.loss, epochs=1, weight_of=lambda x: found)
+    with pytest.raises(ValueError, match="weight_of must return a finite number, 0 or more, not"):
+        model.trainer.fit(batches(1), model.loss, epochs=1, weight_of=lambda x: -1.0)
+
+
+@pytest.mark.parametrize("make", [lambda p: LBFGS(p, lr=0.1), lambda p: SAM(SGD(p, 0.1), rho=0.5)])
+def test_a_step_shows_loss_and_gradients_of_the_same_weights(make: Any) -> None:
+    """Though the last gradients of the step are of others."""
+    weight = Parameter([3.0, 4.0], name="weight")
+    seen: list[tuple[float, float]] = []
+
+    class Seeing(Callback):
+        def on_step_end(self, event: StepEnd) -> None:
+            norm = event.gradient_norm()
+            assert norm is not None
+            seen.append((event.loss.item(), norm.item()))
+
+    data = [(np.ones(2, np.float32),)] * 2
+    loss = lambda x: (x * weight * weight).sum()
+    Trainer(make([weight])).fit(data, loss, epochs=1, callbacks=[Seeing()], progress=None)
+    assert seen[0] == (25.0, 10.0)  # |w|^2 and |2 w|
+    assert seen[1][1] == pytest.approx(2 * np.sqrt(seen[1][0]), rel=1e-6)
+
+
+def test_an_error_of_a_whole_dict_says_what_is_in_it() -> None:
+    """The parameter of a function is no field: it gets the dict."""
+    with pytest.raises(KeyError) as caught:
+        predict(lambda batch: batch["image"], [{"img": np.ones((2, 1))}])
+    assert "called with the whole dict of a batch, which has 'img'" in caught.value.__notes__[0]

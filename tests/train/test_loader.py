@@ -30,6 +30,7 @@ from rumus.train import (
     DataLoader,
     Dataset,
     SampleError,
+    StreamLoader,
     Subset,
     Trainer,
     WorkerError,
@@ -185,6 +186,7 @@ def test_resume_anywhere(
     seen: Bits = []
     while len(seen) < at:
         seen += bits(islice(stopped, at - len(seen)))
+    stopped.seek(stopped.epoch, stopped.batch)
     assert seen == (wanted[0] + wanted[1])[:at]
     state = json.loads(json.dumps(stopped.state_dict()))
     for resumed in (loader(*after), stopped):  # the next loop over the same loader also counts
@@ -334,7 +336,8 @@ def test_two_loops_over_one_loader(workers: int) -> None:
     loader = DataLoader(arrays(8), 2, workers=workers)
     first = iter(loader)
     next(first)
-    second = iter(loader)
+    with pytest.warns(UserWarning, match="begins with batch 1 of epoch 0, where an earlier one"):
+        second = iter(loader)
     assert rumus_threads() == []
     assert next(second)[1].tolist() == [2, 3]
     with pytest.raises(RuntimeError, match="this loop over the loader has ended"):
@@ -362,6 +365,7 @@ def test_leaving_a_loop_stops_its_threads() -> None:
         assert rumus_threads() != []
         break
     assert rumus_threads() == []
+    loader.seek(0)
 
     def fail() -> None:
         for _ in loader:
@@ -451,6 +455,7 @@ def test_processes_make_the_same_batches(cases: Any) -> None:
     wanted = bits(loader())
     found = loader(workers=2, processes=True, prefetch=1)
     assert bits(islice(found, 2)) == wanted[:2]
+    found.seek(0, 2)
     assert bits(found) == wanted[2:]
 
 
@@ -722,3 +727,39 @@ def test_an_error_whose_text_fails_names_its_sample(workers: int) -> None:
     with pytest.raises(SampleError, match="sample 3 could not be read: Unspeakable, whose text"):
         list(loader)
     assert loader.state_dict()["batch"] == 1
+
+
+@pytest.mark.parametrize("kind", ["data", "stream"])
+def test_a_loop_that_was_left_after_the_last_batch_is_over(kind: str) -> None:
+    """As by zip, which asks the shorter one first, and by islice."""
+    data = arrays(6)
+    samples = [data[i] for i in range(6)]
+    loader: Any = DataLoader(data, 2) if kind == "data" else StreamLoader(samples, 2)
+    whole = bits(loader)
+    for leave in (
+        lambda: list(zip(range(3), loader, strict=False)),
+        lambda: list(islice(loader, 3)),
+        lambda: [next(each) for each in [iter(loader)] for _ in range(3)],
+    ):
+        before = loader.epoch
+        leave()
+        assert bits(loader) == whole
+        assert (loader.epoch, loader.batch) == (before + 2, 0)
+    list(islice(loader, 3))
+    again: Any = DataLoader(data, 2) if kind == "data" else StreamLoader(samples, 2)
+    again.load_state_dict(loader.state_dict())
+    assert bits(again) == []  # the rest of the epoch of a checkpoint
+
+
+def test_a_loop_that_begins_in_the_middle_is_told() -> None:
+    loader = DataLoader(arrays(6), 2)
+    whole = bits(loader)
+    next(iter(loader))
+    with pytest.warns(UserWarning, match="begins with batch 1 of epoch 1, where an earlier one"):
+        assert bits(loader) == whole[1:]
+    next(iter(loader))
+    loader.seek(loader.epoch, loader.batch)
+    assert bits(loader) == whole[1:]
+    next(iter(loader))
+    loader.seek(loader.epoch)
+    assert bits(loader) == whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Callable
@@ -529,3 +530,100 @@ def test_a_callback_is_given_once() -> None:
             validate=lambda: {"loss": 1.0},
             callbacks=[feed, feed],
         )
+
+
+@pytest.mark.parametrize("values", [[2.0, math.nan, 1.0], [math.nan, math.nan, math.nan]])
+def test_a_validation_of_nan_is_no_improvement_and_ends_nothing(
+    values: list[float], tmp_path: Path
+) -> None:
+    lr, found = Plateau(1.0, patience=1, factor=0.5), iter(values)
+    weight = Parameter([0.0], name="weight")
+    options: Any = {
+        "validate": lambda: {"loss": next(found)},
+        "callbacks": [FeedPlateau(lr)],
+        "checkpoints": tmp_path,
+        "progress": None,
+    }
+    trainer = Trainer(SGD([weight], lr))
+    with pytest.warns(UserWarning, match="'loss' of the validation after step . is NaN"):
+        result = trainer.fit([BATCH], lambda z: (z - weight).sum(), epochs=3, **options)
+    assert result.steps == 3
+    assert lr.reductions == (1 if math.isnan(values[0]) else 0)
+
+
+@pytest.mark.parametrize(
+    "event", ["on_step_end", "on_validation_end", "on_epoch_end", "on_epoch_start"]
+)
+def test_what_was_trained_is_not_lost_to_a_failing_callback(event: str, tmp_path: Path) -> None:
+    """A run that goes on repeats the validation, which not all callbacks have heard of."""
+    heard: list[tuple[int, float]] = []
+
+    class Failing(Callback):
+        is_on = True
+
+        def fail(self, event: Any) -> None:
+            if self.is_on and event.step >= 3:
+                raise LookupError("a full disk")
+
+    class Hearing(Callback):
+        order = 1
+
+        def on_validation_end(self, event: ValidationEnd) -> None:
+            heard.append((event.step, event.metrics["loss"]))
+
+    failing: Any = type("Failing", (Failing,), {event: Failing.fail})()
+    options: Any = {
+        "callbacks": [failing, Hearing()],
+        "checkpoints": Checkpoints(tmp_path, keep_last=100),
+        "validate_every": Every(epochs=1),
+        "save_every": Every(epochs=100),
+        "progress": None,
+    }
+    job = Counting(lambda weight: weight)
+    with pytest.raises(CallbackError, match=f"Failing failed in {event}.*a full disk"):
+        job.fit(8, per_epoch=4, **options)
+    last = max(stored(tmp_path, "."))
+    assert last == job.weight.item() == (3 if event == "on_step_end" else 4)
+    assert heard == ([(4, 4.0)] if "epoch" in event else [])
+    failing.is_on = False
+    again = Counting(lambda weight: weight)
+    result = again.fit(8, per_epoch=4, resume=True, **options)
+    assert heard == [(4, 4.0), (8, 8.0)]
+    validated = [entry["step"] for entry in result.history if "val_loss" in entry]
+    assert validated == [4, 8]
+
+
+@pytest.mark.parametrize(
+    ("every", "told"),
+    [
+        (Every(steps=100), "ends after 6 steps, so that it never validates"),
+        (Every(epochs=3), "ends after 6 steps, so that it never validates"),
+    ],
+)
+def test_a_validation_that_is_never_due_is_told_at_the_start(
+    every: Every, told: str, tmp_path: Path
+) -> None:
+    begun: list[int] = []
+    job = Counting(lambda weight: begun.append(1) or weight)  # type: ignore[func-returns-value]
+    options: Any = {"validate_every": every, "progress": None}
+    with pytest.warns(UserWarning, match=told):
+        job.fit(6, per_epoch=3, **options)
+    with pytest.warns(UserWarning, match=f"{told}, and EarlyStopping would wait for nothing"):
+        job.fit(6, per_epoch=3, callbacks=[EarlyStopping()], **options)
+    with pytest.raises(ValueError, match="there would be no best one"):
+        job.fit(6, per_epoch=3, restore_best=True, checkpoints=tmp_path / "a", **options)
+    assert not begun
+
+
+@pytest.mark.parametrize(
+    "every", [Every(steps=6), Every(epochs=2), Every(steps=4), Every(seconds=100), Every(epochs=1)]
+)
+def test_a_validation_that_may_be_due_is_not_told(every: Every, tmp_path: Path) -> None:
+    options: Any = {"validate_every": every, "progress": None, "checkpoints": tmp_path}
+    Counting(lambda weight: weight).fit(6, per_epoch=3, **options)
+    Counting(lambda weight: weight).fit(6, per_epoch=3, resume=True, **options)  # nothing is left
+
+
+def test_a_validation_takes_nothing() -> None:
+    with pytest.raises(TypeError, match=r"validate is called without arguments \(missing .* 'x'"):
+        Counting(lambda weight: weight).fit(1, validate=lambda x: {"loss": 1.0})

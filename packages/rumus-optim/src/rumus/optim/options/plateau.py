@@ -85,12 +85,10 @@ class Plateau:
         return max(value * self.factor**self.reductions, min(value, self.lowest))
 
     def report(self, metric: float) -> None:
-        """Report a new value of the metric. ValueError, with nothing changed, if it is NaN.
+        """Report a new value of the metric.
 
-        metric: a number.
+        metric: a number; NaN is never better, and counts as a report without an improvement.
         """
-        if math.isnan(metric):
-            raise ValueError("the metric is NaN, which is neither better nor worse")
         if self._is_better(metric):
             self.best, self.waited = float(metric), 0
         else:
@@ -103,6 +101,8 @@ class Plateau:
             self.rested, self.waited = self.cooldown, 0
 
     def _is_better(self, metric: float) -> bool:
+        if math.isnan(metric):
+            return False
         if self.best is None:
             return True
         share = math.copysign(self.threshold, self.best)  # so that a negative best needs more, too

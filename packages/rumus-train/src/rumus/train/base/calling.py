@@ -44,7 +44,14 @@ def call(function: Callable[..., Any], batch: Sequence[Any]) -> Any:
         return function(*batch)
     wanted = wanted_names(function, tuple(named))
     if wanted is None:
-        return function(named)
+        try:
+            return function(named)
+        except (AttributeError, KeyError, TypeError) as error:
+            error.add_note(
+                f"{_label(function)} was called with the whole dict of a batch, which has "
+                f"{', '.join(map(repr, named))}: a field is passed to a parameter of its name"
+            )
+            raise
     return function(**{name: named[name] for name in wanted})
 
 
@@ -87,8 +94,12 @@ def _wanted(function: Callable[..., Any], names: Names) -> Names | None:
     return tuple(p.name for p in named if p.name in names)
 
 
+def _label(function: Callable[..., Any]) -> str:
+    return str(getattr(function, "__qualname__", type(function).__name__))
+
+
 def _refuse(function: Callable[..., Any], wanted: str, names: Names) -> None:
-    label = getattr(function, "__qualname__", type(function).__name__)
+    label = _label(function)
     near = nearest_name(wanted, names)
     hint = f"; did you mean {near!r}" if near else ""
     raise ValueError(

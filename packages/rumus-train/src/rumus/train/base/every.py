@@ -64,6 +64,17 @@ class Every:
             self.seconds is not None and seconds >= self.seconds
         )
 
+    def may_be_due(self, steps: tuple[int, int | None], epochs: tuple[int, int | None]) -> bool:
+        """Whether it may be due between two places.
+
+        steps: how many were done, and how many will be; None if that is unknown.
+        epochs: likewise.
+        """
+        for every, (done, end) in ((self.steps, steps), (self.epochs, epochs)):
+            if every is not None and (end is None or end // every > done // every or end <= done):
+                return True
+        return self.seconds is not None
+
     def after_epoch(self, epoch: int) -> bool:
         """Whether it is due after a number of epochs.
 

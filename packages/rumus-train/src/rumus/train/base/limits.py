@@ -28,6 +28,18 @@ class Limits:
             if name != "seconds" and (math.isinf(value) or value != int(value)):
                 raise ValueError(f"{name} must be a whole number, not {value!r}")
 
+    def ends_after(self, per_epoch: int | None) -> tuple[int | None, int | None]:
+        """Return the steps and whole epochs after which a run ends at the latest, None if unknown.
+
+        per_epoch: the number of steps per epoch, None if it is unknown.
+        """
+        steps, epochs = self.steps, self.epochs
+        if per_epoch:
+            if epochs is not None:
+                steps = min(epochs * per_epoch, epochs * per_epoch if steps is None else steps)
+            epochs = None if steps is None else steps // per_epoch
+        return steps, epochs
+
     def reached(self, epoch: int, step: int, seconds: float) -> str | None:
         """Return the limit that has been reached, None if none has."""
         if self.epochs is not None and epoch >= self.epochs:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Final
@@ -11,6 +12,7 @@ import numpy as np
 
 from rumus.tensor import Tensor
 from rumus.tensor.expression.declared_type import shown
+from rumus.tensor.expression.real_number import real_number
 from rumus.tensor.memory.uninterrupted import putting_back
 from rumus.train.base.calling import as_dict, call, values_of
 from rumus.train.data.batch_trace import BatchTrace
@@ -44,6 +46,17 @@ def _samples_in(values: Iterable[Any]) -> float:
         if shape:
             return float(shape[0])
     return 1.0
+
+
+def weight_from(weight_of: Callable[..., Any], batch: Sequence[Any]) -> float:
+    """Return the weight that a function gives a batch. TypeError or ValueError if it has none."""
+    found = call(weight_of, batch)
+    if isinstance(found, Tensor) and not found.shape:
+        found = float(found)
+    weight = real_number("weight_of: what it returns for a batch", found)
+    if not 0 <= weight < math.inf:
+        raise ValueError(f"weight_of must return a finite number, 0 or more, not {found!r}")
+    return weight
 
 
 def structure(batch: tuple[Any, ...]) -> tuple[tuple[str, str, int], ...]:
@@ -190,7 +203,7 @@ class Batches:
                 part = self.part if self._is_split else None
                 weight = _samples_in(values) if part is None else float(part.samples)
             else:
-                weight = call(self.weight_of, given)
+                weight = weight_from(self.weight_of, given)
             if self._trace is not None:
                 self._trace.add_values(values)
             self.batch += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import warnings
 import weakref
 import zlib
 from collections.abc import Generator, Iterator, Mapping
@@ -72,7 +73,9 @@ class DataLoader:
         the number of ranks.
 
     The position (epoch, batch) counts the batches that were yielded, not those made ahead. After a
-    loop was left early, the next one continues it; `seek(loader.epoch)` starts over.
+    loop was left early, the next one continues it, with a UserWarning; `seek(loader.epoch)` starts
+    over, `seek(loader.epoch, loader.batch)` says that it is meant to continue. After the last batch
+    the next loop is over the next epoch, even if the loop before was left there.
 
     Raises ValueError for an empty dataset, for batch_size, workers, prefetch or seed out of range,
     for a loader that drops everything, and for shards that do not split evenly among the ranks or
@@ -143,6 +146,7 @@ class DataLoader:
             wanted = ranks.size if shards is None else operator.index(shards)
             self.shards = check_shards(wanted, self.batch_size, ranks)
         self._epoch = self._batch = 0
+        self._sought = 0, 0  # the position that was set last, and is not where a loop was left
         self._batcher = Batcher(dataset, transform, self.seed, collate, batch_transform)
         self._loop: weakref.ref[_Loop] | None = None
         self._first: tuple[Kinds, int] | None = None  # of the first batch, and one of its samples
@@ -192,9 +196,25 @@ class DataLoader:
 
     def __iter__(self) -> Iterator[Any]:
         self._leave()
+        if self._batch and (self._epoch, self._batch) != self._sought:
+            self._continue()
         loop = _Loop(self)
         self._loop = weakref.ref(loop)
         return loop
+
+    def _continue(self) -> None:
+        """Go on where a loop was left: with the next epoch if it had handed out all batches."""
+        if self._batch == len(self):  # as by zip, which may not ask whether there are more
+            self.seek(self._epoch + 1)
+            return
+        warnings.warn(
+            f"this loop over the loader begins with batch {self._batch} of epoch {self._epoch}, "
+            "where an earlier one was left, as by break, next(iter(loader)), islice or zip: before "
+            "it, call loader.seek(loader.epoch) to start the epoch over, or "
+            "loader.seek(loader.epoch, loader.batch) to continue",
+            UserWarning,
+            stacklevel=3,
+        )
 
     def seek(self, epoch: int, batch: int = 0) -> None:
         """Start the next loop at this batch of this epoch.
@@ -208,7 +228,7 @@ class DataLoader:
         if batch > len(self):
             raise ValueError(f"there is no batch {batch}: an epoch has {len(self)}")
         self._leave()
-        self._epoch, self._batch = epoch, batch
+        self._epoch, self._batch = self._sought = epoch, batch
 
     def state_dict(self) -> dict[str, int | bool]:
         """Return the position and the loader's settings, for JSON."""
@@ -411,6 +431,12 @@ class _Loop(Iterator[Any]):
         """End it and its workers."""
         self._is_closed = True
         self._batches.close()
+
+
+def continue_loop(loader: object) -> None:
+    """Let the next loop over a `DataLoader` go on in the middle of an epoch without a warning."""
+    if isinstance(loader, DataLoader) and loader.batch < len(loader):
+        loader.seek(loader.epoch, loader.batch)
 
 
 def _check_dataset(dataset: object) -> None:

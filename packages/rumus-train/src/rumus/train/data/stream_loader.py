@@ -64,9 +64,9 @@ class StreamLoader:
     once; ValueError for numbers out of range. While looping, raises SampleError for a sample that
     cannot be read or does not fit.
 
-    A loop over it yields an epoch, or the rest of one, and never ends if the stream is infinite:
-    `fit` then needs `steps=` or `seconds=`. The position counts the batches that were yielded, and
-    `state_dict` holds it.
+    A loop over it yields an epoch, or the rest of one in which an earlier loop was left, and never
+    ends if the stream is infinite: `fit` then needs `steps=` or `seconds=`. The position counts the
+    batches that were yielded, and `state_dict` holds it.
 
     >>> from itertools import count
     >>> from rumus.train import StreamLoader
@@ -109,7 +109,7 @@ class StreamLoader:
         self.shuffle = int(shuffle)
         self._batcher = Batcher([], transform, self.seed, collate, batch_transform)
         self._beginning = self._state()  # of every epoch
-        self._place = _Place()
+        self._place = self._sought = _Place()
         self._loop: weakref.ref[Generator[AnyBatch, None, None]] | None = None
 
     @property
@@ -150,7 +150,7 @@ class StreamLoader:
             raise StateMismatchError(f"the loader's state does not fit: {'; '.join(wrong)}")
         self._leave()
         self.seed = self._batcher.seed = state["seed"]
-        self._place = _Place(**{name: state[name] for name in names})
+        self._place = self._sought = _Place(**{name: state[name] for name in names})
 
     def _described(self) -> dict[str, Any]:
         return {
@@ -172,13 +172,17 @@ class StreamLoader:
 
     def _batches(self) -> Generator[AnyBatch, None, None]:
         """Yield the batches of an epoch, and keep the place after each."""
-        made = self._made(self._place)
+        first = self._place
+        made = self._made(first)
         if self.prefetch:
             made = self._ahead(made)
         for batch, place in made:
             self._place = place
             yield batch
+        was_over = self._place is first and first.batch > 0 and first is not self._sought
         self._place = _Place(epoch=self._place.epoch + 1)
+        if was_over:  # an earlier loop was left after the last batch, as by zip
+            yield from self._batches()
 
     def _ahead(
         self, made: Generator[tuple[AnyBatch, _Place], None, None]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rumus.train.data.batches import batches_of_epoch
+from rumus.train.data.loader import DataLoader, continue_loop
 from rumus.train.loop.environment import backend_of
 from rumus.train.loop.hyperparameters import changed, hyperparameters
 from rumus.train.loop.machine import machine, what_differs
@@ -21,13 +22,17 @@ _VALIDATION: Final = "validation."
 
 def warn_of_partial_epoch(loader: Any) -> None:
     """Warn if a fresh run would begin in the middle of a loader's epoch."""
-    if (done := batches_of_epoch(loader)) and hasattr(loader, "seek"):
+    done = batches_of_epoch(loader)
+    if isinstance(loader, DataLoader) and done == len(loader):
+        return  # its next loop is over the next epoch
+    if done and hasattr(loader, "seek"):
         warnings.warn(
             f"the loader has handed out {done} batches of its epoch, which the first epoch of "
             "this run lacks: loader.seek(loader.epoch) starts the epoch over",
             UserWarning,
             stacklevel=2,
         )
+        continue_loop(loader)  # which would say it again
 
 
 def note_machine(run: Run, path: Path | None) -> None:

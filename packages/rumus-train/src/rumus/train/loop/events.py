@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from numpy.typing import NDArray
 
+from rumus.optim import ClosureOptimizer
 from rumus.tensor import Tensor
 from rumus.train.base.spans import Spans
 from rumus.train.loop.gradient_norm import gradient_norm, learning_rate
@@ -89,10 +90,14 @@ class StepEnd:
     def gradient_norm(self) -> Tensor | None:
         """Compute the joint 2-norm of the step's gradients, before clipping, without reading it.
 
-        Call it only while the event is sent: the next step overwrites the gradients. None if the
-        optimizer does not keep them (it is not a `FusedOptimizer`).
+        They are those of `loss`, at the weights before the step, also if the optimizer computes
+        others at further points (SAM, LBFGS). Call it only while the event is sent: the next step
+        overwrites the gradients. None if the optimizer does not keep them.
         """
-        return gradient_norm(self.run.trainer.optimizer)
+        trainer = self.run.trainer
+        if isinstance(trainer.optimizer, ClosureOptimizer):
+            return trainer.stepper.first_norm
+        return gradient_norm(trainer.optimizer)
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 import weakref
 from collections.abc import Iterable, Mapping
@@ -75,9 +76,17 @@ class FeedPlateau(Callback):
             )
 
     def on_validation_end(self, event: ValidationEnd) -> None:
-        """Report the metric."""
+        """Report the metric; warn if it is NaN, which is no improvement."""
         self.plateau._fed = weakref.ref(event.run.trainer.optimizer)
-        self.plateau.report(event.metrics[self.metric])
+        value = event.metrics[self.metric]
+        if math.isnan(value):
+            warnings.warn(
+                f"FeedPlateau: {self.metric!r} of the validation after step {event.step} is NaN, "
+                "which the Plateau takes for no improvement",
+                UserWarning,
+                stacklevel=2,
+            )
+        self.plateau.report(value)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the schedule's best value is of."""

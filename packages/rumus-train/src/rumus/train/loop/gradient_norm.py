@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from rumus.optim import FusedOptimizer, MultiOptimizer, Optimizer
@@ -34,13 +35,20 @@ def gradient_norm(optimizer: Optimizer[Any]) -> Tensor | None:
 
     They are in the optimizer's memory until the next backward pass.
     """
-    optimizer = unwrapped(optimizer)
+    arenas = [segment.arena for segment in getattr(unwrapped(optimizer), "segments", ())]
+    return norm_of(optimizer, [(arena.backend, arena.gradients) for arena in arenas])
+
+
+def norm_of(optimizer: Optimizer[Any], gradients: Iterable[tuple[Any, ...]]) -> Tensor | None:
+    """Return the unread joint 2-norm of gradients without the optimizer's loss scale, or None.
+
+    gradients: a backend and an array on it, each.
+    """
     total: Tensor | None = None
-    for segment in getattr(optimizer, "segments", ()):
-        arena = segment.arena
-        part = Tensor(arena.backend.sum_of_squares(arena.gradients), arena.backend)
+    for backend, array, *_ in gradients:
+        part = Tensor(backend.sum_of_squares(array), backend)
         total = part if total is None else total + part.to(total.backend)
-    scaling = scaling_of(optimizer)
+    scaling = scaling_of(unwrapped(optimizer))
     if total is None or scaling is None:
         return None if total is None else total.sqrt()
     return scaling.unscaled(total.sqrt())

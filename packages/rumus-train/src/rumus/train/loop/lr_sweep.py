@@ -18,6 +18,7 @@ from rumus.tensor.memory.uninterrupted import putting_back
 from rumus.train.base.other_names import FIND_LR
 from rumus.train.checkpoints.snapshot import check_declared
 from rumus.train.data.batches import arguments, check_loader
+from rumus.train.data.loader import continue_loop
 
 if TYPE_CHECKING:
     from rumus.train.capture.captured_steps import LossFunction
@@ -146,7 +147,8 @@ def find_lr(
     _check(start, end, steps, smoothing, stop_factor)
     rates = [start * (end / start) ** (at / (steps - 1)) for at in range(steps)]
     check_loader("find_lr", loader)
-    if iter(loader) is loader:
+    continue_loop(loader)
+    if isinstance(loader, Iterator):
         raise ValueError(
             "the loader is an iterator: the batches that the sweep takes would be lost"
         )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rumus.optim import ClosureOptimizer
 from rumus.tensor import NonFiniteGradientError, Tensor
@@ -22,7 +23,7 @@ from rumus.train.capture.captured_steps import LossFunction
 from rumus.train.checkpoints.checkpoint_store import Resume, Store
 from rumus.train.checkpoints.snapshot import check_declared, generators_of, parts_of_model
 from rumus.train.data.batches import Batches, require_start
-from rumus.train.loop.callback import Callback, Callbacks
+from rumus.train.loop.callback import Callback, CallbackError, Callbacks
 from rumus.train.loop.continuation import (
     note_hyperparameters,
     note_machine,
@@ -31,6 +32,7 @@ from rumus.train.loop.continuation import (
 from rumus.train.loop.events import (
     EpochEnd,
     EpochStart,
+    Event,
     Failed,
     StepEnd,
     TrainEnd,
@@ -61,6 +63,9 @@ from rumus.train.tables.meaning import Meaning
 
 if TYPE_CHECKING:
     from rumus.train.loop.trainer import Trainer
+
+
+_OF_VALIDATION: Final = ("metrics", "metrics_step", *BEST)  # what a position says of it
 
 
 class Run:
@@ -269,7 +274,7 @@ class Run:
         if self._steps_are_heard:
             per_epoch = self.steps_per_epoch
             logged = self.trainer.stepper.losses.logged.last
-            self.callbacks.send(
+            self._send(
                 StepEnd(
                     self, position.epoch, position.step, per_epoch, samples, loss, spans, logged
                 )
@@ -310,6 +315,23 @@ class Run:
         what = f"the loss of step {position.step}"
         check_loss(value, what, position.epoch, self.trainer.optimizer)
 
+    def _send(self, event: Event) -> None:
+        """Send an event of what was done; it is not lost to a callback that fails."""
+        try:
+            self.callbacks.send(event)
+        except CallbackError as error:
+            self._save_for(error)
+            raise
+
+    def _save_for(self, error: CallbackError) -> None:
+        """Save what was trained before an error ends the run."""
+        if self.team.size > 1 or not self.position.step:
+            return  # another rank may not have failed
+        try:
+            self.checkpoints.save()
+        except Exception as another:
+            error.add_note(f"and nothing was saved: {type(another).__name__}: {another}")
+
     # Epochs
 
     def _goes_on(self) -> bool:
@@ -330,9 +352,7 @@ class Run:
             if position.epoch == 1:
                 warn_of_unfed(self.trainer.optimizer, self.callbacks.all)
             self._rollback.note_good()
-            self.callbacks.send(
-                EpochStart(self, position.epoch, position.step, self.steps_per_epoch)
-            )
+            self._send(EpochStart(self, position.epoch, position.step, self.steps_per_epoch))
 
     def _close_epoch(self) -> None:
         position, step = self.position, self.position.step
@@ -353,7 +373,7 @@ class Run:
         epoch = position.epoch
         position.epoch, position.exhausted = epoch + 1, False
         self.batches.end()
-        self.callbacks.send(
+        self._send(
             EpochEnd(
                 self,
                 epoch,
@@ -397,6 +417,7 @@ class Run:
             raise
         metrics = found.numbers
         self._check_metrics(metrics)
+        before = {name: getattr(position, name) for name in _OF_VALIDATION}
         self.measured.note()
         position.validation_due = False
         position.metrics, position.metrics_step = metrics, position.step
@@ -407,7 +428,17 @@ class Run:
         seconds = perf_counter() - start
         self.apart += seconds
         at = position.epoch, position.step
-        self.callbacks.send(ValidationEnd(self, *at, metrics, is_best, seconds, found.confusion))
+        try:
+            self.callbacks.send(
+                ValidationEnd(self, *at, metrics, is_best, seconds, found.confusion)
+            )
+        except CallbackError as error:
+            position.history.pop()
+            for name, value in before.items():
+                setattr(position, name, value)
+            position.validation_due = True  # a run that goes on validates again, for all callbacks
+            self._save_for(error)
+            raise
 
     def _check_metrics(self, metrics: Mapping[str, float]) -> None:
         """Raise ValueError for a metric that is missing; what was trained is saved first."""
@@ -465,6 +496,7 @@ class Run:
                 position.recent_losses, position.spikes_in_a_row = [], 0  # they grow old unused
         if is_restored:
             self._watch_tensors()
+        self._check_validates()
         note_machine(self, checkpoints.path)
         note_hyperparameters(self, checkpoints.path)
         self.team.started()
@@ -477,6 +509,22 @@ class Run:
             self._guarded(self._validate)
             checkpoints.save_if_asked()
 
+    def _check_validates(self) -> None:
+        """Warn of a validation that is not due before the run ends; ValueError if it needs one."""
+        position, every, per_epoch = self.position, self.validate_every, self.steps_per_epoch
+        if self.validate_fn is None or position.metrics or position.validation_due:
+            return
+        steps, epochs = self.limits.ends_after(per_epoch)
+        if every.may_be_due((position.step, steps), (position.epoch, epochs)):
+            return
+        told = f"validate_every={every} is never due in this run, which ends after "
+        told += f"{epochs} epochs" if steps is None else f"{steps} steps"
+        if self.checkpoints.restores_best:
+            raise ValueError(f"restore_best=True: {told}, so there would be no best one")
+        waiting = [type(each).__name__ for each in self.callbacks.all if each.monitors is not None]
+        needs = f", and {' and '.join(waiting)} would wait for nothing" if waiting else ""
+        warnings.warn(f"{told}, so that it never validates{needs}", UserWarning, stacklevel=2)
+
     @contextmanager
     def _watched(self) -> Iterator[None]:
         """Within the block, let the trainer watch losses, and begin no other training."""
@@ -488,6 +536,7 @@ class Run:
             displaced(stepper, "undeclared", None),
             displaced(stepper, "undeclared_tensors", None),
             displaced(stepper, "leaves_out", leaves_out),
+            displaced(stepper, "notes_norm", self._steps_are_heard),
         ):
             yield
 

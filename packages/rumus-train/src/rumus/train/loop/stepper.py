@@ -25,6 +25,7 @@ from rumus.train.base.scaling import scaling_of
 from rumus.train.base.step_clock import StepClock, measured
 from rumus.train.capture.captured_steps import CapturedSteps, LossFunction, beside
 from rumus.train.capture.step_function import StepFunction
+from rumus.train.loop.gradient_norm import norm_of
 from rumus.train.loop.loss_state import LossState
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class Stepper(Generic[M_co]):
         self._draws = Draws()  # of the running step
         self.undeclared: Undeclared | None = None  # of the running `fit`, if it saves checkpoints
         self.undeclared_tensors: UndeclaredTensors | None = None  # if anything is to be restored
+        self.notes_norm = False  # whether steps of several passes keep that of the first
+        self.first_norm: Tensor | None = None  # of the gradients at the weights of the loss
         self.leaves_out: Callable[[Tensor], bool] | None = None  # called with each loss before it
 
     @property
@@ -167,6 +170,8 @@ class Stepper(Generic[M_co]):
         def passes() -> tuple[Tensor, GradientStore]:
             with noting_means() as means:
                 loss, gradients = self.passes(loss_fn, batch)
+            if self.notes_norm and not counted:
+                self.first_norm = norm_of(optimizer, optimizer.gradients(gradients))
             if not counted:  # a copy: the next pass may be a replay of this one
                 weight = self.losses.placed(weigh(loss, means))
                 counted.append((self.losses.note(loss, weighted(self.log, 1.0)), weight))

@@ -243,7 +243,8 @@ class Trainer(Generic[M_co]):
         checkpoints: `Checkpoints`, or a folder for them. They are saved at `save_every`, at the
             end, and at each best validation if they keep the best (a folder does), each with the
             metric of its weights, if validated.
-        save_every: when to save; by default after each epoch.
+        save_every: when to save; by default after each epoch. With `Every()` only at the end, and
+            at each best validation.
         monitor, mode: the metric that defines the best weights, by default "loss", and whether less
             ("min") or more ("max") is better; `mode` is required unless the metric is a loss.
         restore_best: at the end, restore model and optimizer from the best validation.

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from types import CodeType
 from typing import Any, Final, TypeAlias
 
@@ -25,7 +26,7 @@ from rumus.train.base.late_values import late_numbers
 from rumus.train.base.metric_state import CONFUSION_MATRIX, MetricState, add_up
 from rumus.train.capture.captured_steps import beside
 from rumus.train.checkpoints.snapshot import average_in_place
-from rumus.train.data.batches import arguments, check_loader, samples, whole_epoch
+from rumus.train.data.batches import arguments, check_loader, samples, weight_from, whole_epoch
 from rumus.train.loop.weighing import Weighing
 
 # A function that returns numbers by name, or batches and what is computed of each: one number (it
@@ -69,6 +70,21 @@ def check_validate(validate: object) -> None:
         )
     if isinstance(validate, tuple):
         check_loader("validate", validate[0])
+    elif callable(validate):
+        _check_takes_nothing(validate)
+
+
+def _check_takes_nothing(validate: Callable[..., Any]) -> None:
+    """Raise TypeError for a function with parameters: it gets no batch."""
+    try:
+        signature(validate).bind()
+    except ValueError:
+        return  # written in C, without a signature
+    except TypeError as error:
+        raise TypeError(
+            f"validate is called without arguments ({error}): to measure batches, give a loader, "
+            "too, as validate=(loader, lambda x, y: mse_loss(model(x), y))"
+        ) from None
 
 
 @contextmanager
@@ -155,7 +171,7 @@ class Measuring:
         if self._weight_of is None:
             weights = self._weighing.weigh([*named.values()], means, samples(given))
         else:
-            weights = [float(call(self._weight_of, given))] * len(named)
+            weights = [weight_from(self._weight_of, given)] * len(named)
         pairs = zip(named.items(), weights, strict=True)
         return [(name, _number(name, value), weight) for (name, value), weight in pairs]
 
