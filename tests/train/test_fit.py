@@ -569,7 +569,8 @@ def test_whatever_ends_a_training_its_folder_is_free(
     splits = [line["split"] for line in read_metrics(folder.metrics)]
     assert splits == ["start", "train", *saved, "end"]
     again = [RunFolder(tmp_path)]
-    assert model.trainer.fit(batches(3), model.loss, callbacks=again, **options).steps == 3
+    result = model.trainer.fit(batches(3), model.loss, callbacks=again, resume="auto", **options)
+    assert result.steps == 3
 
 
 def test_nothing_fails_after_its_end(tmp_path: Path) -> None:
