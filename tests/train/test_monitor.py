@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -622,6 +622,26 @@ def test_a_validation_that_may_be_due_is_not_told(every: Every, tmp_path: Path) 
     options: Any = {"validate_every": every, "progress": None, "checkpoints": tmp_path}
     Counting(lambda weight: weight).fit(6, per_epoch=3, **options)
     Counting(lambda weight: weight).fit(6, per_epoch=3, resume=True, **options)  # nothing is left
+
+
+def test_a_run_shorter_than_an_epoch_says_that_it_does_not_validate() -> None:
+    told = "is never due in this run, which ends after 2 steps, so that it never validates"
+    with pytest.warns(UserWarning, match=told):
+        Counting(lambda weight: weight).fit(2, per_epoch=3, progress=None)
+
+
+def test_a_validation_that_was_never_due_is_told_at_the_end() -> None:
+    """Where the loader has no length."""
+
+    class Unknown:
+        def __iter__(self) -> Iterator[Any]:
+            return iter([BATCH] * 3)
+
+    job = Counting(lambda weight: weight)
+    loss = lambda z: (z - job.weight).sum()
+    options: Any = {"validate": job.validate, "validate_every": Every(steps=100), "progress": None}
+    with pytest.warns(UserWarning, match="was never due in 3 steps, so that nothing was validated"):
+        job.trainer.fit(Unknown(), loss, epochs=1, **options)
 
 
 def test_a_validation_takes_nothing() -> None:

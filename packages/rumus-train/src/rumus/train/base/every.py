@@ -70,10 +70,11 @@ class Every:
         steps: how many were done, and how many will be; None if that is unknown.
         epochs: likewise.
         """
-        for every, (done, end) in ((self.steps, steps), (self.epochs, epochs)):
-            if every is not None and (end is None or end // every > done // every or end <= done):
-                return True
-        return self.seconds is not None
+        pairs = ((self.steps, steps), (self.epochs, epochs))
+        return self.seconds is not None or any(
+            every is not None and (end is None or end // every > done // every)
+            for every, (done, end) in pairs
+        )
 
     def after_epoch(self, epoch: int) -> bool:
         """Whether it is due after a number of epochs.

@@ -162,6 +162,7 @@ class Run:
         self._epoch_started = perf_counter()
         self.measured = MeasuredWeights(trainer)
         self.apart = 0.0  # seconds of validations and saves since then
+        self._is_told_of_validation = False
         self._has_ended = False  # and the callbacks know
         self._rollback = Rollback(trainer, self.position, nonfinite, spikes, rollbacks)
         self.checkpoints = RunCheckpoints(
@@ -515,7 +516,9 @@ class Run:
         if self.validate_fn is None or position.metrics or position.validation_due:
             return
         steps, epochs = self.limits.ends_after(per_epoch)
-        if every.may_be_due((position.step, steps), (position.epoch, epochs)):
+        if (steps is not None and steps <= position.step) or every.may_be_due(
+            (position.step, steps), (position.epoch, epochs)
+        ):
             return
         told = f"validate_every={every} is never due in this run, which ends after "
         told += f"{epochs} epochs" if steps is None else f"{steps} steps"
@@ -524,6 +527,20 @@ class Run:
         waiting = [type(each).__name__ for each in self.callbacks.all if each.monitors is not None]
         needs = f", and {' and '.join(waiting)} would wait for nothing" if waiting else ""
         warnings.warn(f"{told}, so that it never validates{needs}", UserWarning, stacklevel=2)
+        self._is_told_of_validation = True
+
+    def _look_for_validation(self) -> None:
+        """Warn of a validation that was never due: the steps of an epoch were not known before."""
+        is_by_time = self.validate_every.seconds is not None
+        if self.validate_fn is None or self.position.metrics or is_by_time:
+            return
+        if self.stopped in ("epochs", "steps") and not self._is_told_of_validation:
+            warnings.warn(
+                f"validate_every={self.validate_every} was never due in {self.position.step} "
+                "steps, so that nothing was validated",
+                UserWarning,
+                stacklevel=2,
+            )
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -566,6 +583,7 @@ class Run:
     def _end(self) -> Result:
         position, checkpoints = self.position, self.checkpoints
         checkpoints.save()
+        self._look_for_validation()
         if self.signals.received is None:
             checkpoints.restore_best()
         self._close()
