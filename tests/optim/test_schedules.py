@@ -6,7 +6,7 @@ import pickle
 import sys
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -206,7 +206,6 @@ BAD: Final[list[tuple[Callable[[], object], type[Exception], str]]] = [
     (lambda: Plateau(1.0, patience=-1), ValueError, "patience"),
     (lambda: Plateau(1.0, lowest=float("nan")), ValueError, "lowest"),
     (lambda: Plateau(1.0, mode="low"), ValueError, "mode"),  # type: ignore[arg-type]
-    (lambda: Plateau(1.0).report(float("nan")), ValueError, "NaN"),
     (lambda: Plateau(1.0).load_state_dict({}), ValueError, "reductions"),
 ]
 
@@ -285,3 +284,14 @@ def test_plateau_of_a_metric_of_any_sign(first: float, mode: Any) -> None:
     for step in range(8):
         rate.report(first + (step if mode == "max" else -step))
     assert rate.reductions == 0
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_a_metric_of_nan_is_no_improvement(mode: Literal["min", "max"]) -> None:
+    """As with PyTorch's ReduceLROnPlateau."""
+    rate = Plateau(1.0, factor=0.5, patience=1, mode=mode)
+    for metric in (float("nan"), 1.0, float("nan")):
+        rate.report(metric)
+    assert (rate(1), rate.best) == (1.0, 1.0)
+    rate.report(float("nan"))
+    assert (rate(1), rate.best) == (0.5, 1.0)

@@ -624,10 +624,11 @@ def test_a_validation_that_may_be_due_is_not_told(every: Every, tmp_path: Path) 
     Counting(lambda weight: weight).fit(6, per_epoch=3, resume=True, **options)  # nothing is left
 
 
-def test_a_run_shorter_than_an_epoch_says_that_it_does_not_validate() -> None:
-    told = "is never due in this run, which ends after 2 steps, so that it never validates"
+def test_a_run_shorter_than_an_epoch_says_so_where_a_callback_needs_a_validation() -> None:
+    Counting(lambda weight: weight).fit(2, per_epoch=3, progress=None)  # as to try a program out
+    told = "ends after 2 steps, so that it never validates, and EarlyStopping would wait"
     with pytest.warns(UserWarning, match=told):
-        Counting(lambda weight: weight).fit(2, per_epoch=3, progress=None)
+        Counting(lambda weight: weight).fit(2, per_epoch=3, callbacks=[EarlyStopping()])
 
 
 def test_a_validation_that_was_never_due_is_told_at_the_end() -> None:
