@@ -100,6 +100,25 @@ def test_a_focal_loss_keeps_the_digits_of_a_confident_logit(gamma: float, backen
         np.testing.assert_allclose(slope, x.grad.numpy(), rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize("target", [0.0, 0.25, 0.5, 1.0])
+def test_a_binary_loss_of_infinite_logits(target: float, backend: Backend) -> None:
+    """It is 0 where the logit is right without a doubt, and infinite elsewhere."""
+    logits = np.array([-np.inf, -3e38, -1e20, 1e-40, 1e20, 3e38, np.inf], np.float32)
+    t = np.full(7, target, np.float32)
+    exact = np.where(logits < 0, -target, 1 - target) * np.clip(logits, -3e38, 3e38, dtype=float)
+    exact[3] = np.log(2)
+    exact[[0, -1]] = (np.inf if target else 0), (0 if target == 1 else np.inf)
+    p = Parameter(logits, backend=backend)
+    plain = nn.binary_cross_entropy_with_logits(p, t, reduction="none")
+    np.testing.assert_allclose(plain.numpy(), exact, rtol=1e-6)
+    slopes = plain.sum().backward()[p].numpy()
+    wanted = np.array([-target] * 3 + [0.5 - target] + [1 - target] * 3)
+    finite = slice(None) if target in (0, 1) else slice(1, -1)
+    np.testing.assert_allclose(slopes[finite], wanted[finite], rtol=1e-6)
+    focal = nn.sigmoid_focal_loss(p, t, alpha=None, gamma=2.0, reduction="none")
+    assert not np.isnan(focal.numpy()).any()
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_values_and_gradients_of_all_operands(name: str, backend: Backend) -> None:
     ours, theirs, arrays = CASES[name]

@@ -426,6 +426,31 @@ def test_the_gradient_of_a_product_is_that_of_the_others(length: int, backend: B
             assert found[place] == pytest.approx(other[where].prod(), rel=2e-5, abs=1e-30)
 
 
+@pytest.mark.parametrize(
+    ("factors", "gradient"),
+    [
+        ([1e20, 1e20, 1e-30, 3], [3e-10, 3e-10, np.inf, 1e10]),
+        ([1e20, 1e20, 1e20, 1e-30, 1e-30], [1e-20, 1e-20, 1e-20, 1e30, 1e30]),
+        ([1e-30, 1e-30, 1e30, -1e30], [-1e30, -1e30, -1e-30, 1e-30]),
+        ([1e30, 1e30, 0, 0], [0, 0, 0, 0]),
+        ([1e20, 1e20, 1e-20, 1e-20, 2, 0], [0, 0, 0, 0, 0, 2]),
+        ([1e-30] * 40 + [1e30] * 40, [1e30] * 40 + [1e-30] * 40),
+        ([np.inf, 1e30, 1e30, 1e-30], [1e30, np.inf, np.inf, np.inf]),
+    ],
+)
+def test_the_gradient_of_a_product_that_leaves_the_dtype_on_the_way(
+    factors: list[float], gradient: list[float], backend: Backend
+) -> None:
+    p = Parameter(np.array([factors, [1.0] * len(factors)], np.float32), backend=backend)
+    found = p.prod(1).sum().backward()[p].numpy()
+    np.testing.assert_allclose(found, [gradient, [1.0] * len(factors)], rtol=1e-5)
+
+
+def test_the_gradient_of_a_product_of_float64_that_leaves_it_on_the_way() -> None:
+    p = Parameter(tensor(np.array([1e200, 1e200, 1e-300, 3.0]), dtype=np.float64))
+    np.testing.assert_allclose(p.prod().backward()[p].numpy(), [3e-100, 3e-100, np.inf, 1e100])
+
+
 def test_the_gradient_of_a_product_that_is_no_number(backend: Backend) -> None:
     rows = [[1e-30, 1e-30, 1e30], [1e30, 1e30, 1e-30], [np.inf, 1, 2], [0, 1e30, 1e30], [0, 2, 3]]
     p = Parameter(np.array(rows, np.float32), backend=backend)

@@ -9,7 +9,7 @@ import numpy as np
 
 from rumus.nn.class_losses import class_weights
 from rumus.nn.cross_entropy import check_fit, class_axis, losses_of_classes
-from rumus.nn.loss import less_likely
+from rumus.nn.loss import less_likely, share
 from rumus.nn.probabilities import check_probabilities
 from rumus.nn.reduction import (
     Found,
@@ -43,7 +43,7 @@ def _focal(x: T, target: T, gamma: float) -> T:
     p = wrong.sigmoid()
     missing = p + rest - 2 * p * rest
     safe = (missing > 0).where(missing, 1.0)
-    return (missing > 0).where(safe**gamma, missing) * (wrong.softplus() - wrong * rest)
+    return (missing > 0).where(safe**gamma, missing) * (wrong.softplus() - share(wrong, rest))
 
 
 @elementwise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TypeVar
 
@@ -51,7 +52,14 @@ def binary_entropy(logits: T, target: T) -> T:
     There, softplus(x) - t x would subtract two nearly equal numbers.
     """
     wrong, rest = less_likely(logits, target)
-    return wrong.softplus() - wrong * rest
+    return wrong.softplus() - share(wrong, rest)
+
+
+def share(x: T, part: T) -> T:
+    """x part, the part below 1 of softplus(x); 0 where it would take NaN from infinite numbers."""
+    is_none = x._apply("eq", x, math.inf) | part._apply("eq", part, 0.0)
+    finite = (x.abs() < math.inf).where(x, 0.0)  # it is the derivative of a part of 0
+    return is_none.where(finite * part, x * part)
 
 
 @elementwise

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from operator import index
 from typing import Any, Final, Literal, SupportsIndex
 
-from rumus.tensor.expression.dtype import bool_, float16, float32, int32, is_floating
+from rumus.tensor.expression.dtype import bool_, float16, float32, float64, int32, is_floating
+from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import trace
 from rumus.tensor.expression.printable import abridged
 from rumus.tensor.graph.autograd import SCALE, Spread
@@ -158,7 +159,36 @@ def holds(which: Literal["any", "all"], x: Tensor, axis: Axis, keepdims: bool) -
     return Tensor(out.reshape(kept) if keepdims else out, x._backend)
 
 
-_TIMES: Final = trace(lambda a, b: a * b, "times")
+_ZERO: Final = Expr.constant(0.0)
+
+
+class _Scaled:
+    """Kernels for numbers beyond a dtype's range: each is held as size * step**power.
+
+    The size stays so near 1 that the product of two is in range, and steps are powers of 2: nothing
+    is rounded that a plain product would not round.
+    """
+
+    def __init__(self, step: float) -> None:
+        self.step, self.limit = step, math.sqrt(step)
+        self.of_numbers = trace(lambda x: self._near(**self._near(x, _ZERO)), "scaled")
+        self.times = trace(lambda a, m, b, n: self._near(a * b, m + n), "times_scaled")
+        self.as_numbers = trace(self._number, "unscaled")
+
+    def _near(self, size: Expr, power: Expr) -> dict[str, Expr]:
+        """The same number, with its size nearer to 1."""
+        is_large, is_small = size.abs() >= self.limit, size.abs() < 1 / self.limit
+        near = is_large.where(size * (1 / self.step), is_small.where(size * self.step, size))
+        return {"size": near, "power": is_large.where(power + 1, is_small.where(power - 1, power))}
+
+    def _number(self, size: Expr, power: Expr) -> Expr:
+        for turn in range(1, 4):  # the dtype's range is less than 6 steps
+            smaller = (power <= -turn).where(size * (1 / self.step), size)
+            size = (power >= turn).where(size * self.step, smaller)
+        return size
+
+
+_SCALED: Final = {float32: _Scaled(2.0**64), float64: _Scaled(2.0**512)}
 
 
 def _products_of_others(backend: Backend, rows: Array, gradient: Array) -> Array:
@@ -168,27 +198,46 @@ def _products_of_others(backend: Backend, rows: Array, gradient: Array) -> Array
     each times its neighbor. A quotient by the factor would be wrong for 0 and infinity, and where
     the whole product leaves the dtype.
     """
-    levels = [rows]
-    while levels[-1].shape[1] > 1:
+    dtype = rows.dtype
+    scaled = _SCALED[dtype]
+
+    def new(shape: tuple[int, ...]) -> tuple[Array, Array]:
+        return backend.allocate(shape, dtype), backend.allocate(shape, dtype)
+
+    def of_numbers(numbers: Array) -> tuple[Array, Array]:
+        out = new(numbers.shape)
+        backend.elementwise(scaled.of_numbers, (numbers,), (), out)
+        return out
+
+    levels = [of_numbers(rows)]
+    while (length := levels[-1][0].shape[1]) > 1:
         below = levels[-1]
-        pairs, is_odd = divmod(below.shape[1], 2)
-        above = backend.allocate((len(rows), pairs + is_odd), rows.dtype)
-        both = below[:, 0 : 2 * pairs : 2], below[:, 1 : 2 * pairs : 2]
-        backend.elementwise(_TIMES, both, (), (above[:, :pairs],))
+        pairs, is_odd = divmod(length, 2)
+        above = new((len(rows), pairs + is_odd))
+        both = *(x[:, 0 : 2 * pairs : 2] for x in below), *(x[:, 1 : 2 * pairs : 2] for x in below)
+        backend.elementwise(scaled.times, both, (), tuple(x[:, :pairs] for x in above))
         if is_odd:
-            backend.copy(below[:, -1:], above[:, pairs:])
+            for last, place in zip(below, above, strict=True):
+                backend.copy(last[:, -1:], place[:, pairs:])
         levels.append(above)
-    found = gradient
+    found = of_numbers(gradient)
     for below in reversed(levels[:-1]):
-        pairs, is_odd = divmod(below.shape[1], 2)
-        others = backend.allocate(below.shape, rows.dtype)
+        pairs, is_odd = divmod(below[0].shape[1], 2)
+        others = new(below[0].shape)
         for mine, other in ((0, 1), (1, 0)):
-            neighbors = found[:, :pairs], below[:, other : 2 * pairs : 2]
-            backend.elementwise(_TIMES, neighbors, (), (others[:, mine : 2 * pairs : 2],))
+            neighbors = (
+                *(x[:, :pairs] for x in found),
+                *(x[:, other : 2 * pairs : 2] for x in below),
+            )
+            places = tuple(x[:, mine : 2 * pairs : 2] for x in others)
+            backend.elementwise(scaled.times, neighbors, (), places)
         if is_odd:
-            backend.copy(found[:, pairs:], others[:, -1:])
+            for last, place in zip(found, others, strict=True):
+                backend.copy(last[:, pairs:], place[:, -1:])
         found = others
-    return found
+    out = backend.allocate(rows.shape, dtype)
+    backend.elementwise(scaled.as_numbers, found, (), (out,))
+    return out
 
 
 def prod(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:

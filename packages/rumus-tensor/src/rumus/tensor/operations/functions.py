@@ -235,7 +235,10 @@ def gelu_tanh(x: T) -> T:
 
     x: floating, of any shape.
     """
-    return 0.5 * x * (1.0 + (math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)).tanh())
+    near = x.minimum(10.0).maximum(-10.0)  # tanh is 1 or -1 beyond, and the cube would overflow
+    return (
+        0.5 * x * (1.0 + (math.sqrt(2 / math.pi) * (near + 0.044715 * near * near * near)).tanh())
+    )
 
 
 @elementwise
