@@ -23,6 +23,7 @@ from rumus.tensor import (
     StateMismatchError,
     Tensor,
     float64,
+    ones,
     tensor,
     zeros,
 )
@@ -226,6 +227,44 @@ def test_a_cycle_is_walked_once() -> None:
     assert len(block.parameters()) == 3
     assert "owner: Block (shown above)" in repr(block)
     assert not block.eval().training
+
+
+@pytest.mark.parametrize("depth", [3, 300, 3000])
+def test_a_depth_of_sequentials_costs_no_recursion(depth: int) -> None:
+    first = found = nn.Sequential(nn.Linear(2, 2, generator=Generator(0)), nn.ReLU())
+    for _ in range(depth):
+        found = nn.Sequential(found, nn.Identity())
+    x = ones((1, 2))
+    assert found(x).tolist() == first(x).tolist()
+    assert len(found(x).sum().backward()) == 2
+    name = "0." * depth + "0.weight"
+    assert next(iter(found.state_dict())) == name
+    found.load_state_dict(found.state_dict())
+    lines = repr(found).splitlines()
+    assert lines[0] == "Sequential(): 6 parameters"
+    assert [line.strip() for line in lines[depth : depth + 2]] == [
+        "0: Sequential(): 6 parameters", "0: Linear(inputs=2, outputs=2): 6 parameters"
+    ]  # fmt: skip
+    assert len(lines) == 2 * depth + 3
+    assert max(map(len, lines)) < 300
+
+
+def test_a_sequential_that_contains_itself_is_told_of() -> None:
+    found = nn.Sequential(nn.Identity())
+    found.replace_child("0", found)
+    with pytest.raises(RecursionError, match="Sequential contains itself"):
+        found(ones((1, 2)))
+
+
+def test_each_line_counts_shared_parameters_once() -> None:
+    shared, other = (nn.Linear(2, 2, generator=Generator(0)) for _ in range(2))
+    other.freeze()
+    text = repr(nn.Sequential(nn.Sequential(shared, other), nn.Sequential(shared), shared))
+    counts = [line.split("): ")[1] for line in text.splitlines()]
+    assert counts == [
+        "12 parameters, 6 frozen", "12 parameters, 6 frozen", "6 parameters",
+        "6 parameters, 6 frozen", "6 parameters", "6 parameters", "6 parameters",
+    ]  # fmt: skip
 
 
 # State

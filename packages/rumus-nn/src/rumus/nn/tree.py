@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
 
 from rumus.tensor import Parameter
 from rumus.tensor.expression.printable import printable_lines
 
 if TYPE_CHECKING:
     from rumus.nn.module import Module
+
+_DEEPEST: Final = 100  # levels beyond are not indented further: their lines would be long
 
 
 def describe(module: Module) -> str:
@@ -21,21 +24,55 @@ def describe(module: Module) -> str:
       1: ReLU()
       2: Linear(inputs=32, outputs=10): 320 parameters
     """
-    return "\n".join(_lines(module, "", ()))
+    lines: list[str] = []
+    above: dict[int, tuple[int, _Held]] = {}  # the number of its line, and what is in it
+    waiting: list[tuple[str, Module, bool]] = [("", module, False)]
+    while waiting:
+        label, part, is_done = waiting.pop()
+        if is_done:
+            line, held = above.pop(id(part))
+            lines[line] += held.told()
+            if above:
+                outer, beside = above.popitem()
+                above[outer] = beside[0], beside[1].with_those_of(held)
+            continue
+        head = "  " * min(len(above), _DEEPEST) + label + type(part).__name__
+        if id(part) in above:  # a cycle is shown once
+            lines.append(f"{head} (shown above)")
+            continue
+        above[id(part)] = len(lines), _Held(_own(part))
+        lines.append(f"{head}({_settings(part)})")
+        waiting.append((label, part, True))
+        children = [(f"{printable_lines(name)}: ", c, False) for name, c in part.named_children()]
+        waiting.extend(reversed(children))
+    return "\n".join(lines)
 
 
-def _lines(module: Module, label: str, above: tuple[Module, ...]) -> list[str]:
-    """The lines of a module and its submodules. A cycle is shown once."""
-    indent = "  " * len(above)
-    if any(module is outer for outer in above):
-        return [f"{indent}{label}{type(module).__name__} (shown above)"]
-    head = f"{indent}{label}{type(module).__name__}({_settings(module)}){_count(module)}"
-    parts = [
-        line
-        for name, child in module.named_children()
-        for line in _lines(child, f"{printable_lines(name)}: ", (*above, module))
-    ]
-    return [head, *parts]
+class _Held:
+    """The parameters of a module and of those in it, each once, and their numbers."""
+
+    def __init__(self, found: Iterable[Parameter]) -> None:
+        self.parameters: dict[int, Parameter] = {}
+        self.size = self.frozen = 0
+        self._add(found)
+
+    def _add(self, found: Iterable[Parameter]) -> None:
+        for parameter in found:
+            if id(parameter) not in self.parameters:
+                self.parameters[id(parameter)] = parameter
+                self.size += parameter.size
+                self.frozen += 0 if parameter.requires_grad else parameter.size
+
+    def with_those_of(self, other: _Held) -> _Held:
+        """Both: the smaller is added to the larger, so that depth costs little."""
+        less, more = sorted((self, other), key=lambda held: len(held.parameters))
+        more._add(less.parameters.values())
+        return more
+
+    def told(self) -> str:
+        """What the line of the module says of them."""
+        note = f", {self.frozen} frozen" if self.frozen else ""
+        return f": {self.size} parameters{note}" if self.parameters else ""
 
 
 def _settings(module: Module) -> str:
@@ -47,17 +84,6 @@ def _settings(module: Module) -> str:
         and not name.startswith("_")
         and name != "training"
     )
-
-
-def _count(module: Module) -> str:
-    sizes = {id(p): p.size for _, m in module.named_modules() for p in _own(m)}
-    if not sizes:
-        return ""
-    frozen = {
-        id(p): p.size for _, m in module.named_modules() for p in _own(m) if not p.requires_grad
-    }
-    note = f", {sum(frozen.values())} frozen" if frozen else ""
-    return f": {sum(sizes.values())} parameters{note}"
 
 
 def _own(module: Module) -> list[Parameter]:
