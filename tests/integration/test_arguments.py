@@ -23,6 +23,8 @@ from rumus.train import ArrayDataset, Checkpoints, CsvDataset, DataLoader, Train
 ANY: Any = tensor  # a type checker would refuse it
 LAYER: Any = nn
 ANY_NEW: Any = nn.Module.__new__
+ANY_ADAMW: Any = AdamW
+ANY_TRAIN: Any = train
 
 
 def _parameters() -> list[Parameter]:
@@ -198,6 +200,108 @@ def test_copies_and_pickles_are_made_without_arguments(make: Callable[[], nn.Mod
         assert type(made) is type(module)
         assert vars(made).keys() == vars(module).keys()
     assert isinstance(nn.Module.__new__(type(module)), type(module))
+
+
+X: Any = ANY.ones((2, 3))
+PLACES: list[tuple[Callable[[], Any], str]] = [
+    (
+        lambda: LAYER.Linear(2, 3, False),
+        "Linear takes inputs and outputs by position, not False: write bias=False",
+    ),
+    (lambda: LAYER.Linear(2), "Linear needs outputs: Linear(inputs, outputs)"),
+    (
+        lambda: LAYER.Linear(2, bias=False),
+        "Linear needs outputs: Linear(inputs, outputs, bias=Fals",
+    ),
+    (lambda: LAYER.Linear(2, 3, inputs=2), "Linear: inputs is given by position and by name"),
+    (lambda: LAYER.Linear(), "Linear needs inputs and outputs: Linear(inputs, outputs)"),
+    (lambda: LAYER.Conv2d(1, 2), "Conv2d needs kernel: Conv2d(inputs, outputs, kernel)"),
+    (
+        lambda: LAYER.Conv2d(1, 2, 3, 1),
+        "Conv2d takes inputs, outputs and kernel by position, not 1; by name it takes stride, pad",
+    ),
+    (
+        lambda: LAYER.LayerNorm(3, 1e-6),
+        "LayerNorm takes normalized_shape by position, not 1e-06: wr",
+    ),
+    (
+        lambda: LAYER.ModuleList(nn.ReLU(), nn.ReLU()),
+        "ModuleList takes modules as one list: ModuleList([...])",
+    ),
+    (
+        lambda: LAYER.ModuleDict(nn.ReLU(), nn.ReLU()),
+        "ModuleDict takes modules as one dict: ModuleDict({name: ...})",
+    ),
+    (
+        lambda: LAYER.Sequential([nn.ReLU()]),
+        "Sequential takes modules one by one, not list: Sequential(*modules)",
+    ),
+    (
+        lambda: LAYER.Sequential({"act": nn.ReLU()}),
+        "Sequential takes modules one by one, not dict: Sequential(*modules.values())",
+    ),
+    (lambda: LAYER.Sequential(nn.ReLU(), None), "Sequential[1] must be a Module, not None"),
+    (lambda: LAYER.Linear(2, 2)(), "Linear needs x: Linear(x)"),
+    (lambda: LAYER.Linear(2, 2).to_dtype(), "Module.to_dtype needs dtype: Module.to_dtype(dtype)"),
+    (lambda: LAYER.lora(nn.Sequential(nn.Linear(2, 2))), "lora needs rank: lora(model, rank)"),
+    (lambda: LAYER.initialization.uniform(_parameters()[0]), "uniform needs generator: uniform(p"),
+    (lambda: LAYER.mse_loss(X, X, "sum"), "mse_loss takes prediction and target by position, not "),
+    (lambda: ANY.relu(X, True), "relu takes x by position, not True"),
+    (lambda: ANY.prelu(X), "prelu needs weight: prelu(x, weight)"),
+    (
+        lambda: ANY.zeros((2,), np.float32),
+        "zeros takes shape by position, not the class float32: w",
+    ),
+    (lambda: ANY.tensor(), "tensor needs data: tensor(data)"),
+    (lambda: X.softmax(0, 1), "Tensor.softmax takes axis by position, not 1"),
+    (lambda: ANY.Generator(), "Generator needs seed: Generator(seed)"),
+    (
+        lambda: ANY.Parameter(X, "w"),
+        "Parameter takes data by position, not 'w'; by name it takes na",
+    ),
+    (lambda: ANY_ADAMW(lr=0.1), "AdamW needs parameters: AdamW(model.parameters(), lr=0.1)"),
+    (
+        lambda: ANY_ADAMW(_parameters(), 0.1, 0.9),
+        "AdamW takes parameters and lr by position, not 0",
+    ),
+    (lambda: ANY_TRAIN.Trainer(), "Trainer needs optimizer: Trainer(optimizer)"),
+    (
+        lambda: ANY_TRAIN.DataLoader(),
+        "DataLoader needs dataset and batch_size: DataLoader(dataset, ",
+    ),
+    (lambda: ANY_TRAIN.Checkpoints(), "Checkpoints needs folder: Checkpoints(folder)"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), PLACES, ids=[row[1] for row in PLACES])
+def test_arguments_that_cannot_be_placed(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}") as said:
+        call()
+    assert said.value.__context__ is None or said.value.__suppress_context__
+
+
+def test_the_places_of_a_users_class_are_its_own() -> None:
+    class Net(nn.Linear):
+        """A layer that leaves out an argument of its base."""
+
+        def __init__(self, inputs: int) -> None:
+            super().__init__(inputs)  # type: ignore[call-arg]
+
+    with pytest.raises(TypeError, match=r"^Linear needs outputs: "):
+        Net(3)
+    wrong: Any = Net
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'inputs'"):
+        wrong()
+
+    class Failing(nn.Linear):
+        """A layer whose constructor has an error of its own."""
+
+        def __init__(self) -> None:
+            super().__init__(2, 2)
+            len(3)  # type: ignore[arg-type]
+
+    with pytest.raises(TypeError, match="has no len"):
+        Failing()
 
 
 def test_pythons_own_message_is_not_shown_as_well() -> None:

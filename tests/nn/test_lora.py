@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -348,3 +349,37 @@ def test_adapters_that_do_not_fit(tmp_path: Path) -> None:
     )  # fmt: skip
     path.write_bytes(path.read_bytes()[:-1])
     refused(lambda model: nn.load_lora(model, tmp_path), damaged, "cannot be read as safetensors")
+
+
+def test_two_adapters_of_one_base_are_told_of() -> None:
+    """They share its matrix: in one model by mistake, in two perhaps to have it in memory once."""
+    base = nn.Linear(4, 3, generator=Generator(0))
+    first = nn.LoraLinear(base, 1, generator=Generator(1))
+    told = "LoraLinear: its base is that of another LoraLinear, and they share one frozen matrix"
+    with pytest.warns(UserWarning, match=told) as heard:
+        second = nn.LoraLinear(base, 1, generator=Generator(2))
+    assert heard[0].filename == __file__
+    assert second.weight is first.weight
+    with pytest.warns(UserWarning, match=r"^FrozenLinear: .* another LoraLinear"):
+        nn.FrozenLinear(base)
+    one, two = (nn.Sequential(nn.Linear(2, 2, generator=Generator(0))) for _ in range(2))
+    two.replace_child("0", one[0])
+    adapters = nn.lora(one, 1)
+    with pytest.warns(UserWarning, match=told):
+        nn.lora(two, 1)
+    assert len(adapters.layers) == 1
+    nn.FrozenLinear(base, storage="8bit")  # a matrix of its own
+    nn.FrozenLinear(copy.deepcopy(base))
+    del first, second
+    nn.FrozenLinear(base)  # the others are gone
+
+
+def test_the_base_of_an_adapter_is_a_linear_layer() -> None:
+    adapter: Any = nn.LoraLinear(nn.Linear(4, 3), 1)
+    with pytest.raises(
+        TypeError, match="LoraLinear: base must be a Linear, not LoraLinear, whose "
+    ):
+        nn.LoraLinear(adapter, 1)
+    other: Any = nn.ReLU()
+    with pytest.raises(TypeError, match="FrozenLinear: base must be a Linear, not ReLU"):
+        nn.FrozenLinear(other)

@@ -36,7 +36,7 @@ class ModuleList(Module, Generic[M]):
 
         module: TypeError for anything else.
         """
-        _check_module(type(self).__name__, len(self._modules), module)
+        check_module(type(self).__name__, len(self._modules), module)
         self._modules.append(module)
         return self
 
@@ -91,7 +91,7 @@ class ModuleDict(Module, Generic[M]):
     def __setitem__(self, name: str, module: M) -> None:
         if not name or "." in name:
             raise ValueError(f"a module's name is not empty and has no dot, unlike {name!r}")
-        _check_module(type(self).__name__, name, module)
+        check_module(type(self).__name__, name, module)
         self._modules[name] = module
 
     def _put_child(self, name: str, module: Module) -> None:
@@ -122,7 +122,8 @@ class ModuleDict(Module, Generic[M]):
         return iter(self._modules.items())
 
 
-def _check_module(container: str, key: int | str, module: object) -> None:
+def check_module(container: str, key: int | str, module: object) -> None:
+    """Raise TypeError for an item that is not a module."""
     if not isinstance(module, Module):
         hint = " (make it first: ReLU() and not ReLU)" if isinstance(module, type) else ""
         raise TypeError(f"{container}[{key!r}] must be a Module, not {abridged(module)}{hint}")

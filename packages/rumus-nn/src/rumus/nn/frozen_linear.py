@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
+from weakref import WeakValueDictionary
 
 from rumus.nn.linear import Linear
 from rumus.nn.module import Module
 from rumus.tensor import Backend, Parameter, Tensor, float16, float32, linear
 from rumus.tensor.expression.dtype import int32
+from rumus.tensor.graph.assignment import depth_of_user
 from rumus.tensor.graph.autograd import Product
 from rumus.tensor.graph.tensor import backend_of, result_of
 from rumus.tensor.memory.backend import Array
@@ -20,6 +23,9 @@ from rumus.tensor.operations.linear import check_fit
 
 Storage: TypeAlias = Literal["same", "float16", "8bit"]
 
+# What computes with a layer's own matrix, by the id of that.
+_of_weight: Final[WeakValueDictionary[int, FrozenLinear]] = WeakValueDictionary()
+
 
 class FrozenLinear(Module):
     """A `Linear` whose matrix is not trained, and may be stored in 2 bytes or 1 byte per number.
@@ -27,7 +33,8 @@ class FrozenLinear(Module):
     A matrix is widened to float32 when needed, forward and backward, and freed at once, so no two
     of them are in memory together. float16 inputs give float16 results.
 
-    base: the layer that provides the matrix and bias; it is not changed.
+    base: the layer that provides the matrix and bias, which are frozen. A UserWarning tells of one
+        that another such layer has, so that both share its matrix.
     storage: "same" keeps the base's own parameter; "float16" rounds the matrix, OverflowError if a
         number is too large; "8bit" keeps one byte per number and a scale for every 256, as
         optimizers do with `state_dtype="8bit"`.
@@ -40,6 +47,11 @@ class FrozenLinear(Module):
     """
 
     def __init__(self, base: Linear, *, storage: Storage = "same") -> None:
+        if not isinstance(base, Linear):
+            hint = ", whose matrix is frozen already" if isinstance(base, FrozenLinear) else ""
+            raise TypeError(
+                f"{type(self).__name__}: base must be a Linear, not {type(base).__name__}{hint}"
+            )
         if storage not in ("same", "float16", "8bit"):
             raise ValueError(f"storage must be 'same', 'float16' or '8bit', not {storage!r}")
         self.inputs = base.inputs
@@ -54,10 +66,22 @@ class FrozenLinear(Module):
         elif storage == "float16" and base.weight.dtype != float16:
             self.weight = Parameter(_rounded(base.weight), name=base.weight.name, role="weight")
         else:
-            self.weight = base.weight
+            self._share(base.weight)
         for parameter in (self.weight, self.bias):
             if parameter is not None:
                 parameter.requires_grad = False
+
+    def _share(self, weight: Parameter) -> None:
+        """Compute with the base's own matrix; a UserWarning tells of another layer that does."""
+        other, kind = _of_weight.get(id(weight)), type(self).__name__
+        if other is not None and other.weight is weight:
+            warnings.warn(
+                f"{kind}: its base is that of another {type(other).__name__}, and they share one "
+                "frozen matrix; for two matrices, give it copy.deepcopy(base)",
+                stacklevel=depth_of_user(),
+            )
+        self.weight = weight
+        _of_weight[id(weight)] = self
 
     def _kept(self) -> Tensor:
         kept = self.weight if self.weight_codes is None else self.weight_codes

@@ -10,6 +10,7 @@ import math
 from typing import Literal, TypeAlias
 
 from rumus.tensor import Generator, Parameter
+from rumus.tensor.expression.arguments import checked_arguments
 
 __all__ = [
     "constant",
@@ -30,6 +31,7 @@ Nonlinearity: TypeAlias = Literal["linear", "sigmoid", "tanh", "relu", "leaky_re
 Fan: TypeAlias = Literal["in", "out"]
 
 
+@checked_arguments
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     """Return fan in and fan out of a weight; ValueError for fewer than two axes.
 
@@ -45,6 +47,7 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     return shape[1] * kernel, shape[0] * kernel
 
 
+@checked_arguments
 def gain(nonlinearity: Nonlinearity, slope: float = 0.01) -> float:
     """Return the factor that scales the weights before this nonlinearity.
 
@@ -82,6 +85,7 @@ def _xavier_std(parameter: Parameter, scale: float) -> float:
     return scale * math.sqrt(2 / max(sum(fans(parameter.shape)), 1))
 
 
+@checked_arguments
 def kaiming_normal(
     parameter: Parameter,
     *,
@@ -108,6 +112,7 @@ def kaiming_normal(
     )
 
 
+@checked_arguments
 def kaiming_uniform(
     parameter: Parameter,
     *,
@@ -124,6 +129,7 @@ def kaiming_uniform(
     return uniform(parameter, generator=generator, low=-bound, high=bound)
 
 
+@checked_arguments
 def xavier_normal(parameter: Parameter, *, generator: Generator, scale: float = 1.0) -> Parameter:
     """Fill with N(0, scale^2 2 / (fan in + fan out)).
 
@@ -137,6 +143,7 @@ def xavier_normal(parameter: Parameter, *, generator: Generator, scale: float = 
     return normal(parameter, generator=generator, std=_xavier_std(parameter, scale))
 
 
+@checked_arguments
 def xavier_uniform(parameter: Parameter, *, generator: Generator, scale: float = 1.0) -> Parameter:
     """Fill with U(-b, b), b = scale sqrt(6 / (fan in + fan out)).
 
@@ -148,6 +155,7 @@ def xavier_uniform(parameter: Parameter, *, generator: Generator, scale: float =
     return uniform(parameter, generator=generator, low=-bound, high=bound)
 
 
+@checked_arguments
 def uniform(
     parameter: Parameter, *, generator: Generator, low: float = 0.0, high: float = 1.0
 ) -> Parameter:
@@ -164,6 +172,7 @@ def uniform(
     )
 
 
+@checked_arguments
 def normal(
     parameter: Parameter, *, generator: Generator, mean: float = 0.0, std: float = 1.0
 ) -> Parameter:
@@ -178,6 +187,7 @@ def normal(
     return parameter.assign(generator.normal(parameter.shape, mean, std, backend=parameter.backend))
 
 
+@checked_arguments
 def truncated_normal(
     parameter: Parameter,
     *,
@@ -200,6 +210,7 @@ def truncated_normal(
     return parameter.assign(values)
 
 
+@checked_arguments
 def constant(parameter: Parameter, value: float) -> Parameter:
     """Fill with one number.
 
@@ -209,6 +220,7 @@ def constant(parameter: Parameter, value: float) -> Parameter:
     return parameter.assign(value)
 
 
+@checked_arguments
 def zeros(parameter: Parameter) -> Parameter:
     """Fill with zeros.
 
@@ -217,6 +229,7 @@ def zeros(parameter: Parameter) -> Parameter:
     return constant(parameter, 0.0)
 
 
+@checked_arguments
 def ones(parameter: Parameter) -> Parameter:
     """Fill with ones.
 

@@ -26,6 +26,7 @@ from rumus.tensor import (
     no_grad,
     zeros,
 )
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.real_number import real_number
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.memory.uninterrupted import Uninterrupted
@@ -47,7 +48,7 @@ class LoraLinear(FrozenLinear):
     = 1 / sqrt(inputs). lora_B: (outputs, rank), initialized with zeros, so that at first nothing
     changes. `lora` makes such layers.
 
-    base: the layer, which is not changed.
+    base: the layer, whose matrix and bias are frozen; see `FrozenLinear`.
     rank: the length of the axis between lora_A and lora_B.
     scale: multiplies their product.
     dropout: in [0, 1], of their input, in training.
@@ -168,6 +169,7 @@ class Lora:
             self._merged = []
 
 
+@checked_arguments
 def lora(
     model: Module,
     rank: int,

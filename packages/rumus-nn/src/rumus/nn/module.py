@@ -41,6 +41,7 @@ from rumus.tensor.expression.arguments import (
     checked_first,
     constructor_names,
     is_told,
+    place_arguments,
 )
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.dtype import as_dtype
@@ -140,6 +141,10 @@ class Module:
 
     if not TYPE_CHECKING:  # type checkers allow setting only what is declared
 
+        def __init_subclass__(cls, **given: object) -> None:
+            super().__init_subclass__(**given)
+            place_arguments(cls)
+
         def __new__(cls, *args: object, **given: object) -> Self:  # noqa: D102
             if given and cls.__module__.startswith("rumus."):
                 LAYER.check_keywords(given)
@@ -184,6 +189,7 @@ class Module:
             elif isinstance(value, (list, tuple, set, dict)):
                 _refuse_hidden(self, name, value)
 
+    @checked_arguments
     def replace_child(self, name: str, module: Module) -> None:
         """Replace a direct submodule. KeyError if there is none.
 
@@ -426,6 +432,7 @@ class Module:
                         setattr(module, name, moved[id(value)])
         return self
 
+    @checked_arguments
     def to_dtype(self, dtype: DTypeLike) -> Self:
         """Convert all parameters to a floating dtype in place, and return the module.
 
@@ -564,15 +571,20 @@ def _is_about_an_array(error: BaseException | None) -> bool:
     return False
 
 
-def _every_path(
-    module: Module, path: str = "", above: tuple[Module, ...] = ()
-) -> Iterator[tuple[str, Module]]:
+def _every_path(module: Module) -> Iterator[tuple[str, Module]]:
     """Each module under each of its paths; a cycle is not entered again."""
-    if any(module is outer for outer in above):
-        return
-    yield path, module
-    for name, child in module.named_children():
-        yield from _every_path(child, join(path, name), (*above, module))
+    above: set[int] = set()
+    waiting: list[tuple[str, Module, bool]] = [("", module, False)]
+    while waiting:
+        path, part, is_done = waiting.pop()
+        if is_done:
+            above.remove(id(part))
+        elif id(part) not in above:
+            yield path, part
+            above.add(id(part))
+            waiting.append((path, part, True))
+            below = [(join(path, name), child, False) for name, child in part.named_children()]
+            waiting.extend(reversed(below))
 
 
 def join(path: str, name: str) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import overload
 
 from rumus.nn.activation import Activation
-from rumus.nn.containers import ModuleList
+from rumus.nn.containers import ModuleList, check_module
 from rumus.nn.linear import Linear
 from rumus.nn.module import Module, runs
 from rumus.tensor import Tensor
+from rumus.tensor.expression.declared_type import shown
 
 
 class Sequential(Module):
@@ -28,6 +28,14 @@ class Sequential(Module):
     """
 
     def __init__(self, *layers: Module) -> None:
+        name, first = type(self).__name__, layers[0] if len(layers) == 1 else None
+        if isinstance(first, Iterable) and not isinstance(first, Module):
+            written = "*modules.values()" if isinstance(first, Mapping) else "*modules"
+            raise TypeError(
+                f"{name} takes modules one by one, not {shown(first)}: {name}({written})"
+            )
+        for at, layer in enumerate(layers):
+            check_module(name, at, layer)
         self._layers = ModuleList(layers)
 
     def named_members(self) -> Iterable[tuple[str, object]]:
@@ -46,7 +54,7 @@ class Sequential(Module):
 
         x: the input of the first layer.
         """
-        for layer, activation in _steps(self._layers):
+        for layer, activation in _steps(_flat(self)):
             x = layer(x) if activation is None else layer(x, activation=activation.function)
         return x
 
@@ -66,15 +74,31 @@ class Sequential(Module):
         return self._layers[index]
 
 
+def _flat(model: Sequential) -> Iterator[Module]:
+    """Each layer, those of a `Sequential` in it one by one: depth costs no recursion."""
+    waiting = {id(model): iter(model._layers)}
+    while waiting:
+        for layer in next(reversed(waiting.values())):
+            if isinstance(layer, Sequential) and runs(layer, Sequential.forward):
+                if id(layer) in waiting:
+                    raise RecursionError(f"{type(layer).__name__} contains itself")
+                waiting[id(layer)] = iter(layer._layers)
+                break
+            yield layer
+        else:
+            waiting.popitem()
+
+
 def _steps(layers: Iterable[Module]) -> Iterator[tuple[Module, Activation | None]]:
     """Each layer; a `Linear` together with the activation after it, if any."""
-    rest = deque(layers)
-    while rest:
-        layer = rest.popleft()
-        following = rest[0] if rest else None
+    rest = iter(layers)
+    layer = next(rest, None)
+    while layer is not None:
+        following = next(rest, None)
         is_linear = isinstance(layer, Linear) and runs(layer, Linear.forward)
         if is_linear and isinstance(following, Activation) and runs(following, Activation.forward):
-            rest.popleft()
             yield layer, following
+            following = next(rest, None)
         else:
             yield layer, None
+        layer = following

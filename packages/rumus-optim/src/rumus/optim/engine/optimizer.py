@@ -26,7 +26,7 @@ from rumus.tensor import (
     UnclaimedGradientError,
     float16,
 )
-from rumus.tensor.expression.arguments import check_arguments
+from rumus.tensor.expression.arguments import check_arguments, place_arguments
 from rumus.tensor.expression.decided import check_of_class, decided, is_decided
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
@@ -74,6 +74,10 @@ class Optimizer(ABC, Generic[M_co]):
         return [pair for group in self.groups for pair in group.named]
 
     if not TYPE_CHECKING:  # so that type checkers see every method
+
+        def __init_subclass__(cls, **given: object) -> None:
+            super().__init_subclass__(**given)
+            place_arguments(cls)
 
         def __new__(cls, *args: object, **given: object) -> Self:  # noqa: D102
             if given and cls.__module__.startswith("rumus."):

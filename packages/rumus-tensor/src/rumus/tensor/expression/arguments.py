@@ -19,6 +19,7 @@ import numpy as np
 
 from rumus.tensor.expression.declared_type import shown, wanted
 from rumus.tensor.expression.nearest_name import nearest_name
+from rumus.tensor.expression.places import check_places, placing
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -79,6 +80,24 @@ def check_arguments(cls: type, args: tuple[object, ...], given: Mapping[str, obj
         check_switches(cls.__name__, switches, given)
         _check_names(cls.__name__, names, given)
     _check_types(cls.__name__, types, placed[1:], args, given, is_all=False)
+
+
+def place_arguments(cls: Class) -> Class:
+    """Return a class, which if it is of rumus says how arguments that do not fit are written.
+
+    >>> @place_arguments
+    ... class Size:
+    ...     __module__ = "rumus.size"
+    ...     def __init__(self, height: int) -> None: ...
+    >>> Size()
+    Traceback (most recent call last):
+    TypeError: Size needs height: Size(height)
+    """
+    init = vars(cls).get("__init__")
+    if init is not None and cls.__module__.startswith("rumus."):
+        members: Any = cls
+        members.__init__ = placing(init, cls)
+    return cls
 
 
 def check_argument(of: object, name: str, value: object) -> None:
@@ -149,8 +168,9 @@ def checked_arguments(
                 _check_names(of, known, kwargs)
                 if check_missing is not None:
                     check_missing(name for name in placed[len(args) :] if name not in kwargs)
-                if placed == ("shape",) and len(args) > 1:
+                if placed == ("shape",) and len(args) > 1 and not isinstance(args[0], tuple):
                     raise TypeError(f"{of} takes the shape as one tuple: {of}({args})") from None
+                check_places(of, function, args, kwargs)
             _check_types(of, _types(function), placed, args, kwargs, is_all=not is_told(error))
             raise
 
@@ -192,6 +212,7 @@ def check_call(of: str, function: Callable[..., Any], args: Any, given: Mapping[
     of: the thing's name in messages. function: a method, bound to an object.
     """
     _check_names(of, _names(function), given)
+    check_places(of, function, args, given)
     _check_types(of, _types(function), _placed(_code(function))[1:], args, given, is_all=True)
 
 

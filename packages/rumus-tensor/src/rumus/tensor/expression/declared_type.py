@@ -68,6 +68,16 @@ def wanted(
     return _told([part for part in parts if part != "None"])
 
 
+def fits(declared: str, known: Mapping[str, Any], value: object) -> bool:
+    """Whether a value certainly fits a declaration: False also if that is not looked at.
+
+    >>> fits("bool", {}, True), fits("bool", {}, 1), fits("Something", {}, 1)
+    (True, False, False)
+    """
+    parts = _parts(declared, known)
+    return parts is not None and any(_fits(part, known, value) for part in parts)
+
+
 def _are_basic(parts: list[str]) -> bool:
     """Whether these are alternatives that no function checks itself."""
     if any(map(_PATH.fullmatch, parts)):

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
-from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.expression.arguments import checked_arguments, place_arguments
 from rumus.tensor.expression.decided import check_of_class, is_decided, taken_by_constructor
 
 P = ParamSpec("P")
@@ -96,7 +96,7 @@ class OtherNames:
         members.__dir__ = listed
         if "__slots__" not in vars(cls):
             members.__setattr__ = assign
-        return cls
+        return place_arguments(cls)
 
     def check_keywords(self, given: Iterable[str]) -> None:
         """Raise TypeError if one of the given keywords is in the table."""

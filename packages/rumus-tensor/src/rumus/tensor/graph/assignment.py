@@ -358,11 +358,11 @@ def warn_once(label: str, why: str) -> None:
     """Warn of an attribute, the first time."""
     if label not in _told:
         _told.add(label)
-        warnings.warn(f"{label} {why}", SideEffectWarning, stacklevel=_depth_of_user())
+        warnings.warn(f"{label} {why}", SideEffectWarning, stacklevel=depth_of_user())
 
 
-def _depth_of_user() -> int:
-    """How many frames lie between the caller and code that is not this library's."""
+def depth_of_user() -> int:
+    """Return how many frames lie between the caller and code that is not this library's."""
     depth, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("rumus."):
         depth, frame = depth + 1, frame.f_back

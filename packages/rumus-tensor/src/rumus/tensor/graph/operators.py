@@ -20,6 +20,7 @@ import numpy as np
 from rumus.tensor.expression.dtype import DType, bool_, float32, int32, is_floating
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import COMPARISONS, GRADIENT, LOGICAL, Kernel, trace
+from rumus.tensor.expression.places import check_places
 from rumus.tensor.expression.printable import abridged
 from rumus.tensor.expression.real_number import CHECKS, real_number
 from rumus.tensor.graph.autograd import Product, Spread, Vjp
@@ -299,7 +300,8 @@ def elementwise(function: F) -> F:
         if unknown := set(kwargs) - set(signature.parameters):
             raise TypeError(f"{function.__name__}() has no parameter {sorted(unknown)[0]!r}")
         if len(operands) != len(kernels[0].arrays) or not required <= set(kwargs):
-            bound = signature.bind(*operands, **kwargs)  # TypeError for missing arguments
+            check_places(function.__name__, function, operands, kwargs)
+            bound = signature.bind(*operands, **kwargs)
             bound.apply_defaults()
             operands, kwargs = bound.args, bound.kwargs
         for name, value in kwargs.items():

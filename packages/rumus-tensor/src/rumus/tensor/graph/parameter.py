@@ -10,6 +10,7 @@ from typing import Any, Generic, NewType, Protocol, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
+from rumus.tensor.expression.arguments import place_arguments
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.dtype import is_floating
 from rumus.tensor.expression.errors import OwnershipError
@@ -42,6 +43,7 @@ class Owner(Protocol):
         ...
 
 
+@place_arguments
 class Parameter(Tensor):
     """A floating tensor for which `backward` computes a gradient.
 

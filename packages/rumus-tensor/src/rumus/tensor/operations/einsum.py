@@ -8,11 +8,13 @@ from string import ascii_letters
 
 import numpy as np
 
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.dtype import bool_, is_floating
 from rumus.tensor.graph.linear_algebra import matmul
 from rumus.tensor.graph.tensor import Tensor, backend_of
 
 
+@checked_arguments
 def outer(x: Tensor, y: Tensor) -> Tensor:
     """The product of each element of x with each of y: (n,) and (m,) to (n, m).
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self
 
-from rumus.tensor.expression.arguments import check_arguments, checked_first
+from rumus.tensor.expression.arguments import check_arguments, checked_first, place_arguments
 from rumus.tensor.expression.decided import check_of_class, decided, is_decided
 from rumus.tensor.memory.late_array import LateArray
 from rumus.tensor.memory.uninterrupted import is_of_handler, suppressed
@@ -89,6 +89,7 @@ class _Outcome:
     error: OSError | None = None
 
 
+@place_arguments
 class Checkpoints:
     """Saves the state of a run to a folder, and finds the newest valid one.
 

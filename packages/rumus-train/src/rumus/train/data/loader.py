@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 import numpy as np
 
 from rumus.tensor import Backend, StateMismatchError, run_seed
-from rumus.tensor.expression.arguments import check_arguments
+from rumus.tensor.expression.arguments import check_arguments, place_arguments
 from rumus.tensor.expression.decided import check_of_class, decided, is_decided
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.other_names import LOADER, LOADER_OPTIONS
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from rumus.train.data.process_pool import ProcessPool
 
 
+@place_arguments
 class DataLoader:
     """Batches of a dataset. Each loop over it yields one epoch, or the rest of one.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, Self
 from rumus.optim import FusedOptimizer, LossScale, Optimizer
 from rumus.optim.options.group import M_co
 from rumus.tensor import Backend, GradientStore, Tensor, cpu
-from rumus.tensor.expression.arguments import check_arguments, checked_first
+from rumus.tensor.expression.arguments import check_arguments, checked_first, place_arguments
 from rumus.tensor.expression.decided import check_of_class, decided, is_decided
 from rumus.tensor.expression.real_number import real_number
 from rumus.train.base.limits import Limits
@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # imports that only `fit` needs are inside it
     from rumus.train.tables.meaning import Meaning
 
 
+@place_arguments
 class Trainer(Generic[M_co]):
     """Runs steps with one optimizer: forward, backward, update.
 
