@@ -286,6 +286,91 @@ TYPES: Final[list[tuple[Callable[[], object], str]]] = [
     (lambda: X.sum(True), "axis must be .*, not True"),
     (lambda: ANY.arange(0, 1, 0.5), "arange: step must be a whole number, not 0.5"),
     (lambda: ANY.no_grad(abs), r"no_grad takes no arguments: write @no_grad\(\) before a function"),
+    (
+        lambda: LAYER.mse_loss(X, X, reduction=np.array(["a", "b"])),
+        "mse_loss: reduction must be 'me",
+    ),
+    (
+        lambda: LAYER.mse_loss(X, X, reduction=X),
+        "mse_loss: reduction must be 'mean' or 'sum' or 'n",
+    ),
+    (
+        lambda: LAYER.kl_div(X, X, reduction=True),
+        "kl_div: reduction must be 'mean' or 'sum' or 'no",
+    ),
+    (
+        lambda: LAYER.GELU(np.array(["a", "b"])),
+        "GELU: approximate must be 'none' or 'tanh', not nda",
+    ),
+    (
+        lambda: LAYER.RNN(2, 3, nonlinearity=X),
+        "RNN: nonlinearity must be 'tanh' or 'relu', not Ten",
+    ),
+    (
+        lambda: LAYER.FrozenLinear(LINEAR, storage=X),
+        "FrozenLinear: storage must be 'same' or 'float",
+    ),
+    (
+        lambda: LAYER.TransformerBlock(4, 2, norm=np.zeros(3)),
+        "TransformerBlock: norm must be 'layer",
+    ),
+    (
+        lambda: LAYER.Conv2d(1, 2, 3, padding_mode=X),
+        "Conv2d: padding_mode must be 'zeros' or 'refl",
+    ),
+    (
+        lambda: LAYER.Conv2d(1, 2, 3, padding=None),
+        "Conv2d: padding must be 'same' or .*whole numbers",
+    ),
+    (lambda: LAYER.Conv2d(1, 2, 3, padding=True), "Conv2d: padding must be .*whole numbers, not T"),
+    (
+        lambda: LAYER.Conv2d(1, 2, 3, padding=2.5),
+        "Conv2d: padding must be .*whole numbers, not 2.5",
+    ),
+    (lambda: LAYER.initialization.gain(X), "gain: nonlinearity must be 'linear' or 'sigmoid'"),
+    (lambda: LAYER.initialization.gain("relu", True), "gain: slope must be a number, not True"),
+    (lambda: LAYER.initialization.fans("23"), "fans: shape must be whole numbers, not '23'"),
+    (
+        lambda: LAYER.LayerNorm(np.array(["a", "b"])),
+        "LayerNorm: normalized_shape must be whole num",
+    ),
+    (lambda: LAYER.LayerNorm(np.zeros(3)), "LayerNorm: normalized_shape must be whole numbers"),
+    (
+        lambda: LAYER.nll_loss(X, [0, 1], axis=True),
+        "nll_loss: axis must be a whole number, not Tru",
+    ),
+    (lambda: LAYER.dice_loss(X, X, smooth=True), "dice_loss: smooth must be a number, not True"),
+    (
+        lambda: LAYER.pairwise_distance(X, X, p=np.True_),
+        "pairwise_distance: p must be a number, no",
+    ),
+    (
+        lambda: LAYER.cosine_similarity(X, np.array(["a"])),
+        "cosine_similarity: y must be a tensor, no",
+    ),
+    (lambda: X.norm(True), "Tensor.norm: order must be .*number, not True"),
+    (lambda: X.norm(X), "Tensor.norm: order must be .*number, not Tensor"),
+    (lambda: X.sum(b"x"), "Tensor.sum: axis must be .*whole number.*, not b'x'"),
+    (
+        lambda: ANY.max_pool(X.reshape(1, 1, 2, 3), True),
+        "max_pool: kernel must be whole numbers, n",
+    ),
+    (
+        lambda: ANY.convolution(X, X, groups=True),
+        "convolution: groups must be a whole number, not T",
+    ),
+    (lambda: ANY.layer_norm(X, None, None, eps=True), "layer_norm: eps must be a number, not True"),
+    (
+        lambda: ANY.tensor([1.0], dtype=X),
+        "dtype must be a dtype, not a Tensor: write x.dtype, or one",
+    ),
+    (
+        lambda: ANY.zeros((2,), dtype=np.zeros(3)),
+        "dtype must be a dtype, not a ndarray: write x.dtype",
+    ),
+    (lambda: ANY.split(None, 2), r"split: x must be a tensor, not None: use tensor\(x\)"),
+    (lambda: ANY.weighted_values(X, None), "weighted_values: value must be a tensor, not None"),
+    (lambda: ANY.pad(X, np.array(["a", "b"])), "pad: widths must be a whole number, not .*'a'"),
 ]
 VALUES: Final[list[tuple[Callable[[], object], str]]] = [
     (lambda: DRAW.uniform((2,), 2.0, 1.0), "low must be at most high, not 2.0 and 1.0"),
@@ -364,6 +449,16 @@ def test_a_mixture_of_probabilities_may_be_rounded() -> None:
     above = np.nextafter(np.float32(1), np.float32(2))
     mixed = tensor([[above, 0, 0], [0, above, 0]])
     assert nn.cross_entropy_loss(X, mixed).item() == pytest.approx(np.log(3), rel=1e-6)
+
+
+def test_a_truth_value_is_an_element_of_truth_values() -> None:
+    assert ANY.full((2,), True, dtype=np.bool_).tolist() == [True, True]
+    mask = tensor([True])
+    assert ANY.pad(mask, [(1, 0)], True).tolist() == [True, True]
+    assert ANY.where(mask, True, False).tolist() == [True]
+    assert ANY.where(mask, True, mask).tolist() == [True]
+    assert X.sum(0, True).shape == (1, 3)
+    assert LAYER.LayerNorm(np.array([2, 3])).normalized_shape == (2, 3)
 
 
 def test_sequences_may_be_generators_and_numbers_of_numpy() -> None:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from rumus.nn.state import OwnState, same_bits
 from rumus.nn.weights_file import WeightsFileError
 from rumus.tensor import DType, StateMismatchError, Tensor
+from rumus.tensor.expression.arguments import checked_fields
 from rumus.tensor.expression.masked import unmasked
 
 _SHOWN: Final = 12  # names of each kind in a message
@@ -80,6 +81,7 @@ def _some(lines: Sequence[str]) -> list[str]:
     return [*lines[:_SHOWN], f"... and {rest} more like this"] if rest > 1 else list(lines)
 
 
+@checked_fields
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a tensor of a file belongs in a model.

@@ -10,7 +10,7 @@ import math
 from typing import Literal, TypeAlias
 
 from rumus.tensor import Generator, Parameter
-from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.expression.arguments import checked_arguments, checked_first
 
 __all__ = [
     "constant",
@@ -31,7 +31,7 @@ Nonlinearity: TypeAlias = Literal["linear", "sigmoid", "tanh", "relu", "leaky_re
 Fan: TypeAlias = Literal["in", "out"]
 
 
-@checked_arguments
+@checked_first
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     """Return fan in and fan out of a weight; ValueError for fewer than two axes.
 

@@ -6,14 +6,16 @@ import math
 from collections.abc import Callable
 
 from rumus.tensor import Tensor
+from rumus.tensor.expression.whole_number import whole_number
 
 
 def checked_axes(normalized_shape: int | tuple[int, ...]) -> tuple[int, ...]:
     """Return the lengths of the last axes. ValueError for none, or for an empty axis."""
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
+    given = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
+    shape = tuple(whole_number("normalized_shape", length) for length in given)
     if not shape or min(shape) < 1:
         raise ValueError(f"normalized_shape needs lengths of at least 1, not {shape}")
-    return tuple(shape)
+    return shape
 
 
 def over_last_axes(

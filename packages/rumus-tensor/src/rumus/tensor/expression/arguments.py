@@ -2,8 +2,9 @@
 
 To Python a string such as "no" is True, an error about a misspelled keyword does not suggest the
 right one, and a string in place of a number or of a tensor fails deep inside. A function's wrapper
-checks switches first, and everything else only after the call has failed; a class, a constructor,
-or a function that writes or runs for long (`checked_first`) checks before it begins.
+checks switches first, and truth values in place of numbers, which would count as 1 and 0;
+everything else only after the call has failed. A class, a constructor, or a function that writes or
+runs for long (`checked_first`) checks before it begins.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, Final, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 
-from rumus.tensor.expression.declared_type import shown, wanted
+from rumus.tensor.expression.declared_type import shown, takes_numbers_only, wanted
 from rumus.tensor.expression.nearest_name import nearest_name
 from rumus.tensor.expression.places import check_places, placing
 
@@ -30,6 +31,7 @@ _DECLARED: Final = ("bool", bool)  # as text if annotations are not evaluated
 _TAKES_ANY_NAME: Final = 0x08  # CO_VARKEYWORDS of a code object
 _UNPACKED: Final = r"Unpack\[(\w+)\]"
 _NOTHING: Final = object()
+_TRUTHS: Final = (bool, np.bool_)
 _RAISE: Final = opmap["RAISE_VARARGS"]
 
 
@@ -150,6 +152,11 @@ def checked_arguments(
     is_early = is_first or function.__name__ == "__init__"
     first = min((at for at, name in enumerate(placed) if name in names), default=len(placed))
 
+    @cache  # not before a call: an alias may stand below the function
+    def numbers() -> frozenset[str]:
+        types = _types(function)
+        return frozenset(name for name in types if takes_numbers_only(*types[name]))
+
     @wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
         if names:
@@ -157,11 +164,14 @@ def checked_arguments(
                 check_switches(of, names, kwargs)
             if len(args) > first:
                 check_switches(of, names, dict(zip(placed, args, strict=False)))
+        for name, value in (*zip(placed, args, strict=False), *kwargs.items()):
+            if type(value) in _TRUTHS and name in numbers():
+                _check_types(of, _types(function), (), (), {name: value}, is_all=True)
         if is_early:
             _check_types(of, _types(function), placed, args, kwargs, is_all=is_first)
         try:
             return function(*args, **kwargs)
-        except (TypeError, AttributeError, ValueError) as error:
+        except (TypeError, AttributeError, ValueError, LookupError) as error:
             if isinstance(error, TypeError):
                 if check_keywords is not None:
                     check_keywords(kwargs)

@@ -23,6 +23,7 @@ _CLASSES: Final = {
     "Backend": "a Backend",
     "Generator": "a Generator",
     "GradientStore": "what loss.backward() returned",
+    "Parameter": "a Parameter",
     "Tensor": "a tensor",
 }
 _NUMBER: Final = re.compile(r"int|float")
@@ -78,12 +79,29 @@ def fits(declared: str, known: Mapping[str, Any], value: object) -> bool:
     return parts is not None and any(_fits(part, known, value) for part in parts)
 
 
+def takes_numbers_only(declared: str, known: Mapping[str, Any]) -> bool:
+    """Whether a declaration is of numbers, or None, and nothing else: not of truth values.
+
+    >>> takes_numbers_only("int | None", {}), takes_numbers_only("float | bool", {})
+    (True, False)
+    """
+    parts = _parts(declared, known) or []
+    numbers = [part for part in parts if _NUMBER.fullmatch(part) or _is_of_numbers(part)]
+    others = (part for part in parts if part not in numbers)
+    return bool(numbers) and all(part == "None" or _LITERAL.fullmatch(part) for part in others)
+
+
 def _are_basic(parts: list[str]) -> bool:
     """Whether these are alternatives that no function checks itself."""
     if any(map(_PATH.fullmatch, parts)):
         return all(part in ("str", "None") or _PATH.fullmatch(part) for part in parts)
     return all(
-        part in _CLASSES or part == "None" or _NUMBER.fullmatch(part) or _is_of_numbers(part)
+        part in _CLASSES
+        or part == "None"
+        or _NUMBER.fullmatch(part)
+        or _LITERAL.fullmatch(part)
+        or _is_of_numbers(part)
+        or (part == "bool" and "float" in parts)  # of an element
         for part in parts
     )
 
@@ -179,7 +197,9 @@ def _fits(part: str, known: Mapping[str, Any], value: object) -> bool:
     if _TEXTS.fullmatch(part):
         return _are_texts(value)
     if inside := _NUMBERS.fullmatch(part):
-        if part.startswith("tuple"):  # of a few numbers, each with a name and a check of its own
+        if (
+            part.startswith("tuple") and "..." not in part
+        ):  # of a few numbers, each with a name and a check of its own
             return isinstance(value, Iterable) and not isinstance(value, (str, bytes, dict))
         return _are_numbers(value, whole="float" not in inside[1], or_none="None" in inside[1])
     if other := _other(part):
@@ -262,6 +282,7 @@ def _told(parts: list[str]) -> str:
         if more in told and less in told:
             told.remove(less)
     if numbers:
+        told = [each for each in told if each != "True or False"]  # which are numbers, then
         kind = "whole number" if any("int" in part for part in numbers) else "number"
         is_one = all(_NUMBER.fullmatch(part) for part in numbers)
         told.append(f"a {kind}" if is_one else f"{kind}s")

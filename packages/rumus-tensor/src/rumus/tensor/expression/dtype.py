@@ -31,6 +31,9 @@ def as_dtype(dtype: DTypeLike) -> DType:
     names = ", ".join(map(str, _RANK))
     if given is None:  # float64 to NumPy
         raise TypeError(f"dtype None is not supported; use one of {names}")
+    if not isinstance(given, type) and hasattr(given, "dtype"):  # NumPy takes a tensor's
+        kind = type(given).__name__
+        raise TypeError(f"dtype must be a dtype, not a {kind}: write x.dtype, or one of {names}")
     try:
         found: DType = np.dtype(given)
     except (TypeError, RecursionError):

@@ -33,7 +33,7 @@ def normalize_axes(axis: Axis, ndim: int, operation: str) -> Shape:
     """Return the axes in `axis`, in order; ValueError for one given twice."""
     if axis is None:
         return tuple(range(ndim))
-    given = (axis,) if isinstance(axis, SupportsIndex) else axis
+    given = (axis,) if isinstance(axis, (SupportsIndex, bytes)) else axis
     axes = tuple(sorted(normalize_axis(a, ndim, operation) for a in given))
     if len(set(axes)) != len(axes):
         raise ValueError(f"{operation}: an axis appears twice in {axis}")

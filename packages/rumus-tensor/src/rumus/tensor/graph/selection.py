@@ -18,7 +18,7 @@ _SHOWN: Final = 4  # names in a message
 
 def check_role(role: object) -> None:
     """Raise ValueError if `role` is not one of `ROLES`."""
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         raise ValueError(f"a role is one of {', '.join(map(repr, ROLES))}, not {role!r}")
 
 

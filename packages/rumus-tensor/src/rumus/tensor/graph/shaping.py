@@ -206,6 +206,8 @@ def split(x: Tensor, parts: int | Sequence[int], axis: int = 0) -> tuple[Tensor,
     >>> [part.tolist() for part in split(tensor([1, 2, 3]), [1, 2])]
     [[1], [2, 3]]
     """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"split: x must be a tensor, not {shown(x)}: use tensor(x)")
     at = normalize_axis(axis, x.ndim, "split")
     length = x.shape[at]
     if isinstance(parts, (str, bytes)) or not hasattr(parts, "__iter__"):
@@ -300,7 +302,7 @@ def _several(operation: str, tensors: Any) -> list[Tensor]:
 
 
 @checked_arguments
-def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
+def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float | bool = 0.0) -> Tensor:
     """Pad `x` with `value`.
 
     x: of any dtype.
@@ -312,6 +314,8 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Ten
     given: Any = widths
     if not isinstance(given, (list, tuple, np.ndarray)):
         raise TypeError(f"pad: widths must be pairs, one for each axis, not {shown(given)}")
+    for width in np.asarray(given).flat if isinstance(given, np.ndarray) else ():
+        whole_number("pad: widths", width)
     if len(widths) != x.ndim or any(w < 0 for pair in widths for w in pair):
         raise ValueError(f"pad: expected {x.ndim} pairs of widths >= 0, got {widths!r}")
     backend, number = x._backend, as_host(value, x.dtype).item()

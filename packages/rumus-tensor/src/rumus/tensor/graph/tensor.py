@@ -709,7 +709,7 @@ def as_tensor(data: TensorLike | Number, backend: Backend, dtype: DType | None =
 @CREATION.as_keywords
 def full(
     shape: int | Sequence[int],
-    value: float,
+    value: float | bool,
     *,
     dtype: DTypeLike = float32,
     backend: Backend | None = None,

@@ -131,6 +131,7 @@ def attention_weights(
     return weights if mask is None else _cleared(weights, scores)
 
 
+@checked_arguments
 def weighted_values(weights: Tensor, value: Tensor) -> Tensor:
     """weights @ value; groups of heads of `weights` share the heads of `value`.
 
@@ -159,7 +160,7 @@ def _checked_scale(query: Tensor, scale: float | None) -> float:
 
 
 def _shares_heads(query: Tensor, key: Tensor) -> bool:
-    return query.ndim > 2 and query.shape[-3] != key.shape[-3]
+    return min(query.ndim, key.ndim) > 2 and query.shape[-3] != key.shape[-3]
 
 
 def _grouped(x: Tensor, shared: int) -> Tensor:
