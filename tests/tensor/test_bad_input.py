@@ -162,9 +162,14 @@ REFUSED: list[Row] = [
     ("targets", lambda: rt.cross_entropy(F, F[:, 0]), TypeError, "must be int32, not float32"),
     ("target shape", lambda: rt.cross_entropy(F, I[:1]), ValueError, r"targets \(rows,\)"),
     ("target range", lambda: rt.cross_entropy(F, I + 1), IndexError, r"3 is outside \[0, 3\)"),
-    ("elementwise few", lambda: wrong(F, by=1.0), TypeError, "missing a required argument: 'y'"),
-    ("elementwise many", lambda: wrong(F, F, F, by=1.0), TypeError, "too many positional"),
-    ("elementwise scalar", lambda: wrong(F, F), TypeError, "missing a required.* argument: 'by'"),
+    ("elementwise few", lambda: wrong(F, by=1.0), TypeError, "scaled needs y: scaled"),
+    (
+        "elementwise many",
+        lambda: wrong(F, F, F, by=1.0),
+        TypeError,
+        "takes x and y by position, not",
+    ),
+    ("elementwise scalar", lambda: wrong(F, F), TypeError, "scaled needs by: scaled"),
     ("elementwise unknown", lambda: wrong(F, F, by=1.0, z=1), TypeError, "parameter 'z'"),
     ("elementwise numbers", lambda: wrong(1.0, 2.0, by=1.0), TypeError, "needs a tensor"),
 ]
