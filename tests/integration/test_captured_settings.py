@@ -13,6 +13,7 @@ import io
 import mmap
 import queue
 import struct
+import sys
 import threading
 import types
 import typing
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, Final
 
+import kiwisolver
 import numpy as np
 import pytest
 from captured_number import (
@@ -31,6 +33,8 @@ from captured_number import (
     check_is_not_captured,
     spellings,
 )
+from numba.typed import Dict, List
+from PIL import Image
 
 from rumus.tensor.memory.recording import Capturing
 
@@ -43,6 +47,13 @@ def _numpy_as_it_was() -> Iterator[None]:
     with np.printoptions(), np.errstate():
         yield
     gc.enable()
+
+
+@pytest.fixture(autouse=True)
+def _digits_as_they_were() -> Iterator[None]:
+    most = sys.get_int_max_str_digits()
+    yield
+    sys.set_int_max_str_digits(most)
 
 
 def _has_type(text: str) -> float:
@@ -331,6 +342,101 @@ def notes_of_an_exception() -> tuple[Number, Change]:
     return lambda: 1.0 + 2 * len(getattr(error, "__notes__", ())), lambda: error.add_note("x")
 
 
+def _fits(text: Callable[[], str]) -> tuple[Number, Change]:
+    """Whether a text of a number of 1001 digits may be made."""
+    sys.set_int_max_str_digits(4300)
+
+    def number() -> float:
+        try:
+            return float(len(text()) > 0)
+        except ValueError:
+            return 3.0
+
+    return number, lambda: sys.set_int_max_str_digits(700)
+
+
+def digits_of_a_text() -> tuple[Number, Change]:
+    return _fits(lambda: str(10**1000))
+
+
+def digits_of_an_f_string() -> tuple[Number, Change]:
+    return _fits(lambda: f"{10**1000}")
+
+
+def digits_of_a_percent_format() -> tuple[Number, Change]:
+    return _fits(lambda: "%d" % 10**1000)  # noqa: UP031
+
+
+def digits_of_a_format() -> tuple[Number, Change]:
+    return _fits(lambda: "{}".format(10**1000))  # noqa: UP032
+
+
+def typed_list_of_numba() -> tuple[Number, Change]:
+    rates = List([1.0])
+    return lambda: rates[0], lambda: rates.__setitem__(0, 3.0)
+
+
+def typed_dict_of_numba_in_a_list() -> tuple[Number, Change]:
+    rates = Dict()
+    rates["rate"] = 1.0
+    holders = [rates]
+    return lambda: holders[0]["rate"], lambda: rates.__setitem__("rate", 3.0)
+
+
+def pixel_of_an_image() -> tuple[Number, Change]:
+    image = Image.new("L", (1, 1), 1)
+    return lambda: float(image.getpixel((0, 0))), lambda: image.putpixel((0, 0), 3)  # type: ignore[arg-type]
+
+
+def pixel_of_a_type_in_c() -> tuple[Number, Change]:
+    """It says that it is of builtins."""
+    image = Image.new("L", (1, 1), 1)
+    memory = image.im
+    return lambda: float(memory.getpixel((0, 0))), lambda: image.putpixel((0, 0), 3)
+
+
+def variable_of_a_class_in_c() -> tuple[Number, Change]:
+    """The class has the flags of one of Python."""
+    variable, solver = kiwisolver.Variable(), kiwisolver.Solver()
+    solver.addEditVariable(variable, "strong")
+
+    def change(value: float) -> None:
+        solver.suggestValue(variable, value)
+        solver.updateVariables()
+
+    change(1.0)
+    return variable.value, lambda: change(3.0)
+
+
+def _of_address(name: str) -> tuple[Any, np.ndarray]:
+    """An object that NumPy reads by an address, and what lies there."""
+    array = np.ones(1)
+    return SimpleNamespace(**{name: getattr(array, name)}), array
+
+
+def array_by_its_address() -> tuple[Number, Change]:
+    place, array = _of_address("__array_interface__")
+    return lambda: float(np.asarray(place)[0]), lambda: array.__setitem__(0, 3.0)
+
+
+def array_by_an_address_in_a_capsule() -> tuple[Number, Change]:
+    place, array = _of_address("__array_struct__")
+    return lambda: float(np.asarray(place)[0]), lambda: array.__setitem__(0, 3.0)
+
+
+def array_by_an_address_of_a_property() -> tuple[Number, Change]:
+    shown, array = _of_address("__array_interface__")
+    place: Any = type(
+        "Place", (), {"__array_interface__": property(lambda _: vars(shown)["__array_interface__"])}
+    )()
+    return lambda: float(np.asarray(place)[0]), lambda: array.__setitem__(0, 3.0)
+
+
+def collector() -> tuple[Number, Change]:
+    gc.enable()
+    return lambda: 1.0 if gc.isenabled() else 3.0, gc.disable
+
+
 def date_in_a_list() -> Number:
     dates = [datetime.datetime(2000, 1, 1)]
     return lambda: float(dates[0].now().year > 2000)
@@ -360,11 +466,33 @@ def class_of_dates_of_numpy_in_a_list() -> Number:
     return lambda: float(kinds[0]("today") > kinds[0]("2000-01-01"))
 
 
+def text_that_tells_the_time() -> Number:
+    return lambda: float(np.array(["now"], "datetime64[s]")[0] > np.array("2000", "M8[s]"))
+
+
+def text_that_becomes_a_date() -> Number:
+    texts = {"today": np.array(["Today"])}
+    return lambda: float(texts["today"].astype("M8[D]")[0] > np.array("2000", "M8[D]"))
+
+
+def text_in_an_array_of_dates() -> Number:
+    dates = np.array(["2000"], "M8[s]")
+
+    def number() -> float:
+        found = dates.copy()
+        found[0] = "now"
+        return float(found[0] > dates[0])
+
+    return number
+
+
 COMPARED: Final = spellings(globals(), "tuple[Number, Change]")
 # Not captured: what Python cannot compare, or code that refers to it.
 HIDDEN: Final = (
     number_in_the_file_of_a_memory_map, text_in_memory, flags_of_an_array,
-    protocol,
+    protocol, typed_list_of_numba, typed_dict_of_numba_in_a_list, pixel_of_an_image,
+    pixel_of_a_type_in_c, variable_of_a_class_in_c, array_by_its_address,
+    array_by_an_address_in_a_capsule, array_by_an_address_of_a_property, collector,
 )  # fmt: skip
 CLOCKS: Final = spellings(globals(), "Number")
 

@@ -1216,27 +1216,20 @@ def test_code_run_by_the_garbage_collector_is_not_part_of_a_step() -> None:
 # Reads that cannot be observed
 
 
-class Place:
-    """Memory that NumPy knows only by its address."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.__array_interface__ = array.__array_interface__
-
-
 class Switch:
-    """On if a number is set, which is read by its address, where guards see no change."""
+    """On if a text is one of two equal ones, between which guards see no difference."""
 
     def __init__(self) -> None:
-        self.number = np.zeros(1, bool)
-        self.place = Place(self.number)
+        self.texts = ["".join(["o", "n"]) for _ in range(2)]
+        self.text = self.texts[0]
 
     @property
     def on(self) -> bool:
-        return bool(np.asarray(self.place)[0])
+        return self.text is self.texts[1]
 
     @on.setter
     def on(self, value: bool) -> None:
-        self.number[0] = value
+        self.text = self.texts[value]
 
 
 class Hidden:

@@ -153,6 +153,8 @@ class FollowedFrame:
         if operation in ("operator", "compared"):
             if name is not None and not self._is_own:
                 reads.use_operator(name)
+            if name == "mod":  # perhaps of a text
+                reads.use_digits()
             if operation == "compared" or name == "mod":
                 reads.compare(base)
             return UNKNOWN
@@ -177,6 +179,7 @@ class FollowedFrame:
             return UNKNOWN  # put back after it was read, as by `checkpoint`
         if name in _WHOLE or (name in _FORMATS and isinstance(base, str)):
             reads.read_all()
+            reads.use_digits()
         if name in _OF_LISTS and (base is UNKNOWN or isinstance(base, (list, tuple, deque))):
             reads.read_namespaces()
         if not self._is_own:

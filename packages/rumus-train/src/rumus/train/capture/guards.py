@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import sys
 from abc import get_cache_token
 from array import array
 from collections import deque
@@ -21,7 +22,6 @@ from functools import lru_cache
 from itertools import chain, repeat
 from operator import eq, is_
 from struct import pack
-from sys import intern
 from types import CellType, MappingProxyType
 from typing import Any, Final
 from uuid import UUID
@@ -330,10 +330,27 @@ class _NumpySettings:
     @property
     def errors(self) -> str:
         """Which divisions by 0 and the like raise; the same object as long as it is the same."""
-        return intern(" ".join(map(str, np.geterr().values())))
+        return sys.intern(" ".join(map(str, np.geterr().values())))
 
 
 NUMPY_SETTINGS: Final = _NumpySettings()
+
+
+class _Digits:
+    """How many digits a text of a whole number may have."""
+
+    def __init__(self) -> None:
+        self._last = sys.get_int_max_str_digits()
+
+    @property
+    def most(self) -> int:
+        """The same object as long as it is the same."""
+        if (now := sys.get_int_max_str_digits()) != self._last:
+            self._last = now
+        return self._last
+
+
+DIGITS: Final = _Digits()
 
 
 class _Registered:

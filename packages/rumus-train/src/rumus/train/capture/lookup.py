@@ -12,10 +12,12 @@ from types import (
     MemberDescriptorType,
     WrapperDescriptorType,
 )
-from typing import Any
+from typing import Any, Final
 
 from rumus.train.capture.guards import MISSING
-from rumus.train.capture.outside import is_of_rumus
+from rumus.train.capture.outside import is_of_rumus, is_trusted
+
+ADDRESSES: Final = ("__array_interface__", "__array_struct__")
 
 
 def plain_writer(thing: Any, name: str) -> Callable[[str, Any], None] | None:
@@ -33,6 +35,13 @@ def in_classes(kind: type, name: str) -> Any:
         if name in vars(each):
             return vars(each)[name]
     return MISSING
+
+
+def gives_address(thing: Any) -> bool:
+    """Whether NumPy reads it by an address, perhaps of memory that nobody else knows."""
+    kind = thing if isinstance(thing, type) else type(thing)
+    own = [vars(each) for each in kind.__mro__ if not is_trusted(each.__module__)]
+    return any(name in names for name in ADDRESSES for names in (own_names(thing) or {}, *own))
 
 
 def own_names(thing: object) -> dict[str, Any] | None:

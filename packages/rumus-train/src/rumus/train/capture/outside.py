@@ -6,16 +6,19 @@ functions of unknown modules not written in Python.
 
 from __future__ import annotations
 
+import builtins
 import ctypes
 import functools
 import operator
 import sys
+import types
 from array import array
 from collections import OrderedDict, deque
 from contextvars import Context, ContextVar
 from types import (
     AsyncGeneratorType,
     BuiltinFunctionType,
+    ClassMethodDescriptorType,
     CodeType,
     CoroutineType,
     FunctionType,
@@ -75,7 +78,8 @@ _HIDDEN: Final = frozenset(
     (("_weakref", "getweakrefcount"), ("_weakref", "getweakrefs"),
      ("_contextvars", "copy_context"))
 )  # fmt: skip
-_COMPILED: Final = frozenset(("numba.core.dispatcher", "numba.core.registry", "_cffi_backend"))
+# Their objects have memory, or code, that Python does not see.
+_HIDING: Final = frozenset(("numba", "wgpu", "wgpudawn", "cffi", "_cffi_backend"))
 _DYNAMIC: Final = frozenset(
     (
         "getattr",
@@ -97,9 +101,15 @@ _NUMPY_SETTINGS: Final = frozenset(
     ("get_printoptions", "getbufsize", "geterr", "geterrcall", "array2string", "array_repr",
      "array_str")
 )  # fmt: skip
-_SHOWN: Final = frozenset(
-    ("builtins", "_thread", "_contextvars", "typing", "_ctypes", "re", "types")
+_SHOWN: Final = frozenset(("_thread", "_contextvars", "typing", "_ctypes", "re", "types"))
+# Types of C extensions may say that they are of builtins: those that Python itself has.
+_BUILT_IN: Final = frozenset(
+    kind
+    for module in (builtins, types)
+    for kind in vars(module).values()
+    if isinstance(kind, type) and kind.__name__ != "PyCapsule"  # hides what it holds
 )
+_IN_C: Final = (MethodDescriptorType, ClassMethodDescriptorType, WrapperDescriptorType)
 _TRUSTED: Final = (
     "rumus.tensor",
     "rumus.gpu",
@@ -144,8 +154,15 @@ def computes_with_numpy(value: object) -> bool:
 
 
 def is_of_python(kind: type) -> bool:
-    """Whether a class was made by a class statement, so that its methods are visible."""
-    return bool(kind.__flags__ & _HEAP) and not kind.__flags__ & _IMMUTABLE
+    """Whether a class was made by a class statement, so that its methods are visible.
+
+    C code makes such classes, too, with methods of its own.
+    """
+    if not kind.__flags__ & _HEAP or kind.__flags__ & _IMMUTABLE:
+        return False
+    return not any(
+        isinstance(each, _IN_C) and each.__objclass__ is kind for each in vars(kind).values()
+    )
 
 
 def is_of_library(thing: type | ModuleType) -> bool:
@@ -207,7 +224,7 @@ def why_not(value: Any) -> str | None:
         return why_not(value.__self__)
     if _is_random(kind):
         return "a random generator"
-    if kind.__module__ in _COMPILED:
+    if _hides_memory(kind):
         return f"a {kind.__name__} (of {kind.__module__}), which hides what it reads"
     if isinstance(value, (ProxyType, CallableProxyType)):
         return "a weak proxy, which hides its target"
@@ -222,6 +239,18 @@ def why_not(value: Any) -> str | None:
     return _why_not_instance(kind)
 
 
+def _hides_memory(kind: type) -> bool:
+    module = str(kind.__module__)
+    return module.partition(".")[0] in _HIDING and not module.startswith("numba.core.types")
+
+
+def _is_seen(kind: type) -> bool:
+    """Whether nothing of what a class adds to its objects is hidden."""
+    if is_of_python(kind) or kind in _BUILT_IN or issubclass(kind, (BaseException, type)):
+        return True
+    return is_trusted(kind.__module__) or kind.__module__ in _SHOWN
+
+
 def _too_large(value: Any) -> str:
     if isinstance(value, np.ndarray) and value.dtype.hasobject:
         return "a NumPy array of objects, which cannot be compared"
@@ -233,8 +262,7 @@ def _too_large(value: Any) -> str:
 def _why_not_instance(kind: type) -> str | None:
     """An instance: of Python classes, or of others with hidden contents."""
     for each in kind.__mro__[:-1]:
-        is_seen = is_of_python(each) or issubclass(each, (BaseException, type))
-        if not is_seen and not is_trusted(each.__module__) and each.__module__ not in _SHOWN:
+        if not _is_seen(each):
             return f"a {kind.__qualname__} (of {each.__module__}), which cannot be compared"
     calls = [vars(each)["__call__"] for each in kind.__mro__ if "__call__" in vars(each)]
     is_hidden = bool(calls) and isinstance(calls[0], WrapperDescriptorType)
@@ -284,5 +312,6 @@ def _why_not_called(value: Any) -> str | None:
         return f"{module}.{name}(), whose results cannot be predicted"
     if isinstance(owner, type):
         known = owner.__module__ in _PURE_MODULES or is_trusted(owner.__module__)
+        known = known and (owner.__module__ != "builtins" or owner in _BUILT_IN)
         return None if known else f"{owner.__name__}.{name}(), whose results cannot be predicted"
     return why_not(owner)

@@ -36,6 +36,8 @@ from types import (
 from typing import Any, Final
 from weakref import ReferenceType
 
+import numpy as np
+
 from rumus.tensor import Expr, Generator, Kernel, Parameter, Tensor
 from rumus.tensor.memory.uninterrupted import putting_back
 from rumus.train.capture.followed_frame import (
@@ -49,6 +51,7 @@ from rumus.train.capture.followed_frame import (
 from rumus.train.capture.guards import (
     CACHED,
     DECIMAL_CONTEXT,
+    DIGITS,
     MISSING,
     NUMPY_SETTINGS,
     REGISTERED,
@@ -59,6 +62,8 @@ from rumus.train.capture.guards import (
     reachable,
 )
 from rumus.train.capture.lookup import (
+    ADDRESSES,
+    gives_address,
     has_plain_dict,
     in_classes,
     is_data_descriptor,
@@ -85,6 +90,7 @@ from rumus.train.capture.outside import (
 _MAKING: Final = frozenset(("__init__", "__new__", "__init_subclass__", "__post_init__"))
 _ARRAYS_SHOWN: Final = frozenset(("numpy._core.arrayprint", "numpy.core.arrayprint"))
 _OF_DATES: Final = frozenset(("now", "today", "utcnow"))
+_OF_DIGITS: Final = (int, str, repr, format, ascii, print)
 _SHOWN_BY_C: Final = (SimpleNamespace, BaseException)  # and compared, the first
 _CALLED: Final = (
     FunctionType, staticmethod, classmethod, BuiltinFunctionType, MethodType, MethodWrapperType,
@@ -115,7 +121,7 @@ class Reads:
         self._left: list[tuple[Any, str, str]] = []  # that it has written, before any read
         self._names: set[str] = set()  # that were read of nobody knows what
         self._reads_all = self._reads_namespaces = False
-        self._has_dates = False
+        self._has_dates = self._has_datetimes = self._has_now = False
         self._take(step, _label_of(step))
 
     @contextmanager
@@ -123,19 +129,19 @@ class Reads:
         """Follow what this thread runs in the block.
 
         The garbage collector rests meanwhile: callbacks and finalizers that it runs at any moment
-        are not part of the step.
+        are not part of the step. It is not disabled, which code may ask about.
         """
-        before, collects = sys.gettrace(), gc.isenabled()
+        before, thresholds = sys.gettrace(), gc.get_threshold()
 
         def put_back() -> None:
             sys.settrace(before)
-            if collects:
-                gc.enable()
+            if thresholds[0] and not gc.get_threshold()[0]:
+                gc.set_threshold(*thresholds)
             self._outside.clear()
             self._functions.clear()
 
         with putting_back(put_back):
-            gc.disable()
+            gc.set_threshold(0, *thresholds[1:])
             sys.settrace(self._entered)
             yield
 
@@ -240,6 +246,8 @@ class Reads:
 
     def write_attribute(self, base: Any, name: str) -> None:
         """What the step writes before it reads it, it knows."""
+        if name in ADDRESSES:
+            self.refuse(f"it writes {name}, an address, whose memory cannot be compared")
         if base is not UNKNOWN and not self._is_known(base, name):
             self._written.add((id(base), name))
             if self._is_outside(base):
@@ -256,7 +264,8 @@ class Reads:
 
     def has_run(self) -> None:
         """Note what the step has left where it wrote, for replays, which run none of it."""
-        if self._has_dates and not self._names.isdisjoint(_OF_DATES):
+        may_ask = self._has_dates and not self._names.isdisjoint(_OF_DATES)
+        if may_ask or (self._has_datetimes and self._has_now):
             self.refuse("it may ask a date for the time, which passes")
         for thing, name, label in self._left:
             own = thing if isinstance(thing, dict) else own_names(thing) or {}
@@ -449,6 +458,10 @@ class Reads:
                 self.guards.add_attribute(NUMPY_SETTINGS, name, f"NumPy's settings ({name})")
         if isinstance(value, date) or (isinstance(value, type) and issubclass(value, date)):
             self._has_dates = True
+        if any(value is each for each in _OF_DIGITS):
+            self.use_digits()
+        if isinstance(value, (str, np.dtype, np.ndarray)):
+            self._note_times((value,))
         if is_plain(value) or id(value) in self._outside:
             return value
         self._outside[id(value)] = value, label
@@ -457,6 +470,8 @@ class Reads:
                 f"it uses {label}: {reason}" if label not in reason else f"it uses {reason}"
             )
             return value
+        if gives_address(value):
+            self.refuse(f"it uses {label}, which gives NumPy an address of memory")
         if is_dynamic(value):
             self.read_all()
             return value
@@ -642,8 +657,28 @@ class Reads:
         for name in names:
             self._attribute(value, name, label)
 
+    def use_digits(self) -> None:
+        """A text may be made of a number, or a number of a text: not of any length."""
+        self.guards.add_attribute(DIGITS, "most", "the limit of digits of sys")
+
+    def _note_times(self, values: Iterable[object]) -> None:
+        """Note texts that NumPy's dates take for the time, and what makes such dates of texts."""
+        for value in values:
+            if isinstance(value, (tuple, frozenset)):
+                self._note_times(value)
+            elif isinstance(value, str):
+                self._has_now |= value.lower() in ("now", "today")
+                self._has_datetimes |= "datetime64" in value or value.lstrip("<>=")[:2] in (
+                    "M",
+                    "M8",
+                )
+            elif isinstance(value, (np.dtype, np.ndarray)):
+                kind = value if isinstance(value, np.dtype) else value.dtype
+                self._has_datetimes |= kind.kind == "M"
+
     def show(self, value: Any) -> None:
         """Something is formatted: what it shows may be any of its attributes."""
+        self.use_digits()
         if (known := self._outside.get(id(value))) is not None and known[0] is value:
             self._take_all(value, known[1])
         self.ask_address(format, value, is_given=True)
@@ -698,7 +733,9 @@ class Reads:
         followed = FollowedFrame(self, frame)
         frame.f_trace_lines = False
         frame.f_trace_opcodes = True
-        self._inner.update(c for c in frame.f_code.co_consts if isinstance(c, CodeType))
+        constants = frame.f_code.co_consts
+        self._inner.update(c for c in constants if isinstance(c, CodeType))
+        self._note_times(constants)
         return followed
 
     def _check_device(self, read: object) -> None:
