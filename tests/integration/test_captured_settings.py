@@ -342,7 +342,7 @@ def notes_of_an_exception() -> tuple[Number, Change]:
     return lambda: 1.0 + 2 * len(getattr(error, "__notes__", ())), lambda: error.add_note("x")
 
 
-def _fits(text: Callable[[], str]) -> tuple[Number, Change]:
+def _fits(text: Callable[[], str]) -> Any:
     """Whether a text of a number of 1001 digits may be made."""
     sys.set_int_max_str_digits(4300)
 

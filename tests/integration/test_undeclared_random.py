@@ -6,6 +6,7 @@ import functools
 import gc
 import random
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -369,3 +370,63 @@ def test_objects_that_the_collector_does_not_list(tmp_path: Path) -> None:
     gc.freeze()
     with pytest.raises(ValueError, match="loss_fn draws from 'MODULE'"):
         fitted(of_a_module(), tmp_path, 2)
+
+
+def test_runs_in_other_threads_are_not_blamed(tmp_path: Path) -> None:
+    """What one declares, draws and saves, another one beside it has nothing to do with."""
+    draws, is_drawing = np.random.default_rng(3), threading.Event()
+
+    def declared() -> float:
+        is_drawing.set()
+        return float(draws.random())
+
+    def other() -> float:
+        is_drawing.clear()
+        is_drawing.wait(10)  # until the first one has drawn beside it
+        return 1.0
+
+    failed: list[BaseException] = []
+
+    def first() -> None:
+        state = lambda model: {"model": model, "rng": draws}
+        try:
+            while training.is_alive():
+                with tempfile.TemporaryDirectory() as folder:
+                    fitted(declared, Path(folder), 1, state=state, capture=False)
+        except BaseException as error:
+            failed.append(error)
+
+    def second() -> None:
+        try:
+            fitted(other, tmp_path, 2, capture=False)
+        except BaseException as error:
+            failed.append(error)
+
+    training, beside = threading.Thread(target=second), threading.Thread(target=first)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        for thread in (training, beside):
+            thread.start()
+        for thread in (training, beside):
+            thread.join(60)
+    assert [*map(str, failed), *(str(warning.message) for warning in heard)] == []
+
+
+def test_a_run_beside_others_is_blamed_for_its_own_draws(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    is_seen, is_done = threading.Event(), threading.Event()
+
+    def waiting() -> float:
+        is_seen.set()
+        is_done.wait(20)
+        return 1.0
+
+    beside = threading.Thread(target=fitted, args=(waiting, tmp_path / "other", 1))
+    beside.start()
+    assert is_seen.wait(20)
+    try:
+        with pytest.raises(ValueError, match="loss_fn draws from 'rng'"):
+            fitted(lambda: float(rng.random()), tmp_path / "own", 2)
+    finally:
+        is_done.set()
+        beside.join(20)

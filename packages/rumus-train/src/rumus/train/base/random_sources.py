@@ -17,6 +17,7 @@ from typing import Any, Final, TypeAlias, TypeGuard
 import numpy as np
 
 from rumus.tensor import Generator
+from rumus.train.base.live_objects import live_objects, with_subclasses
 
 # What a program draws from, and the state that advances. (NumPy imports its part on first use.)
 Source: TypeAlias = "Generator | np.random.BitGenerator | random.Random"
@@ -155,11 +156,10 @@ def is_of_program(source: Source) -> bool:
 
 
 def _alive() -> list[Source]:
-    """All in the process, in one pass over its objects; by type, since proxies fake their class."""
-    kinds = [*_with_subclasses(Generator), *_with_subclasses(np.random.BitGenerator)]
-    kinds += set(_with_subclasses(random.Random)).difference(_with_subclasses(random.SystemRandom))
-    wanted = frozenset[type](kinds)
-    found = {id(thing): thing for thing in gc.get_objects() if type(thing) in wanted}
+    """All in the process, in one pass over its objects."""
+    kinds = [*with_subclasses(Generator), *with_subclasses(np.random.BitGenerator)]
+    kinds += set(with_subclasses(random.Random)).difference(with_subclasses(random.SystemRandom))
+    found = {id(thing): thing for thing in live_objects(kinds)}
     if gc.get_freeze_count():  # the collector lists nothing that was frozen
         found |= {id(source): source for _, source in _of_modules()}
     return list(found.values())
@@ -174,13 +174,6 @@ def _of_modules() -> Iterator[tuple[str, Source]]:
         for name, thing in list(getattr(module, "__dict__", {}).items()):
             if issubclass(type(thing), kinds) and (source := source_of(thing)) is not None:
                 yield name, source
-
-
-def _with_subclasses(kind: type) -> Iterator[type]:
-    yield kind
-    below: type
-    for below in kind.__subclasses__():
-        yield from _with_subclasses(below)
 
 
 def place_of(source: Source) -> Hashable:
@@ -198,13 +191,14 @@ def _hashable(value: Any) -> Hashable:
     return value.tobytes() if isinstance(value, np.ndarray) else value
 
 
-def sources_in(things: Iterable[object]) -> Iterator[Source]:
+def sources_in(things: Iterable[object], *, used: bool = False) -> Iterator[Source]:
     """Iterate over the generators that objects hold in attributes, containers and closures.
 
-    Objects of rumus are not searched: they save their own.
+    used: also those that functions reach by global names, and that objects of rumus hold, which are
+        not searched otherwise: they save their own.
     """
     waiting, seen = list(things), set[int]()
-    while waiting:
+    while waiting and len(seen) < MOST:
         thing = waiting.pop()
         if id(thing) in seen or isinstance(thing, (type, ModuleType)):
             continue
@@ -213,7 +207,9 @@ def sources_in(things: Iterable[object]) -> Iterator[Source]:
             yield source
         elif isinstance(thing, FunctionType):
             waiting += [*(thing.__closure__ or ()), *(thing.__defaults__ or ())]
-        elif not type(thing).__module__.startswith("rumus."):
+            names = thing.__code__.co_names if used else ()
+            waiting += [thing.__globals__[name] for name in names if name in thing.__globals__]
+        elif used or not type(thing).__module__.startswith("rumus."):
             waiting += [part for part in gc.get_referents(thing) if gc.is_tracked(part)]
 
 
@@ -244,6 +240,7 @@ def name_of(source: Source) -> str | None:
     return None
 
 
+MOST: Final = 1_000_000  # objects that are searched for generators
 DEPTH: Final = 3  # containers between a name and a generator; each costs a search of every object
 
 
@@ -285,11 +282,11 @@ def _is_of_library(names: dict[Any, Any]) -> bool:
 
 
 def _name_of_cell(cell: CellType) -> str | None:
-    for function in gc.get_objects():
-        if type(function) is FunctionType and function.__closure__ is not None:
+    for function in live_objects([FunctionType]):
+        if function.__closure__ is not None:
             for name, each in zip(function.__code__.co_freevars, function.__closure__, strict=True):
                 if each is cell:
-                    return name
+                    return str(name)
     return None
 
 

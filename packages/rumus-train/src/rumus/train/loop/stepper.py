@@ -200,7 +200,7 @@ class Stepper(Generic[M_co]):
             with self.clock.measuring("passes"):
                 found = self._passes(called, batch)
         if undeclared is not None:
-            undeclared.after_passes(self._draws)
+            undeclared.after_passes(self._draws, loss_fn)
         if self.undeclared_tensors is not None:
             self.undeclared_tensors.after_passes(found[1])
         self.log = called.log

@@ -2,15 +2,19 @@
 
 A resumed run would silently draw other numbers from them. Rumus's generators report their draws.
 Those of NumPy and Python do not: all live ones in the process are checked before and after the
-passes of the first steps, and whenever a checkpoint is saved.
+passes of the first steps, and whenever a checkpoint is saved. While other threads train, theirs
+move, too: then only those count that the loss function reaches.
 """
 
 from __future__ import annotations
 
+import threading
 import warnings
+import weakref
 from collections.abc import Iterable
 from typing import Final
 
+from rumus.tensor import Generator
 from rumus.tensor.operations.draws import Draws
 from rumus.train.base.random_sources import (
     Look,
@@ -23,6 +27,7 @@ from rumus.train.base.random_sources import (
 )
 
 PASSES: Final = 2  # one may make a generator, which the next draws from
+_RUNS: Final = weakref.WeakSet["Undeclared"]()  # at this time, in any thread
 
 
 class Undeclared:
@@ -41,6 +46,12 @@ class Undeclared:
         self._look: Look | None = self._look_around()
         self._before_passes: Look | None = None
         self._passes = self._saves = 0
+        self._loss_fn: object = None
+        self._is_alone, self._thread = True, threading.current_thread()
+        for run in [*_RUNS]:
+            if run._thread is not self._thread and run._thread.is_alive():
+                run._is_alone = self._is_alone = False
+        _RUNS.add(self)
 
     def _look_around(self) -> Look:
         return Look(of_program=self._with_program)
@@ -53,14 +64,18 @@ class Undeclared:
             self._before_passes = self._look_around() if self._passes else self._look.again()
         self._passes += 1
 
-    def after_passes(self, draws: Draws) -> None:
-        """Raise ValueError for a generator that the passes drew from and no checkpoint holds."""
+    def after_passes(self, draws: Draws, loss_fn: object) -> None:
+        """Raise ValueError for a generator that the passes drew from and no checkpoint holds.
+
+        loss_fn: whose passes they were.
+        """
+        self._loss_fn = loss_fn
         if not draws.before and self._before_passes is None:
             return
         known = self._known
         moved: list[Source] = [random for random in draws.generators if id(random) not in known]
         if self._before_passes is not None:
-            moved += self._before_passes.moved()
+            moved += self._own(self._before_passes.moved())
             self._before_passes = None
         if moved and (found := self._undeclared(moved)):
             told, remedy = _told(found[0])
@@ -74,7 +89,7 @@ class Undeclared:
         self._saves += 1
         if self._saves & (self._saves - 1):
             return
-        moved, self._look = [] if self._look is None else self._look.moved(), None
+        moved, self._look = [] if self._look is None else self._own(self._look.moved()), None
         for source in self._undeclared(moved):
             self._known[id(source)] = source  # warn once
             told, remedy = _told(source)
@@ -87,6 +102,14 @@ class Undeclared:
                 UserWarning,
                 stacklevel=2,
             )
+
+    def _own(self, moved: list[Source]) -> list[Source]:
+        """Leave out what another run may have drawn from. (Generators of rumus tell who draws.)"""
+        if self._is_alone or not moved:
+            return moved
+        used = {id(source) for source in sources_in([self._loss_fn], used=True)}
+        used.update(id(source) for source in moved if is_of_program(source))
+        return [s for s in moved if id(s) in used and not isinstance(s, Generator)]
 
     def _undeclared(self, sources: Iterable[Source]) -> list[Source]:
         held = {id(source): source for source in sources_in(self._held)}

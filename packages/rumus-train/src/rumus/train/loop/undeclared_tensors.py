@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from rumus.tensor import GradientStore, Parameter, Tensor
+from rumus.train.base.live_objects import live_objects, with_subclasses
 from rumus.train.checkpoints.snapshot import named_by
 
 SAVED: Final = "no checkpoint would hold it, so that a run that goes on from one would differ"
@@ -37,7 +38,7 @@ class UndeclaredTensors:
         """Note the writes so far to parameters without an optimizer and to tensors of `loss_fn`."""
         known = {id(tensor) for tensor in _tensors_in(self._things)}
         found: dict[int, tuple[str, Tensor]] = {
-            id(p): (p.name, p) for p in gc.get_objects() if _is_a(p, Parameter)
+            id(p): (p.name, p) for p in live_objects(with_subclasses(Parameter))
         }
         for name, thing in named_by(loss_fn):
             if _is_a(thing, Tensor):
