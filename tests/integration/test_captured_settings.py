@@ -38,7 +38,8 @@ from PIL import Image
 
 from rumus.tensor.memory.recording import Capturing
 
-Spelling = Callable[[], tuple[Number, Change]]
+NumberAndChange = tuple[Number, Change]
+Spelling = Callable[[], NumberAndChange]
 OLD: Final = functools.partial(np.set_printoptions, legacy="1.25")
 
 
@@ -342,7 +343,7 @@ def notes_of_an_exception() -> tuple[Number, Change]:
     return lambda: 1.0 + 2 * len(getattr(error, "__notes__", ())), lambda: error.add_note("x")
 
 
-def _fits(text: Callable[[], str]) -> Any:
+def _fits(text: Callable[[], str]) -> NumberAndChange:
     """Whether a text of a number of 1001 digits may be made."""
     sys.set_int_max_str_digits(4300)
 
