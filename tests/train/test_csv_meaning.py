@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import socket
 import warnings
 from pathlib import Path
@@ -27,10 +28,14 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["", "Unnamed: 0", "Unnamed: 0.1.1", "rownames", "row.names"])
+ROW_NAMES = ["Unnamed: 0", "Unnamed: 0.1.1", "Unnamed: 3", "rownames", "row.names", "...1", "rowname",
+             "row_names", "Row.names"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["", *ROW_NAMES])
 def test_row_names_are_not_a_feature_and_this_is_reported(tmp_path: Path, name: str) -> None:
     path = written(tmp_path, WITH_ROW_NAMES.format(name))
-    with pytest.warns(UserWarning, match=rf"first column, '{name}', is left out") as said:
+    with pytest.warns(UserWarning, match=rf"column '{re.escape(name)}' is left out") as said:
         dataset = CsvDataset(path, target="kind", target_dtype=str)
     assert len(said) == 1
     assert said[0].filename == __file__
@@ -43,7 +48,7 @@ def test_row_names_are_not_a_feature_and_this_is_reported(tmp_path: Path, name: 
 
 def test_rewritten_files_have_several_columns_of_row_names(tmp_path: Path) -> None:
     path = written(tmp_path, ",Unnamed: 0.1,Unnamed: 0,a\n0,0,5,1.5\n1,1,6,2\n")
-    with pytest.warns(UserWarning, match=r"first columns, '', 'Unnamed: 0.1', 'Unnamed: 0', are l"):
+    with pytest.warns(UserWarning, match=r"columns '', 'Unnamed: 0.1', 'Unnamed: 0' are left o"):
         assert CsvDataset(path).columns == ["a"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -51,9 +56,22 @@ def test_rewritten_files_have_several_columns_of_row_names(tmp_path: Path) -> No
     assert kept.columns == ["a"]
 
 
+@pytest.mark.parametrize("name", [*ROW_NAMES, "__index_level_0__"])
+def test_row_names_are_recognized_in_any_place(tmp_path: Path, name: str) -> None:
+    path = written(tmp_path, f"length,{name},kind\n5.1,7,1\n7,9,0\n")
+    with pytest.warns(UserWarning, match=rf"column '{re.escape(name)}' is left out as that of row"):
+        assert CsvDataset(path, target="kind").columns == ["length"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert CsvDataset(path, target=name).columns == ["length", "kind"]
+        named = CsvDataset(path, target="kind", categories=[name])
+        assert named.features == ["length", f"{name}=7", f"{name}=9"]
+
+
 @pytest.mark.parametrize(
     ("name", "cells"),
-    [("id", "907,12,33"), ("PassengerId", "1,2,3"), ("user_id", "1,3,2"), ("UID", "5,6,7"),
+    [("X.1", "1,2,3"), ("V1", "1,2,3"), ("rn", "1,2,3"), ("Obs", "1,2,3"), ("Row name", "0,1,2"),
+     ("Column1", "1,2,3"), ("...5", "1,2,3"), ("id", "907,12,33"), ("PassengerId", "1,2,3"), ("user_id", "1,3,2"), ("UID", "5,6,7"),
      ("index", "0,1,2"), ("X", "1,2,3"), ("row_number", "4,5,6"), ("No.", "1,2,3")],
 )  # fmt: skip
 def test_numbers_that_only_identify_rows_are_reported(
@@ -76,7 +94,8 @@ def test_numbers_that_only_identify_rows_are_reported(
 @pytest.mark.parametrize(
     ("name", "cells"),
     [("paid", "1,2,3"), ("id", "1,1,2"), ("index", "100,104,99"), ("X", "0.5,2,9"),
-     ("user_id", "1.5,2,3"), ("time", "0,1,2"), ("humid", "1,2,3")],
+     ("user_id", "1.5,2,3"), ("time", "0,1,2"), ("humid", "1,2,3"), ("V1", "2,4,9"),
+     ("...5", "3,1,2")],
 )  # fmt: skip
 def test_informative_numbers_are_not_reported(tmp_path: Path, name: str, cells: str) -> None:
     text = "\n".join(f"{cell},1" for cell in cells.split(","))

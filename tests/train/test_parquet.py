@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -156,7 +157,7 @@ def test_invalid_tables(tmp_path: Path) -> None:
 
 def test_the_pandas_index_is_not_a_feature() -> None:
     table = pyarrow.table({"Unnamed: 0": [0, 1], "a": [1.5, 2], "__index_level_0__": [7, 9]})
-    with pytest.warns(UserWarning, match="'Unnamed: 0', '__index_level_0__', are left out") as said:
+    with pytest.warns(UserWarning, match="'Unnamed: 0', '__index_level_0__' are left out") as said:
         assert ParquetDataset(table).columns == ["a"]
     assert said[0].filename == __file__
     with pytest.warns(UserWarning, match="'user_id' has a different number in each row"):
@@ -164,6 +165,48 @@ def test_the_pandas_index_is_not_a_feature() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ParquetDataset(table, columns=["a", "__index_level_0__"])
+
+
+def of_pandas(columns: dict[str, Any], index: Any) -> Any:
+    """A table with pandas' note of which columns were the index."""
+    note = json.dumps({"index_columns": index, "columns": []})
+    return pyarrow.table(columns).replace_schema_metadata({"pandas": note})
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "table"])
+def test_a_named_index_is_not_a_feature(kind: str, tmp_path: Path) -> None:
+    table = of_pandas({"a": [1.5, 2.0], "key": [7, 9], "y": [0, 1]}, ["key", {"kind": "range"}])
+    source: Any = tmp_path / f"data.{kind}"
+    if kind == "parquet":
+        parquet.write_table(table, source)
+    elif kind == "arrow":
+        feather.write_feather(table, str(source), compression="uncompressed")
+    else:
+        source = table
+    with pytest.warns(UserWarning, match="column 'key' is left out as that of row names") as said:
+        dataset = ParquetDataset(source, target="y")
+    assert said[0].filename == __file__
+    assert dataset.columns == ["a"]
+    with pytest.warns(UserWarning, match="'key' is left out"):
+        assert len(dataset.like(source)) == len(ParquetDataset(source))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ParquetDataset(source, columns=["key", "a"]).columns == ["key", "a"]
+        assert ParquetDataset(source, target="key").columns == ["a", "y"]
+        assert ParquetDataset(source, categories=["key"]).columns == ["a", "key", "y"]
+
+
+@pytest.mark.parametrize("index", [[], ["gone"], 3, None, [{"name": "a"}]])
+def test_a_note_that_names_no_column_leaves_all_of_them(index: Any) -> None:
+    table = of_pandas({"a": [1.5, 2.0], "b": [7, 9]}, index)
+    assert ParquetDataset(table).columns == ["a", "b"]
+    broken = table.replace_schema_metadata({"pandas": "{"})
+    assert ParquetDataset(broken).columns == ["a", "b"]
+
+
+def test_a_table_without_features() -> None:
+    with pytest.raises(ValueError, match="the table has no columns for the features"):
+        ParquetDataset(pyarrow.table({"a": [1.5, 2.0]}), target="a")
 
 
 def test_ordered_categories_are_classes_in_their_order(tmp_path: Path) -> None:

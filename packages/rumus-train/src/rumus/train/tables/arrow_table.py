@@ -49,7 +49,7 @@ class ParquetDataset:
     table: a `pyarrow.Table` or a file; an Arrow file if its name ends in .arrow, .feather or .ipc,
         otherwise Parquet. Only the needed columns are read.
     columns, dtype, target, target_dtype, classes, categories, missing, standardize: as in
-        `CsvDataset`; pandas' index, "__index_level_0__", is not a feature. Booleans become 1 and 0.
+        `CsvDataset`; an index of pandas, named or not, is not a feature. Booleans become 1 and 0.
         A target of ordered categories has their classes, in their order.
     dates: columns of dates and times, converted to days since 1970.
 
@@ -92,17 +92,18 @@ class ParquetDataset:
         self._dtype = dtype_of("dtype", dtype)
         self._target_dtype = np.dtype(np.int64) if self._is_text else np.dtype(target_dtype)
         targets = as_targets(target)
-        left_out = row_names(self._source.names, targets)
+        kinds = as_categories(categories), frozenset[str](), as_dates(dates)
+        named = {*targets, *kinds[0], *kinds[2]}
+        left_out = row_names(self._source.names, named, self._source.index_names)
         is_other = {*targets, *left_out}
         others = [name for name in self._source.names if name not in is_other]
         if columns is None:
             warn_of_row_names(self._source.shown, left_out, stacklevel=3)
         self.columns = others if columns is None else list(columns)
         refuse_both(self._source.shown, self.columns, targets)
-        self._encoding = FeatureEncoding(
-            self.columns, as_categories(categories), frozenset(), as_dates(dates), missing,
-            standardize,
-        )  # fmt: skip
+        if not self.columns:
+            raise ValueError(f"{self._source.shown} has no columns for the features")
+        self._encoding = FeatureEncoding(self.columns, *kinds, missing, standardize)
         numbers = self._read(learns=True)
         if columns is None:
             warn_of_counting(self._source.shown, self._encoding.numbers, numbers, stacklevel=3)
@@ -216,7 +217,9 @@ class _Source:
         self._given = given if isinstance(given, pyarrow.Table) else Path(given)
         self.shown = "the table" if isinstance(given, pyarrow.Table) else printable(given)
         self._table: Any = None
-        self.names: list[str] = list(self._schema().names)
+        schema = self._schema()
+        self.names: list[str] = list(schema.names)
+        self.index_names = _index_names(schema)
 
     @property
     def rows(self) -> int:
@@ -419,6 +422,15 @@ class _Source:
             where = f"{self.shown}, row {row}: column {name!r}"
             raise unknown(where, found[row], known)
         return found
+
+
+def _index_names(schema: Any) -> frozenset[str]:
+    """The columns that were the index of a data frame of pandas, as its note in a schema says."""
+    try:
+        noted = (schema.pandas_metadata or {}).get("index_columns", [])
+        return frozenset(each for each in noted if isinstance(each, str))  # others are ranges
+    except (ValueError, AttributeError, TypeError):  # damaged, or of another program
+        return frozenset()
 
 
 def _fill(rows: NDArray[Any], columns: Sequence[NDArray[Any]]) -> None:

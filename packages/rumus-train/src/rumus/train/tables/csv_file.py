@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -53,10 +53,10 @@ class CsvDataset:
 
     path: a text file, comma-separated by default.
     columns: the names of the features, in order. By default all columns except the target and
-        leading columns of row names, as written by pandas and R: unnamed, or named "Unnamed: 0",
-        "Unnamed: 0.1", "rownames" or "row.names". A UserWarning reports such omitted columns, an
-        included column named "id", "index" or the like that merely numbers the rows, and a header
-        line that consists of numbers.
+        columns of row names, as written by pandas and R: a first one without a name, and those
+        named "Unnamed: 0", "...1", "rownames" or the like. A UserWarning reports such omitted
+        columns, an included column named "id", "index" or the like that merely numbers the rows,
+        and a header line that consists of numbers.
     dtype: the dtype of the features, one array of shape (columns,).
     target: the name of the target column, or a list of several, which form one array.
     target_dtype: the target's dtype; with `str`, cells are class names and the target is the
@@ -142,8 +142,8 @@ class CsvDataset:
         self._dtype = _number(dtype)
         self._target_dtype = None if is_text else _number(target_dtype)
         with self._file.open(self.path) as table:
-            self.columns = _features(table, columns, as_targets(target))
             kinds = as_categories(categories), as_booleans(booleans), as_dates(dates)
+            self.columns = _features(table, columns, as_targets(target), {*chain(*kinds)})
             self._encoding = FeatureEncoding(self.columns, *kinds, missing, standardize)
             numbers = self._read(table, learns=True)
         if columns is None:
@@ -256,8 +256,16 @@ def _cell(row: Mapping[str, Any], name: str, at: int) -> str:
     return "" if value is None else str(value)
 
 
-def _features(table: CsvTable, columns: Sequence[str] | None, targets: Sequence[str]) -> list[str]:
-    """The names of the features, as given or from the file."""
+def _features(
+    table: CsvTable,
+    columns: Sequence[str] | None,
+    targets: Sequence[str],
+    declared: Collection[str],
+) -> list[str]:
+    """The names of the features, as given or from the file.
+
+    declared: columns that are features, since their kind is given.
+    """
     for name in targets:
         table.index(name)
     if columns is not None:
@@ -266,8 +274,9 @@ def _features(table: CsvTable, columns: Sequence[str] | None, targets: Sequence[
         found = list(columns)
         refuse_both(table.shown, found, targets)
     else:
-        found = table.features(targets)
-        warn_of_row_names(table.shown, row_names(table.names, targets), stacklevel=4)
+        left_out = row_names(table.names, {*targets, *declared})
+        found = table.features(targets, left_out)
+        warn_of_row_names(table.shown, left_out, stacklevel=4)
         if table.is_headed_by_numbers and not targets:
             warnings.warn(
                 f"{table.shown}: the first line is read as column names, but holds only numbers; "

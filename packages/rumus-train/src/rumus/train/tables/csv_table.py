@@ -11,7 +11,6 @@ from typing import Final, TypeAlias
 from rumus.tensor.expression.nearest_name import nearest_name
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
-from rumus.train.tables.row_names import row_names
 
 Row: TypeAlias = tuple[int, list[str]]  # its last line's number, and its cells
 
@@ -93,12 +92,11 @@ class CsvTable(Iterator[Row]):
                 "for a file whose first line is data: leave header= out"
             )
 
-    def features(self, targets: Sequence[str]) -> list[str]:
-        """The names of all columns except targets and row names.
+    def features(self, targets: Sequence[str], left_out: Sequence[str]) -> list[str]:
+        """The names of all columns except targets and those left out.
 
         Raises ValueError for a column without a name.
         """
-        left_out = row_names(self.names, targets)
         if "" in (named := self.names["" in left_out :]):
             number = len(self.names) - len(named) + named.index("") + 1
             raise ValueError(

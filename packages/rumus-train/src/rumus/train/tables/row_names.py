@@ -16,24 +16,32 @@ from numpy.typing import NDArray
 
 from rumus.train.base.printable import printable
 
-# At the start of a file: R's and pandas' name of it, what pandas makes of that each time that such
-# a file is read and written again, and what collections of R's data call it.
-_AT_START: Final = re.compile(r"|Unnamed: \d+(\.\d+)*|rownames|row\.names")
-_OF_PANDAS: Final = re.compile(r"__index_level_\d+__")  # in Parquet and Arrow files
+# What pandas and tibble make of a column without a name, each time that such a file is read and
+# written again; and how data frames, merges, tibbles and databases of R call row names.
+_NAMES: Final = re.compile(
+    r"Unnamed: \d+(\.\d+)*|\.\.\.1|__index_level_\d+__|rownames?|row_names|[Rr]ow\.names"
+)
+# Others call their data so, too.
 _COUNTS: Final = re.compile(
-    r"X|(?i:#|level_\d+|index|idx|no\.?|nr\.?|row|row[_ .]?(index|number|num|no|nr))"
+    r"X(\.\d+)?|V1|_c0|rn|\.\.\.\d+|(?i:#|level_\d+|index|idx|no\.?|nr\.?|obs\.?)|"
+    r"(?i:(column|field)1|_?row|row[_ .]?(index|number|num|names?|no|nr))"
 )
 _IDENTIFIES: Final = re.compile(r"(?i:(.*[_ .-])?(id|uid|rowid))|.*[a-z]I[dD]")
 
 
-def row_names(names: Sequence[str], targets: Collection[str]) -> list[str]:
-    """Return the columns left out as row names; at least one column remains."""
-    found: list[str] = []
-    for place, name in enumerate(names):
-        is_first = place == len(found) and bool(name or place == 0)
-        is_one = _OF_PANDAS.fullmatch(name) or (is_first and _AT_START.fullmatch(name))
-        if is_one and name not in targets:
-            found.append(name)
+def row_names(
+    names: Sequence[str], targets: Collection[str], known: Collection[str] = ()
+) -> list[str]:
+    """Return the columns left out as row names; at least one column remains.
+
+    known: columns of which the file itself says so.
+    """
+    found = [
+        name
+        for place, name in enumerate(names)
+        if name not in targets
+        and (_NAMES.fullmatch(name) or name in known or (not name and place == 0))
+    ]
     return found if len(found) < len(names) else []
 
 
@@ -43,8 +51,8 @@ def warn_of_row_names(shown: str, names: Sequence[str], stacklevel: int) -> None
         many = len(names) > 1
         told = ", ".join(printable(repr(name)) for name in names)
         warnings.warn(
-            f"{shown}: the first column{'s' if many else ''}, {told}, {'are' if many else 'is'} "
-            f"left out as {'those' if many else 'that'} of row names; give columns=[...] to choose",
+            f"{shown}: column{'s' if many else ''} {told} {'are' if many else 'is'} left out as "
+            f"{'those' if many else 'that'} of row names; give columns=[...] to choose",
             UserWarning,
             stacklevel=stacklevel + 1,
         )
