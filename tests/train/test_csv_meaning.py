@@ -28,8 +28,8 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-ROW_NAMES = ["Unnamed: 0", "Unnamed: 0.1.1", "Unnamed: 3", "rownames", "row.names", "...1", "rowname",
-             "row_names", "Row.names"]  # fmt: skip
+ROW_NAMES = ["Unnamed: 0", "Unnamed: 0.1.1", "Unnamed: 3", "rownames", "row.names", "...1",
+             "rowname", "row_names", "Row.names"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["", *ROW_NAMES])
@@ -71,7 +71,8 @@ def test_row_names_are_recognized_in_any_place(tmp_path: Path, name: str) -> Non
 @pytest.mark.parametrize(
     ("name", "cells"),
     [("X.1", "1,2,3"), ("V1", "1,2,3"), ("rn", "1,2,3"), ("Obs", "1,2,3"), ("Row name", "0,1,2"),
-     ("Column1", "1,2,3"), ("...5", "1,2,3"), ("id", "907,12,33"), ("PassengerId", "1,2,3"), ("user_id", "1,3,2"), ("UID", "5,6,7"),
+     ("Column1", "1,2,3"), ("...5", "1,2,3"), ("id", "907,12,33"),
+     ("PassengerId", "1,2,3"), ("user_id", "1,3,2"), ("UID", "5,6,7"),
      ("index", "0,1,2"), ("X", "1,2,3"), ("row_number", "4,5,6"), ("No.", "1,2,3")],
 )  # fmt: skip
 def test_numbers_that_only_identify_rows_are_reported(
@@ -134,6 +135,35 @@ def test_a_first_line_of_numbers_read_as_names_is_reported(tmp_path: Path) -> No
         ('a,k\n1,"1,5"\n', {}, r"'1,5' .* decimal=',' reads the comma"),
         ('a,k\n1,"1,500,000.5"\n', {}, r"thousands=',' reads commas"),
         ("a,k\n1,2024-01-31\n", {}, r"dates=\['k'\] reads the column as dates"),
+        ("a;b\n1;2\n", {}, r"'1;2' in column 'a;b' is not float32; delimiter=';' reads it as se"),
+        ("a\tb\n1\t2\n", {}, r"delimiter='\\t' reads it as several columns"),
+        ("a,b\n1,2\n", {"delimiter": ";"}, r"delimiter=',' reads it as several columns"),
+        ("a b\n1 2\n", {}, r"delimiter=' ' reads it as several columns"),
+        ("home city\nNew York\n", {}, r"'New York' .* categories=\['home city'\] reads"),
+        ("a;b\n1,5;2\n", {}, r":2: 2 cells instead of 1; give delimiter=';'\?"),
+        ("a;b\n1,5;2,5\n", {}, r":2: 3 cells instead of 1; give delimiter=';'\?"),
+        ("price, USD\tb\n1\t2\n", {}, r":2: 1 cells instead of 2; give delimiter='\\t'\?"),
+        ("1;2\n", {"header": ["a", "b"]}, r":1: 1 cells instead of 2; give delimiter=';'\?"),
+        ("sep=;\na;b\n1;2\n", {"delimiter": ";"}, r"remove it, and give delimiter=';'"),
+        ("a,k\n1,1e39\n", {}, r"'1e39' .* not float32; a float64 dtype= or target_dtype= holds it"),
+        ("a,k\n1,1e39\n", {"target": "k"}, r"not float32; a float64 dtype= or target_dtype= holds"),
+        ("a,k\n1,1e400\n", {}, r"'1e400' .* not float32; no dtype holds it: correct it, or leave"),
+        ("a,k\n1,300\n", {"dtype": np.int8}, r"'300' .* not int8; an int64 dtype= .* holds it"),
+        ("a,k\n1,5.0\n", {"dtype": np.int64}, r"'5.0' .* not int64; a floating dtype= .* holds"),
+        ("a,k\n1,-1\n", {"dtype": np.uint8}, r"'-1' .* not uint8; an int64 dtype= .* holds it"),
+        ("a,k\n1,NA\n", {"dtype": np.int64}, r"'NA' .* not int64; missing=0 replaces it"),
+        ("a,k\n1,NA\n", {"target": "k"}, r"'NA' .* not float32; missing_target='drop' skips such"),
+        ("a,k\n1,cat\n", {"target": "k"}, r"'cat' .* not float32; target_dtype=str reads the col"),
+        ("a,k\n1,no\n", {"target": "k"}, r"'no' .* not float32; target_dtype=str reads the column"),
+        ("a,k\n1,50%\n", {}, r"'50%' .* remove what is no number from the cells"),
+        ("a,k\n1,$5\n", {}, r"'\$5' .* remove what is no number from the cells"),
+        ("a,k\n1,<5\n", {}, r"'<5' .* categories=\['k'\] reads"),
+        ("a,k\n1,1_000\n", {}, r"'1_000' .* thousands='_' reads that mark"),
+        ("a,k\n1,-Infinity\n", {}, r"reads nan, inf and -inf: write it so"),
+        ("a,k\n1,2\n", {"booleans": ["k"]}, r"'2' .* is not a boolean; of numbers only 1 and 0"),
+        ("a,k\n1,310120\n", {"dates": ["k"]}, r"not a date; dates={'k': '%Y%m%d'}, or its format"),
+        ("a,k\n1,1.5\n", {"decimal": ","}, r"not float32; its marks are not those of decimal="),
+        ('a,k\n1,"1,5e39"\n', {"decimal": ","}, r"'1.5e39' .* a float64 dtype= .* holds it"),
         ("a,k\n1,cat\n", {"target": "k", "classes": ["Cat", "dog"]}, r"'cat' is not in classes"),
         ("a,k\n1,cat\n", {"target": "k", "classes": ["dog", "dog"]}, r"classes has 'dog' twice"),
         ("a,k\n1,cat\n", {"target": "k", "classes": []}, r"classes is empty"),

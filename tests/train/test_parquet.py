@@ -38,10 +38,10 @@ OPTIONS: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("values", "options", "message"),
     [
-        ([1e300], {}, "row 0: 1e\\+300 in column 'a' is not float32"),
+        ([1e300], {}, "row 0: 1e\\+300 in column 'a' is not float32; a float64"),
         ([1.0, 70000.0], {"dtype": np.float16}, "row 1: 70000.0 in column 'a' is not float16"),
-        ([1.5], {"dtype": np.int32}, "row 0: 1.5 in column 'a' is not int32"),
-        ([300], {"dtype": np.int8}, "row 0: 300 in column 'a' is not int8"),
+        ([1.5], {"dtype": np.int32}, "row 0: 1.5 in column 'a' is not int32; a floating"),
+        ([300], {"dtype": np.int8}, "row 0: 300 in column 'a' is not int8; an int64"),
         ([float("nan")], {"dtype": np.int32}, "row 0: nan in column 'a' is not int32"),
     ],
 )

@@ -33,7 +33,7 @@ from rumus.train.tables.feature_encoding import (
     dtype_of,
     refuse_both,
 )
-from rumus.train.tables.rounding import warn_of_rounding, warn_of_times
+from rumus.train.tables.rounding import holding, warn_of_rounding, warn_of_times
 from rumus.train.tables.row_names import row_names, warn_of_counting, warn_of_row_names
 
 _IPC: Final = frozenset((".arrow", ".feather", ".ipc"))
@@ -384,7 +384,8 @@ class _Source:
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
             raise ValueError(
-                f"{self.shown}, row {row}: {numbers[row]} in column {name!r} is not {kind}"
+                f"{self.shown}, row {row}: {numbers[row]} in column {name!r} is not {kind}; "
+                f"{holding(numbers[row], kind)}"
             )
         warn_of_rounding(self.shown, name, numbers, cast)
 

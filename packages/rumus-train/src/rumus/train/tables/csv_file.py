@@ -26,7 +26,7 @@ from rumus.train.base.printable import printable
 from rumus.train.data.dataset import Batch, Indices, Sample
 from rumus.train.data.npy import PathLike
 from rumus.train.tables.csv_cell import Days, MixedZones, Spelling, as_truth, spelling_of_numbers
-from rumus.train.tables.csv_number import advice, first_that_is_none, numbers_of
+from rumus.train.tables.csv_number import advice, first_that_is_none, is_number, numbers_of
 from rumus.train.tables.csv_table import CsvTable, Row
 from rumus.train.tables.feature_encoding import (
     MISSING,
@@ -232,7 +232,8 @@ class CsvDataset:
             return _Texts(table, names[0], self.classes)
         indices = [table.index(name) for name in names]
         spellings = [self._file.spelling] * len(names)
-        return _Numbers(table.shown, names, indices, spellings, self._target_dtype, None)
+        kind = self._target_dtype
+        return _Numbers(table.shown, names, indices, spellings, kind, None, is_target=True)
 
 
 @dataclass(frozen=True)
@@ -383,8 +384,10 @@ class _Numbers:
         dtype: np.dtype[Any],
         missing: float | None,
         between: str = ":",
+        *,
+        is_target: bool = False,
     ) -> None:
-        self._place = shown + between
+        self._place, self._is_target = shown + between, is_target
         self._shown, self._names, self._missing = shown, names, missing
         self._indices, self._spellings, self._dtype = indices, spellings, dtype
         self._parts: list[NDArray[Any]] = []
@@ -402,7 +405,7 @@ class _Numbers:
             part = numbers_of(cells, self._dtype, self._missing)
         except (ValueError, OverflowError) as error:
             place = first_that_is_none(cells, self._dtype, self._missing)
-            raise self._bad_cell(rows, place, cells[place]) from error
+            raise self._bad_cell(rows, place, cells[place], is_spelled=True) from error
         if self._dtype.kind == "f":
             self._see_rounded(cells, part)
         self._parts.append(part.reshape(len(rows), len(self._indices)))
@@ -446,16 +449,28 @@ class _Numbers:
                     "all of them with one, or none"
                 ) from error
             except ValueError as error:
-                raise self._bad_cell(rows, place, cell) from error
+                raise self._bad_cell(rows, place, cell, is_spelled=False) from error
         return found
 
-    def _bad_cell(self, rows: Sequence[Row], place: int, cell: str) -> ValueError:
+    def _bad_cell(
+        self, rows: Sequence[Row], place: int, cell: str, *, is_spelled: bool
+    ) -> ValueError:
         row, column = divmod(place, len(self._names))
-        name = self._names[column]
+        name, told = self._names[column], self._advice(cell, column, is_spelled=is_spelled)
         return ValueError(
             f"{self._place}{rows[row][0]}: {printable(repr(cell))} in column "
-            f"{printable(repr(name))} is not {self._what(column)}; {advice(cell, name)}"
+            f"{printable(repr(name))} is not {self._what(column)}; {told}"
         )
+
+    def _advice(self, cell: str, column: int, *, is_spelled: bool) -> str:
+        name, spelling = self._names[column], self._spellings[column]
+        if is_spelled or spelling is None or not is_number(cell.strip()):
+            return advice(cell, name, self._dtype, is_target=self._is_target)
+        if spelling is as_truth:
+            return "of numbers only 1 and 0 are"
+        if isinstance(spelling, Days):
+            return f"dates={{{printable(repr(name))}: '%Y%m%d'}}, or its format, reads it as one"
+        return "its marks are not those of decimal= and thousands="
 
     def _what(self, column: int) -> str:
         spelling = self._spellings[column]

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from rumus.train.base.printable import printable
 from rumus.train.tables.feature_encoding import MISSING
+from rumus.train.tables.rounding import holding
 
+DELIMITERS: Final = ";\t|, "  # that files have, in the order in which they are looked for
 # Python accepts more than a table means by a number: 1_000, infinity, digits of any script.
 _PLAIN: Final = {"f": re.compile(r"[0-9+\-.eE ]*"), "i": re.compile(r"[0-9+\- ]*")}
 _NOT_FINITE: Final = frozenset({"nan", "NaN", "inf", "Inf", "+inf", "-inf", "-Inf"})
@@ -63,20 +65,11 @@ def first_that_is_none(cells: Sequence[str], dtype: np.dtype[Any], missing: floa
     return start
 
 
-# Patterns of cells that are not numbers, and advice for each.
-_HINTS: Final = (
+# Patterns of cells that are not numbers, and advice for each; _KINDS are of features only.
+_KINDS: Final = (
     (
         re.compile(r"(true|false|yes|no)", re.IGNORECASE),
         "booleans=[{name}] reads the column as truth values, 1 and 0",
-    ),
-    (
-        re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?"),
-        "thousands=',' reads commas as thousands separators, decimal=',' as decimal points",
-    ),
-    (
-        re.compile(r"[+-]?\d*(\.\d{3})*,\d+"),
-        "decimal=',' reads the comma as a decimal point, and thousands='.' points as thousands "
-        "separators",
     ),
     (
         re.compile(r"\d{4}-\d{1,2}-\d{1,2}([ T].*)?"),
@@ -88,21 +81,74 @@ _HINTS: Final = (
         "as days since 1970",
     ),
 )  # fmt: skip
+_MARKS: Final = " _'\u00a0\u202f"  # of thousands
+_SPELLINGS: Final = (
+    (
+        re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?"),
+        "thousands=',' reads commas as thousands separators, decimal=',' as decimal points",
+    ),
+    (
+        re.compile(r"[+-]?\d*(\.\d{3})*,\d+"),
+        "decimal=',' reads the comma as a decimal point, and thousands='.' points as thousands "
+        "separators",
+    ),
+    (
+        re.compile(r"[+-]?\d{1,3}([ _'\u00a0\u202f]\d{3})+(\.\d*)?"),
+        "thousands={mark} reads that mark as a thousands separator",
+    ),
+    (
+        re.compile(r"[+-]?(inf(inity)?|nan)", re.IGNORECASE),
+        "a floating dtype reads nan, inf and -inf: write it so",
+    ),
+    (
+        re.compile(r"[+-]?[$€£¥]? ?\d[\d.,]* ?[%$€£¥]?"),
+        "remove what is no number from the cells, or leave the column out with columns=[...]",
+    ),
+)  # fmt: skip
 
 
-def advice(cell: str, name: str) -> str:
-    """Return advice for a cell that is not a number."""
-    cell = cell.strip()
+def advice(cell: str, name: str, dtype: np.dtype[Any], *, is_target: bool) -> str:
+    """Return advice for a cell that is not a number of this dtype."""
+    cell, shown = cell.strip(), printable(repr(name))
+    if (delimiter := _delimiter(cell, name)) is not None:
+        return f"delimiter={delimiter!r} reads it as several columns"
     if cell in MISSING:
+        if is_target:
+            return "missing_target='drop' skips such lines"
+        if dtype.kind != "f":
+            return f"missing=0 replaces it with that number; {dtype} has no nan"
         return (
             "missing=0.0 or missing=float('nan') replaces it with that number, missing='mean' "
             "with the mean of its column"
         )
-    for pattern, hint in _HINTS:
+    if is_number(cell):
+        return holding(float(cell), dtype)
+    for pattern, hint in _SPELLINGS if is_target else _KINDS + _SPELLINGS:
         if len(cell) < 100 and pattern.fullmatch(cell):
-            return hint.format(name=repr(name))
+            mark = next((repr(each) for each in cell if each in _MARKS), "")
+            return hint.format(name=shown, mark=mark)
+    if is_target:
+        return "target_dtype=str reads the column as the names of classes"
     return (
-        f"categories=[{printable(repr(name))}] reads the column as texts, with one feature for "
-        f"each; target={printable(repr(name))}, target_dtype=str reads it as the target's class "
-        "names; columns=[...] leaves it out"
+        f"categories=[{shown}] reads the column as texts, with one feature for each; "
+        f"target={shown}, target_dtype=str reads it as the target's class names; columns=[...] "
+        "leaves it out"
     )
+
+
+def _delimiter(cell: str, name: str) -> str | None:
+    """The delimiter that a column name and its cell have as often, if there is one."""
+    for each in DELIMITERS:
+        is_one = each != " " or all(map(is_number, cell.split(each)))  # texts have spaces, too
+        if is_one and name.count(each) == cell.count(each) > 0:
+            return each
+    return None
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell is a plain number, of whatever size."""
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return _PLAIN["f"].fullmatch(cell) is not None

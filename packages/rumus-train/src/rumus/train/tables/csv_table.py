@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Final, TypeAlias
 from rumus.tensor.expression.nearest_name import nearest_name
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
+from rumus.train.tables.csv_number import DELIMITERS
 
+_OF_EXCEL: Final = re.compile(r"(?i:sep)=\W")  # its second line has the names
 Row: TypeAlias = tuple[int, list[str]]  # its last line's number, and its cells
 
 
@@ -30,6 +33,7 @@ class CsvTable(Iterator[Row]):
         self.shown = printable(path)
         self.names: list[str] = []
         self._is_named, self._is_first = header is not None, True
+        self._delimiter = delimiter
         if delimiter in ('"', "\r", "\n"):
             raise ValueError(f"delimiter must not be {delimiter!r}, which has a meaning of its own")
         try:
@@ -49,6 +53,11 @@ class CsvTable(Iterator[Row]):
         _, names = next(self, (0, []))
         if not names:
             raise ValueError(f"{self.shown} is empty; its first line must name the columns")
+        if _OF_EXCEL.fullmatch(line := self._delimiter.join(names)):
+            raise ValueError(
+                f"{self.shown}: the first line, {printable(repr(line))}, is for spreadsheets: "
+                f"remove it, and give delimiter={line[4]!r}"
+            )
         return [name.strip() for name in names]
 
     def __next__(self) -> Row:
@@ -66,11 +75,11 @@ class CsvTable(Iterator[Row]):
             ) from error
         wanted = len(self.names)
         if wanted and len(row) != wanted:
-            hint = (
-                "; if a column of row names has no title, give header=['', ...]"
-                if len(row) == wanted + 1
-                else ""
-            )
+            hint = ""
+            if (delimiter := self._other_delimiter(row)) is not None:
+                hint = f"; give delimiter={delimiter!r}?"
+            elif len(row) == wanted + 1:
+                hint = "; if a column of row names has no title, give header=['', ...]"
             raise ValueError(
                 f"{self.shown}:{self._reader.line_num}: {len(row)} cells instead of {wanted}{hint}"
             )
@@ -135,10 +144,19 @@ class CsvTable(Iterator[Row]):
         hint = f"did you mean {printable(repr(near))}?" if near else f"it has {self._told()}"
         raise ValueError(f"{self.shown} has no column {printable(repr(name))}; {hint}")
 
+    def _other_delimiter(self, row: Sequence[str]) -> str | None:
+        """The delimiter that gives a malformed line as many cells as there are names, if any."""
+        named, line = (self._delimiter.join(each) for each in (self.names, row))
+        for each in DELIMITERS:
+            wanted = named.count(each) if named.count(each) else len(self.names) - 1
+            if each != self._delimiter and line.count(each) == wanted > 0:
+                return each
+        return None
+
     def _told(self) -> str:
         """The names, with a hint at the delimiter if there is only one."""
         if len(self.names) == 1:
-            for delimiter in ";\t|":
+            for delimiter in DELIMITERS:
                 if delimiter in self.names[0]:
                     return f"{printable(self.names[0])} only; give delimiter={delimiter!r}?"
         return printable(", ".join(self.names[:20]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import numpy as np
@@ -20,9 +21,26 @@ def require_finite(shown: str, name: str, numbers: NDArray[Any], found: NDArray[
     """
     if (far := np.isfinite(numbers) & ~np.isfinite(found)).any():
         raise ValueError(
-            f"{shown}: {numbers[far][0]} in column {printable(repr(name))} is not {found.dtype}"
+            f"{shown}: {numbers[far][0]} in column {printable(repr(name))} is not {found.dtype}; "
+            f"{holding(numbers[far][0], found.dtype)}"
         )
     warn_of_rounding(shown, name, numbers, found)
+
+
+def holding(number: float, dtype: np.dtype[Any]) -> str:
+    """Return which dtype holds a number that this one does not.
+
+    >>> holding(1e39, np.dtype(np.float32))
+    'a float64 dtype= or target_dtype= holds it'
+    """
+    value: float = np.asarray(number).item()
+    is_whole = float(value).is_integer() and -(2**63) <= value < 2**63
+    if math.isinf(value) and dtype.kind == "f":
+        return "no dtype holds it: correct it, or leave the column out with columns=[...]"
+    kind = "float64" if dtype.kind == "f" else "int64" if is_whole else "floating"
+    if kind == str(dtype):  # a whole number with a point or an exponent
+        kind = "floating"
+    return f"{'an' if kind == 'int64' else 'a'} {kind} dtype= or target_dtype= holds it"
 
 
 def warn_of_rounding(shown: str, name: str, numbers: NDArray[Any], found: NDArray[Any]) -> bool:
