@@ -250,3 +250,16 @@ def test_powers_of_integers(gpu: GpuBackend) -> None:
     x, n = [3, -3, 1, -1, -1, 0, 7, 0], [3, 3, -2, -2, -3, 2, -1, -1]
     found = tensor(x, backend=gpu) ** tensor(n, backend=gpu)
     assert found.tolist() == [27, -27, 1, 1, -1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("number", [2**63, 10**40, -(10**300)])
+def test_large_integers_beside_a_tensor(gpu: GpuBackend, number: int) -> None:
+    """As on the CPU, where they are rounded; 32 bits do not hold them."""
+    for data in ([1.5, -2.0], [1, 2]):
+        here, there = tensor(data), tensor(data, backend=gpu)
+        assert (there / number).tolist() == (here / number).tolist()
+        assert (there < number).tolist() == (here < number).tolist()
+        if here.dtype.kind == "f":
+            assert (there + number).tolist() == (here + number).tolist()
+    with pytest.raises(OverflowError, match="is beyond float64"):
+        _ = there / 10**400

@@ -178,3 +178,8 @@ def test_program_memory_as_an_array_if_the_engine_supports_it(
     gc.collect()
     assert gpu.gpu.memory_stats() == held
     assert gpu.mapped(memory[alignment // 2 :], np.dtype(float32)) is None
+
+
+def test_memory_of_the_device_is_not_exported(gpu: GpuBackend) -> None:
+    with pytest.raises(BufferError, match=r"other libraries share: export x\.to\(cpu\(\)\)"):
+        np.from_dlpack(tensor([1.0], backend=gpu))

@@ -201,3 +201,20 @@ def test_memory_is_shared_both_ways() -> None:
     assert ours.tolist() == [1, 9, 3]
     with pytest.raises(TypeError, match="int64 is not supported"):
         rt.from_dlpack(torch.tensor([1]))
+
+
+def test_arrays_that_numpy_lacks_are_told_how_to_be_converted() -> None:
+    x = torch.ones(2, dtype=torch.bfloat16)
+    for given in (x, [x, x]):
+        with pytest.raises(TypeError, match=r"BFloat16 .*: convert it first, as x\.float\(\)"):
+            tensor(given)
+    with pytest.raises(TypeError, match=r"no array of torch.bfloat16 on cpu; .*x\.float\(\)\.cpu"):
+        rt.from_dlpack(x)
+    assert tensor(x.float()).tolist() == [1.0, 1.0]
+
+
+def test_results_beyond_float16_are_those_of_pytorch() -> None:
+    x, u = tensor([1.0, -2.0]).astype(rt.float16), torch.tensor([1.0, -2.0]).half()
+    assert (x + 1e5).tolist() == (u + 1e5).tolist()
+    assert (x * 1e5).tolist() == (u * 1e5).tolist()
+    assert rt.where(x > 0, 1e5, x).tolist() == torch.where(u > 0, 1e5, u).tolist()

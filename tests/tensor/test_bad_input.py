@@ -34,6 +34,13 @@ def scaled(x: Any, y: Any, *, by: float) -> Any:
     return x * by + y
 
 
+class Foreign:
+    """An array of another library."""
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        return np.ones(3)
+
+
 wrong: Callable[..., Tensor] = scaled
 MASK = tensor([True, False])
 I = tensor([1, 2])  # noqa: E741
@@ -154,6 +161,13 @@ REFUSED: list[Row] = [
     ("pickle parameter", lambda: pickle.dumps(W), TypeError, "cannot be pickled"),
     ("array without copy", lambda: np.array(F, copy=False), ValueError, "drop copy=False"),
     ("dlpack", lambda: np.from_dlpack(W), GraphError, r"use x.detach\(\)"),
+    ("capsule", lambda: rt.from_dlpack(np.ones(2).__dlpack__()), TypeError, "not PyCapsule: give"),
+    ("dlpack of a list", lambda: rt.from_dlpack([1.0]), TypeError, r"not list: tensor\(x\) copies"),
+    ("large integer", lambda: tensor(2**70), OverflowError, "do not fit int32"),
+    ("beyond float64", lambda: tensor([10**400, 1.0]), OverflowError, "does not fit float64"),
+    ("add beyond float64", lambda: F + 10**400, OverflowError, "1000.*000 is beyond float64"),
+    ("compare beyond float64", lambda: F < -(10**400), OverflowError, "is beyond float64"),
+    ("array", lambda: F + Foreign(), TypeError, r"cannot be combined with .*; give tensor\(x\)"),
     ("from_dlpack", lambda: rt.from_dlpack(np.ones(2, np.int64)), TypeError, "int64 is not supp"),
     ("assign shape", lambda: F.assign(ones((2,))), ValueError, "does not fit|not broadcast"),
     ("assign larger", lambda: F.assign(ones((1, 2, 3))), ValueError, "does not fit"),
@@ -217,6 +231,11 @@ def test_numpy_and_tensors_meet(backend: Backend) -> None:
     assert np.asarray(x).dtype == np.float32
     assert np.asarray(x, dtype=np.float64).tolist() == [1.0, 2.0]
     assert tensor([x, x], backend=backend).shape == (2, 2)
+
+
+def test_a_large_integer_beside_floating_numbers() -> None:
+    assert tensor([2**70, 1], dtype=np.float32).tolist() == [2.0**70, 1.0]
+    assert (F * 0 + 2**70).tolist() == [[2.0**70] * 3] * 2
 
 
 def test_dlpack_shares_memory() -> None:

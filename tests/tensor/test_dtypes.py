@@ -273,6 +273,39 @@ def test_numbers_beyond_the_dtype_are_refused(data: Any, dtype: Any, said: str) 
         tensor(data, dtype=dtype)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [np.array([2.0**24 + 1, 2.0**24]), np.array([[1.0, np.nan], [1.7e9 + 1, 3.0]]),
+     np.arange(100.0) - 1e8 - 1, [16777217.0, 2.0], np.full((4, 3), 1e9 + 1)[::2].T],
+)  # fmt: skip
+def test_identifiers_that_are_rounded_are_told_of(data: Any) -> None:
+    with pytest.warns(UserWarning, match="float32, which rounds these whole numbers") as said:
+        tensor(data)
+    assert said[0].filename == __file__
+    for dtype in (float32, np.float64):
+        tensor(data, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [np.array([2.0**24 + 1, 0.5]), np.array([2.0**24 + 2, 2.0**24]), np.array([1e30, 3e35]), [],
+     np.array([1e17 + 16, 3e17]), np.array([np.nan]), np.arange(100.0), np.array([1e10, 1.0]),
+     1.7e9 + 1, np.float32(1e9) + np.arange(3, dtype=np.float32), np.array([INF, 2.0**24 + 1]),
+     np.random.default_rng(0).normal(size=200) * 1e12],
+)  # fmt: skip
+def test_measurements_are_rounded_without_a_word(data: Any) -> None:
+    tensor(data)
+
+
+def test_floating_results_beyond_the_dtype_are_infinite() -> None:
+    """As in NumPy and PyTorch; only data is refused."""
+    x = tensor([1.0, -1.0]).astype(float16)
+    assert (x + 1e5).tolist() == (x * x * 1e5).tolist() == [INF, INF]
+    assert tensor([1e5]).astype(float16).tolist() == [INF]
+    assert (tensor([1.0]) + 1e39).tolist() == [INF]
+    assert x.clip(-1e5, 1e5).tolist() == [1.0, -1.0]
+
+
 def test_infinity_and_the_largest_numbers_are_kept() -> None:
     largest = float(np.finfo(np.float32).max)
     assert tensor([INF, -INF, largest, 1e-60]).tolist() == [INF, -INF, largest, 0]

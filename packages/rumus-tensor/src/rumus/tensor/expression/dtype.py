@@ -67,5 +67,6 @@ def default_dtype(array: np.ndarray[Any, DType]) -> DType:
     if kind == "b":
         return bool_
     raise TypeError(
-        f"data of dtype {array.dtype} cannot become a tensor; convert it to numbers first"
+        f"data of dtype {array.dtype} cannot become a tensor; convert it to numbers first, as "
+        "x.astype(numpy.float32) does"
     )

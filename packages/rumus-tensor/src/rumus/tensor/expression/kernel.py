@@ -24,6 +24,7 @@ from rumus.tensor.expression.dtype import (
     promote,
 )
 from rumus.tensor.expression.expr import OPERATIONS, REDUCTION, Expr, postorder
+from rumus.tensor.expression.printable import abridged
 
 COMPARISONS: Final = frozenset({"lt", "le", "eq"})
 LOGICAL: Final = COMPARISONS | {"where", "maximum", "minimum"}  # of booleans: a boolean
@@ -38,11 +39,17 @@ GRADIENT: Final = "gradient"  # the name of the incoming gradient in a derivativ
 def _plain(value: float) -> float:
     """A Python number: a NumPy scalar would promote the whole computation to its own dtype.
 
-    TypeError for text and None, which NumPy would read as numbers.
+    TypeError for text and None, which NumPy would read as numbers; OverflowError for an integer
+    beyond float64. A smaller one is rounded where no dtype of integers holds it.
     """
     found: Any = value.item() if isinstance(value, np.generic) else value
     if found is None or isinstance(found, (str, bytes)):
         raise TypeError(f"a scalar must be a number, not {found!r}")
+    if isinstance(found, int) and not -(2**63) <= found < 2**63:
+        try:
+            return float(found)
+        except OverflowError:
+            raise OverflowError(f"the number {abridged(found)} is beyond float64") from None
     number: float = found
     return number
 

@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 def unmasked(data: ArrayLike) -> NDArray[Any]:
     """Return `data` as a plain array. ValueError if elements of it are masked.
 
+    TypeError for a dtype that NumPy lacks, such as PyTorch's bfloat16.
+
     >>> unmasked([1, 2])
     array([1, 2])
     >>> unmasked(np.ma.masked_array([1.0, -999.0], [False, True]))
@@ -26,4 +28,13 @@ def unmasked(data: ArrayLike) -> NDArray[Any]:
             f"{np.count_nonzero(mask)} elements of the array are masked: fill them with "
             "data.filled(value)"
         )
-    return np.asarray(data)
+    try:
+        return np.asarray(data)
+    except TypeError as error:
+        if "ScalarType" not in str(error):
+            raise
+        kind = str(error).rpartition(" ")[2]
+        raise TypeError(
+            f"data of dtype {kind} cannot become an array, since NumPy has no such dtype: convert "
+            "it first, as x.float() does in PyTorch"
+        ) from None

@@ -64,7 +64,9 @@ def apply(operation: str, operands: Sequence[Any]) -> Tensor:
             scalars[name] = operand.item()
             is_array.append(False)
         else:
-            raise TypeError(f"{operation}: a tensor cannot be combined with {abridged(operand)}")
+            hint = "; give tensor(x)" if hasattr(operand, "__array__") else ""
+            given = abridged(operand)
+            raise TypeError(f"{operation}: a tensor cannot be combined with {given}{hint}")
     if tensors[0]._array.dtype.kind != "f" or operation == "where":
         if operation in COMPARISONS:
             scalars = {name: _comparable(scalar) for name, scalar in scalars.items()}

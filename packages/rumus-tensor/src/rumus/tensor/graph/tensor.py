@@ -6,6 +6,7 @@ The operations are in other files, by family; the methods here only call them.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeAlias
 
@@ -14,10 +15,20 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rumus.tensor.backends.default_backend import cpu
 from rumus.tensor.expression.arithmetic import Arithmetic
-from rumus.tensor.expression.dtype import DType, as_dtype, bool_, default_dtype, float32, int32
+from rumus.tensor.expression.declared_type import shown
+from rumus.tensor.expression.dtype import (
+    DType,
+    as_dtype,
+    bool_,
+    default_dtype,
+    float32,
+    float64,
+    int32,
+)
 from rumus.tensor.expression.errors import BackendMismatchError, GraphError
 from rumus.tensor.expression.lengths import lengths_of
 from rumus.tensor.expression.masked import unmasked
+from rumus.tensor.expression.printable import abridged
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.autograd import Node, Version, Vjp, is_recording
 from rumus.tensor.graph.means import note_negative, note_quotient
@@ -160,15 +171,23 @@ class Tensor(Arithmetic["Tensor"]):
         """Export the elements without a copy, for another library's `from_dlpack`.
 
         GraphError for a tensor that requires a gradient: the other library could change it
-        unnoticed.
+        unnoticed. BufferError for one that is not on the CPU.
         """
         if self.requires_grad:
             raise GraphError("a tensor that requires a gradient cannot be exported; use x.detach()")
-        return self._array.__dlpack__(**options)
+        return self._shareable().__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        device: tuple[int, int] = self._array.__dlpack_device__()
+        device: tuple[int, int] = self._shareable().__dlpack_device__()
         return device
+
+    def _shareable(self) -> Array:
+        if not hasattr(self._array, "__dlpack__"):
+            raise BufferError(
+                f"a tensor on {self._backend.name} has no memory that other libraries share: "
+                "export x.to(cpu())"
+            )
+        return self._array
 
     # The graph
 
@@ -259,6 +278,8 @@ class Tensor(Arithmetic["Tensor"]):
 
     def astype(self, dtype: DTypeLike) -> Tensor:
         """Return the elements in another dtype; gradients flow between floating dtypes.
+
+        As in PyTorch, floating numbers beyond the dtype become infinite.
 
         dtype: of the result.
         """
@@ -651,7 +672,9 @@ def tensor(
         booleans.
     backend: by default the CPU.
 
-    TypeError for data that is not numeric, OverflowError for numbers beyond the dtype.
+    TypeError for data that is not numeric, OverflowError for numbers beyond the dtype. A
+    UserWarning tells of float64 data that are whole numbers, such as identifiers, and that float32
+    would round.
 
     >>> from rumus.tensor import tensor
     >>> tensor([[1.0, 2.0], [3.0, 4.0]]).sum(axis=0).tolist()
@@ -667,8 +690,18 @@ def tensor(
 def as_host(data: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]:
     """Return `data` as a NumPy array with the dtype of its tensor; see `tensor`."""
     host = unmasked(data)
-    usual = default_dtype(host)  # refuses text, which NumPy would read as numbers, None and 1j
+    if host.dtype == object and host.size and all(type(n) in (int, float) for n in host.flat):
+        host, usual = _as_float64(host), int32  # integers beyond those of NumPy
+    else:
+        usual = default_dtype(host)  # refuses text, which NumPy would read as numbers, None and 1j
     wanted = usual if dtype is None else as_dtype(dtype)
+    if dtype is None and host.ndim and host.dtype == float64 and _rounds_whole_numbers(host):
+        warnings.warn(
+            "float64 data becomes float32, which rounds these whole numbers beyond 2**24: if they "
+            "are identifiers, convert them to integers, or keep them with dtype=float64",
+            UserWarning,
+            stacklevel=assignment.depth_of_user(),
+        )
     if wanted == int32 and host.dtype != int32 and host.size:
         low, high = host.min(), host.max()
         if not (low >= -(2**31) and high < 2**31):  # NaN does not fit
@@ -679,6 +712,31 @@ def as_host(data: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]:
     except FloatingPointError:
         largest = np.abs(host[np.isfinite(host)]).max()
         raise OverflowError(f"a number of magnitude {largest} does not fit {wanted}") from None
+
+
+def _as_float64(integers: NDArray[Any]) -> NDArray[Any]:
+    try:
+        return integers.astype(np.float64)
+    except OverflowError:
+        largest = abridged(max(integers.flat, key=abs))
+        raise OverflowError(f"the number {largest} does not fit float64") from None
+
+
+def _rounds_whole_numbers(host: NDArray[Any]) -> bool:
+    """Whether all elements are whole numbers, as of identifiers, and float32 rounds one of them.
+
+    Beyond 2**53 every float64 is whole, so that this tells nothing. Missing ones may be NaN.
+    """
+    if not _are_whole(host.flat[:64]):  # a few elements tell most data apart
+        return False
+    far = max(-np.fmin.reduce(host, axis=None, initial=0), np.fmax.reduce(host, None, initial=0))
+    if not 2**24 < far <= 2**53 or not _are_whole(host):
+        return False
+    return bool(((host != host.astype(np.float32)) & ~np.isnan(host)).any())
+
+
+def _are_whole(host: NDArray[Any]) -> bool:
+    return bool(((host == np.trunc(host)) | np.isnan(host)).all())
 
 
 def _check_exact(value: TensorLike | Number, dtype: DType) -> None:
@@ -782,10 +840,25 @@ def from_dlpack(source: Any) -> Tensor:
 
     source: an object with `__dlpack__`, on the CPU.
 
-    TypeError for a dtype that is not one of the five.
+    TypeError for anything else, and for a dtype that is not one of the five.
     """
-    array = np.from_dlpack(source)
-    as_dtype(array.dtype)
+    told = "tensor(x) copies arrays and lists of numbers"
+    if not hasattr(source, "__dlpack__"):
+        if type(source).__name__ == "PyCapsule":
+            told = "give the array itself, not what its __dlpack__() returned"
+        raise TypeError(f"from_dlpack needs an object with __dlpack__, not {shown(source)}: {told}")
+    try:
+        array = np.from_dlpack(source)
+    except RuntimeError as error:  # NumPy lacks the dtype or the device
+        kind, device = (getattr(source, name, "?") for name in ("dtype", "device"))
+        raise TypeError(
+            f"from_dlpack: NumPy shares no array of {kind} on {device}; convert it first, as "
+            "x.float().cpu() does in PyTorch"
+        ) from error
+    try:
+        as_dtype(array.dtype)
+    except TypeError as error:
+        raise TypeError(f"{error}: tensor(x) converts a copy") from None
     return Tensor(array, cpu())
 
 
