@@ -18,18 +18,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rumus.nn import Linear, Sequential, load_lora, read_weights
+from rumus.nn import GRU, LSTM, Linear, Sequential, Upsample, load_lora, read_weights
 from rumus.nn.weights_file import WeightsFileError
-from rumus.optim import SGD, constant, load_torch_state, torch_state
-from rumus.tensor import Parameter, StateMismatchError, stack
+from rumus.optim import SGD, Muon, constant, load_torch_state, torch_state
+from rumus.tensor import Generator, Parameter, StateMismatchError, ones, split, stack, zeros
 from rumus.train import (
     ArrayDataset,
+    Checkpoints,
     ConfigurationError,
     CsvDataset,
     DataLoader,
+    ImageFolder,
     NpyDataset,
     ParquetDataset,
     RunFolder,
+    StreamLoader,
     Subset,
     Trainer,
     load_configuration,
@@ -369,3 +372,84 @@ def test_runs_cannot_command_the_terminal(
         printed = capsys.readouterr()
         assert "\x1b" not in printed.out + printed.err, command
         assert "\\x1b" in printed.out
+
+
+# Sizes that no memory holds, before anything loops over them
+
+
+@pytest.mark.parametrize("size", [10**30, 10**9])
+@pytest.mark.parametrize(
+    ("use", "told"),
+    [
+        (lambda n: GRU(2, 2, layers=n), "GRU: layers must be at most 10000, not 10"),
+        (lambda n: LSTM(2, 2, layers=n), "LSTM: layers must be at most 10000, not 10"),
+        (lambda n: Muon([Parameter(np.ones((2, 2)), name="w")], 0.1, iterations=n),
+         "iterations must be at most 1000"),
+        (lambda n: split(ones((6, 2)), n), "split: 10* does not split axis 0"),
+        (lambda n: StreamLoader([1.0], 1, prefetch=n), "prefetch must be at most 65536"),
+    ],
+    ids=["GRU", "LSTM", "Muon", "split", "prefetch"],
+)  # fmt: skip
+def test_a_number_of_rounds_is_limited(use: Callable[[int], object], told: str, size: int) -> None:
+    started = time.perf_counter()
+    with pytest.raises(ValueError, match=told):
+        use(size)
+    assert time.perf_counter() - started < 1
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda n: zeros(n),
+        lambda n: ones((2, n)),
+        lambda n: Linear(n, 2),
+        lambda n: Linear(2, n),
+        lambda n: GRU(2, n),
+        lambda n: Generator(0).normal((n,)),
+    ],
+)
+def test_a_shape_beyond_any_memory_is_shown(use: Callable[[int], object]) -> None:
+    with pytest.raises(ValueError, match=r"the shape \(.*0{30}.*\) has more elements than any"):
+        use(10**30)
+
+
+def test_a_stream_has_sizes_of_the_machine() -> None:
+    for name in ("batch_size", "shuffle"):
+        options: dict[str, Any] = {"batch_size": 1, name: 10**30}
+        with pytest.raises(ValueError, match=f"{name} must be at most"):
+            StreamLoader([1.0], **options)
+    with pytest.raises(ValueError, match="has more elements than any memory"):
+        Upsample(size=10**30)(ones((1, 1, 2)))
+
+
+def test_more_workers_than_batches_have_nothing_to_do() -> None:
+    given: list[dict[str, Any]] = [{"workers": 10**30}, {"workers": 1, "prefetch": 10**30}]
+    for options in given:
+        batches = DataLoader(ArrayDataset(np.arange(4)), 2, **options)
+        assert [x.tolist() for (x,) in batches] == [[0, 1], [2, 3]]
+
+
+# Paths that none can be
+
+
+@pytest.mark.parametrize(
+    ("use", "name"),
+    [
+        (lambda path: CsvDataset(path), "CsvDataset: path must"),
+        (lambda path: ParquetDataset(path), "a path must"),
+        (lambda path: NpyDataset(path), "a path must"),
+        (lambda path: ImageFolder(path), "ImageFolder: folder must"),
+        (lambda path: Checkpoints(path), "Checkpoints: folder must"),
+        (lambda path: RunFolder(path), "RunFolder: path must"),
+    ],
+)
+def test_a_path_with_a_nul_character(use: Callable[[Any], object], name: str) -> None:
+    for path in ("a\0b", Path("a\0b")):
+        with pytest.raises(ValueError, match=f"{name} not have a NUL character"):
+            use(path)
+
+
+@pytest.mark.parametrize("given", [3, None, b"x", [1], np.ones(2)])
+def test_what_is_neither_a_file_nor_a_table(given: Any) -> None:
+    with pytest.raises(TypeError, match=r"table must be a file or a pyarrow\.Table, not"):
+        ParquetDataset(given)

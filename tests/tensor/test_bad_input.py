@@ -41,6 +41,7 @@ class Foreign:
         return np.ones(3)
 
 
+foreign: Any = Foreign()
 wrong: Callable[..., Tensor] = scaled
 MASK = tensor([True, False])
 I = tensor([1, 2])  # noqa: E741
@@ -167,7 +168,7 @@ REFUSED: list[Row] = [
     ("beyond float64", lambda: tensor([10**400, 1.0]), OverflowError, "does not fit float64"),
     ("add beyond float64", lambda: F + 10**400, OverflowError, "1000.*000 is beyond float64"),
     ("compare beyond float64", lambda: F < -(10**400), OverflowError, "is beyond float64"),
-    ("array", lambda: F + Foreign(), TypeError, r"cannot be combined with .*; give tensor\(x\)"),
+    ("array", lambda: F + foreign, TypeError, r"cannot be combined with .*; give tensor\(x\)"),
     ("from_dlpack", lambda: rt.from_dlpack(np.ones(2, np.int64)), TypeError, "int64 is not supp"),
     ("assign shape", lambda: F.assign(ones((2,))), ValueError, "does not fit|not broadcast"),
     ("assign larger", lambda: F.assign(ones((1, 2, 3))), ValueError, "does not fit"),

@@ -153,6 +153,9 @@ def test_a_first_line_of_numbers_read_as_names_is_reported(tmp_path: Path) -> No
         ("a,k\n1,-1\n", {"dtype": np.uint8}, r"'-1' .* not uint8; an int64 dtype= .* holds it"),
         ("a,k\n1,NA\n", {"dtype": np.int64}, r"'NA' .* not int64; missing=0 replaces it"),
         ("a,k\n1,NA\n", {"target": "k"}, r"'NA' .* not float32; missing_target='drop' skips such"),
+        ("a,k\n1,\n", {"missing": 1e39}, r"'' .* nor is missing=1e\+39: a float64 dtype= .* holds"),
+        ("a,k\n1,\n", {"missing": 0.5, "dtype": int}, r"nor is missing=0.5: a floating dtype="),
+        ("a,k\n1,\n", {"missing": 10**400}, r"missing is beyond float64"),
         ("a,k\n1,cat\n", {"target": "k"}, r"'cat' .* not float32; target_dtype=str reads the col"),
         ("a,k\n1,no\n", {"target": "k"}, r"'no' .* not float32; target_dtype=str reads the column"),
         ("a,k\n1,50%\n", {}, r"'50%' .* remove what is no number from the cells"),
@@ -222,6 +225,11 @@ def test_missing_cells_become_the_given_number(tmp_path: Path) -> None:
     np.testing.assert_array_equal(values, [[1, np.nan], [np.nan, 5]])
     with pytest.raises(ValueError, match="in column 'a' is not float32"):
         CsvDataset(path, columns=["b"], target="a", missing=0.0)
+
+
+def test_whole_numbers_with_missing_ones(tmp_path: Path) -> None:
+    found = CsvDataset(written(tmp_path, "a,b\n1,\n"), dtype=np.int64, missing=0.0)
+    assert found[0][0].tolist() == [1, 0]
 
 
 def test_several_targets_are_one_array(tmp_path: Path) -> None:
@@ -430,7 +438,7 @@ def test_rows_that_do_not_fit(tmp_path: Path) -> None:
         dataset.encode(single)
     with pytest.raises(TypeError, match="means need a floating dtype"):
         CsvDataset(written(tmp_path, "x\n1\n"), dtype=np.int32, missing="mean")
-    with pytest.raises(TypeError, match="categories must be a list of columns"):
+    with pytest.raises(TypeError, match="categories must be a list of names"):
         CsvDataset(written(tmp_path, "x\n1\n"), categories="x")
 
 

@@ -204,6 +204,17 @@ def test_a_note_that_names_no_column_leaves_all_of_them(index: Any) -> None:
     assert ParquetDataset(broken).columns == ["a", "b"]
 
 
+@pytest.mark.parametrize("dtype", [complex, object, "M8[s]"])
+def test_a_dtype_of_no_numbers(dtype: Any) -> None:
+    table = pyarrow.table({"a": [1.5], "y": [2]})
+    for options in ({"dtype": dtype}, {"target": "y", "target_dtype": dtype}):
+        with pytest.raises(TypeError, match="dtype, of a column, must be integer or floating"):
+            ParquetDataset(table, **options)
+    for columns in ("a", "y"):
+        with pytest.raises(TypeError, match="columns must be a list of names, not the text"):
+            ParquetDataset(table, columns=columns)
+
+
 def test_a_table_without_features() -> None:
     with pytest.raises(ValueError, match="the table has no columns for the features"):
         ParquetDataset(pyarrow.table({"a": [1.5, 2.0]}), target="a")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, ClassVar, Final, Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -32,6 +32,7 @@ from rumus.tensor.operations.recurrent import GATES, Kind, recurrence
 
 Pair: TypeAlias = "tuple[Tensor, Tensor]"
 S = TypeVar("S")
+_MOST: Final = 10_000  # layers
 
 
 class _Recurrent(Module, Generic[S]):
@@ -58,6 +59,8 @@ class _Recurrent(Module, Generic[S]):
             raise ValueError(
                 f"{name} needs sizes of at least 1, not ({inputs}, {hidden}, {layers})"
             )
+        if layers > _MOST:  # before one parameter after the other is made
+            raise ValueError(f"{name}: layers must be at most {_MOST}, not {layers}")
         self.inputs, self.hidden, self.layers = inputs, hidden, layers
         self.has_bias, self.bidirectional = bias, bidirectional
         generator = next_generator() if generator is None else generator

@@ -30,6 +30,7 @@ from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.section import Section
 from rumus.tensor.memory.slot_table import slot_size
 
+_MOST: Final = 1000  # iterations
 _ADAMW: Final = Signature.of(rules.adamw)
 _ADAMW_STATE: Final = RuleState.of(UpdateRule(rules.adamw, _ADAMW.state, _ADAMW.scalars))
 
@@ -125,6 +126,8 @@ class Muon(FusedOptimizer[M_co]):
             raise ValueError(f"adjust must be one of {', '.join(kinds)}, not {adjust!r}")
         if iterations < 1:
             raise ValueError(f"iterations must be 1 or more, not {iterations}")
+        if iterations > _MOST:  # each is a part of every step
+            raise ValueError(f"iterations must be at most {_MOST}, not {iterations}")
         self.adjust: Adjust = adjust
         self._iterations = iterations
         self._coefficients = triples(coefficients, iterations)

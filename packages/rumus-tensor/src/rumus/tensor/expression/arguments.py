@@ -18,7 +18,12 @@ from typing import Any, Final, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 
-from rumus.tensor.expression.declared_type import shown, takes_numbers_only, wanted
+from rumus.tensor.expression.declared_type import (
+    is_impossible_path,
+    shown,
+    takes_numbers_only,
+    wanted,
+)
 from rumus.tensor.expression.nearest_name import nearest_name
 from rumus.tensor.expression.places import check_places, placing
 
@@ -265,11 +270,17 @@ def _check_types(
 ) -> None:
     """Raise TypeError for the first argument that does not fit its declaration.
 
+    ValueError for a path that none can be.
+
     is_all: False for the declarations that functions do not check themselves.
     """
     for name, value in (*zip(placed, args, strict=False), *given.items()):
         if name in types and (told := wanted(*types[name], value, is_all=is_all)):
             raise TypeError(f"{of}: {name} must be {told}, not {shown(value)}") from None
+        if name in types and is_impossible_path(*types[name], value):
+            raise ValueError(
+                f"{of}: {name} must not have a NUL character: {shown(value)}"
+            ) from None
 
 
 def _types(function: Callable[..., Any]) -> dict[str, Declared]:

@@ -91,6 +91,17 @@ def takes_numbers_only(declared: str, known: Mapping[str, Any]) -> bool:
     return bool(numbers) and all(part == "None" or _LITERAL.fullmatch(part) for part in others)
 
 
+def is_impossible_path(declared: str, known: Mapping[str, Any], value: object) -> bool:
+    r"""Whether a path is asked for, and `value` has a NUL character, which no path has.
+
+    >>> is_impossible_path("str | Path", {}, "a\0"), is_impossible_path("str", {}, "a\0")
+    (True, False)
+    """
+    if not isinstance(value, (str, os.PathLike)) or "\0" not in str(value):
+        return False
+    return any(map(_PATH.fullmatch, _parts(declared, known) or ()))
+
+
 def _are_basic(parts: list[str]) -> bool:
     """Whether these are alternatives that no function checks itself."""
     if any(map(_PATH.fullmatch, parts)):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from rumus.tensor.expression.whole_number import whole_number
+
+_BEYOND: Final = 2**60  # elements, for which NumPy raises an error without the shape
 
 
 def lengths_of(operation: str, shape: int | Sequence[int]) -> tuple[int, ...]:
@@ -23,4 +26,6 @@ def lengths_of(operation: str, shape: int | Sequence[int]) -> tuple[int, ...]:
     found = tuple(whole_number(f"{operation}: a length", n) for n in given)
     if any(n < 0 for n in found):
         raise ValueError(f"{operation}: the shape {found} has a negative length")
+    if math.prod(found) >= _BEYOND:
+        raise ValueError(f"{operation}: the shape {found} has more elements than any memory")
     return found

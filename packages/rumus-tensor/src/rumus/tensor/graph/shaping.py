@@ -212,7 +212,8 @@ def split(x: Tensor, parts: int | Sequence[int], axis: int = 0) -> tuple[Tensor,
     length = x.shape[at]
     if isinstance(parts, (str, bytes)) or not hasattr(parts, "__iter__"):
         count = whole_number("split: parts", parts)
-        lengths = [length // count] * count if count > 0 else []
+        is_none = count < 1 or 0 < length < count
+        lengths = [] if is_none else [length // count] * count
     else:
         lengths = [whole_number("split: a length", part) for part in parts]
     if not lengths or min(lengths) < 0 or sum(lengths) != length:

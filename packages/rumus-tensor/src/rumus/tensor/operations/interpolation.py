@@ -87,7 +87,7 @@ def check_interpolation(
         raise ValueError(f"{of}: mode must be one of {known}, not {mode!r}")
     for name, given in (("size", size), ("scale_factor", scale_factor)):
         numbers = np.asarray(() if given is None else given)
-        if not ((numbers > 0) & np.isfinite(numbers)).all():
+        if not ((numbers > 0) & (numbers < math.inf)).all():
             raise ValueError(f"{of}: {name} must be positive and finite, not {given!r}")
 
 

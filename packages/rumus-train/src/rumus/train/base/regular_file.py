@@ -20,14 +20,17 @@ def require_regular_file(path: Path) -> None:
     """Refuse anything but a regular file, before opening it.
 
     FileNotFoundError and other kinds of OSError like `os.stat`; IsADirectoryError for a folder;
-    OSError for a pipe, a socket and a device; ValueError for a path with a null character.
+    OSError for a pipe, a socket and a device; ValueError for a path with a NUL character.
 
     >>> require_regular_file(Path("/"))
     Traceback (most recent call last):
     ...
     IsADirectoryError: [Errno 21] a folder, not a regular file: '/'
     """
-    mode = os.stat(path).st_mode
+    try:
+        mode = os.stat(path).st_mode
+    except ValueError:
+        raise ValueError(f"a path must not have a NUL character: {str(path)!r}") from None
     if stat.S_ISREG(mode):
         return
     kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "no file")

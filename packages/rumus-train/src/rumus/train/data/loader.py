@@ -356,8 +356,9 @@ class DataLoader:
             return (self._finish(task, self._batcher.make(task)) for task in self._tasks())
         from rumus.train.data.workers import made_by_processes, made_by_threads
 
-        ahead = self.workers + self.prefetch
-        given = self._batcher, self._tasks(), self._finish, self.workers, ahead
+        workers = min(self.workers, len(self))  # more would have nothing to do
+        ahead = min(self.workers + self.prefetch, len(self))
+        given = self._batcher, self._tasks(), self._finish, workers, ahead
         return made_by_processes(*given, self._pool) if self.processes else made_by_threads(*given)
 
     @cached_property

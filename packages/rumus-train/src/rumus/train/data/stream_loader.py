@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +22,7 @@ from rumus.train.base.random_stream import Purpose, permutation
 from rumus.train.data.batcher import Batcher, Collate, Task, Transform, uploaded
 from rumus.train.data.dataset import AnyBatch
 
+_MOST_AHEAD: Final = 2**16  # batches
 # Samples in order: iterated over once per epoch, or made by a function of the epoch.
 Stream: TypeAlias = Iterable[Any] | Callable[[int], Iterable[Any]]
 
@@ -96,10 +99,12 @@ class StreamLoader:
         backend: Backend | None = None,
     ) -> None:
         _check_stream(stream)
-        for name, value, least in (
-            ("batch_size", batch_size, 1), ("shuffle", shuffle, 0), ("seed", seed or 0, 0),
-            ("prefetch", prefetch, 0),
+        for name, value, least, most in (
+            ("batch_size", batch_size, 1, sys.maxsize), ("shuffle", shuffle, 0, sys.maxsize),
+            ("seed", seed or 0, 0, math.inf), ("prefetch", prefetch, 0, _MOST_AHEAD),
         ):  # fmt: skip
+            if value > most:
+                raise ValueError(f"{name} must be at most {most}, not {value!r}")
             if value < least or value != int(value):
                 raise ValueError(f"{name} must be a whole number, {least} or more, not {value!r}")
         self.stream, self.batch_size = stream, int(batch_size)

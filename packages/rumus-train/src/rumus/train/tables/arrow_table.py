@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.expression.declared_type import shown as described
 from rumus.tensor.expression.nearest_name import nearest_name
 from rumus.train.base.class_names import (
     checked_classes,
@@ -28,9 +30,11 @@ from rumus.train.tables.feature_encoding import (
     FeatureEncoding,
     Missing,
     as_categories,
+    as_columns,
     as_dates,
     as_targets,
     dtype_of,
+    number_dtype,
     refuse_both,
 )
 from rumus.train.tables.rounding import holding, warn_of_rounding, warn_of_times
@@ -89,8 +93,10 @@ class ParquetDataset:
         self._target = target
         if self._is_text and not isinstance(target, str):
             raise ValueError("class names need a single target: give target='its column'")
-        self._dtype = dtype_of("dtype", dtype)
-        self._target_dtype = np.dtype(np.int64) if self._is_text else np.dtype(target_dtype)
+        self._dtype = number_dtype("dtype", dtype, "biuf")
+        self._target_dtype = np.dtype(np.int64)
+        if not self._is_text:
+            self._target_dtype = number_dtype("target_dtype", target_dtype, "biuf")
         targets = as_targets(target)
         kinds = as_categories(categories), frozenset[str](), as_dates(dates)
         named = {*targets, *kinds[0], *kinds[2]}
@@ -99,7 +105,7 @@ class ParquetDataset:
         others = [name for name in self._source.names if name not in is_other]
         if columns is None:
             warn_of_row_names(self._source.shown, left_out, stacklevel=3)
-        self.columns = others if columns is None else list(columns)
+        self.columns = others if columns is None else as_columns(columns)
         refuse_both(self._source.shown, self.columns, targets)
         if not self.columns:
             raise ValueError(f"{self._source.shown} has no columns for the features")
@@ -116,6 +122,7 @@ class ParquetDataset:
         """The names of the features: their columns, or "column=text"."""
         return self._encoding.names
 
+    @checked_arguments
     def like(self, table: PathLike | Any) -> Self:
         """Read another table the same way; targets are skipped if it has none.
 
@@ -214,6 +221,8 @@ class _Source:
                 f"table must be a file or a pyarrow.Table, not {type(given).__name__}: "
                 "pyarrow.Table.from_pandas(frame) makes one of a data frame of pandas"
             )
+        if not isinstance(given, (pyarrow.Table, str, os.PathLike)):
+            raise TypeError(f"table must be a file or a pyarrow.Table, not {described(given)}")
         self._given = given if isinstance(given, pyarrow.Table) else Path(given)
         self.shown = "the table" if isinstance(given, pyarrow.Table) else printable(given)
         self._table: Any = None

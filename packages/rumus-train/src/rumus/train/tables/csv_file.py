@@ -34,9 +34,11 @@ from rumus.train.tables.feature_encoding import (
     Missing,
     as_booleans,
     as_categories,
+    as_columns,
     as_dates,
     as_targets,
     dtype_of,
+    number_dtype,
     refuse_both,
 )
 from rumus.train.tables.rounding import tell_of_rounding, tell_of_vanished, warn_of_times
@@ -139,8 +141,8 @@ class CsvDataset:
         if missing_target not in ("error", "drop"):
             raise ValueError(f'missing_target must be "error" or "drop", not {missing_target!r}')
         self._target, self._drops = target, missing_target == "drop"
-        self._dtype = _number(dtype)
-        self._target_dtype = None if is_text else _number(target_dtype)
+        self._dtype = number_dtype("dtype", dtype)
+        self._target_dtype = None if is_text else number_dtype("target_dtype", target_dtype)
         with self._file.open(self.path) as table:
             kinds = as_categories(categories), as_booleans(booleans), as_dates(dates)
             self.columns = _features(table, columns, as_targets(target), {*chain(*kinds)})
@@ -157,6 +159,7 @@ class CsvDataset:
         """The names of the features: of their columns, or "column=text"."""
         return self._encoding.names
 
+    @checked_arguments
     def like(self, path: PathLike) -> Self:
         """Read another file the same way; targets are skipped if it has none.
 
@@ -270,9 +273,7 @@ def _features(
     for name in targets:
         table.index(name)
     if columns is not None:
-        if isinstance(columns, str):
-            raise TypeError(f"columns must be a list of names, not the text {columns!r}")
-        found = list(columns)
+        found = as_columns(columns)
         refuse_both(table.shown, found, targets)
     else:
         left_out = row_names(table.names, {*targets, *declared})
@@ -465,7 +466,7 @@ class _Numbers:
     def _advice(self, cell: str, column: int, *, is_spelled: bool) -> str:
         name, spelling = self._names[column], self._spellings[column]
         if is_spelled or spelling is None or not is_number(cell.strip()):
-            return advice(cell, name, self._dtype, is_target=self._is_target)
+            return advice(cell, name, self._dtype, self._missing, is_target=self._is_target)
         if spelling is as_truth:
             return "of numbers only 1 and 0 are"
         if isinstance(spelling, Days):
@@ -530,10 +531,3 @@ def _is_not_zero(cell: str) -> bool:
         return float(cell) != 0
     except ValueError:
         return False
-
-
-def _number(dtype: DTypeLike) -> np.dtype[Any]:
-    found = dtype_of("dtype", dtype)
-    if found.kind not in "iuf":
-        raise TypeError(f"the dtype of a column must be integer or floating, not {found}")
-    return found

@@ -25,7 +25,9 @@ def numbers_of(cells: Sequence[str], dtype: np.dtype[Any], missing: float | None
     Raises ValueError if one is not a number. missing: the value of a missing cell; None raises.
     """
     if missing is not None:
-        cells = [repr(missing) if cell.strip() in MISSING else cell for cell in cells]
+        is_whole = dtype.kind != "f" and float(missing).is_integer()
+        filled = str(int(missing)) if is_whole else repr(float(missing))
+        cells = [filled if cell.strip() in MISSING else cell for cell in cells]
     if not all(map(_is_spelled(dtype.kind, cells), cells)):
         raise ValueError("a cell that is not a number")
     if dtype.kind != "f":
@@ -107,14 +109,21 @@ _SPELLINGS: Final = (
 )  # fmt: skip
 
 
-def advice(cell: str, name: str, dtype: np.dtype[Any], *, is_target: bool) -> str:
-    """Return advice for a cell that is not a number of this dtype."""
+def advice(
+    cell: str, name: str, dtype: np.dtype[Any], missing: float | None, *, is_target: bool
+) -> str:
+    """Return advice for a cell that is not a number of this dtype.
+
+    missing: the value of a missing cell, if there is one.
+    """
     cell, shown = cell.strip(), printable(repr(name))
     if (delimiter := _delimiter(cell, name)) is not None:
         return f"delimiter={delimiter!r} reads it as several columns"
     if cell in MISSING:
         if is_target:
             return "missing_target='drop' skips such lines"
+        if missing is not None:
+            return f"nor is missing={missing}: {holding(missing, dtype)}"
         if dtype.kind != "f":
             return f"missing=0 replaces it with that number; {dtype} has no nan"
         return (

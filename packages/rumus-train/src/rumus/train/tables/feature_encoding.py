@@ -33,6 +33,17 @@ def dtype_of(name: str, dtype: Any) -> np.dtype[Any]:
     return found
 
 
+def number_dtype(name: str, dtype: Any, kinds: str = "iuf") -> np.dtype[Any]:
+    """Return a dtype of one of these kinds. TypeError for another one.
+
+    name: of the argument.
+    """
+    found = dtype_of(name, dtype)
+    if found.kind not in kinds:
+        raise TypeError(f"{name}, of a column, must be integer or floating, not {found}")
+    return found
+
+
 @dataclass
 class FeatureEncoding:
     """How columns become features; statistics are learned from the first table.
@@ -62,7 +73,10 @@ class FeatureEncoding:
         if isinstance(self.missing, str) and self.missing != "mean":
             raise ValueError(f'missing must be a number or "mean", not {self.missing!r}')
         if not isinstance(self.missing, str) and self.missing is not None:
-            real_number("missing", self.missing)
+            try:
+                float(real_number("missing", self.missing))
+            except OverflowError:
+                raise ValueError("missing is beyond float64: give a smaller number") from None
         kinds = [*self.categories, *self.booleans, *self.dates]
         if twice := {name for name, count in Counter(kinds).items() if count > 1}:
             raise ValueError(
@@ -226,6 +240,11 @@ def _moments(
     return means / scale, np.where(deviations > 0, deviations / scale, 1.0)
 
 
+def as_columns(given: Sequence[str]) -> list[str]:
+    """Return the columns of features."""
+    return list(_names("columns", given))
+
+
 def as_targets(given: str | Sequence[str] | None) -> list[str]:
     """Return the target columns, if any."""
     if not isinstance(given, (str, Sequence, type(None))):
@@ -264,5 +283,5 @@ def as_booleans(given: Sequence[str]) -> frozenset[str]:
 
 def _names(what: str, given: Sequence[str]) -> Sequence[str]:
     if isinstance(given, str):
-        raise TypeError(f"{what} must be a list of columns, not the text {given!r}")
+        raise TypeError(f"{what} must be a list of names, not the text {given!r}")
     return given
