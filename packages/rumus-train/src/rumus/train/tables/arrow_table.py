@@ -104,7 +104,7 @@ class ParquetDataset:
         is_other = {*targets, *left_out}
         others = [name for name in self._source.names if name not in is_other]
         if columns is None:
-            warn_of_row_names(self._source.shown, left_out, stacklevel=3)
+            warn_of_row_names(self._source.shown, left_out)
         self.columns = others if columns is None else as_columns(columns)
         refuse_both(self._source.shown, self.columns, targets)
         if not self.columns:
@@ -112,7 +112,7 @@ class ParquetDataset:
         self._encoding = FeatureEncoding(self.columns, *kinds, missing, standardize)
         numbers = self._read(learns=True)
         if columns is None:
-            warn_of_counting(self._source.shown, self._encoding.numbers, numbers, stacklevel=3)
+            warn_of_counting(self._source.shown, self._encoding.numbers, numbers)
         if self._is_text and classes is None:
             instead = "target_dtype=int takes them for numbers, classes=[...]"
             warn_of_text_order(self._source.shown, "text", self.classes, instead)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -23,6 +22,7 @@ from rumus.train.base.class_names import (
 )
 from rumus.train.base.other_names import DATASET
 from rumus.train.base.printable import printable
+from rumus.train.base.user_warning import warn_user
 from rumus.train.data.dataset import Batch, Indices, Sample
 from rumus.train.data.npy import PathLike
 from rumus.train.tables.csv_cell import Days, MixedZones, Spelling, as_truth, spelling_of_numbers
@@ -149,7 +149,7 @@ class CsvDataset:
             self._encoding = FeatureEncoding(self.columns, *kinds, missing, standardize)
             numbers = self._read(table, learns=True)
         if columns is None:
-            warn_of_counting(table.shown, self._encoding.numbers, numbers, stacklevel=3)
+            warn_of_counting(table.shown, self._encoding.numbers, numbers)
         if is_text and classes is None:
             instead = "target_dtype=int takes them for numbers, classes=[...]"
             warn_of_text_order(table.shown, "text", self.classes, instead)
@@ -278,13 +278,11 @@ def _features(
     else:
         left_out = row_names(table.names, {*targets, *declared})
         found = table.features(targets, left_out)
-        warn_of_row_names(table.shown, left_out, stacklevel=4)
+        warn_of_row_names(table.shown, left_out)
         if table.is_headed_by_numbers and not targets:
-            warnings.warn(
+            warn_user(
                 f"{table.shown}: the first line is read as column names, but holds only numbers; "
                 "give header=[...] with names if it is data, or columns=[...] if it is not",
-                UserWarning,
-                stacklevel=4,
             )
     if not found:
         raise ValueError(f"{table.shown} has no columns for the features")

@@ -7,7 +7,6 @@ purpose; if it only counts rows, a warning says so.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.train.base.printable import printable
+from rumus.train.base.user_warning import warn_user
 
 # What pandas and tibble make of a column without a name, each time that such a file is read and
 # written again; and how data frames, merges, tibbles and databases of R call row names.
@@ -45,22 +45,18 @@ def row_names(
     return found if len(found) < len(names) else []
 
 
-def warn_of_row_names(shown: str, names: Sequence[str], stacklevel: int) -> None:
+def warn_of_row_names(shown: str, names: Sequence[str]) -> None:
     """Warn if columns are left out."""
     if names:
         many = len(names) > 1
         told = ", ".join(printable(repr(name)) for name in names)
-        warnings.warn(
+        warn_user(
             f"{shown}: column{'s' if many else ''} {told} {'are' if many else 'is'} left out as "
             f"{'those' if many else 'that'} of row names; give columns=[...] to choose",
-            UserWarning,
-            stacklevel=stacklevel + 1,
         )
 
 
-def warn_of_counting(
-    shown: str, names: Sequence[str], numbers: NDArray[Any], stacklevel: int
-) -> None:
+def warn_of_counting(shown: str, names: Sequence[str], numbers: NDArray[Any]) -> None:
     """Warn about features that are named like row numbers and count rows.
 
     numbers: (rows, columns).
@@ -73,11 +69,9 @@ def warn_of_counting(
     ]
     if found:
         told = ", ".join(printable(repr(name)) for name in found)
-        warnings.warn(
+        warn_user(
             f"{shown}: {told} has a different number in each row and is read as a feature; give "
             "columns=[...] to leave it out, or to confirm it",
-            UserWarning,
-            stacklevel=stacklevel + 1,
         )
 
 
