@@ -6,7 +6,7 @@ import math
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from typing import Any, Final
 
 import numpy as np
@@ -48,6 +48,7 @@ from rumus.tensor import DType, Expr, Kernel, float16, float32, int32
 from rumus.tensor.memory.backend import Epilogue, Reduction
 from rumus.tensor.memory.fused import FusedName
 from rumus.tensor.memory.late_array import LateArray
+from rumus.tensor.memory.once import once
 from rumus.tensor.memory.quantization import BlockTable, Code, Piece
 from rumus.tensor.memory.recording import depends_on
 from rumus.tensor.memory.section import Section
@@ -540,7 +541,7 @@ def _is_transfer(source: GPUArray, out: GPUArray) -> bool:
     )
 
 
-@lru_cache(maxsize=1)
+@once
 def default_backend() -> GpuBackend:
     """Return the backend of this process's GPU, always the same object.
 

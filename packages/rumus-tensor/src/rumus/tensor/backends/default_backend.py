@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from importlib.util import find_spec
 
 from rumus.tensor.backends.numba_backend import NumbaBackend
 from rumus.tensor.backends.numpy_backend import NumpyBackend
 from rumus.tensor.memory.backend import Backend
+from rumus.tensor.memory.once import once
 
 
-@lru_cache(maxsize=1)
+@once
 def cpu() -> Backend:
     """Return the CPU backend of this process, always the same object.
 
