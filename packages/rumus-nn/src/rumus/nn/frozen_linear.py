@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Final, Literal, TypeAlias
@@ -13,7 +12,7 @@ from rumus.nn.linear import Linear
 from rumus.nn.module import Module
 from rumus.tensor import Backend, Parameter, Tensor, float16, float32, linear
 from rumus.tensor.expression.dtype import int32
-from rumus.tensor.graph.assignment import depth_of_user
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.graph.autograd import Product
 from rumus.tensor.graph.tensor import backend_of, result_of
 from rumus.tensor.memory.backend import Array
@@ -75,10 +74,9 @@ class FrozenLinear(Module):
         """Compute with the base's own matrix; a UserWarning tells of another layer that does."""
         other, kind = _of_weight.get(id(weight)), type(self).__name__
         if other is not None and other.weight is weight:
-            warnings.warn(
+            warn_user(
                 f"{kind}: its base is that of another {type(other).__name__}, and they share one "
                 "frozen matrix; for two matrices, give it copy.deepcopy(base)",
-                stacklevel=depth_of_user(),
             )
         self.weight = weight
         _of_weight[id(weight)] = self

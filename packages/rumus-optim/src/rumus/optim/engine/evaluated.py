@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +13,7 @@ from rumus.optim.engine.segments import Segment
 from rumus.optim.options.group import M_co
 from rumus.optim.options.hyperparameter import Hyper, at_step
 from rumus.tensor import Kernel, OwnershipError
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 
@@ -88,12 +88,10 @@ class EvaluatedOptimizer(FollowedOptimizer[M_co]):
             return
         assigned = [p for s in self.segments if s.seen and self._has(s) for p in s.assigned()]
         if assigned:
-            warnings.warn(
+            warn_user(
                 f"{type(self).__name__}: {names_of(assigned, self)[0]!r} was assigned after the "
                 "last step, and what is evaluated is the average of the steps before: to evaluate "
                 "the weights that were assigned, release() the optimizer and make another",
-                UserWarning,
-                stacklevel=4,
             )
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
@@ -17,6 +16,7 @@ from rumus.optim.fused.master_weights import MASTER
 from rumus.optim.options.group import M_co
 from rumus.optim.wrappers.wrapper import Wrapper
 from rumus.tensor import DType, Expr, where
+from rumus.tensor.expression.user_warning import warn_user
 
 _SLOW: Final = "slow"
 _TOLD_AFTER: Final = 3  # steps in a row, if k is less
@@ -109,12 +109,10 @@ class _SlowWeights(Stage):
         self._in_a_row = self._in_a_row + 1 if now == self._assigned_at + 1 else 1
         self._assigned_at = now
         if self._in_a_row == max(self.k, _TOLD_AFTER):
-            warnings.warn(
+            warn_user(
                 f"Lookahead(k={self.k}): parameters were assigned after each of the last "
                 f"{self._in_a_row} steps, so that their slow weights started again each time, and "
                 "Lookahead did nothing for them: assign after every k-th step, or leave it out",
-                UserWarning,
-                stacklevel=2,
             )
 
     def result(self, p: Expr, g: Expr, new: Mapping[str, Expr], rule: str) -> Mapping[str, Expr]:

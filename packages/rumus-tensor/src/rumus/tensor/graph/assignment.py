@@ -8,9 +8,7 @@ leaves nothing, and a step of several passes moves a buffer once.
 
 from __future__ import annotations
 
-import sys
 import threading
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
@@ -18,6 +16,7 @@ from typing import Any, Final, Protocol, TypeGuard, TypeVar
 
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.graph.autograd import is_recording
 from rumus.tensor.graph.buffer_update import BufferUpdate, propose
 from rumus.tensor.graph.tensor import Tensor
@@ -358,15 +357,7 @@ def warn_once(label: str, why: str) -> None:
     """Warn of an attribute, the first time."""
     if label not in _told:
         _told.add(label)
-        warnings.warn(f"{label} {why}", SideEffectWarning, stacklevel=depth_of_user())
-
-
-def depth_of_user() -> int:
-    """Return how many frames lie between the caller and code that is not this library's."""
-    depth, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("rumus."):
-        depth, frame = depth + 1, frame.f_back
-    return depth
+        warn_user(f"{label} {why}", SideEffectWarning)
 
 
 def _write(buffer: Tensor, value: Array) -> None:

@@ -6,7 +6,6 @@ The operations are in other files, by family; the methods here only call them.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeAlias
 
@@ -29,6 +28,7 @@ from rumus.tensor.expression.errors import BackendMismatchError, GraphError
 from rumus.tensor.expression.lengths import lengths_of
 from rumus.tensor.expression.masked import unmasked
 from rumus.tensor.expression.printable import abridged
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.autograd import Node, Version, Vjp, is_recording
 from rumus.tensor.graph.means import note_negative, note_quotient
@@ -696,11 +696,9 @@ def as_host(data: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]:
         usual = default_dtype(host)  # refuses text, which NumPy would read as numbers, None and 1j
     wanted = usual if dtype is None else as_dtype(dtype)
     if dtype is None and host.ndim and host.dtype == float64 and _rounds_whole_numbers(host):
-        warnings.warn(
+        warn_user(
             "float64 data becomes float32, which rounds these whole numbers beyond 2**24: if they "
             "are identifiers, convert them to integers, or keep them with dtype=float64",
-            UserWarning,
-            stacklevel=assignment.depth_of_user(),
         )
     if wanted == int32 and host.dtype != int32 and host.size:
         low, high = host.min(), host.max()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.memory.uninterrupted import is_of_handler, suppressed
 
 
@@ -55,11 +55,10 @@ class AppendFile:
             os.ftruncate(descriptor, self._size)
         if not self._has_failed:
             self._has_failed = True
-            warnings.warn(
+            warn_user(
                 f"{self.path} cannot be written ({error}): these lines are lost, and training "
                 "continues. This warning appears once",
                 RunFolderWarning,
-                stacklevel=2,
             )
 
     def close(self) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor.expression.nearest_name import nearest_name
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.train.base.datasets import datasets_of
 from rumus.train.base.printable import printable
-from rumus.train.base.user_warning import warn_user
 
 
 def checked_classes(classes: Sequence[str]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, SupportsFloat, TypeAlias
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from rumus.tensor import NumpyBackend, Tensor, float32, float64, tensor
 from rumus.tensor.expression.printable import abridged
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.memory.updater import Outcome
 from rumus.tensor.memory.watching import watched_by
 from rumus.train.base.epoch_sum import EpochSum
@@ -174,10 +174,8 @@ class _Entry:
         except ValueError as error:
             if not self._is_told:
                 self._is_told = True
-                warnings.warn(
+                warn_user(
                     f"{self.name!r}, which training steps log, is NaN: {error}",
-                    UserWarning,
-                    stacklevel=2,
                 )
             return math.nan
 

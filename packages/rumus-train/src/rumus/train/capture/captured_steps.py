@@ -9,7 +9,6 @@ the code runs again now and then: at growing intervals, and at the start of an e
 from __future__ import annotations
 
 import gc
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ import numpy as np
 
 from rumus.optim.engine.closure import forward_backward
 from rumus.tensor import Backend, CaptureError, GradientStore, Tensor, tensor
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.graph.autograd import is_recording
 from rumus.tensor.graph.means import Mean, note_again, noting_means
 from rumus.tensor.graph.store import Refill
@@ -291,13 +291,12 @@ class CapturedSteps:
         self._captured = [each for each in self._captured if each.key != captured.key]
         patience = self._patience_with(step)
         patience.is_hidden, patience.is_said = True, True
-        warnings.warn(
+        warn_user(
             f"{step.label()} differs from its capture: {how}. Something changed that Python "
             f"cannot see. From now on the code runs each time; up to {captured.repeated} earlier "
             "steps may have been repeated with outdated values. Pass what changes in the batch, "
             "as an array, or use Trainer(optimizer, capture=False)",
             CaptureWarning,
-            stacklevel=2,
         )
 
     def _is_repeatable(self, step: _Step, reads: Reads, patience: _Patience) -> bool:
@@ -322,12 +321,11 @@ class CapturedSteps:
             self.counts.reasons[step.label()] = why
         elif not patience.is_said:
             patience.is_said = True
-            warnings.warn(
+            warn_user(
                 f"{step.label()} is not captured, so it runs more slowly: {why}. Pass what "
                 "changes in the batch, as an array, or accept this with Trainer(optimizer, "
                 "capture=False)",
                 CaptureWarning,
-                stacklevel=2,
             )
 
     def _patience_with(self, step: _Step) -> _Patience:

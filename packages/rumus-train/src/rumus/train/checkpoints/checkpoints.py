@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self
 
 from rumus.tensor.expression.arguments import check_arguments, checked_first, place_arguments
 from rumus.tensor.expression.decided import check_of_class, decided, is_decided
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.memory.late_array import LateArray
 from rumus.tensor.memory.uninterrupted import is_of_handler, suppressed
 from rumus.train.base.other_names import CHECKPOINTS, CHECKPOINTS_OPTIONS
@@ -378,10 +378,10 @@ class Checkpoints:
 
     def _heard(self, outcome: _Outcome) -> Path | None:
         """Warn of a failure, or raise it; return the checkpoint's path."""
-        if outcome.error is not None:
-            if self.on_error == "raise":
-                raise outcome.error
-            warnings.warn(CheckpointWarning(_unheard(outcome)), stacklevel=3)
+        if outcome.error is not None and self.on_error == "raise":
+            raise outcome.error
+        if told := _unheard(outcome):
+            warn_user(told, CheckpointWarning)
         return outcome.path
 
     def _save(self, draft: Draft) -> _Outcome:

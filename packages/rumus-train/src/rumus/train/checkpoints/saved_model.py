@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor.expression.nearest_name import nearest_name
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.train.base.printable import printable
 from rumus.train.checkpoints.checkpoint_errors import CheckpointError
 from rumus.train.checkpoints.checkpoints import Checkpoint, Checkpoints
@@ -66,12 +66,10 @@ def _checkpoint(checkpoints: Checkpoints, step: WhichStep) -> Checkpoint:
         return newest
     if any(saved.step == best for saved in checkpoints.list()):
         return checkpoints.load(best)
-    warnings.warn(
+    warn_user(
         f"the checkpoint of the best validation, after step {best}, is gone: these are the newest "
         f"weights, of step {newest.step}. Checkpoints(keep_best=...) keeps the best, "
         "step='latest' says that the newest are meant",
-        UserWarning,
-        stacklevel=2,
     )
     return newest
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections.abc import Callable
 from threading import Thread
 from typing import Generic, TypeVar
 
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.train.checkpoints.checkpoint_errors import CheckpointWarning
 
@@ -58,4 +58,4 @@ def _say(outcomes: list[T | BaseException], unheard: Callable[[T], str | None]) 
     for outcome in outcomes:
         text = repr(outcome) if isinstance(outcome, BaseException) else unheard(outcome)
         if text is not None:
-            warnings.warn(CheckpointWarning(text), stacklevel=2)
+            warn_user(text, CheckpointWarning)

@@ -12,10 +12,10 @@ from typing import Final, Self
 import numpy as np
 
 from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.train.base.class_names import checked_classes, unknown_class, warn_of_text_order
 from rumus.train.base.other_names import DATASET
 from rumus.train.base.printable import printable
-from rumus.train.base.user_warning import warn_user
 from rumus.train.data.dataset import Sample
 from rumus.train.data.image_file import ImageReader, Mode
 from rumus.train.data.npy import PathLike

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 import os
-import warnings
 import weakref
 import zlib
 from collections.abc import Generator, Iterator, Mapping
@@ -16,6 +15,7 @@ import numpy as np
 from rumus.tensor import Backend, StateMismatchError, run_seed
 from rumus.tensor.expression.arguments import check_arguments, place_arguments
 from rumus.tensor.expression.decided import check_of_class, decided, is_decided
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.other_names import LOADER, LOADER_OPTIONS
 from rumus.train.base.random_stream import Purpose, permutation
@@ -208,13 +208,11 @@ class DataLoader:
         if self._batch == len(self):  # as by zip, which may not ask whether there are more
             self.seek(self._epoch + 1)
             return
-        warnings.warn(
+        warn_user(
             f"this loop over the loader begins with batch {self._batch} of epoch {self._epoch}, "
             "where an earlier one was left, as by break, next(iter(loader)), islice or zip: before "
             "it, call loader.seek(loader.epoch) to start the epoch over, or "
             "loader.seek(loader.epoch, loader.batch) to continue",
-            UserWarning,
-            stacklevel=3,
         )
 
     def seek(self, epoch: int, batch: int = 0) -> None:

@@ -6,10 +6,10 @@ not: the order of the draws depends on the workers, and no checkpoint holds it.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.train.base.random_sources import Look, kind_of, name_of
 from rumus.train.data.dataset import AnyBatch
 
@@ -35,10 +35,8 @@ def watched(make: Callable[[], AnyBatch]) -> tuple[AnyBatch, str | None]:
 
 def warn_of(what: str) -> None:
     """Warn that batches depend on the workers."""
-    warnings.warn(
+    warn_user(
         f"the dataset or the transform draws from {what}: with workers, the batches differ from "
         "run to run, and after a resume. A transform gets its own generator, transform=lambda "
         "sample, random: ...; draw from that",
-        UserWarning,
-        stacklevel=2,
     )

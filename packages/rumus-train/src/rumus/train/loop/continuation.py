@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.train.data.batches import batches_of_epoch
 from rumus.train.data.loader import DataLoader, continue_loop
 from rumus.train.loop.environment import backend_of
@@ -26,11 +26,9 @@ def warn_of_partial_epoch(loader: Any) -> None:
     if isinstance(loader, DataLoader) and done == len(loader):
         return  # its next loop is over the next epoch
     if done and hasattr(loader, "seek"):
-        warnings.warn(
+        warn_user(
             f"the loader has handed out {done} batches of its epoch, which the first epoch of "
             "this run lacks: loader.seek(loader.epoch) starts the epoch over",
-            UserWarning,
-            stacklevel=2,
         )
         continue_loop(loader)  # which would say it again
 
@@ -87,4 +85,4 @@ def note_hyperparameters(run: Run, path: Path | None) -> None:
 def _warn(run: Run, message: str) -> None:
     """Warn on the rank that speaks."""
     if run.team.speaks:
-        warnings.warn(message, UserWarning, stacklevel=3)
+        warn_user(message)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rumus.optim import Optimizer, Plateau, Schedule
 from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.train.checkpoints.snapshot import Schedules, hyperparameters_of
 from rumus.train.loop.callback import Callback
 from rumus.train.loop.events import TrainStart, ValidationEnd
@@ -80,11 +80,9 @@ class FeedPlateau(Callback):
         self.plateau._fed = weakref.ref(event.run.trainer.optimizer)
         value = event.metrics[self.metric]
         if math.isnan(value):
-            warnings.warn(
+            warn_user(
                 f"FeedPlateau: {self.metric!r} of the validation after step {event.step} is NaN, "
                 "which the Plateau takes for no improvement",
-                UserWarning,
-                stacklevel=2,
             )
         self.plateau.report(value)
 
@@ -111,10 +109,8 @@ def warn_of_unfed(optimizer: Optimizer[Any], callbacks: Iterable[Callback]) -> N
     for name, schedule in Schedules(optimizer).found.items():
         is_fed = id(schedule) in fed or not isinstance(schedule, Plateau)
         if not is_fed and schedule.best is None:
-            warnings.warn(
+            warn_user(
                 f"{name} is a Plateau that gets no metric, so its value never changes: use "
                 "fit(..., validate=..., callbacks=[FeedPlateau(plateau, metric)]), or "
                 "plateau.report(metric) in a callback",
-                UserWarning,
-                stacklevel=2,
             )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from rumus.optim.engine.followed import FollowedOptimizer
 from rumus.optim.wrappers.wrapper import unwrapped
 from rumus.tensor import NonFiniteGradientError
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.train.base.position import Position
 from rumus.train.checkpoints.snapshot import restore, take
 from rumus.train.loop.spikes import LossSpikeError, Spikes
@@ -91,11 +91,10 @@ class Rollback:
         if position.rollbacks > most:
             error.add_note(f"it was rolled back {most} times before: that is the limit")
             raise error
-        warnings.warn(
+        warn_user(
             f"rolled back to the last good state ({position.rollbacks} of at most {most} times): "
             f"{error}",
             RuntimeWarning,
-            stacklevel=2,
         )
         restore(self._model, self._good, "the last good state")
         recent, losses = self._losses

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rumus.optim import ClosureOptimizer
 from rumus.tensor import NonFiniteGradientError, Tensor
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.memory.uninterrupted import displaced
 from rumus.train.base.every import Every
@@ -528,7 +528,7 @@ class Run:
         if every == Every(epochs=1) and not waiting:
             return  # the default, in a run shorter than an epoch, as to try a program out
         needs = f", and {' and '.join(waiting)} would wait for nothing" if waiting else ""
-        warnings.warn(f"{told}, so that it never validates{needs}", UserWarning, stacklevel=2)
+        warn_user(f"{told}, so that it never validates{needs}")
         self._is_told_of_validation = True
 
     def _look_for_validation(self) -> None:
@@ -537,11 +537,9 @@ class Run:
         if self.validate_fn is None or self.position.metrics or is_plain:
             return
         if self.stopped in ("epochs", "steps") and not self._is_told_of_validation:
-            warnings.warn(
+            warn_user(
                 f"validate_every={self.validate_every} was never due in {self.position.step} "
                 "steps, so that nothing was validated",
-                UserWarning,
-                stacklevel=2,
             )
 
     @contextmanager

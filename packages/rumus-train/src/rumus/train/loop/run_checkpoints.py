@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.train.base.every import Every
 from rumus.train.base.random_sources import restore_program, states_of_program
@@ -196,12 +196,10 @@ class RunCheckpoints:
             return None
         measured = self._run.measured
         if not measured.are_there():
-            warnings.warn(
+            warn_user(
                 f"the weights were changed after the validation of step {position.step}, as by a "
                 "callback, so that its numbers are not theirs: their checkpoint gets no metric, "
                 "and they are not the best; change them before the validation, as in on_step_end",
-                UserWarning,
-                stacklevel=2,
             )
             position.metrics_step = None
             if position.best_step == position.step:

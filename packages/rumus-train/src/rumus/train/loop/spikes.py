@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -15,6 +14,7 @@ from rumus.tensor import Tensor
 from rumus.tensor.expression.arguments import checked_fields
 from rumus.tensor.expression.decided import fixed
 from rumus.tensor.expression.printable import PrintableError
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.memory.updater import Outcome
 from rumus.train.base.late_values import late_values
@@ -162,7 +162,7 @@ class SpikeWatch:
                 "a larger z_thresh or patience continues, and a smaller learning rate or "
                 "clip=ZClip() may prevent it"
             )
-        warnings.warn(f"skipped: {found}", RuntimeWarning, stacklevel=2)
+        warn_user(f"skipped: {found}", RuntimeWarning)
         return True
 
     def note(self, place: Place, loss: Tensor, outcome: Outcome) -> None:

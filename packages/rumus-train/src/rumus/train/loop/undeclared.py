@@ -9,12 +9,12 @@ move, too: then only those count that the loss function reaches.
 from __future__ import annotations
 
 import threading
-import warnings
 import weakref
 from collections.abc import Iterable
 from typing import Final
 
 from rumus.tensor import Generator
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.operations.draws import Draws
 from rumus.train.base.random_sources import (
     Look,
@@ -95,12 +95,10 @@ class Undeclared:
             told, remedy = _told(source)
             if told == kind_of(source):
                 continue  # only a running function holds it (a loader's, say), which starts anew
-            warnings.warn(
+            warn_user(
                 f"{told} has drawn in this run, but no checkpoint saves it: if the training uses "
                 f"it, a resumed run differs. {remedy}; in the transform of a DataLoader, draw "
                 "from the generator that it is given",
-                UserWarning,
-                stacklevel=2,
             )
 
     def _own(self, moved: list[Source]) -> list[Source]:

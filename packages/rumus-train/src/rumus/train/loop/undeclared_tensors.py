@@ -7,13 +7,13 @@ function, a cache. But a step proposes the buffers that it moves, and every writ
 from __future__ import annotations
 
 import gc
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any, Final
 
 from rumus.tensor import GradientStore, Parameter, Tensor
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.train.base.live_objects import live_objects, with_subclasses
 from rumus.train.checkpoints.snapshot import named_by
 
@@ -76,12 +76,10 @@ class UndeclaredTensors:
             what = (
                 "a parameter without an optimizer" if isinstance(tensor, Parameter) else "a tensor"
             )
-            warnings.warn(
+            warn_user(
                 f"{name!r}, {what}, was written in this run, and no checkpoint holds it: if the "
                 "training uses it, a run that goes on from one differs. Name its module in "
                 "Trainer(optimizer, state=...); a tensor becomes the buffer of a module",
-                UserWarning,
-                stacklevel=2,
             )
         self._written = left
 

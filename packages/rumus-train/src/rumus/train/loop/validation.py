@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from rumus.optim import Optimizer
 from rumus.tensor import Backend, Tensor
 from rumus.tensor.expression.declared_type import shown
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.graph import evaluation
 from rumus.tensor.graph.means import noting_means
 from rumus.tensor.memory.uninterrupted import putting_back
@@ -197,11 +197,9 @@ class _Averaged:
             return
         for name, value in named.items():
             if not isinstance(value, MetricState) and _NO_MEAN.search(name):
-                warnings.warn(
+                warn_user(
                     f"{name!r} is averaged over batches, which may differ from its value over all "
                     "samples: the metrics of rumus.train.metrics are computed over the whole set",
-                    UserWarning,
-                    stacklevel=2,
                 )
 
 
@@ -261,11 +259,9 @@ def _warn_of_score(function: Callable[..., Any], found: object) -> None:
     scores = [word for word in words if _SCORE.search(word) or word == "argmax"]
     if scores and not any(_LOSS.search(word) for word in words):
         name = next((word for word in scores if word != "argmax"), "accuracy")
-        warnings.warn(
+        warn_user(
             f"{own} returns one number, which is called 'loss' and is better if lower: return "
             f"{{{name!r}: ...}}, with monitor={name!r} and mode='max' in fit",
-            UserWarning,
-            stacklevel=3,
         )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 from rumus.tensor import Tensor
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.graph.means import Mean
 
 
@@ -120,10 +120,8 @@ class MeanLoss:
         except ValueError as error:
             if not self._is_said:
                 self._is_said = True
-                warnings.warn(
+                warn_user(
                     f"steps count by samples in the epoch's mean loss, but {error}",
-                    UserWarning,
-                    stacklevel=2,
                 )
             return samples
 

@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.declared_type import shown
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.train.base.class_names import (
     checked_classes,
     class_numbers,
@@ -22,7 +23,6 @@ from rumus.train.base.class_names import (
 )
 from rumus.train.base.other_names import DATASET
 from rumus.train.base.printable import printable
-from rumus.train.base.user_warning import warn_user
 from rumus.train.data.dataset import Batch, Indices, Sample
 from rumus.train.data.npy import PathLike
 from rumus.train.tables.csv_cell import Days, MixedZones, Spelling, as_truth, spelling_of_numbers

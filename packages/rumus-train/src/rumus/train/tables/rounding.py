@@ -8,8 +8,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.train.base.printable import printable
-from rumus.train.base.user_warning import warn_user
 
 _DAY: Final = 86_400  # seconds
 

@@ -13,8 +13,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.train.base.printable import printable
-from rumus.train.base.user_warning import warn_user
 
 # What pandas and tibble make of a column without a name, each time that such a file is read and
 # written again; and how data frames, merges, tibbles and databases of R call row names.

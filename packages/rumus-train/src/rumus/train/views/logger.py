@@ -5,13 +5,13 @@ from __future__ import annotations
 import queue
 import threading
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 from rumus.tensor import Tensor
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.declared_type import shown
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.train.base.late_values import late_values
 from rumus.train.loop.callback import Callback
 from rumus.train.loop.events import EpochEnd, Failed, StepEnd, TrainEnd, TrainStart, ValidationEnd
@@ -139,10 +139,9 @@ class LogTo(Callback):
         why = "it takes nothing any more"
         if thread.error is not None:
             why = f"{type(thread.error).__name__}: {thread.error}"
-        warnings.warn(
+        warn_user(
             f"the logger {self._name} is not called any more; training continues: {why}",
             LoggerWarning,
-            stacklevel=2,
         )
 
     def _close(self) -> None:

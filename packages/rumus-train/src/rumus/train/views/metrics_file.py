@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rumus.tensor.expression.arguments import checked_first
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.train.base.append_file import AppendFile, RunFolderWarning
 from rumus.train.base.regular_file import require_regular_file
 from rumus.train.base.strict_json import parse, render
-from rumus.train.base.user_warning import warn_user
 from rumus.train.views.metrics_line import is_sound
 
 VERSION = 1

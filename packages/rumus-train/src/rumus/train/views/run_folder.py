@@ -15,7 +15,6 @@ import json
 import math
 import os
 import time
-import warnings
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 from rumus.tensor import NonFiniteGradientError, Tensor
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.printable import PrintableError
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.train.base.append_file import AppendFile, RunFolderWarning
 from rumus.train.base.class_names import classes_of
@@ -453,7 +453,7 @@ class _Said(suppress):
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
         held = bool(super().__exit__(kind, error, trace))
         if error is not None and held:
-            warnings.warn(f"{self._path} was not written: {error}", RunFolderWarning, stacklevel=2)
+            warn_user(f"{self._path} was not written: {error}", RunFolderWarning)
         return held
 
 
