@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterable, Iterator
-from itertools import chain, compress, tee
+from itertools import chain, compress
 from typing import Any
 
 
@@ -17,8 +17,13 @@ def live_objects(kinds: Iterable[type]) -> list[Any]:
     kinds: proxies fake their class, and are left out.
     """
     wanted = frozenset(kinds)
-    things, same = tee(chain.from_iterable(map(gc.get_objects, (None,))))
-    return list(compress(things, map(wanted.__contains__, map(type, same))))
+    everything: list[list[Any]] = []
+    listed = map(everything.append, map(gc.get_objects, (None,)))
+    things, same = chain.from_iterable(everything), chain.from_iterable(everything)
+    found = compress(things, map(wanted.__contains__, map(type, same)))
+    # The list holds all of this, too: it is cleared, or each call would leave one to the collector.
+    forgotten = map(list.clear, everything)
+    return list(chain(listed, found, forgotten))[1:-1]
 
 
 def with_subclasses(kind: type) -> Iterator[type]:
