@@ -119,7 +119,7 @@ class StepScalars:
         assert segment.kernel is not None
         bound = segment.bind(segment.kernel, {**given, "t": t, **self.own[number]})
         largest = LARGEST if computed_in(segment.arena.dtype) == float32 else sys.float_info.max
-        if not all(abs(value) <= largest for value in bound):
+        if not all(map(largest.__ge__, map(abs, bound))):  # False for NaN, too
             values = {name: given[name] for name in segment.group.over(self.hyper)}
             raise ValueError(
                 f"{self.kind}: the scalars of step {t} are not finite in "
