@@ -402,6 +402,29 @@ def test_a_norm_of_squares_that_overflow_is_not_0(
             assert np.isfinite(other.numpy()[0]).all()
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_batch_norm_of_half_precision_adds_in_single(
+    dtype: type[np.floating[Any]], backend: Backend
+) -> None:
+    """The sum of 2,000 numbers around 100 leaves float16, and so do their squares."""
+    draw = np.random.default_rng(0)
+    x = (draw.normal(size=(400, 3, 5)) * 50 + 100).astype(np.float16)
+    p = Parameter(x, backend=backend)
+    scale = Parameter(np.array([0.5, 1, 2], dtype), backend=backend)
+    y, total, squares = batch_norm(p, scale, zeros((3,), dtype=dtype, backend=backend))
+    wide = x.astype(np.float64)
+    mean, var = (getattr(wide, of)((0, 2), keepdims=True) for of in ("mean", "var"))
+    right = (wide - mean) / np.sqrt(var) * np.array([[0.5], [1], [2]])
+    np.testing.assert_allclose(y.numpy(), right, rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(total.numpy(), wide.sum((0, 2)), rtol=1e-5)
+    np.testing.assert_allclose(squares.numpy(), 2000 * var.ravel(), rtol=1e-5)
+    assert (y.dtype, total.dtype, squares.dtype) == (np.float16, np.float32, np.float32)
+    gradients = (y * tensor(right.astype(np.float16), backend=backend)).sum().backward()
+    assert gradients[p].dtype == np.float16
+    wanted = (right * right).sum((0, 2)) / [0.5, 1, 2]
+    np.testing.assert_allclose(gradients[scale].numpy(), wanted, rtol=1e-2)
+
+
 def test_a_deviation_of_a_fraction_less_is_refused() -> None:
     for ddof in (0.5, float("nan"), None):
         wrong: Any = ddof

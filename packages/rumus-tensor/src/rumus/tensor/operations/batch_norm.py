@@ -10,8 +10,9 @@ import math
 from collections.abc import Sequence
 
 from rumus.tensor.expression.arguments import checked_arguments
-from rumus.tensor.expression.dtype import float32, float64
+from rumus.tensor.expression.dtype import float16, float32, float64
 from rumus.tensor.graph.autograd import Vjp
+from rumus.tensor.graph.operators import cast
 from rumus.tensor.graph.tensor import Tensor, backend_of, result_of
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.operations.norms import _affine, _centered, _in_range, _normalized
@@ -23,12 +24,13 @@ def batch_norm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(x - mean) / sqrt(variance + eps) * weight + bias, of each channel. arXiv:1502.03167.
 
-    x: (batch, channels, ...), floating; the variance is divided by n.
+    x: (batch, channels, ...), floating; the variance is divided by n. float16 is computed in
+        float32.
     weight, bias: (channels,), both or neither.
     eps: positive, added under the root.
 
     Result: a tensor of x's shape and, without gradients, each channel's sum of x and sum of squared
-        deviations from the mean, both (channels,). A channel whose squares overflow is NaN, as in
+        deviations from the mean, both (channels,), float32 for a float16 x. A channel whose squares overflow is NaN, as in
         `layer_norm`. ValueError for shapes that do not fit and for an
         eps that is not finite and positive, TypeError for an `x` that is not floating.
 
@@ -50,6 +52,10 @@ def batch_norm(
         shapes = " and ".join(str(t.shape) for t in inputs[1:])
         raise ValueError(f"batch_norm: expected weight and bias of ({x.shape[1]},), got {shapes}")
     backend = backend_of("batch_norm", inputs)
+    if x.dtype == float16:  # the sums of a few hundred numbers leave it
+        parts = [None if t is None else cast(t, float32) for t in (weight, bias)]
+        result, total, squares = batch_norm(cast(x, float32), *parts, eps)
+        return cast(result, float16), total, squares
     same = len({t.dtype for t in inputs}) == 1 and x.dtype in (float32, float64)
     forward, back = backend.fused("batch_norm"), backend.fused("batch_norm_gradient")
     if forward is None or back is None or not same:
