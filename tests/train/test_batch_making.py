@@ -419,6 +419,49 @@ def test_normalizing(dtype: Any) -> None:
     np.testing.assert_array_equal(last, found.transpose(1, 2, 0))
 
 
+@pytest.mark.parametrize(
+    "transform",
+    [
+        images.Crop(3),
+        images.Flip(),
+        images.Rotate(10),
+        images.ColorJitter(0.1),
+        images.Normalize(),
+        images.Augment(images.Normalize(), images.Flip()),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_an_image_with_its_channels_first_is_refused(transform: Any, channels: int) -> None:
+    """Flip would swap top and bottom, Rotate mix the channels; nothing would show it."""
+    whole = np.zeros((channels, 8, 9), np.uint8)
+    is_sample = isinstance(transform, images.Augment)
+    given = (np.moveaxis(whole, 0, -1), 1) if is_sample else whole
+    with pytest.raises(ValueError, match=rf"of shape \({channels}, 8, 9\) has its channels"):
+        transform(given, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 3), (1, 1, 3), (3, 9, 1), (8, 9, 7), (3, 9), (8, 9, 3)])
+def test_images_with_their_channels_last_are_taken(shape: tuple[int, ...]) -> None:
+    for transform in (images.Flip(share=1.0), images.Rotate(10), images.Normalize()):
+        transform(np.zeros(shape, np.uint8), np.random.default_rng(0))
+
+
+def test_integers_that_normalize_would_wipe_out_are_refused() -> None:
+    """A mean of undivided numbers, or division by 2**63, would leave the same number everywhere."""
+    draw = np.random.default_rng(0)
+    whole = draw.integers(0, 256, (4, 5, 3))
+    for dtype in (np.int32, np.uint32, np.int64, np.uint64):
+        with pytest.raises(ValueError, match=f"for {np.dtype(dtype)} little would be left"):
+            images.Normalize(0.5, 0.25)(whole.astype(dtype), draw)
+    pixels = whole.astype(np.uint8)
+    for mean in (127.5, [123.7, 116.3, 103.5]):
+        with pytest.raises(ValueError, match="divide mean and std by 255, too"):
+            images.Normalize(mean, 58.0)(pixels, draw)
+        found = images.Normalize(mean, 58.0)(pixels.astype(np.float32), draw)
+        np.testing.assert_allclose(found[0], (whole[..., 0] - np.ravel(mean)[0]) / 58, rtol=1e-4)
+
+
 def test_augment_takes_a_field() -> None:
     flip = images.Augment(images.Flip(share=1.0), key="image")
     whole = image(4, 5, 3)

@@ -2,6 +2,7 @@
 
 Each is called with an image and a NumPy generator and returns a new image. `Augment` combines
 several into the `transform=` of a loader. Random numbers depend on (seed, epoch, sample) alone.
+An image with 1, 3 or 4 channels in first place, as `Normalize` returns them, raises ValueError.
 
 >>> import numpy as np
 >>> from rumus.train import ArrayDataset, DataLoader, images
@@ -29,6 +30,7 @@ from rumus.tensor.expression.other_names import OtherNames
 from rumus.tensor.expression.real_number import real_number
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.fields import fields_of, names_of, values_in
+from rumus.train.data.mixing import CHANNELS
 
 Image: TypeAlias = NDArray[Any]
 ImageTransform: TypeAlias = Callable[[Image, np.random.Generator], Image]
@@ -79,6 +81,16 @@ class Augment:
         return fields_of(names, values)
 
 
+def _check_layout(image: Image) -> None:
+    """Refuse an image with its channels first: it would be turned or cut along the wrong axes."""
+    if image.ndim == 3 and image.shape[0] in CHANNELS and image.shape[2] not in CHANNELS:
+        raise ValueError(
+            f"an image of shape {image.shape} has its channels first, and the transforms of images "
+            "take (height, width, channels): use np.moveaxis(image, 0, -1), or put the transform "
+            "before Normalize, which moves the channels"
+        )
+
+
 @fixed
 @checked_fields
 @dataclass(frozen=True)
@@ -113,6 +125,7 @@ class Crop:
 
     def __call__(self, image: Image, generator: np.random.Generator) -> Image:
         """Return the crop."""
+        _check_layout(image)
         height, width = self._sides()
         rows = image.shape[0] + 2 * self.padding - height
         columns = image.shape[1] + 2 * self.padding - width
@@ -159,6 +172,7 @@ class Flip:
 
     def __call__(self, image: Image, generator: np.random.Generator) -> Image:
         """Return the image, flipped or not."""
+        _check_layout(image)
         if generator.random() >= self.share:
             return image
         return image[:, ::-1] if self.axis == "horizontal" else image[::-1]
@@ -179,6 +193,7 @@ class Rotate:
 
     def __call__(self, image: Image, generator: np.random.Generator) -> Image:
         """Return the rotated image, of the same shape and dtype."""
+        _check_layout(image)
         if image.dtype.kind in "biu" and np.float64(self.fill).astype(image.dtype) != self.fill:
             raise ValueError(f"fill={self.fill} is not {image.dtype}, the dtype of the image")
         angle = math.radians(float(generator.uniform(-self.degrees, self.degrees)))
@@ -245,6 +260,7 @@ class ColorJitter:
 
     def __call__(self, image: Image, generator: np.random.Generator) -> Image:
         """Return the image with its colors changed."""
+        _check_layout(image)
         changes = self.brightness, self.contrast, self.saturation
         bright, contrast, saturation = (1 + c * generator.uniform(-1, 1) for c in changes)
         is_color = image.ndim == 3 and image.shape[2] == 3
@@ -280,10 +296,12 @@ def _away(image: Image, gray: Any, factor: float) -> Image:
 class Normalize:
     """(image - mean) / std as float32; integers are first divided by their dtype's maximum.
 
-    mean, std: one number, or one for each channel.
+    mean, std: one number, or one for each channel, of images in [0, 1].
     channels_first: return (channels, height, width), the layout of convolutions; an image without
         a channel axis gets one.
-    ValueError for a std that is not positive.
+    ValueError for a std that is not positive. ValueError also for integers with a mean above 1,
+    which is one of undivided numbers, and for integers of more than 16 bits, which rarely come
+    anywhere near their maximum.
     """
 
     mean: float | Sequence[float] = 0.0
@@ -304,6 +322,7 @@ class Normalize:
 
     def __call__(self, image: Image, generator: np.random.Generator) -> Image:
         """Return the normalized image."""
+        _check_layout(image)
         scale, shift = _factors(_plain(self.mean), _plain(self.std), image.dtype)
         found = image * scale - shift
         if not self.channels_first:
@@ -322,5 +341,16 @@ def _factors(
 ) -> tuple[Image, Image]:
     """The factor for an image of this dtype, and what is subtracted from the product."""
     limit = float(np.iinfo(dtype).max) if dtype.kind in "iu" else 1.0
+    if dtype.kind in "iu" and dtype.itemsize > 2:
+        raise ValueError(
+            f"Normalize divides integers by the largest of their dtype, and for {dtype} little "
+            "would be left: divide the image by its own largest first, as image / 255, in a "
+            "transform of yours"
+        )
+    if dtype.kind in "iu" and np.max(mean) > 1:
+        raise ValueError(
+            f"Normalize divides {dtype} by {limit:g}, so the mean must be in [0, 1], not {mean}: "
+            f"divide mean and std by {limit:g}, too"
+        )
     means, deviations = (np.asarray(x, np.float32) for x in (mean, std))
     return (1 / (limit * deviations)).astype(np.float32), (means / deviations).astype(np.float32)

@@ -109,7 +109,7 @@ class CutMix(Mixup):
         if x.ndim != 4:
             raise ValueError(f"CutMix needs images (samples, 3 axes), not shape {x.shape}")
         here, there = (x.shape[3], x.shape[1]) if self.channels_last else (x.shape[1], x.shape[3])
-        if there in _CHANNELS and here not in _CHANNELS:
+        if there in CHANNELS and here not in CHANNELS:
             order = "first" if self.channels_last else "last"
             raise ValueError(
                 f"the images, of shape {x.shape[1:]}, have their channels {order}, so that a "
@@ -126,7 +126,7 @@ class CutMix(Mixup):
         return images, 1 - (bottom - top) * (right - left) / (height * width)
 
 
-_CHANNELS: Final = (1, 3, 4)  # of usual images
+CHANNELS: Final = (1, 3, 4)  # of usual images
 
 
 def _bounds(middle: float, length: float, whole: int) -> tuple[int, int]:
