@@ -30,9 +30,9 @@ def batch_norm(
     eps: positive, added under the root.
 
     Result: a tensor of x's shape and, without gradients, each channel's sum of x and sum of squared
-        deviations from the mean, both (channels,), float32 for a float16 x. A channel whose squares overflow is NaN, as in
-        `layer_norm`. ValueError for shapes that do not fit and for an
-        eps that is not finite and positive, TypeError for an `x` that is not floating.
+        deviations from the mean, both (channels,), float32 for a float16 x. A channel whose squares
+        overflow is NaN, as in `layer_norm`. ValueError for shapes that do not fit and for an eps
+        that is not finite and positive, TypeError for an `x` that is not floating.
 
     >>> from rumus.tensor import batch_norm, tensor
     >>> y, total, squares = batch_norm(tensor([[1.0], [3.0]]))
@@ -53,8 +53,8 @@ def batch_norm(
         raise ValueError(f"batch_norm: expected weight and bias of ({x.shape[1]},), got {shapes}")
     backend = backend_of("batch_norm", inputs)
     if x.dtype == float16:  # the sums of a few hundred numbers leave it
-        parts = [None if t is None else cast(t, float32) for t in (weight, bias)]
-        result, total, squares = batch_norm(cast(x, float32), *parts, eps)
+        scale, shift = (None if t is None else cast(t, float32) for t in (weight, bias))
+        result, total, squares = batch_norm(cast(x, float32), scale, shift, eps)
         return cast(result, float16), total, squares
     same = len({t.dtype for t in inputs}) == 1 and x.dtype in (float32, float64)
     forward, back = backend.fused("batch_norm"), backend.fused("batch_norm_gradient")
@@ -62,8 +62,8 @@ def batch_norm(
         return batch_norm_primitive(x, weight, bias, eps)
     out = backend.allocate(x.shape, x.dtype)
     total, squares = (backend.allocate((x.shape[1],), x.dtype) for _ in range(2))
-    scale, shift = (None if t is None else t._array for t in (weight, bias))
-    forward(x._array, scale, shift, out, total, squares, eps)
+    arrays = [None if t is None else t._array for t in (weight, bias)]
+    forward(x._array, *arrays, out, total, squares, eps)
     vjp = _vjp(inputs, total, squares, eps)
     result = result_of("batch_norm", out, backend, inputs, vjp, saved=inputs[:2])
     return result, Tensor(total, backend), Tensor(squares, backend)
