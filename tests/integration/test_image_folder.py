@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -269,6 +270,20 @@ def test_splits_among_other_folders_are_no_classes(
     with pytest.raises(ValueError, match=rf"folders called {splits}, which look like splits"):
         ImageFolder(tmp_path)
     assert len(ImageFolder(tmp_path, classes=list(names))) == len(names)
+
+
+def test_a_folder_above_the_classes_is_said_to_be_one_class(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        drawn(tmp_path / "pets" / name / "0.png")
+    with pytest.warns(UserWarning, match=r"one class, pets, with folders .*\(cat, dog\)") as said:
+        assert ImageFolder(tmp_path).classes == ["pets"]
+    assert said[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ImageFolder(tmp_path, classes=["pets"]).classes == ["pets"]
+        assert ImageFolder(tmp_path / "pets").classes == ["cat", "dog"]
+        drawn(tmp_path / "pets" / "0.png")  # images of its own: the folders are parts of it
+        ImageFolder(tmp_path)
 
 
 def test_a_train_may_be_a_class(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rumus import nn
 from rumus.gpu import Gpu, GpuBackend
 from rumus.optim import SAM, SGD
-from rumus.tensor import Backend, Generator, NumpyBackend, Tensor, stack
+from rumus.tensor import Backend, Generator, NumpyBackend, Parameter, Tensor, stack, tensor
 from rumus.train import Trainer
 
 RANDOM = np.random.default_rng(0)
@@ -315,6 +315,34 @@ def test_the_mean_loss_of_an_epoch_counts_tokens(backend: Backend) -> None:
         result = Trainer(SGD(layer.parameters(), 0.0)).fit(data * 3, loss, epochs=1)
         means.append(result.history[0]["loss"])
     assert means[0] == pytest.approx(means[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("capture", [True, False])
+def test_steps_of_a_custom_loop_count_like_those_of_fit(capture: bool, backend: Backend) -> None:
+    """By the terms of their losses, without `weight=`."""
+    x, y = texts()
+    parts = [(x[:1], y[:1]), (x[1:], y[1:])] * 4
+    found = []
+    for own in (True, False):
+        layer = nn.Linear(5, 7, generator=Generator(1)).to(backend)
+        loss = lambda x, y, layer=layer: nn.cross_entropy_loss(layer(x), y)
+        trainer = Trainer(SGD(layer.parameters(), 1.0), capture=capture)
+        if own:
+            for part in parts:
+                trainer.train_step(loss, *part)
+        else:
+            trainer.fit(parts, loss, epochs=1)
+        found.append(trainer.epoch_avg_loss())
+    assert found[0] == found[1]
+
+
+def test_a_closure_counts_by_the_terms_of_its_loss() -> None:
+    w = Parameter([1.0], name="w")
+    trainer = Trainer(SGD([w], 1e-30))
+    for values in ([1.0], [4.0, 4.0, 4.0]):
+        x = tensor(values)
+        trainer.train_step(lambda x=x: (w * x).mean())
+    assert trainer.epoch_avg_loss() == 3.25
 
 
 def test_a_mean_loss_with_unknown_weights_is_reported() -> None:

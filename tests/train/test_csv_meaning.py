@@ -73,7 +73,8 @@ def test_row_names_are_recognized_in_any_place(tmp_path: Path, name: str) -> Non
     [("X.1", "1,2,3"), ("V1", "1,2,3"), ("rn", "1,2,3"), ("Obs", "1,2,3"), ("Row name", "0,1,2"),
      ("Column1", "1,2,3"), ("...5", "1,2,3"), ("id", "907,12,33"),
      ("PassengerId", "1,2,3"), ("user_id", "1,3,2"), ("UID", "5,6,7"),
-     ("index", "0,1,2"), ("X", "1,2,3"), ("row_number", "4,5,6"), ("No.", "1,2,3")],
+     ("index", "0,1,2"), ("index", "5,3,9"), ("level_0", "2,0,1"),
+     ("X", "1,2,3"), ("row_number", "4,5,6"), ("No.", "1,2,3")],
 )  # fmt: skip
 def test_numbers_that_only_identify_rows_are_reported(
     tmp_path: Path, name: str, cells: str

@@ -115,6 +115,8 @@ class ImageFolder:
             self.files += images
             self.labels += [numbers[path.name]] * len(images)
         _warn_of_left_out(self.folder, left_out)
+        if classes is None:
+            _warn_of_one_class(folders, self.files)
 
     def like(self, folder: PathLike) -> Self:
         """Read the images of another folder the same way, with or without class folders.
@@ -176,6 +178,22 @@ def _check_meaning(folder: Path, names: Sequence[str]) -> None:
         )
     instead = "classes=sorted(os.listdir(folder), key=int)"
     warn_of_text_order(shown, "folder", names, instead)
+
+
+def _warn_of_one_class(folders: Sequence[Path], files: Sequence[Path]) -> None:
+    """Warn if there is one class, all of whose images are in several folders: those may be them."""
+    if len(folders) > 1:
+        return
+    parts = {path.relative_to(folders[0]).parts[:-1][:1] for path in files}
+    if len(parts) > 1 and () not in parts:
+        shown = printable(folders[0].parent)
+        names = sorted(name for (name,) in parts)
+        told = ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")
+        warn_user(
+            f"{shown} has one class, {printable(folders[0].name)}, with folders in it "
+            f"({printable(told)}): use ImageFolder({printable(repr(str(folders[0])))}) if these "
+            f"are the classes, or give classes=[{printable(repr(folders[0].name))}]"
+        )
 
 
 def _splits_in(names: Sequence[str]) -> list[str]:

@@ -20,7 +20,9 @@ from rumus.train.base.ranks import check_ranks
 from rumus.train.base.scaling import scalable
 from rumus.train.capture.captured_steps import Counts, LossFunction
 from rumus.train.capture.step_function import check_loss_function
+from rumus.train.data.batches import samples
 from rumus.train.loop.stepper import Stepper
+from rumus.train.loop.weighing import MeanLoss
 
 if TYPE_CHECKING:  # imports that only `fit` needs are inside it
     from pathlib import Path
@@ -112,6 +114,7 @@ class Trainer(Generic[M_co]):
                 raise TypeError(f"loss_scale must be LossScale(...), not {loss_scale!r}")
             scalable(optimizer).scale_losses(loss_scale)
         self.stepper = Stepper(optimizer, capture=capture)
+        self._mean_loss = MeanLoss()
         self.meaning: Meaning | None = None  # of the data that the last `fit` trained on
         self.is_fitting = False
         if zero and ranks is None:
@@ -156,7 +159,7 @@ class Trainer(Generic[M_co]):
         """The unread factor of the next loss; None without a loss scale."""
         return self.stepper.loss_scale
 
-    def train_step(self, loss_fn: LossFunction, *batch: Any, weight: float = 1.0) -> Tensor:
+    def train_step(self, loss_fn: LossFunction, *batch: Any, weight: float | None = None) -> Tensor:
         """Run one step: the loss, its gradients and the update. Return the loss, without its graph.
 
         loss_fn: called with `batch`, whose NumPy arrays and tensors of other backends become
@@ -166,8 +169,8 @@ class Trainer(Generic[M_co]):
             "loss" and values to log: numbers, scalars, metrics of `rumus.train.metrics`; see
             `epoch_averages`.
         batch: the arguments of `loss_fn`.
-        weight: the weight of this step in the epoch's mean loss, such as its number of samples if
-            batches differ in size.
+        weight: the weight of this step in the epoch's mean loss. By default, as in `fit`, the
+            number of terms that the loss is a mean of, otherwise the number of samples in `batch`.
 
         Raises TypeError if `loss_fn` returns no tensor, ValueError for a weight that is not finite
         and positive and for a dict that lacks an argument of `loss_fn`, UnclaimedGradientError for
@@ -176,14 +179,17 @@ class Trainer(Generic[M_co]):
         raises, or that the optimizer skips, does not count in the mean.
         """
         check_loss_function(loss_fn)
-        if not 0 < real_number("weight", weight) < math.inf:
+        if weight is not None and not 0 < real_number("weight", weight) < math.inf:
             raise ValueError(f"weight must be finite and positive, not {weight}")
         if self.team is not None and self.team.size > 1:
             raise TypeError(
                 "train_step would train this rank alone: use trainer.fit(DataLoader(..., "
                 "ranks=ranks), loss_fn, ...), which sums over all ranks"
             )
-        return self.stepper.step(loss_fn, batch, lambda loss, means: weight)
+        if weight is not None:
+            return self.stepper.step(loss_fn, batch, lambda loss, means: weight)
+        count, weigh = samples(batch), self._mean_loss.weigh
+        return self.stepper.step(loss_fn, batch, lambda loss, means: weigh(loss, means, count))
 
     @FIT.as_keywords
     def fit(

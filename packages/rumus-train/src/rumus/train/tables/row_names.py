@@ -26,6 +26,9 @@ _COUNTS: Final = re.compile(
     r"X(\.\d+)?|V1|_c0|rn|\.\.\.\d+|(?i:#|level_\d+|index|idx|no\.?|nr\.?|obs\.?)|"
     r"(?i:(column|field)1|_?row|row[_ .]?(index|number|num|names?|no|nr))"
 )
+# What pandas makes of an index, that of a shuffled frame or of a part of one, too.
+_OF_AN_INDEX: Final = re.compile(r"index|level_\d+")
+_PART: Final = 10  # times the rows of a part, at most, has the whole
 _IDENTIFIES: Final = re.compile(r"(?i:(.*[_ .-])?(id|uid|rowid))|.*[a-z]I[dD]")
 
 
@@ -57,7 +60,7 @@ def warn_of_row_names(shown: str, names: Sequence[str]) -> None:
 
 
 def warn_of_counting(shown: str, names: Sequence[str], numbers: NDArray[Any]) -> None:
-    """Warn about features that are named like row numbers and count rows.
+    """Warn about features that are named like row numbers and number rows.
 
     numbers: (rows, columns).
     """
@@ -65,6 +68,7 @@ def warn_of_counting(shown: str, names: Sequence[str], numbers: NDArray[Any]) ->
         name
         for name, column in zip(names, numbers.T, strict=True)
         if (_COUNTS.fullmatch(name) and _is_counting(column))
+        or (_OF_AN_INDEX.fullmatch(name) and _is_of_some_rows(column))
         or (_IDENTIFIES.fullmatch(name) and _is_identifying(column))
     ]
     if found:
@@ -77,6 +81,11 @@ def warn_of_counting(shown: str, names: Sequence[str], numbers: NDArray[Any]) ->
 
 def _is_counting(column: NDArray[Any]) -> bool:
     return len(column) > 1 and bool((np.diff(column.astype(np.float64)) == 1).all())
+
+
+def _is_of_some_rows(column: NDArray[Any]) -> bool:
+    is_near = bool(((column >= 0) & (column < _PART * len(column))).all())
+    return is_near and _is_identifying(column)
 
 
 def _is_identifying(column: NDArray[Any]) -> bool:
