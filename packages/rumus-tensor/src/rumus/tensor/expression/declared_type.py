@@ -208,9 +208,8 @@ def _fits(part: str, known: Mapping[str, Any], value: object) -> bool:
     if _TEXTS.fullmatch(part):
         return _are_texts(value)
     if inside := _NUMBERS.fullmatch(part):
-        if (
-            part.startswith("tuple") and "..." not in part
-        ):  # of a few numbers, each with a name and a check of its own
+        is_of_few = part.startswith("tuple") and "..." not in part
+        if is_of_few:  # each with a name and a check of its own
             return isinstance(value, Iterable) and not isinstance(value, (str, bytes, dict))
         return _are_numbers(value, whole="float" not in inside[1], or_none="None" in inside[1])
     if other := _other(part):
