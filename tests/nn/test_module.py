@@ -249,6 +249,24 @@ def test_a_depth_of_sequentials_costs_no_recursion(depth: int) -> None:
     assert max(map(len, lines)) < 300
 
 
+def test_an_item_of_a_container_is_replaced_by_its_place_or_name() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    tanh, relu = nn.Tanh(), nn.ReLU()
+    layers = nn.ModuleList[nn.Module]([relu])
+    heads = nn.ModuleDict({"head": relu})
+    model[-1] = tanh
+    assert list(model)[1] is tanh
+    setattr(model, "0", tanh)
+    layers[0] = tanh
+    setattr(heads, "head", tanh)  # noqa: B010 : the type checker knows no such attribute
+    for container, count in ((model, 2), (layers, 1), (heads, 1)):
+        assert [child for _, child in container.named_children()] == [tanh] * count
+    with pytest.raises(IndexError):
+        model[2] = tanh
+    with pytest.raises(TypeError, match=r"Sequential\[0\] must be a Module"):
+        model[0] = nn.ReLU  # type: ignore[assignment]
+
+
 def test_a_sequential_that_contains_itself_is_told_of() -> None:
     found = nn.Sequential(nn.Identity())
     found.replace_child("0", found)

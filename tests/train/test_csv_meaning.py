@@ -476,6 +476,15 @@ def test_rounded_whole_numbers_are_reported(tmp_path: Path) -> None:
     assert kept[0][0].tolist() == [1700000001.0, 16777218.0, 16777217.5]
 
 
+def test_fractions_of_large_numbers_that_become_equal_are_reported(tmp_path: Path) -> None:
+    """Times with tenths of seconds; a number with an exponent says how exact it is."""
+    path = tmp_path / "times.csv"
+    path.write_text("at,far,y\n1700000001.5,1.7000000015e9,0\n-1700000002.5,1.23456789012e20,1\n")
+    with pytest.warns(UserWarning, match="'at' has large numbers that float32 rounds") as found:
+        CsvDataset(path, target="y")
+    assert len(found) == 1
+
+
 def test_texts_as_numerous_as_rows_are_not_features(tmp_path: Path) -> None:
     """20,000 names would take 1.6 GB; as class names they are fine."""
     path = tmp_path / "names.csv"

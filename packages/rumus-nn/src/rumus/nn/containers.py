@@ -40,6 +40,9 @@ class ModuleList(Module, Generic[M]):
         self._modules.append(module)
         return self
 
+    def _has_item(self, name: str) -> bool:
+        return name.isdecimal() and int(name) < len(vars(self).get("_modules", ()))
+
     def _put_child(self, name: str, module: Module) -> None:
         if name.isdecimal():
             self._modules[int(name)] = module  # type: ignore[assignment]
@@ -67,6 +70,15 @@ class ModuleList(Module, Generic[M]):
             return ModuleList(self._modules[index])
         return self._modules[index]
 
+    def __setitem__(self, index: int, module: M) -> None:
+        """Replace a module. IndexError if there is none, TypeError for anything else.
+
+        index: from the end if it is negative.
+        module: the replacement.
+        """
+        check_module(type(self).__name__, index, module)
+        self._modules[index] = module
+
 
 class ModuleDict(Module, Generic[M]):
     """Modules by name, in order.
@@ -93,6 +105,9 @@ class ModuleDict(Module, Generic[M]):
             raise ValueError(f"a module's name is not empty and has no dot, unlike {name!r}")
         check_module(type(self).__name__, name, module)
         self._modules[name] = module
+
+    def _has_item(self, name: str) -> bool:
+        return name in vars(self).get("_modules", ())
 
     def _put_child(self, name: str, module: Module) -> None:
         if name in self._modules:

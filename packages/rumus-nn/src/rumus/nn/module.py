@@ -163,6 +163,9 @@ class Module:
                 value = type(self)._settings[name](self, name, value)
             elif name in (own := vars(self)):
                 _check_replaced(self, name, own[name], value)
+            elif self._has_item(name):
+                self.replace_child(name, value)
+                return
             elif type(self).__module__.startswith("rumus."):
                 _check_new(self, name, value)
             if running_pass() is not None:
@@ -208,6 +211,10 @@ class Module:
         if name not in dict(self.named_children()):
             raise KeyError(f"{type(self).__name__} has no part {name!r}")
         self._put_child(name, module)
+
+    def _has_item(self, name: str) -> bool:
+        """Whether it is a container with a submodule of this name that is no attribute."""
+        return False
 
     def _put_child(self, name: str, module: Module) -> None:
         """Set the submodule of this name; containers override this."""

@@ -43,6 +43,9 @@ class Sequential(Module):
         yield from self._layers.named_members()
         yield from ((name, v) for name, v in vars(self).items() if name != "_layers")
 
+    def _has_item(self, name: str) -> bool:
+        return "_layers" in vars(self) and self._layers._has_item(name)
+
     def _put_child(self, name: str, module: Module) -> None:
         if name.isdecimal():
             self._layers._put_child(name, module)
@@ -72,6 +75,15 @@ class Sequential(Module):
         if isinstance(index, slice):
             return Sequential(*self._layers[index])
         return self._layers[index]
+
+    def __setitem__(self, index: int, layer: Module) -> None:
+        """Replace a layer; see `ModuleList`.
+
+        index: from the end if it is negative.
+        layer: the replacement.
+        """
+        check_module(type(self).__name__, index, layer)
+        self._layers[index] = layer
 
 
 def _flat(model: Sequential) -> Iterator[Module]:

@@ -410,15 +410,15 @@ class _Numbers:
         self._parts.append(part.reshape(len(rows), len(self._indices)))
 
     def _see_rounded(self, cells: Sequence[str], part: NDArray[Any]) -> None:
-        """Say once of a column that its dtype rounds whole numbers, times, or others to 0."""
+        """Say once of a column that its dtype rounds large numbers, times, or others to 0."""
         count = len(self._names)
         large = np.abs(part) >= 2.0 ** (np.finfo(self._dtype).nmant + 1)
         for place in np.flatnonzero(large).tolist():
             name, cell = self._names[place % count], cells[place].strip()
-            digits = cell.lstrip("+-").lstrip("0")
-            if name in self._told or not digits.isdecimal():
-                continue
-            if int(digits) != abs(int(part[place])):
+            whole, _, fraction = cell.lstrip("+-").lstrip("0").partition(".")
+            if name in self._told or not (whole + fraction).isdecimal():
+                continue  # with an exponent, the digits say how exact it is
+            if abs(int(whole or "0") - abs(int(part[place]))) > bool(fraction):
                 self._told.add(name)
                 tell_of_rounding(self._shown, name, cell, part[place])
         if _may_vanish(cells):

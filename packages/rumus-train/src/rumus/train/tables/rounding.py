@@ -61,9 +61,10 @@ def warn_of_rounding(shown: str, name: str, numbers: NDArray[Any], found: NDArra
 
 
 def tell_of_rounding(shown: str, name: str, cell: str, found: Any) -> None:
-    """Warn of a whole number that was rounded."""
+    """Warn of a large number that was rounded."""
+    kind = "large" if "." in cell else "whole"
     warn_user(
-        f"{shown}: column {printable(repr(name))} has whole numbers that {found.dtype} rounds, "
+        f"{shown}: column {printable(repr(name))} has {kind} numbers that {found.dtype} rounds, "
         f"{cell} to {int(found)}; {_keeps(found.dtype)}"
     )
 
