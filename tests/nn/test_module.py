@@ -155,6 +155,9 @@ def test_computed_values_are_not_buffers() -> None:
         ({"a": nn.ReLU()}, "is a dict of modules.*ModuleDict"),
         ([1, Parameter([1.0])], "is a list of parameters"),
         ({nn.ReLU()}, "is a set of modules"),
+        ([[nn.ReLU()], [nn.ReLU()]], "is a list of modules in a list, .*ModuleList or Sequential"),
+        ([(2, nn.ReLU())], "is a list of modules in a tuple"),
+        ({"a": [1, Parameter([1.0])]}, "is a dict of parameters in a list, .*ModuleDict"),
     ],
 )
 def test_a_plain_container_is_refused(held: object, message: str) -> None:
@@ -170,6 +173,7 @@ def test_plain_containers_of_other_things_are_fine() -> None:
     block = Block(Generator(0))
     block.sizes = [1, 2]  # type: ignore[attr-defined]
     block.names = {"a": 1}  # type: ignore[attr-defined]
+    block.pairs = [(1, 2), [], {"a": [tensor([1.0])]}]  # type: ignore[attr-defined]
     assert len(block.parameters()) == 3
 
 

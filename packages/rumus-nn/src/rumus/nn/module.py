@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FrameType, FunctionType, NoneType
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, ParamSpec, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -55,6 +55,8 @@ from rumus.tensor.memory.uninterrupted import Uninterrupted
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 V = TypeVar("V")
+_CONTAINERS: Final = (list, tuple, set, dict)
+_MOST: Final = 1000  # items of a container in a container that are looked at: data has more
 
 
 class Forward(Protocol[P, R_co]):
@@ -189,7 +191,7 @@ class Module:
         for name, value in self.named_members():
             if isinstance(value, Module):
                 yield name, value
-            elif isinstance(value, (list, tuple, set, dict)):
+            elif isinstance(value, _CONTAINERS):
                 _refuse_hidden(self, name, value)
 
     @checked_arguments
@@ -610,14 +612,21 @@ def runs(module: Module, forward: Callable[..., Any]) -> bool:
 
 def _refuse_hidden(module: Module, name: str, held: Iterable[object]) -> None:
     """Raise TypeError if a plain container holds modules or parameters: they would go untrained."""
-    for item in held.values() if isinstance(held, dict) else held:
-        if isinstance(item, (Module, Parameter)):
-            what = "modules" if isinstance(item, Module) else "parameters"
-            instead = "ModuleDict" if isinstance(held, dict) else "ModuleList or Sequential"
-            raise TypeError(
-                f"{type(module).__name__}.{name} is a {type(held).__name__} of {what}, which would "
-                f"not be found; use a {instead}, or attributes of their own"
-            )
+    for item in _items(held):
+        is_nested = isinstance(item, _CONTAINERS) and len(item) <= _MOST
+        for each in _items(item) if is_nested else (item,):
+            if isinstance(each, (Module, Parameter)):
+                what = "modules" if isinstance(each, Module) else "parameters"
+                where = f" in a {type(item).__name__}" if is_nested else ""
+                instead = "ModuleDict" if isinstance(held, dict) else "ModuleList or Sequential"
+                raise TypeError(
+                    f"{type(module).__name__}.{name} is a {type(held).__name__} of {what}{where}, "
+                    f"which would not be found; use a {instead}, or attributes of their own"
+                )
+
+
+def _items(held: Any) -> Iterable[object]:
+    return held.values() if isinstance(held, dict) else held
 
 
 def check_tensor(name: str, x: object) -> None:
