@@ -20,7 +20,16 @@ import pytest
 
 from rumus.nn import GRU, LSTM, Linear, Sequential, Upsample, load_lora, read_weights
 from rumus.nn.weights_file import WeightsFileError
-from rumus.optim import SGD, Muon, constant, load_torch_state, torch_state
+from rumus.optim import (
+    SGD,
+    LossScale,
+    Muon,
+    Plateau,
+    Scaling,
+    constant,
+    load_torch_state,
+    torch_state,
+)
 from rumus.tensor import Generator, Parameter, StateMismatchError, ones, split, stack, zeros
 from rumus.train import (
     ArrayDataset,
@@ -28,6 +37,8 @@ from rumus.train import (
     ConfigurationError,
     CsvDataset,
     DataLoader,
+    EarlyStopping,
+    FeedPlateau,
     ImageFolder,
     NpyDataset,
     ParquetDataset,
@@ -420,6 +431,10 @@ def test_a_stream_has_sizes_of_the_machine() -> None:
             StreamLoader([1.0], **options)
     with pytest.raises(ValueError, match="has more elements than any memory"):
         Upsample(size=10**30)(ones((1, 1, 2)))
+    started = time.perf_counter()
+    with pytest.raises(ValueError, match=r"interpolate: the shape .* has more elements than any"):
+        Upsample(scale_factor=1e9)(ones((1, 1, 2, 2)))
+    assert time.perf_counter() - started < 1
 
 
 def test_more_workers_than_batches_have_nothing_to_do() -> None:
@@ -453,3 +468,19 @@ def test_a_path_with_a_nul_character(use: Callable[[Any], object], name: str) ->
 def test_what_is_neither_a_file_nor_a_table(given: Any) -> None:
     with pytest.raises(TypeError, match=r"table must be a file or a pyarrow\.Table, not"):
         ParquetDataset(given)
+
+
+@pytest.mark.parametrize("wrong", [None, [1], 3])
+@pytest.mark.parametrize("kind", ["loader", "stream", "stopping", "plateau", "feed", "scaling"])
+def test_a_state_that_is_no_dict_is_a_type_error(kind: str, wrong: Any) -> None:
+    """As for optimizers: a checkpoint that lacks a part gives None, which had no attribute get."""
+    made: dict[str, Callable[[], Any]] = {
+        "loader": lambda: DataLoader(ArrayDataset(np.zeros(4)), 2),
+        "stream": lambda: StreamLoader([1.0], 1),
+        "stopping": lambda: EarlyStopping("loss", mode="min"),
+        "plateau": lambda: Plateau(0.1),
+        "feed": lambda: FeedPlateau(Plateau(0.1, mode="min"), "loss"),
+        "scaling": lambda: Scaling(LossScale()),
+    }
+    with pytest.raises(TypeError, match="load_state_dict: state must be a dict, not"):
+        made[kind]().load_state_dict(wrong)

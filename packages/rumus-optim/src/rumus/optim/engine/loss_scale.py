@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from rumus.tensor import Backend, Expr, Kernel, Tensor, float32, maximum, minimum, where
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.decided import fixed
 from rumus.tensor.expression.real_number import real_number
 from rumus.tensor.memory.backend import Array
@@ -247,6 +248,7 @@ class Scaling:
         """Return the scale and the consecutive good steps, as known to the host."""
         return {"scale": self.scale, "good": self.good}
 
+    @checked_arguments
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load saved numbers. ValueError, with nothing changed, for invalid ones.
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from rumus.optim.options.other_names import PLATEAU
 from rumus.optim.options.schedule import Schedule, constant
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.real_number import real_number
 
 _KEPT: Final = ("reductions", "best", "waited", "rested")
@@ -114,6 +115,7 @@ class Plateau:
         """Return what `load_state_dict` needs to continue: numbers, None before any report."""
         return {**{name: getattr(self, name) for name in _KEPT}, "mode": self.mode}
 
+    @checked_arguments
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state. ValueError, with nothing changed, for an invalid one.
 

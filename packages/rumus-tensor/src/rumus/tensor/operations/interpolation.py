@@ -11,6 +11,7 @@ import numpy as np
 
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.dtype import float16, float32, is_floating
+from rumus.tensor.expression.lengths import lengths_of
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.indexing import gather
 from rumus.tensor.graph.operators import cast, elementwise
@@ -70,6 +71,7 @@ def interpolate(
         wide = interpolate(cast(x, float32), size, scale_factor=scale_factor, **options)
         return cast(wide, float16)
     sizes, scales = _sizes(x, size, scale_factor)
+    lengths_of("interpolate", (*x.shape[:2], *sizes))  # before tables as long as an axis are made
     for axis, (new, scale) in enumerate(zip(sizes, scales, strict=True), 2):
         x = _along(x, axis, new, scale, mode, align_corners)
     return x

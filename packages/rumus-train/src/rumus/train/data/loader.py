@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 import numpy as np
 
 from rumus.tensor import Backend, StateMismatchError, run_seed
-from rumus.tensor.expression.arguments import check_arguments, place_arguments
+from rumus.tensor.expression.arguments import check_arguments, checked_arguments, place_arguments
 from rumus.tensor.expression.decided import check_of_class, decided, is_decided
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.expression.whole_number import whole_number
@@ -233,6 +233,7 @@ class DataLoader:
         """Return the position and the loader's settings, for JSON."""
         return {"epoch": self.epoch, "batch": self.batch, **self._described()}
 
+    @checked_arguments
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`.
 

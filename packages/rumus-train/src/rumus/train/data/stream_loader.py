@@ -137,6 +137,7 @@ class StreamLoader:
         """Return the position and the loader's settings."""
         return {**asdict(self._place), **self._described()}
 
+    @checked_arguments
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`. Raises StateMismatchError, changing nothing, if it differs."""
         own, names = self._described(), set(asdict(self._place))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.real_number import real_number
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.other_names import STOPPING
@@ -88,6 +89,7 @@ class EarlyStopping(Callback):
         state = {"best": self.best, "best_step": self.best_step, "waited": self.waited}
         return {**state, "metric": self.metric, "mode": self.mode}
 
+    @checked_arguments
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state. ValueError for that of another metric or mode."""
         require_same_metric(self, state)

@@ -90,6 +90,7 @@ class FeedPlateau(Callback):
         """Return what the schedule's best value is of."""
         return {"metric": self.metric, "mode": self.mode}
 
+    @checked_arguments
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raise ValueError if the schedule has heard of another metric so far."""
         require_same_metric(self, state)
