@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+import warnings
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from rumus import nn
 from rumus.optim import SGD
 from rumus.tensor import Generator, Parameter, Tensor, tensor, zeros
-from rumus.train import Callback, Spikes, Trainer, find_batch_size, find_lr
+from rumus.train import Callback, Checkpoints, Spikes, Trainer, find_batch_size, find_lr
 
 X = np.ones((4, 3), np.float32)
 
@@ -226,3 +227,34 @@ def test_a_sweep_restores_generators_that_nobody_declared(make: Callable[[], Any
     before = state()
     find_lr(Trainer(SGD(model.parameters(), 0.1)), [(X,)], loss, steps=3)
     assert state() == before
+
+
+def test_another_model_than_the_trained_one_is_told_of(tmp_path: Path) -> None:
+    """As after a second run of a notebook's cell: load_model would give the untrained weights."""
+
+    def fit(place: str, others: dict[str, nn.Module]) -> list[str]:
+        model = nn.Linear(3, 2)
+        state = {name: model if each is same else each for name, each in others.items()}
+        trainer = Trainer(SGD(model.parameters(), 0.1), state=state)
+        checkpoints = Checkpoints(tmp_path / place)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            trainer.fit(
+                [(X,)], lambda x: model(x).sum(), epochs=1, progress=None, checkpoints=checkpoints
+            )
+        assert all(each.filename == __file__ for each in told)
+        return [str(each.message) for each in told]
+
+    same, frozen = nn.Identity(), nn.Linear(3, 2).freeze()
+    (message,) = fit("other", {"model": nn.Linear(3, 2)})
+    assert "no optimizer trains state['model'], and SGD" in message
+    assert "is it another Linear than the one that the optimizer was made for?" in message
+    quiet: list[dict[str, nn.Module]] = [
+        {}, {"model": same}, {"model": same, "old": nn.Linear(3, 2)}, {"teacher": frozen}
+    ]  # fmt: skip
+    for number, others in enumerate(quiet):
+        assert fit(str(number), others) == []
+    trained = nn.Linear(3, 2)  # by another optimizer, as in adversarial training
+    other = SGD(trained.parameters(), 0.1)
+    assert fit("two", {"critic": trained}) == []
+    other.release()

@@ -125,7 +125,10 @@ def test_dropout_is_between_layers_and_for_training() -> None:
     assert layer(x)[0].tolist() != layer(x)[0].tolist()
     layer.eval()
     assert layer(x)[0].tolist() == layer(x)[0].tolist()
-    single = nn.LSTM(2, 3, dropout=0.5, generator=Generator(0))
+    for make in LAYERS.values():
+        with pytest.warns(UserWarning, match=r"dropout=0\.5 has no effect with layers=1") as told:
+            single = make(2, 3, dropout=0.5, generator=Generator(0))
+        assert told[0].filename == __file__
     assert single(x)[0].tolist() == single(x)[0].tolist()
 
 

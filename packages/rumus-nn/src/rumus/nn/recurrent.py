@@ -26,6 +26,7 @@ from rumus.tensor import (
     stack,
     zeros,
 )
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.graph.scan import numbers
 from rumus.tensor.graph.tensor import backend_of
 from rumus.tensor.operations.recurrent import GATES, Kind, recurrence
@@ -81,6 +82,11 @@ class _Recurrent(Module, Generic[S]):
                     start(f"bias_ih_{suffix}", "bias", rows)
                     start(f"bias_hh_{suffix}", "bias", rows)
         self.dropout = Dropout(dropout, generator=generator)
+        if layers == 1 and dropout:
+            warn_user(
+                f"{name}: dropout={dropout} has no effect with layers=1: it is between the layers; "
+                "for the results, use a Dropout after it"
+            )
 
     @property
     def _directions(self) -> int:
@@ -209,7 +215,7 @@ class LSTM(_Recurrent[Pair]):
     hidden: the features of the state.
     layers: the number of layers, each over the states of the previous one.
     bias: False for none.
-    dropout: in [0, 1], between the layers, in training.
+    dropout: in [0, 1], between the layers, in training; a warning if there is only one.
     bidirectional: add a second direction in each layer, whose states follow those of the first.
     generator: of the initial weights and the dropout, by default a stream of the program's `seed`.
     dtype: floating, of the parameters.

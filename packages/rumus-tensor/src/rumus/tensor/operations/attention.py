@@ -216,7 +216,10 @@ def _check_mask(query: Tensor, key: Tensor, mask: Tensor | None) -> None:
     if mask is None:
         return
     if mask.dtype not in (bool_, query.dtype):
-        raise TypeError(f"attention: a mask must be bool or {query.dtype}, not {mask.dtype}")
+        raise TypeError(
+            f"attention: a mask must be bool or {query.dtype}, not {mask.dtype}: for ones and "
+            f"zeros give mask > 0, since a {query.dtype} mask is added to the scores"
+        )
     scores = (*query.shape[:-1], key.shape[-2])
     try:
         fits = np.broadcast_shapes(mask.shape, scores) == scores

@@ -18,6 +18,7 @@ from rumus.optim.engine.saved_state import check_unique
 from rumus.optim.wrappers.wrapper import unwrapped
 from rumus.tensor import Generator, Parameter, StateMismatchError, tensor
 from rumus.tensor.expression.declared_type import shown
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.memory.late_array import copying_late, host_copy
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.train.base.random_sources import Random, is_random, restore_state, state_of
@@ -348,6 +349,22 @@ def check_declared(loss_fn: Callable[..., Any], state: Mapping[str, Any]) -> Non
                     f"loss_fn uses {name!r}, whose {path!r} changes while training and would not "
                     f"be saved: Trainer(optimizer, state={{{name!r}: {name}}})"
                 )
+
+
+def warn_of_strangers(optimizer: Optimizer[Any], state: Mapping[str, Any]) -> None:
+    """Warn of a model in `state` that nothing trains while the one that is trained is missing."""
+    held = {name: s for name, s in state.items() if hasattr(s, "named_parameters")}
+    found = {name: [p for _, p in thing.named_parameters()] for name, thing in held.items()}
+    declared = {p.id for parameters in found.values() for p in parameters}
+    if all(p.id in declared for _, p in optimizer.named_parameters()):
+        return
+    for name, parameters in found.items():
+        if any(p.requires_grad for p in parameters) and all(p.owner is None for p in parameters):
+            warn_user(
+                f"no optimizer trains state[{name!r}], and {optimizer} trains parameters that are "
+                f"in nothing of state: is it another {type(held[name]).__name__} than the one that "
+                "the optimizer was made for? Freeze it if not"
+            )
 
 
 def named_by(function: Callable[..., Any]) -> list[tuple[str, Any]]:

@@ -21,7 +21,12 @@ from rumus.train.base.spans import Spans
 from rumus.train.base.step_clock import StepClock
 from rumus.train.capture.captured_steps import LossFunction
 from rumus.train.checkpoints.checkpoint_store import Resume, Store
-from rumus.train.checkpoints.snapshot import check_declared, generators_of, parts_of_model
+from rumus.train.checkpoints.snapshot import (
+    check_declared,
+    generators_of,
+    parts_of_model,
+    warn_of_strangers,
+)
 from rumus.train.data.batches import Batches, require_start
 from rumus.train.loop.callback import Callback, CallbackError, Callbacks
 from rumus.train.loop.continuation import (
@@ -485,6 +490,8 @@ class Run:
         if is_restored:
             check_declared(self.loss_fn, self.trainer.state)
             model = parts_of_model(self.trainer.optimizer, self.trainer.state)
+        if is_saved:
+            warn_of_strangers(self.trainer.optimizer, self.trainer.state)
         found = checkpoints.begin(model, resume)
         self.trainer.reset_epoch()
         if is_saved or resume:
