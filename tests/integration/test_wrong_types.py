@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ DRAW: Any = Generator(0)
 X: Any = ones((2, 3))
 TEN: Any = train.ArrayDataset(np.ones((10, 2), np.float32))
 SGD: Any = optim.SGD([Parameter([1.0], name="w")], 0.1)
+ANY_TRAINER: Any = train.Trainer
 TRAINER: Any = train.Trainer(SGD)
 LINEAR: Any = nn.Linear(2, 2)
 GROUP: Any = optim.ParameterGroup([Parameter([1.0], name="w")])
@@ -508,3 +510,18 @@ def test_batches_may_come_from_anything_that_is_iterable() -> None:
 
     for loader in (Loader(), [(np.ones((2, 2), np.float32),)], iter([(np.ones((2, 2)),)])):
         assert train.predict(LINEAR, loader).shape == (2, 2)
+
+
+def test_a_call_that_is_refused_keeps_nothing_alive() -> None:
+    """An optimizer that a failed call was given gives way to the next, without the collector."""
+    weight = Parameter([1.0], name="w")
+    gc.collect()
+    gc.disable()
+    try:
+        for wrong in ({"state": "model"}, {"captures": 3}):
+            with pytest.raises(TypeError):
+                ANY_TRAINER(optim.SGD([weight], 0.1), **wrong)
+        weight_is_free = optim.SGD([weight], 0.1)
+    finally:
+        gc.enable()
+    assert list(weight_is_free.parameters) == [weight]

@@ -70,13 +70,21 @@ def placing(init: Callable[..., None], owner: type) -> Callable[..., None]:
         try:
             init(self, *args, **given)
         except TypeError as error:
-            trace = error.__traceback__
-            if trace is not None and trace.tb_next is None:  # nothing was called
+            if _was_not_called(error):
                 made = type(self) if type(self).__module__.startswith("rumus.") else owner
                 check_places(made.__name__, init, (self, *args), given)
             raise
 
     return placed
+
+
+def _was_not_called(error: TypeError) -> bool:
+    """Whether a call itself failed: the traceback ends at it.
+
+    In a function of its own, since a frame that keeps its own traceback keeps its arguments alive.
+    """
+    trace = error.__traceback__
+    return trace is not None and trace.tb_next is None
 
 
 def _of_too_many(
