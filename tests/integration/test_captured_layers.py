@@ -87,7 +87,7 @@ def losses(kind: str, loss: str, backend: Backend) -> tuple[list[Tensor], int]:
         logits = network(x, lengths)
         return LOSSES[loss](logits, y if kind != "pictures" else y[:, :4], lengths, weight)
 
-    found = [trainer.train_step(loss_of, X, Y, LENGTHS) for _ in range(6)]
+    found = [trainer.train_step(loss_of, X, Y, LENGTHS, weight=1.0) for _ in range(6)]
     return found, trainer.counts.replayed
 
 

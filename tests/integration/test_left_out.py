@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rumus import nn
 from rumus.gpu import Gpu, GpuBackend
 from rumus.optim import SAM, SGD
-from rumus.tensor import Backend, Generator, NumpyBackend, Parameter, Tensor, stack, tensor
+from rumus.tensor import Backend, Generator, NumpyBackend, Parameter, Tensor, ones, stack, tensor
 from rumus.train import Trainer
 
 RANDOM = np.random.default_rng(0)
@@ -343,6 +343,26 @@ def test_a_closure_counts_by_the_terms_of_its_loss() -> None:
         x = tensor(values)
         trainer.train_step(lambda x=x: (w * x).mean())
     assert trainer.epoch_avg_loss() == 3.25
+
+
+def test_each_loss_function_of_a_custom_loop_counts_for_itself() -> None:
+    """Warnings are errors here: two numbers that average differently are none of one loss."""
+    w = Parameter([1.0, 1.0], name="w")
+    trainer = Trainer(SGD([w], 1e-30))
+    for size in (2, 4):
+        x = ones((size, 2))
+        trainer.train_step(lambda x: (w * x).mean() + 1.0, x)
+        trainer.train_step(lambda x: (w * x).sum(1).mean() + w.mean(), x)
+    assert trainer.epoch_avg_loss() == 2.5
+
+
+def test_a_custom_loop_is_told_to_give_a_weight() -> None:
+    w = Parameter([1.0], name="w")
+    trainer = Trainer(SGD([w], 1e-30))
+    loss = lambda x: nn.mse_loss(w * x[:2], x[:2]) + 1.0
+    trainer.train_step(loss, ones((2,)))
+    with pytest.warns(UserWarning, match="epoch's mean loss.* give weight=, the weight of the"):
+        trainer.train_step(loss, ones((3,)))
 
 
 def test_a_mean_loss_with_unknown_weights_is_reported() -> None:

@@ -114,7 +114,7 @@ class Trainer(Generic[M_co]):
                 raise TypeError(f"loss_scale must be LossScale(...), not {loss_scale!r}")
             scalable(optimizer).scale_losses(loss_scale)
         self.stepper = Stepper(optimizer, capture=capture)
-        self._mean_loss = MeanLoss()
+        self._mean_losses: dict[object, MeanLoss] = {}  # of `train_step`, by code
         self.meaning: Meaning | None = None  # of the data that the last `fit` trained on
         self.is_fitting = False
         if zero and ranks is None:
@@ -188,8 +188,16 @@ class Trainer(Generic[M_co]):
             )
         if weight is not None:
             return self.stepper.step(loss_fn, batch, lambda loss, means: weight)
-        count, weigh = samples(batch), self._mean_loss.weigh
+        count, weigh = samples(batch), self._mean_loss_of(loss_fn).weigh
         return self.stepper.step(loss_fn, batch, lambda loss, means: weigh(loss, means, count))
+
+    def _mean_loss_of(self, loss_fn: LossFunction) -> MeanLoss:
+        """What weighs the steps of a loss function: others may average other numbers of terms."""
+        code = getattr(getattr(loss_fn, "__func__", loss_fn), "__code__", type(loss_fn))
+        found = self._mean_losses.get(code)
+        if found is None:
+            found = self._mean_losses[code] = MeanLoss("give weight=, the weight of the step")
+        return found
 
     @FIT.as_keywords
     def fit(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from rumus.tensor import Tensor
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.graph.means import Mean
+
+ADVICE: Final = "give weight_of=, a function that returns the weight of a batch"
 
 
 class Weighing:
@@ -65,7 +68,7 @@ class Weighing:
             raise ValueError(
                 f"it is the mean of {count:g} numbers in a batch of {first:g} samples and in one "
                 f"of {samples:g}, as of numbers that were averaged before: average all at once, "
-                "or give weight_of=, a function that returns the weight of a batch"
+                f"or {ADVICE}"
             )
 
     def _check(self, means: Sequence[Mean], samples: float) -> None:
@@ -87,9 +90,8 @@ class Weighing:
             told = (before, counts) if not uneven else (uneven[0][1:], uneven[0][:1])
             raise ValueError(
                 f"a loss in it averages {_told(told[0])} terms in a batch of {first:g} samples, "
-                f"and {_told(told[1])} in one of {samples:g}, as with ignored targets: give "
-                "weight_of=, a function that returns the weight of a batch, or return that loss "
-                "itself"
+                f"and {_told(told[1])} in one of {samples:g}, as with ignored targets: {ADVICE}, "
+                "or return that loss itself"
             )
 
 
@@ -98,10 +100,13 @@ class MeanLoss:
 
     Only the displayed number depends on it, so if no weight is known to be right, steps count by
     their samples, and a warning says so once.
+
+    advice: what the warning tells to do.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, advice: str = ADVICE) -> None:
         self._weighing = Weighing()
+        self._advice = advice
         self._is_said = False
         # A loss that is the only mean of its step, with samples and weight: a replay has the same.
         self._last: tuple[Mean, float, float] | None = None
@@ -120,9 +125,8 @@ class MeanLoss:
         except ValueError as error:
             if not self._is_said:
                 self._is_said = True
-                warn_user(
-                    f"steps count by samples in the epoch's mean loss, but {error}",
-                )
+                told = str(error).replace(ADVICE, self._advice)
+                warn_user(f"steps count by samples in the epoch's mean loss, but {told}")
             return samples
 
 
@@ -147,10 +151,7 @@ def _known(mean: Mean) -> float:
     if mean.counted is not None and not _is_on_device(mean):
         return float(mean.counted)
     if mean.count is None:
-        raise ValueError(
-            "only the device knows how many targets are ignored: give weight_of=, a function "
-            "that returns the weight of a batch"
-        )
+        raise ValueError(f"only the device knows how many targets are ignored: {ADVICE}")
     return mean.count
 
 
