@@ -19,11 +19,14 @@ import gc
 import itertools
 import math
 import operator
+import os
 import random
+import secrets
 import sys
 import threading
 import time
 import types
+import uuid
 import warnings
 import weakref
 from collections import ChainMap, OrderedDict, defaultdict, deque, namedtuple
@@ -33,6 +36,7 @@ from typing import Any, Final
 
 import numpy as np
 import pytest
+import torch
 from captured_number import (
     CHANGED,
     STEPS,
@@ -40,6 +44,7 @@ from captured_number import (
     Number,
     are_heard,
     check_hidden_is_not_captured,
+    check_is_not_captured,
     nothing,
     spellings,
     weights,
@@ -1032,6 +1037,78 @@ def array_of_objects() -> Number:
 
 CHANGING: Final = spellings(globals(), "Number")
 
+# Random numbers that are others in each training, so that no two of them have the same bits.
+
+Draw = Callable[[], float]
+
+
+def random_of_the_system() -> Draw:
+    return lambda: os.urandom(1)[0]
+
+
+def random_bytes_of_the_system() -> Draw:
+    return lambda: os.getrandom(1)[0]
+
+
+def random_generator_of_the_system() -> Draw:
+    draw = random.SystemRandom()
+    return lambda: draw.random()
+
+
+def new_random_generator_of_the_system() -> Draw:
+    return lambda: random.SystemRandom().random()
+
+
+def random_secret() -> Draw:
+    return lambda: secrets.randbelow(1000)
+
+
+def random_token() -> Draw:
+    return lambda: secrets.token_bytes(1)[0]
+
+
+def random_identifier() -> Draw:
+    return lambda: uuid.uuid4().int % 1000
+
+
+def random_of_torch() -> Draw:
+    return lambda: torch.rand(1).item()
+
+
+def random_function_of_torch() -> Draw:
+    draw = torch.randn
+    return lambda: float(draw(1))
+
+
+def random_method_of_torch() -> Draw:
+    return lambda: float(torch.empty(1).uniform_())
+
+
+def random_method_of_a_tensor_of_torch() -> Draw:
+    values = torch.zeros(1)
+    return lambda: float(values.normal_())
+
+
+def random_array_of_torch() -> Draw:
+    return lambda: float(torch.rand(2).numpy()[0])
+
+
+def random_layer_of_torch() -> Draw:
+    layer = torch.nn.Dropout()
+    return lambda: float(layer(torch.ones(64)).sum())
+
+
+def random_function_of_torch_in_python() -> Draw:
+    return lambda: float(torch.nn.functional.dropout(torch.ones(64)).sum())
+
+
+def random_generator_of_torch() -> Draw:
+    generator = torch.Generator().manual_seed(5)
+    return lambda: float(torch.rand(1, generator=generator))
+
+
+DRAWN: Final = spellings(globals(), "Draw")
+
 
 @pytest.fixture(autouse=True)
 def _context_of_decimal() -> Iterator[None]:
@@ -1063,6 +1140,13 @@ def test_a_value_that_cannot_be_compared_is_not_captured(
     spelling: Callable[[], Number], device: Capturing
 ) -> None:
     check_hidden_is_not_captured(lambda: (spelling(), nothing), device)
+
+
+@pytest.mark.parametrize("spelling", DRAWN, ids=lambda f: f.__name__)
+def test_random_numbers_of_the_system_and_of_torch_are_not_captured(
+    spelling: Callable[[], Draw], device: Capturing
+) -> None:
+    check_is_not_captured(spelling(), device)
 
 
 def test_a_copy_of_the_code_in_another_module_is_another_step() -> None:
