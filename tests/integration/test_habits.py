@@ -484,7 +484,7 @@ CALLS: Final[dict[str, tuple[Callable[..., Any], OtherNames]]] = {
         of_optim.CLIPPING,
     ),
     "layer": (lambda **given: nn.Linear(2, 2, **given), LAYER),
-    "optimizer": (lambda **given: AdamW([Parameter([1.0])], **given), of_optim.OPTIONS),
+    "optimizer": (lambda **given: SGD([Parameter([1.0])], 0.1, **given), of_optim.OPTIONS),
     "model": (lambda **given: nn.Linear(2, 2).load_state_dict({}, **given), of_optim.STATE),
     "state": (lambda **given: _optimizer().load_state_dict({}, **given), of_optim.STATE),
     **{name: (_method(name), AXIS) for name in REDUCTIONS},
@@ -497,6 +497,12 @@ CALLS: Final[dict[str, tuple[Callable[..., Any], OtherNames]]] = {
 def test_keywords(call: str, name: str) -> None:
     with pytest.raises(TypeError, match=rf"takes no '{name}'; here it is "):
         CALLS[call][0](**{name: None})
+
+
+def test_a_name_of_the_table_that_an_optimizer_has_itself_is_its_own() -> None:
+    assert len(AdamW([Parameter([1.0])], decay="matrices").groups) == 1
+    with pytest.raises(TypeError, match="decay must be 'all' or 'matrices', not 0.5"):
+        AdamW([Parameter([1.0])], decay=0.5)  # type: ignore[arg-type]
 
 
 def test_custom_subclasses_may_name_their_options_freely() -> None:

@@ -167,6 +167,7 @@ def test_the_default_metric_is_not_there(tmp_path: Path) -> None:
         ({"restore_best": True}, "restore_best=True needs checkpoints="),
         ({"save_every": Every(steps=2)}, r"save_every=.* has no effect without checkpoints="),
         ({"rollbacks": 5}, r"rollbacks=5 has no effect without nonfinite="),
+        ({"rollbacks": -1, "nonfinite": "rollback"}, "rollbacks must be 0 or more, not -1"),
         ({"validate_every": Every()}, r"validate_every=Every\(\) never validates"),
         (
             {"validate": None, "validate_every": Every(steps=1)},
@@ -623,14 +624,20 @@ def test_a_validation_that_may_be_due_is_not_told(every: Every, tmp_path: Path) 
     Counting(lambda weight: weight).fit(6, per_epoch=3, resume=True, **options)  # nothing is left
 
 
-def test_a_run_shorter_than_an_epoch_says_so_where_a_callback_needs_a_validation() -> None:
-    Counting(lambda weight: weight).fit(2, per_epoch=3, progress=None)  # as to try a program out
-    told = "ends after 2 steps, so that it never validates, and EarlyStopping would wait"
-    with pytest.warns(UserWarning, match=told):
+def test_a_run_shorter_than_an_epoch_says_that_it_never_validates() -> None:
+    told = "ends after 2 steps, so that it never validates"
+    with pytest.warns(UserWarning, match=rf"{told}: validate_every=Every\(steps=2\) does"):
+        Counting(lambda weight: weight).fit(2, per_epoch=3, progress=None)
+    with pytest.warns(UserWarning, match=f"{told}, and EarlyStopping would wait"):
         Counting(lambda weight: weight).fit(2, per_epoch=3, callbacks=[EarlyStopping()])
 
 
-def test_a_validation_that_was_never_due_is_told_at_the_end() -> None:
+@pytest.mark.parametrize(
+    ("every", "limits", "steps"), [(Every(steps=100), {"epochs": 1}, 3), (None, {"steps": 2}, 2)]
+)
+def test_a_validation_that_was_never_due_is_told_at_the_end(
+    every: Any, limits: dict[str, int], steps: int
+) -> None:
     """Where the loader has no length."""
 
     class Unknown:
@@ -639,9 +646,10 @@ def test_a_validation_that_was_never_due_is_told_at_the_end() -> None:
 
     job = Counting(lambda weight: weight)
     loss = lambda z: (z - job.weight).sum()
-    options: Any = {"validate": job.validate, "validate_every": Every(steps=100), "progress": None}
-    with pytest.warns(UserWarning, match="was never due in 3 steps, so that nothing was validated"):
-        job.trainer.fit(Unknown(), loss, epochs=1, **options)
+    options: Any = {"validate": job.validate, "validate_every": every, "progress": None}
+    told = f"was never due in {steps} steps, so that nothing was validated"
+    with pytest.warns(UserWarning, match=told):
+        job.trainer.fit(Unknown(), loss, **limits, **options)
 
 
 def test_a_validation_takes_nothing() -> None:

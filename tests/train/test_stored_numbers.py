@@ -259,6 +259,22 @@ def test_an_epoch_of_some_of_its_batches_is_said() -> None:
         assert fit(loader, epochs=1).steps == 2
 
 
+def test_a_stream_that_was_left_within_its_epoch_is_said() -> None:
+    loader = StreamLoader([(row,) for row in ROWS], 2)
+    next(iter(loader))
+    told = r"StreamLoader given as loader has handed out 1 batches.*loader\.seek\(loader\.epoch\)"
+    with pytest.warns(UserWarning, match=told):
+        assert fit(loader, epochs=1).steps == 2
+    next(iter(loader))
+    loader.seek(loader.epoch)
+    assert fit(loader, epochs=1).steps == 3
+    next(iter(loader))
+    loader.load_state_dict(loader.state_dict())
+    assert fit(loader, epochs=1).steps == 2
+    with pytest.raises(ValueError, match="epoch must be 0 or more, not -1"):
+        loader.seek(-1)
+
+
 # Whose weights are the best
 
 

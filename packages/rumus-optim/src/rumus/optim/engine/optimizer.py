@@ -26,7 +26,7 @@ from rumus.tensor import (
     UnclaimedGradientError,
     float16,
 )
-from rumus.tensor.expression.arguments import check_arguments, place_arguments
+from rumus.tensor.expression.arguments import check_arguments, constructor_names, place_arguments
 from rumus.tensor.expression.decided import check_of_class, decided, is_decided
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
@@ -81,7 +81,7 @@ class Optimizer(ABC, Generic[M_co]):
 
         def __new__(cls, *args: object, **given: object) -> Self:  # noqa: D102
             if given and cls.__module__.startswith("rumus."):
-                OPTIONS.check_keywords(given)
+                OPTIONS.check_keywords(given.keys() - constructor_names(cls))
             check_arguments(cls, args, given)
             return super().__new__(cls)
 

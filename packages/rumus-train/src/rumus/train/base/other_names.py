@@ -174,7 +174,54 @@ TRAINER_OPTIONS: Final = OtherNames(
         "devices": "model.to_gpu() before the optimizer is made",
         "precision": "model.half(), and loss_scale=LossScale()",
         "accumulate_grad_batches": "trainer.fit(..., accumulate=...)",
-        "gradient_clip_val": "clip=ClipNorm(...) of the optimizer",
+        **dict.fromkeys(
+            ("gradient_clip_val", "gradient_clip_algorithm", "max_grad_norm"),
+            "clip=ClipNorm(...) of the optimizer",
+        ),
+        **dict.fromkeys(
+            (
+                "max_time",
+                "check_val_every_n_epoch",
+                "val_check_interval",
+                "log_every_n_steps",
+                "default_root_dir",
+                "enable_checkpointing",
+                "enable_progress_bar",
+                "num_epochs",
+                "train_dataset",
+                "eval_dataset",
+                "train_dataloader",
+                "batch_size",
+                "verbose",
+                "validate",
+                "checkpoints",
+                "steps",
+                "seconds",
+                "progress",
+                "resume",
+            ),
+            "an argument of trainer.fit: loader, epochs, steps, seconds, validate, validate_every, "
+            "callbacks, checkpoints, save_every, resume or progress",
+        ),
+        **dict.fromkeys(
+            ("loss", "criterion", "metrics", "compute_metrics"),
+            "trainer.fit(loader, loss_fn, validate=(loader, metric_fn))",
+        ),
+        **dict.fromkeys(
+            ("scheduler", "lr_scheduler", "lr", "learning_rate"), "lr=... of the optimizer"
+        ),
+        "optimizers": "optimizer, the first argument; MultiOptimizer for several",
+        **dict.fromkeys(
+            ("device", "gpus", "num_nodes", "tpu_cores"),
+            "model.to_gpu() before the optimizer is made",
+        ),
+        "strategy": "ranks=..., in a program that `python -m rumus.distributed` starts",
+        **dict.fromkeys(("amp", "fp16", "bf16", "scaler"), "loss_scale=LossScale()"),
+        "logger": "trainer.fit(..., callbacks=[RunFolder(folder)])",
+        **dict.fromkeys(
+            ("deterministic", "benchmark"), "always so: the same seeds give the same bits"
+        ),
+        "args": "trainer.fit(loader, loss_fn, epochs=...)",
     },
 )
 _INSTEAD: Final = {
@@ -215,6 +262,89 @@ FIT: Final = OtherNames(
         "ckpt_path": "checkpoints=folder, resume=path",
         "verbose": "progress=None for no line, callbacks=[LiveView()] for one in a log",
         "shuffle": "DataLoader(dataset, batch_size, shuffle=True)",
+        "class_weight": "cross_entropy_loss(..., weight=...) in loss_fn",
+        "sample_weight": "a field of the dataset, by which loss_fn multiplies",
+        "validation_split": "random_split(dataset, [0.8, 0.2], seed=0), and validate=",
+        "validation_steps": "validate=(loader, metric_fn), over a loader of so many batches",
+        "validation_batch_size": "validate=(DataLoader(dataset, batch_size), metric_fn)",
+        "validation_freq": "validate_every=Every(epochs=...)",
+        "check_val_every_n_epoch": "validate_every=Every(epochs=...)",
+        "val_check_interval": "validate_every=Every(steps=...)",
+        "eval_steps": "validate_every=Every(steps=...)",
+        "eval_every": "validate_every=Every(steps=...)",
+        "save_steps": "save_every=Every(steps=...)",
+        **dict.fromkeys(
+            (
+                "val_loader",
+                "valid_loader",
+                "eval_loader",
+                "val_dataloader",
+                "eval_dataset",
+                "eval_data",
+                "valid_dl",
+                "val_data",
+            ),
+            "validate=(loader, metric_fn)",
+        ),
+        **dict.fromkeys(
+            (
+                "train_dataloader",
+                "train_loader",
+                "dataloader",
+                "train_dataset",
+                "data",
+                "datamodule",
+            ),
+            "loader, the first argument, as DataLoader(dataset, batch_size)",
+        ),
+        **dict.fromkeys(
+            ("initial_epoch", "start_epoch", "resume_from_checkpoint"),
+            "checkpoints=folder, resume=True, which goes on with the epoch that was next",
+        ),
+        **dict.fromkeys(
+            ("steps_per_epoch", "limit_train_batches"),
+            "steps=..., the number of all steps: an epoch is one loop over the loader",
+        ),
+        **dict.fromkeys(("nb_epoch", "n_epochs", "num_epochs", "num_train_epochs"), "epochs=..."),
+        **dict.fromkeys(("max_time", "time_limit"), "seconds=..."),
+        **dict.fromkeys(("workers", "num_workers"), "DataLoader(dataset, batch_size, workers=...)"),
+        "use_multiprocessing": "DataLoader(..., workers=..., processes=True)",
+        "max_queue_size": "DataLoader(..., workers=..., prefetch=...)",
+        **dict.fromkeys(
+            ("loss", "criterion", "compute_loss"), "loss_fn, a function of a batch, by position"
+        ),
+        "metrics": "validate=(loader, metric_fn), and a loss_fn that returns a dict",
+        **dict.fromkeys(("optimizer", "opt"), "Trainer(optimizer)"),
+        **dict.fromkeys(
+            ("lr_scheduler", "scheduler", "lr", "learning_rate"), "lr=... of the optimizer"
+        ),
+        **dict.fromkeys(
+            ("accumulate_grad_batches", "gradient_accumulation_steps", "accumulation_steps"),
+            "accumulate=...",
+        ),
+        **dict.fromkeys(
+            ("gradient_clip_val", "max_grad_norm", "clip_grad_norm", "grad_clip"),
+            "clip=ClipNorm(...) of the optimizer",
+        ),
+        **dict.fromkeys(
+            ("default_root_dir", "output_dir", "checkpoint_dir", "save_dir"), "checkpoints=folder"
+        ),
+        **dict.fromkeys(
+            ("enable_progress_bar", "show_progress", "progress_bar", "disable_tqdm"),
+            "progress=None for no line, 'auto' for one",
+        ),
+        **dict.fromkeys(
+            ("early_stopping", "patience"), "callbacks=[EarlyStopping(metric, patience=...)]"
+        ),
+        **dict.fromkeys(
+            ("logger", "log_every_n_steps", "logging_steps"),
+            "callbacks=[RunFolder(folder)], or LogTo(logger)",
+        ),
+        **dict.fromkeys(
+            ("device", "accelerator", "devices"), "model.to_gpu() before the optimizer is made"
+        ),
+        **dict.fromkeys(("precision", "amp", "fp16"), "Trainer(optimizer, loss_scale=LossScale())"),
+        "seed": "rumus.tensor.seed(value), before the model is made",
     },
 )
 STOPPING: Final = OtherNames(
@@ -353,6 +483,21 @@ LOADER_OPTIONS: Final = OtherNames(
         "persistent_workers": "nothing: workers=... start with each epoch",
         "worker_init_fn": "nothing: transform=... gets a random generator of its sample's own",
         "multiprocessing_context": "processes=True",
+        "use_multiprocessing": "workers=..., processes=True",
+        "num_parallel_workers": "workers=...",
+        "timeout": "nothing: a worker that ends, ends the loop with an error",
+        "pin_memory_device": "backend=..., which uploads ahead",
+        "in_order": "always so: workers do not change the order",
+        "random_state": "seed=...",
+        "random_seed": "seed=...",
+        "bs": "batch_size, the second argument",
+        "drop_remainder": "drop_last=True",
+        "rank": "ranks=...",
+        "num_replicas": "ranks=...",
+        "x": "ArrayDataset(x, y), the first argument",
+        "y": "ArrayDataset(x, y), the first argument",
+        "device": "backend=...",
+        "transforms": "transform=...",
     },
 )
 CHECKPOINTS: Final = OtherNames(

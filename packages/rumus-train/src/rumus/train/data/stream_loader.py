@@ -15,6 +15,7 @@ import numpy as np
 from rumus.tensor import Backend, StateMismatchError, run_seed
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.declared_type import shown
+from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.train.base.data_errors import SampleError
 from rumus.train.base.other_names import LOADER
@@ -132,6 +133,24 @@ class StreamLoader:
         loop = self._batches()
         self._loop = weakref.ref(loop)  # garbage collection ends it
         return loop
+
+    @property
+    def was_left(self) -> bool:
+        """Whether a loop ended within the epoch, and the place was not set since then."""
+        return self.batch > 0 and self._place is not self._sought
+
+    @checked_arguments
+    def seek(self, epoch: int) -> None:
+        """Start the next loop at the beginning of an epoch.
+
+        epoch: the index of the epoch.
+
+        ValueError for one below 0. `load_state_dict` goes to any other place.
+        """
+        if whole_number("epoch", epoch) < 0:
+            raise ValueError(f"epoch must be 0 or more, not {epoch}")
+        self._leave()
+        self._place = self._sought = _Place(epoch=int(epoch))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position and the loader's settings."""

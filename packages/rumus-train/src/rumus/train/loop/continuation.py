@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.train.data.batches import batches_of_epoch
 from rumus.train.data.loader import DataLoader, continue_loop
+from rumus.train.data.stream_loader import StreamLoader
 from rumus.train.loop.environment import backend_of
 from rumus.train.loop.hyperparameters import changed, hyperparameters
 from rumus.train.loop.machine import machine, what_differs
@@ -25,7 +26,15 @@ def warn_of_partial_epoch(loader: Any) -> None:
     done = batches_of_epoch(loader)
     if isinstance(loader, DataLoader) and done == len(loader):
         return  # its next loop is over the next epoch
-    if done and hasattr(loader, "seek"):
+    if isinstance(loader, StreamLoader):
+        if loader.was_left:
+            warn_user(
+                f"the StreamLoader given as loader has handed out {done} batches of epoch "
+                f"{loader.epoch}, and this run continues after them: loader.seek(loader.epoch) "
+                "starts the epoch over, and loader.load_state_dict(loader.state_dict()) continues "
+                "without this warning",
+            )
+    elif done and hasattr(loader, "seek"):
         warn_user(
             f"the loader has handed out {done} batches of its epoch, which the first epoch of "
             "this run lacks: loader.seek(loader.epoch) starts the epoch over",

@@ -9,6 +9,7 @@ from rumus.optim.engine.followed import FollowedOptimizer
 from rumus.optim.wrappers.wrapper import unwrapped
 from rumus.tensor import NonFiniteGradientError
 from rumus.tensor.expression.user_warning import warn_user
+from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.position import Position
 from rumus.train.checkpoints.snapshot import restore, take
 from rumus.train.loop.spikes import LossSpikeError, Spikes
@@ -29,7 +30,7 @@ class Rollback:
     spikes: see `Trainer.fit`.
     most: how often; `rollbacks` of `Trainer.fit`.
 
-    Raises ValueError for a number without a use, and for an optimizer without `nonfinite`.
+    Raises ValueError for a number below 0 or without a use, and for an optimizer without `nonfinite`.
     """
 
     def __init__(
@@ -43,6 +44,8 @@ class Rollback:
         self._trainer, self._position, self._most = trainer, position, most
         self._of_gradients = nonfinite == "rollback"
         self._of_spikes = spikes is not None and spikes.action == "rollback"
+        if whole_number("rollbacks", most) < 0:
+            raise ValueError(f"rollbacks must be 0 or more, not {most}")
         if most != MOST_ROLLBACKS and not self.is_on:
             raise ValueError(
                 f'rollbacks={most} has no effect without nonfinite="rollback" or '

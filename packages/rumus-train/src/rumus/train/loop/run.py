@@ -532,16 +532,16 @@ class Run:
         if self.checkpoints.restores_best:
             raise ValueError(f"restore_best=True: {told}, so there would be no best one")
         waiting = [type(each).__name__ for each in self.callbacks.all if each.monitors is not None]
-        if every == Every(epochs=1) and not waiting:
-            return  # the default, in a run shorter than an epoch, as to try a program out
         needs = f", and {' and '.join(waiting)} would wait for nothing" if waiting else ""
-        warn_user(f"{told}, so that it never validates{needs}")
+        end = f"epochs={epochs}" if steps is None else f"steps={steps}"
+        warn_user(
+            f"{told}, so that it never validates{needs}: validate_every=Every({end}) does at its end"
+        )
         self._is_told_of_validation = True
 
     def _look_for_validation(self) -> None:
         """Warn of a validation that was never due: the steps of an epoch were not known before."""
-        is_plain = self.validate_every.seconds is not None or self.validate_every == Every(epochs=1)
-        if self.validate_fn is None or self.position.metrics or is_plain:
+        if self.validate_fn is None or self.position.metrics or self.validate_every.seconds:
             return
         if self.stopped in ("epochs", "steps") and not self._is_told_of_validation:
             warn_user(
