@@ -501,7 +501,7 @@ def test_keywords(call: str, name: str) -> None:
 
 def test_a_name_of_the_table_that_an_optimizer_has_itself_is_its_own() -> None:
     assert len(AdamW([Parameter([1.0])], decay="matrices").groups) == 1
-    with pytest.raises(TypeError, match="decay must be 'all' or 'matrices', not 0.5"):
+    with pytest.raises(TypeError, match=r"decay must be 'all' or 'matrices', not 0\.5"):
         AdamW([Parameter([1.0])], decay=0.5)  # type: ignore[arg-type]
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import gc
+import sys
+import threading
 
-from rumus.train.base.live_objects import live_objects
+import pytest
+
+from rumus.train.base.live_objects import live_objects, referrers
 
 
 class Thing:
@@ -19,6 +23,43 @@ def test_objects_of_exactly_these_classes_are_found() -> None:
     thing, derived = Thing(), Derived()
     assert live_objects([Thing]) == [thing]
     assert set(live_objects([Thing, Derived])) == {thing, derived}
+
+
+def test_what_refers_to_a_thing_is_found_also_by_tuples() -> None:
+    thing = Thing()
+    whole, pair = [thing], [(thing, 1)]
+    plain, by_tuples = referrers(thing), referrers(thing, by_tuples=True)
+    assert any(each is whole for each in plain)
+    assert not any(each is pair for each in plain)
+    assert any(each is pair for each in by_tuples)
+    assert not any(type(each) is tuple for each in (*plain, *by_tuples))
+
+
+@pytest.mark.parametrize("by_tuples", [False, True])
+def test_a_search_does_not_disturb_tuples_that_other_threads_make(by_tuples: bool) -> None:
+    thing, failed, is_over = Thing(), list[SystemError](), threading.Event()
+
+    def make() -> None:
+        while not is_over.is_set():
+            try:
+                tuple(thing for _ in range(20))
+            except SystemError as error:  # "bad argument to internal function"
+                failed.append(error)
+
+    threads, before = [threading.Thread(target=make) for _ in range(2)], sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in range(100):
+            referrers(thing, by_tuples=by_tuples)
+            live_objects([Thing])
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(before)
+    assert not failed
 
 
 def test_a_search_leaves_nothing_to_the_collector() -> None:

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeAlias, TypeGuard
 import numpy as np
 
 from rumus.tensor import Generator
-from rumus.train.base.live_objects import live_objects, with_subclasses
+from rumus.train.base.live_objects import live_objects, referrers, with_subclasses
 
 # What a program draws from, and the state that advances. (NumPy imports its part on first use.)
 Source: TypeAlias = "Generator | np.random.BitGenerator | random.Random"
@@ -230,7 +230,7 @@ def name_of(source: Source) -> str | None:
     found: list[tuple[object, str]] = [(source, "")]  # and the path from each to the source
     for _ in range(DEPTH):
         ways = {id(thing): way for thing, way in found}
-        holders = gc.get_referrers(*(thing for thing, _ in found))
+        holders = referrers(*(thing for thing, _ in found), by_tuples=True)
         found = []
         for holder in holders:
             if (name := _name_within(holder, ways)) is not None:
@@ -256,9 +256,19 @@ def _name_within(holder: object, ways: Mapping[int, str]) -> str | None:
         own += [n for kind in type(holder).__mro__ for n in vars(kind).get("__slots__", ())]
         names = [(name, getattr(holder, name, None)) for name in own]
     for name, value in names:
-        if isinstance(name, str) and id(value) in ways:
-            return name + ways[id(value)]
+        if isinstance(name, str) and (way := _way_to(value, ways)) is not None:
+            return name + way
     return None
+
+
+def _way_to(value: object, ways: Mapping[int, str]) -> str | None:
+    """The path from a value to the source: of one of the things, or of a tuple of them."""
+    if (way := ways.get(id(value))) is None and isinstance(value, tuple):
+        found = (
+            f"[{index}]{ways[id(each)]}" for index, each in enumerate(value) if id(each) in ways
+        )
+        return next(found, None)
+    return way
 
 
 def _way_within(holder: object, ways: Mapping[int, str]) -> str:
@@ -267,8 +277,8 @@ def _way_within(holder: object, ways: Mapping[int, str]) -> str:
         return ".__self__" + ways.get(id(holder.__self__), "")
     if isinstance(holder, (list, tuple)):
         for index, value in enumerate(holder):
-            if id(value) in ways:
-                return f"[{index}]{ways[id(value)]}"
+            if (way := _way_to(value, ways)) is not None:
+                return f"[{index}]{way}"
     return next(iter(ways.values()))  # a view of NumPy is the source to a program
 
 
@@ -277,7 +287,7 @@ def _is_of_library(names: dict[Any, Any]) -> bool:
     return "__name__" not in names and any(
         type(owner).__module__ in sys.stdlib_module_names
         and getattr(owner, "__dict__", None) is names
-        for owner in gc.get_referrers(names)
+        for owner in referrers(names)
     )
 
 

@@ -40,6 +40,7 @@ import numpy as np
 
 from rumus.tensor import Expr, Generator, Kernel, Parameter, Tensor
 from rumus.tensor.memory.uninterrupted import putting_back
+from rumus.train.base.live_objects import referrers
 from rumus.train.capture.followed_frame import (
     BY_NAME,
     ELEMENT,
@@ -178,7 +179,7 @@ class Reads:
         if name not in code.co_freevars:
             return
         if id(code) not in self._functions and code not in self._inner:
-            made = [f for f in gc.get_referrers(code) if isinstance(f, FunctionType)]
+            made = [f for f in referrers(code) if isinstance(f, FunctionType)]
             self._functions[id(code)] = [f for f in made if f.__code__ is code]
         for function in self._functions.get(id(code), ()):
             cell = (function.__closure__ or ())[code.co_freevars.index(name)]

@@ -30,7 +30,8 @@ class Rollback:
     spikes: see `Trainer.fit`.
     most: how often; `rollbacks` of `Trainer.fit`.
 
-    Raises ValueError for a number below 0 or without a use, and for an optimizer without `nonfinite`.
+    Raises ValueError for a number below 0 or without a use, and for an optimizer without
+    `nonfinite`.
     """
 
     def __init__(

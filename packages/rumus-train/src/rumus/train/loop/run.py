@@ -535,7 +535,8 @@ class Run:
         needs = f", and {' and '.join(waiting)} would wait for nothing" if waiting else ""
         end = f"epochs={epochs}" if steps is None else f"steps={steps}"
         warn_user(
-            f"{told}, so that it never validates{needs}: validate_every=Every({end}) does at its end"
+            f"{told}, so that it never validates{needs}: validate_every=Every({end}) does at its "
+            "end"
         )
         self._is_told_of_validation = True
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from rumus.tensor import GradientStore, Parameter, Tensor
 from rumus.tensor.expression.user_warning import warn_user
-from rumus.train.base.live_objects import live_objects, with_subclasses
+from rumus.train.base.live_objects import live_objects, referrers, with_subclasses
 from rumus.train.checkpoints.snapshot import named_by
 
 SAVED: Final = "no checkpoint would hold it, so that a run that goes on from one would differ"
@@ -108,8 +108,8 @@ def _tensors_in(things: Iterable[Any]) -> Iterator[Tensor]:
 
 def _name_of(buffer: Tensor) -> str | None:
     """The class and the attribute of the module that holds a buffer."""
-    for holder in gc.get_referrers(buffer):
-        owners = gc.get_referrers(holder) if type(holder) is dict else [holder]
+    for holder in referrers(buffer):
+        owners = referrers(holder) if type(holder) is dict else [holder]
         for owner in owners:
             if hasattr(type(owner), "named_buffers"):
                 for name, value in list(vars(owner).items()):
