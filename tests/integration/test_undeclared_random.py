@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import functools
 import gc
+import os
 import random
+import secrets
+import sys
 import tempfile
 import threading
+import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from noisy_transform import noisy
 
 from rumus import nn
@@ -27,6 +32,7 @@ from rumus.train import (
     Trainer,
     find_lr,
 )
+from rumus.train.base.random_sources import restore_program, states_of_program
 
 X = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
 Number = Callable[[], float]
@@ -180,6 +186,7 @@ def goes_on(make: Callable[[], dict[str, Any]], folder: Path) -> bool:
     def run(folder: Path | None, epochs: int) -> object:
         random.seed(3)
         np.random.seed(3)
+        torch.manual_seed(3)
         return fitted(folder=folder, epochs=epochs, **make())
 
     whole = run(None, 4)
@@ -187,7 +194,11 @@ def goes_on(make: Callable[[], dict[str, Any]], folder: Path) -> bool:
     return run(folder, 4) == whole
 
 
-@pytest.mark.parametrize("draw", [random.random, np.random.random, lambda: np.random.normal()])
+@pytest.mark.parametrize(
+    "draw",
+    [random.random, np.random.random, lambda: np.random.normal(), lambda: torch.rand(1)[0],
+     lambda: torch.nn.functional.dropout(torch.ones(64)).sum()],
+)  # fmt: skip
 def test_objects_of_the_program_are_followed(draw: Number, tmp_path: Path) -> None:
     def validated() -> dict[str, Any]:
         return {"number": lambda: float(draw()), "validate": lambda: float(draw())}
@@ -301,6 +312,46 @@ def test_other_draws_are_reported_when_a_checkpoint_is_saved(
     with pytest.warns(UserWarning, match=r"'rng'.* no checkpoint saves it.* state=") as heard:
         fitted(folder=tmp_path, epochs=2, **make())
     assert len(heard) == 1
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [lambda: os.urandom(1)[0], lambda: os.getrandom(1)[0], lambda: secrets.randbelow(100),
+     random.SystemRandom().random, lambda: np.random.default_rng().random(),
+     lambda: uuid.uuid4().int % 100],
+)  # fmt: skip
+def test_draws_from_the_system_are_told_once(draw: Number, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"draws from the system's random.*Generator") as heard:
+        fitted(lambda: float(draw()), tmp_path, 2, capture=False)
+    assert len(heard) == 1
+    assert sys.getprofile() is None
+
+
+def test_a_profiler_of_the_program_stays(tmp_path: Path) -> None:
+    seen = []
+    sys.setprofile(lambda *event: seen.append(event[1]))
+    try:
+        before = sys.getprofile()
+        fitted(lambda: float(os.urandom(1)[0]), tmp_path, 1, capture=False)
+        assert sys.getprofile() is before
+    finally:
+        sys.setprofile(None)
+    assert seen
+
+
+def test_draws_of_torch_in_a_trial_are_taken_back() -> None:
+    torch.manual_seed(3)
+    model = nn.Linear(4, 1, generator=Generator(0))
+    trainer, before = Trainer(SGD(model.parameters(), 0.1)), torch.get_rng_state()
+    loss = lambda x: (model(x) * float(torch.rand(1))).mean()
+    find_lr(trainer, DataLoader(ArrayDataset(X), 4), loss)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_state_that_torch_cannot_have_is_refused() -> None:
+    states = states_of_program()
+    with pytest.raises(ValueError, match="the state of torch's generator does not fit"):
+        restore_program({**states, "torch": "00" * 8})
 
 
 def test_draws_of_other_libraries_do_not_matter(tmp_path: Path) -> None:

@@ -78,14 +78,29 @@ def _bits_of(thing: np.random.Generator | np.random.BitGenerator) -> np.random.B
 def states_of_program() -> dict[str, Any]:
     """Return the states of the program's generators in JSON's types."""
     legacy = np.random.get_state(legacy=False)
-    return {"python": _as_text(state_of(_OF_PYTHON)), "numpy": _as_text(legacy)}
+    states = {"python": _as_text(state_of(_OF_PYTHON)), "numpy": _as_text(legacy)}
+    if (torch := _torch()) is not None:
+        states["torch"] = torch.get_rng_state().numpy().tobytes().hex()
+    return states
 
 
 def restore_program(states: Mapping[str, Any]) -> None:
-    """Restore the states of a program's generators. ValueError if NumPy's is of another kind."""
+    """Restore the states of a program's generators. ValueError if one is of another kind."""
     if states:
         restore_state(_OF_PYTHON, _from_text(states["python"]))
         np.random.set_state(_from_text(states["numpy"]))
+    if "torch" in states and (torch := _torch()) is not None:
+        words = np.frombuffer(bytearray.fromhex(states["torch"]), np.uint8)
+        try:
+            torch.set_rng_state(torch.from_numpy(words))
+        except RuntimeError as error:
+            raise ValueError(f"the state of torch's generator does not fit: {error}") from error
+
+
+def _torch() -> Any:
+    """PyTorch, if the program has imported it: only then it can have drawn."""
+    torch = sys.modules.get("torch")
+    return torch if hasattr(torch, "set_rng_state") and hasattr(torch, "from_numpy") else None
 
 
 def _as_text(state: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
 from rumus.optim import ClosureOptimizer, Optimizer
@@ -194,11 +195,14 @@ class Stepper(Generic[M_co]):
         undeclared = self.undeclared
         if undeclared is not None:
             undeclared.before_passes()
+        passes = partial(self._passes, called, batch)
+        if undeclared is not None:
+            passes = partial(undeclared.watched, passes)
         if self.clock is None:
-            found = self._loss_state.watched(loss_fn, lambda: self._passes(called, batch))
+            found = self._loss_state.watched(loss_fn, passes)
         else:
             with self.clock.measuring("passes"):
-                found = self._passes(called, batch)
+                found = passes()
         if undeclared is not None:
             undeclared.after_passes(self._draws, loss_fn)
         if self.undeclared_tensors is not None:

@@ -8,10 +8,13 @@ move, too: then only those count that the loss function reaches.
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import weakref
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable
+from types import FrameType
+from typing import Any, Final, TypeVar
 
 from rumus.tensor import Generator
 from rumus.tensor.expression.user_warning import warn_user
@@ -26,6 +29,10 @@ from rumus.train.base.random_sources import (
     sources_in,
 )
 
+R = TypeVar("R")
+_OF_SYSTEM: Final[tuple[Any, ...]] = tuple(
+    getattr(os, name) for name in ("urandom", "getrandom") if hasattr(os, name)
+)
 PASSES: Final = 2  # one may make a generator, which the next draws from
 _RUNS: Final = weakref.WeakSet["Undeclared"]()  # at this time, in any thread
 
@@ -47,6 +54,7 @@ class Undeclared:
         self._before_passes: Look | None = None
         self._passes = self._saves = 0
         self._loss_fn: object = None
+        self._asks_system = False
         self._is_alone, self._thread = True, threading.current_thread()
         for run in [*_RUNS]:
             if run._thread is not self._thread and run._thread.is_alive():
@@ -63,6 +71,32 @@ class Undeclared:
         if self._passes < PASSES:
             self._before_passes = self._look_around() if self._passes else self._look.again()
         self._passes += 1
+
+    def watched(self, passes: Callable[[], R]) -> R:
+        """Return what the passes return. Warn, once, if the first ones ask the system for numbers.
+
+        A profiler of the program's own stays, and then nothing is noticed.
+        """
+        if self._passes > PASSES or self._asks_system or sys.getprofile() is not None:
+            return passes()
+
+        def note(frame: FrameType, event: str, called: object) -> None:
+            if event == "c_call" and any(called is each for each in _OF_SYSTEM):
+                self._asks_system = True
+
+        sys.setprofile(note)
+        try:
+            found = passes()
+        finally:
+            sys.setprofile(None)
+        if self._asks_system:
+            warn_user(
+                "loss_fn draws from the system's random numbers (os.urandom, secrets, "
+                "SystemRandom, or a generator made without a seed), which nothing restores, so a "
+                "resumed run differs: draw from a rumus.tensor.Generator that "
+                "Trainer(optimizer, state=...) names"
+            )
+        return found
 
     def after_passes(self, draws: Draws, loss_fn: object) -> None:
         """Raise ValueError for a generator that the passes drew from and no checkpoint holds.
