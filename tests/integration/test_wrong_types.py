@@ -13,7 +13,7 @@ import pytest
 
 from rumus import distributed, nn, optim, train
 from rumus import tensor as rt
-from rumus.tensor import Generator, Parameter, float32, int32, ones, tensor, zeros
+from rumus.tensor import Generator, Parameter, float32, int32, ones, tensor, where, zeros
 
 ANY: Any = rt  # what a type checker would refuse
 LAYER: Any = nn
@@ -112,6 +112,29 @@ TYPES: Final[list[tuple[Callable[[], object], str]]] = [
     (lambda: X.reshape(None), "reshape: a length must be a whole number, not None"),
     (lambda: X.permute("10"), "permute: an axis must be a whole number, not '10'"),
     (lambda: X.permute(1.0, 0.0), "permute: an axis must be a whole number, not 1.0"),
+    # Arrays in place of numbers, and what is no list
+    (lambda: OPTIM.ClipNorm(tensor(np.ones((2, 3)))), "max_norm must be a number, not Tensor"),
+    (lambda: OPTIM.ClipNorm(np.ones((2, 3))), "max_norm must be a number, not ndarray"),
+    (lambda: LAYER.AvgPool2d(np.ones((2, 3))), "kernel must be whole numbers, not ndarray"),
+    (lambda: X.transpose("a"), "transpose: first must be a whole number, not 'a'"),
+    (lambda: X.flatten(None), "flatten: start must be a whole number, not None"),
+    (lambda: X.broadcast_to(ones((2, 3))), "shape must be whole numbers, not Tensor"),
+    (lambda: LAYER.checkpoint(3, X), "checkpoint: function must be a function, not 3"),
+    (lambda: LAYER.checkpoint(LAYER.ReLU(), X, generators=3), "generators must be a list, not 3"),
+    (lambda: TRAIN.plot_runs(3, "x.png"), "plot_runs: runs must be a list, not 3"),
+    (lambda: DRAW.skip(None), "Generator.skip: words must be a whole number, not None"),
+    (lambda: DRAW.restore(3), "Generator.restore: state must be a dict, not 3"),
+    (lambda: ANY.einsum(3, X), "einsum: subscripts must be text such as"),
+    (lambda: ANY.from_dlpack(3), "from_dlpack: source must be an object with __dlpack__, not 3"),
+    (lambda: LAYER.Linear(2, 2).to_dtype(-1), "dtype -1 is not supported; use one of"),
+    (lambda: OPTIM.Muon([Parameter(np.ones((2, 2)))], matrices=3), "matrices must be a pattern"),
+    (lambda: OPTIM.SAM(3), r"SAM: base must be an optimizer, such as SAM\(AdamW.*, not 3"),
+    # Switches in place of numbers
+    (lambda: ANY.clip(X, True), "clip: low must be a tensor or a number, not True"),
+    (lambda: X.clip(high=np.bool_(False)), "clip: high must be a tensor or a number, not"),
+    (lambda: LAYER.mse_loss(X, X, sample_weight=True), "sample_weight must be numbers or None"),
+    (lambda: LAYER.cross_entropy_loss(X, [0, 1], weight=False), "weight must be numbers or None"),
+    (lambda: DRAW.skip(True), "Generator.skip: words must be a whole number, not True"),
     # One thing for another
     (lambda: ANY.concat(X), r"concat takes a list of tensors, not one tensor: concat\(\[x, y\]\)"),
     (lambda: ANY.stack(3), "stack takes a list of tensors, not 3"),
@@ -490,6 +513,15 @@ def test_what_is_refused_has_written_nothing(
     finally:
         os.close(held)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("held", "kept")]
+
+
+def test_truth_values_that_mean_something() -> None:
+    mask = tensor([True, False])
+    assert where(mask, True, False).tolist() == [True, False]
+    assert (mask & True).tolist() == [True, False]
+    weighted = nn.mse_loss(tensor([1.0, 2.0]), [0.0, 0.0], sample_weight=[True, False])
+    assert weighted.item() == 1.0
+    assert tensor([1.0, 3.0]).clip(high=np.float32(2)).tolist() == [1.0, 2.0]
 
 
 def test_paths_may_be_of_any_kind(tmp_path: Path) -> None:

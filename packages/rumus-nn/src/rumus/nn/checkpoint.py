@@ -10,6 +10,7 @@ import numpy as np
 
 from rumus.nn.module import Module
 from rumus.tensor import Generator, GraphError, Tensor
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.graph.assignment import State, again, state_now
 from rumus.tensor.graph.autograd import (
     ACCUMULATE,
@@ -25,6 +26,7 @@ from rumus.tensor.memory.recording import live
 from rumus.tensor.operations.draws import Draws, Place
 
 
+@checked_arguments
 def checkpoint(
     function: Callable[..., Tensor], *inputs: Tensor, generators: Sequence[Generator] = ()
 ) -> Tensor:

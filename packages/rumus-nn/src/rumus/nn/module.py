@@ -460,10 +460,10 @@ class Module:
         >>> model(tensor([[1.0, 2.0, 3.0]], dtype=np.float16)).dtype
         dtype('float16')
         """
-        parameters = list(self.parameters())
+        parameters, found = list(self.parameters()), as_dtype(dtype)
         with Uninterrupted():
             for parameter in sorted(parameters, key=lambda p: p.owner is None):
-                parameter.convert(dtype)  # raise before changing anything
+                parameter.convert(found)  # raise before changing anything
         return self
 
     def half(self) -> Self:

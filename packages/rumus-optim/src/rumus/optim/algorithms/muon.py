@@ -374,7 +374,7 @@ def _chosen(
 ) -> set[ParamId]:
     if what is None:
         return {p.id for _, p in named if kind.takes(p)}
-    found = selected(named, what, None)
+    found = selected(named, what, None, "matrices")
     for name, p in named:
         if p.id in found and p.ndim < 2 and not kind.takes_all:
             raise ValueError(

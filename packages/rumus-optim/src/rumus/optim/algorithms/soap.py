@@ -482,7 +482,7 @@ def _divided(
 
 
 def _chosen(named: Sequence[Named], what: Criterion | None, longest: int) -> set[ParamId]:
-    wanted = None if what is None else selected(named, what, None)
+    wanted = None if what is None else selected(named, what, None, "matrices")
     found = set()
     for name, p in named:
         if wanted is not None and p.id in wanted and p.ndim < 2:

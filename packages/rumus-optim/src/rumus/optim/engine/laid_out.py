@@ -29,6 +29,7 @@ from rumus.tensor import (
     StateMismatchError,
     float32,
 )
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 
@@ -107,6 +108,7 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
         there = [s for s in self.segments if s.on_host and s.arena.backend.runs_ahead]
         return sum(segment.bytes_on_host for segment in there)
 
+    @checked_arguments
     def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
         """Move parameters and their state to another backend."""
         self._check_alone("move")

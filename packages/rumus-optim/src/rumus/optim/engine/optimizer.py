@@ -26,7 +26,12 @@ from rumus.tensor import (
     UnclaimedGradientError,
     float16,
 )
-from rumus.tensor.expression.arguments import check_arguments, constructor_names, place_arguments
+from rumus.tensor.expression.arguments import (
+    check_arguments,
+    checked_arguments,
+    constructor_names,
+    place_arguments,
+)
 from rumus.tensor.expression.decided import check_of_class, decided, is_decided
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
@@ -158,6 +163,7 @@ class Optimizer(ABC, Generic[M_co]):
                 parameter._owner = None
             self.groups = []
 
+    @checked_arguments
     def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
         """Move owned parameters to another backend; `module.to(...)` calls this.
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from rumus.optim.options.hyperparameter import check
+from rumus.tensor.expression.arguments import checked_fields
 from rumus.tensor.expression.decided import fixed
 from rumus.tensor.expression.whole_number import whole_number
 
 
+@checked_fields
 @fixed
 @dataclass(frozen=True, slots=True)
 class ClipNorm:
@@ -52,6 +54,7 @@ class ClipNorm:
             raise ValueError(f'per must be "all", "group" or "tensor", not {self.per!r}')
 
 
+@checked_fields
 @fixed
 @dataclass(frozen=True, slots=True)
 class ClipValue:
@@ -68,6 +71,7 @@ class ClipValue:
         check_limit("max_value", self.max_value)
 
 
+@checked_fields
 @fixed
 @dataclass(frozen=True, slots=True)
 class AGC:
@@ -92,6 +96,7 @@ class AGC:
         check_limit("eps", self.eps)
 
 
+@checked_fields
 @fixed
 @dataclass(frozen=True, slots=True)
 class ZClip:
@@ -140,6 +145,7 @@ class ZClip:
         check_steps(self.warmup_steps, 2)
 
 
+@checked_fields
 @fixed
 @dataclass(frozen=True, slots=True)
 class AdaGC:

@@ -13,6 +13,7 @@ from rumus.optim.options.group import M_co
 from rumus.optim.options.hyperparameter import Hyper
 from rumus.optim.options.other_names import STATE, STEP
 from rumus.tensor import Backend, GradientStore, Parameter
+from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.kinds import is_a
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.updater import NonFinite, Outcome
@@ -31,8 +32,8 @@ class Wrapper(Optimizer[M_co]):
         name = type(self).__name__
         if not isinstance(fused, FusedOptimizer):
             raise TypeError(
-                f"{name} wraps an optimizer, such as {name}(AdamW(model.parameters())), not "
-                f"{type(base).__name__}"
+                f"{name}: base must be an optimizer, such as {name}(AdamW(model.parameters())), "
+                f"not {shown(base)}"
             )
         if isinstance(fused, AveragingOptimizer):
             raise TypeError(f"{name} cannot wrap {fused}: its result is already an average")

@@ -20,6 +20,7 @@ import numpy as np
 
 from rumus.tensor.expression.declared_type import (
     is_impossible_path,
+    is_optional_tensor,
     shown,
     takes_numbers_only,
     wanted,
@@ -172,8 +173,10 @@ def checked_arguments(
         for name, value in (*zip(placed, args, strict=False), *kwargs.items()):
             if type(value) in _TRUTHS and name in numbers():
                 _check_types(of, _types(function), (), (), {name: value}, is_all=True)
+                if is_optional_tensor(_types(function)[name][0]):
+                    raise TypeError(f"{of}: {name} must be numbers or None, not {value}")
         if is_early:
-            _check_types(of, _types(function), placed, args, kwargs, is_all=is_first)
+            _check_types(of, _types(function), placed, args, kwargs, is_all=is_first, is_early=True)
         try:
             return function(*args, **kwargs)
         except (TypeError, AttributeError, ValueError, LookupError) as error:
@@ -267,17 +270,21 @@ def _check_types(
     given: Mapping[str, object],
     *,
     is_all: bool,
+    is_early: bool = False,
 ) -> None:
     """Raise TypeError for the first argument that does not fit its declaration.
 
     ValueError for a path that none can be.
 
     is_all: False for the declarations that functions do not check themselves.
+    is_early: see `wanted`.
     """
     for name, value in (*zip(placed, args, strict=False), *given.items()):
-        if name in types and (told := wanted(*types[name], value, is_all=is_all)):
+        if name not in types:
+            continue
+        if told := wanted(*types[name], value, is_all=is_all, is_early=is_early):
             raise TypeError(f"{of}: {name} must be {told}, not {shown(value)}") from None
-        if name in types and is_impossible_path(*types[name], value):
+        if is_impossible_path(*types[name], value):
             raise ValueError(
                 f"{of}: {name} must not have a NUL character: {shown(value)}"
             ) from None

@@ -1,7 +1,7 @@
 """Whether an argument fits its declaration, for messages that name what is wrong.
 
-Only declarations made of these are looked at: numbers and sequences of them, texts, paths,
-switches, functions, mappings, None and classes of rumus, as in `int | None`, `str | Path` or
+Only declarations made of these are looked at: numbers and sequences, texts, paths, switches,
+functions, mappings, None and classes of rumus, as in `int | None`, `str | Path` or
 `Tensor`. Everything else fits anything.
 """
 
@@ -28,6 +28,8 @@ _CLASSES: Final = {
 }
 _NUMBER: Final = re.compile(r"int|float")
 _NUMBERS: Final = re.compile(r"(?:(?:\w+\.)*Sequence|tuple|list)\[(.*)\]")
+_SEVERAL: Final = re.compile(r"(?:(?:\w+\.)*(?:Sequence|Iterable)|list)\[.*\]")
+_OPTIONAL: Final = re.compile(r"(?:(?:T|Tensor) \| float|TensorLike) \| None")
 _TEXTS: Final = re.compile(r"(?:(?:\w+\.)*(?:Sequence|Iterable)|list)\[str\]|tuple\[str, \.\.\.\]")
 _LITERAL: Final = re.compile(r"(?:typing\.)?Literal\[(.*)\]")
 _PATH: Final = re.compile(r"(?:\w+\.)*(?:Path|PathLike(?:\[str\])?)")
@@ -37,6 +39,7 @@ _OTHERS: Final = (  # each with what it is, and what it is called
     (re.compile(r"bool"), (bool, np.bool_), "True or False"),
     (re.compile(r"(?:\w+\.)*Mapping\[.*\]|dict\[.*\]"), (Mapping,), "a dict"),
 )
+_SOME: Final = "Iterable"  # of what is not looked at
 _FUNCTION: Final = re.compile(r"(?:\w+\.)*Callable\[.*\]")
 _SIMPLE: Final = (re.compile("None"), _NUMBER, _TEXTS, _LITERAL, _FUNCTION)
 _NAME: Final = re.compile(r"\w+")
@@ -45,12 +48,18 @@ _SHORT: Final = 40  # characters of a value in a message
 
 
 def wanted(
-    declared: str, known: Mapping[str, Any], value: object, *, is_all: bool = True
+    declared: str,
+    known: Mapping[str, Any],
+    value: object,
+    *,
+    is_all: bool = True,
+    is_early: bool = False,
 ) -> str | None:
     """Return what `declared` asks for if `value` is something else, None if it fits.
 
     known: the globals of the function, in which a name may stand for a class or for a declaration.
     is_all: False to look at numbers, paths, tensors, backends and generators only.
+    is_early: True before a call, whose own message of what is no list may say more.
 
     >>> wanted("int | None", {}, 2.5), wanted("int | None", {}, None)
     ('a whole number', None)
@@ -61,6 +70,8 @@ def wanted(
     """
     parts = _parts(declared, known)
     if parts is None or any(_fits(part, known, value) for part in parts):
+        return None
+    if is_early and _SOME in parts:
         return None
     if not is_all and not _are_basic(parts):
         return None
@@ -84,11 +95,27 @@ def takes_numbers_only(declared: str, known: Mapping[str, Any]) -> bool:
 
     >>> takes_numbers_only("int | None", {}), takes_numbers_only("float | bool", {})
     (True, False)
+
+    So are tensors that may be left out: weights and limits, of which True would be one of 1.
+
+    >>> takes_numbers_only("TensorLike | None", {}), takes_numbers_only("TensorLike", {})
+    (True, False)
     """
+    if is_optional_tensor(declared):
+        return True
     parts = _parts(declared, known) or []
     numbers = [part for part in parts if _NUMBER.fullmatch(part) or _is_of_numbers(part)]
     others = (part for part in parts if part not in numbers)
     return bool(numbers) and all(part == "None" or _LITERAL.fullmatch(part) for part in others)
+
+
+def is_optional_tensor(declared: str) -> bool:
+    """Whether a declaration is of a tensor, or of a number in its place, that may be left out.
+
+    >>> is_optional_tensor("Tensor | float | None"), is_optional_tensor("Tensor | None")
+    (True, False)
+    """
+    return _OPTIONAL.fullmatch(declared) is not None
 
 
 def is_impossible_path(declared: str, known: Mapping[str, Any], value: object) -> bool:
@@ -154,13 +181,16 @@ def _parts(declared: str, known: Mapping[str, Any]) -> list[str] | None:
         elif _is_class(meaning) or _other(part) or any(one.fullmatch(part) for one in _SIMPLE):
             found.append(part)
         elif inside := _NUMBERS.fullmatch(part):
-            if not all(
+            are_numbers = all(
                 _NUMBER.fullmatch(each) or each == "None"
                 for one in inside[1].replace(", ...", "").split(", ")
                 for each in _alternatives(one)
-            ):
+            )
+            if not are_numbers and not _SEVERAL.fullmatch(part):
                 return None
-            found.append(part)
+            found.append(part if are_numbers else _SOME)
+        elif _SEVERAL.fullmatch(part):
+            found.append(_SOME)
         elif meaning is not None and (also := _parts(_as_text(meaning), known)) is not None:
             found += also
         else:
@@ -201,6 +231,8 @@ def _as_text(meaning: object) -> str:
 def _fits(part: str, known: Mapping[str, Any], value: object) -> bool:
     if part == "None":
         return value is None
+    if part == _SOME:  # an array, an old sequence and a proxy can be iterated over, too
+        return hasattr(type(value), "__iter__") or hasattr(type(value), "__getitem__")
     if part == "int":
         return _is_whole(value)
     if part == "float":
@@ -210,7 +242,7 @@ def _fits(part: str, known: Mapping[str, Any], value: object) -> bool:
     if inside := _NUMBERS.fullmatch(part):
         is_of_few = part.startswith("tuple") and "..." not in part
         if is_of_few:  # each with a name and a check of its own
-            return isinstance(value, Iterable) and not isinstance(value, (str, bytes, dict))
+            return _is_listing(value)
         return _are_numbers(value, whole="float" not in inside[1], or_none="None" in inside[1])
     if other := _other(part):
         return isinstance(value, other[0])
@@ -244,12 +276,18 @@ def _is_number(value: object) -> bool:
 
 
 def _are_numbers(value: object, *, whole: bool, or_none: bool) -> bool:
-    if isinstance(value, (str, bytes, dict)) or not isinstance(value, Iterable):
+    if not _is_listing(value):
         return False
     if not isinstance(value, (list, tuple, np.ndarray, range)):
         return True  # not to be used up
     is_one = _is_whole if whole else _is_number
     return all((or_none and each is None) or is_one(each) for each in value)
+
+
+def _is_listing(value: object) -> bool:
+    """Whether a value has elements; those of a table are no numbers."""
+    is_listing = isinstance(value, Iterable) and not isinstance(value, (str, bytes, dict))
+    return is_listing and getattr(value, "ndim", 1) == 1
 
 
 def _are_texts(value: object) -> bool:
@@ -282,6 +320,8 @@ def _told(parts: list[str]) -> str:
             told += map(repr, _written(literal[1]))
         elif _TEXTS.fullmatch(part):
             told.append("a list of texts")
+        elif part == _SOME:
+            told.append("a list")
         elif other or _FUNCTION.fullmatch(part):
             told.append(other[1] if other else "a function")
         else:

@@ -10,9 +10,9 @@ from typing import Any, Generic, NewType, Protocol, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from rumus.tensor.expression.arguments import place_arguments
+from rumus.tensor.expression.arguments import checked_arguments, place_arguments
 from rumus.tensor.expression.declared_type import shown
-from rumus.tensor.expression.dtype import is_floating
+from rumus.tensor.expression.dtype import as_dtype, is_floating
 from rumus.tensor.expression.errors import OwnershipError
 from rumus.tensor.graph.other_names import PARAMETERS
 from rumus.tensor.graph.selection import Criterion, Role, check_role, selected
@@ -162,7 +162,7 @@ class Parameter(Tensor):
         OwnershipError if it has an owner, whose state fits the current dtype; TypeError for a dtype
         that is not floating; OverflowError for finite numbers that would become infinite.
         """
-        wanted = np.dtype(dtype)
+        wanted = as_dtype(dtype)
         if not is_floating(wanted):
             raise TypeError(f"{self.label}: {wanted} has no gradient; use a floating dtype")
         if wanted == self.dtype:
@@ -192,6 +192,7 @@ def _checked_pairs(items: Any) -> Iterator[tuple[str, Parameter]]:
         yield pair
 
 
+@checked_arguments
 def move_parameters(parameters: Sequence[Parameter], backend: Backend) -> None:
     """Move parameters to a backend in place, together with their owners' state.
 

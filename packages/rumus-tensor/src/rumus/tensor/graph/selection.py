@@ -7,6 +7,8 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
+from rumus.tensor.expression.declared_type import shown
+
 if TYPE_CHECKING:
     from rumus.tensor.graph.parameter import Parameter, ParamId
 
@@ -23,13 +25,21 @@ def check_role(role: object) -> None:
 
 
 def selected(
-    named: Sequence[tuple[str, Parameter]], what: Criterion | None, role: Role | None
+    named: Sequence[tuple[str, Parameter]],
+    what: Criterion | None,
+    role: Role | None,
+    of: str = "what",
 ) -> set[ParamId]:
-    """Return the ids of those that match; see `Parameters.where` for arguments and errors."""
+    """Return the ids of those that match; see `Parameters.where` for arguments and errors.
+
+    of: the name of `what` in messages.
+    """
     if what is None and role is None:
         raise TypeError("give a pattern, a function of name and parameter, or a role")
     if what is not None and not isinstance(what, str) and not callable(what):
-        raise TypeError(f"expected a pattern, or a function of name and parameter, got {what!r}")
+        raise TypeError(
+            f"{of} must be a pattern, or a function of name and parameter, not {shown(what)}"
+        )
     if role is not None:
         check_role(role)
     found = {p.id for name, p in named if _fits(name, p, what, role)}

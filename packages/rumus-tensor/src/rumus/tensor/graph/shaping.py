@@ -215,7 +215,7 @@ def split(x: Tensor, parts: int | Sequence[int], axis: int = 0) -> tuple[Tensor,
         is_none = count < 1 or 0 < length < count
         lengths = [] if is_none else [length // count] * count
     else:
-        lengths = [whole_number("split: a length", part) for part in parts]
+        lengths = [whole_number("split: a length of parts", part) for part in parts]
     if not lengths or min(lengths) < 0 or sum(lengths) != length:
         raise ValueError(f"split: {parts} does not split axis {axis} of {x.shape} into parts")
     edges = np.cumsum([0, *lengths]).tolist()

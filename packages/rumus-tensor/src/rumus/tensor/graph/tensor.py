@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rumus.tensor.backends.default_backend import cpu
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.arithmetic import Arithmetic
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.dtype import (
@@ -285,6 +286,7 @@ class Tensor(Arithmetic["Tensor"]):
         """
         return operators.cast(self, as_dtype(dtype))
 
+    @checked_arguments
     def clip(self, low: Tensor | float | None = None, high: Tensor | float | None = None) -> Tensor:
         """Limit each element to [low, high]; NaN stays NaN. None: no limit on that side.
 
@@ -506,6 +508,7 @@ class Tensor(Arithmetic["Tensor"]):
         """
         return shaping.reshape(self, shaping.as_shape("reshape", shape))
 
+    @checked_arguments
     def flatten(self, start: int = 0) -> Tensor:
         """Join the axes from `start` on into one; IndexError if there is no such axis.
 
@@ -522,6 +525,7 @@ class Tensor(Arithmetic["Tensor"]):
         """
         return shaping.permute(self, shaping.as_shape("permute", axes, "an axis"))
 
+    @checked_arguments
     def transpose(self, first: int = -2, second: int = -1) -> Tensor:
         """Swap two axes; by default the last two.
 
@@ -537,6 +541,7 @@ class Tensor(Arithmetic["Tensor"]):
             shaping.transpose(self, -2, -1) if self.ndim > 1 else shaping.reshape(self, self.shape)
         )
 
+    @checked_arguments
     def broadcast_to(self, shape: Sequence[int]) -> Tensor:
         """Repeat along axes of length 1, and along new leading ones, as NumPy does.
 
@@ -844,7 +849,9 @@ def from_dlpack(source: Any) -> Tensor:
     if not hasattr(source, "__dlpack__"):
         if type(source).__name__ == "PyCapsule":
             told = "give the array itself, not what its __dlpack__() returned"
-        raise TypeError(f"from_dlpack needs an object with __dlpack__, not {shown(source)}: {told}")
+        raise TypeError(
+            f"from_dlpack: source must be an object with __dlpack__, not {shown(source)}: {told}"
+        )
     try:
         array = np.from_dlpack(source)
     except RuntimeError as error:  # NumPy lacks the dtype or the device

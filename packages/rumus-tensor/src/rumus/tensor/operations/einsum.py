@@ -51,9 +51,7 @@ def einsum(subscripts: str, *operands: Tensor) -> Tensor:
     3.0
     """
     if not isinstance(subscripts, str):
-        raise TypeError(
-            f"einsum: the first argument must be text such as 'ij,jk->ik', not {subscripts!r}"
-        )
+        raise TypeError(f"einsum: subscripts must be text such as 'ij,jk->ik', not {subscripts!r}")
     terms, result = _parsed(subscripts, operands)
     lengths = _lengths(subscripts, terms, operands)
     backend_of("einsum", operands)

@@ -14,6 +14,7 @@ from functools import cache
 from itertools import compress
 from typing import Any
 
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.dtype import is_floating
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.graph.autograd import Product, Vjp, is_recording
@@ -24,6 +25,7 @@ from rumus.tensor.memory.reshaping import reshaped
 from rumus.tensor.operations.linear import check_fit, ending, linear, weight_gradients
 
 
+@checked_arguments
 def feed_forward(
     x: Tensor,
     up: Tensor,

@@ -90,6 +90,7 @@ class Generator:
         """Return a state for `restore` to continue from here."""
         return {"seed": self.seed, "stream": self.stream, "position": self.position}
 
+    @checked_arguments
     def restore(self, state: dict[str, int]) -> None:
         """Continue from a state. KeyError or ValueError, with nothing changed, for a bad one.
 
@@ -111,6 +112,7 @@ class Generator:
             self.seed, self.stream = seed, stream
         vars(self)["_position"] = position
 
+    @checked_arguments
     def skip(self, words: int) -> None:
         """Skip words, in whole blocks of four, as if they had been drawn.
 
