@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
+
 import numpy as np
+import pytest
+import torch
 
 from rumus import nn
 from rumus.gpu import default_backend
 from rumus.optim import AdamW
-from rumus.tensor import Generator, Tensor
+from rumus.tensor import Generator, GraphError, Parameter, Tensor
 from rumus.train import Trainer
 
 
@@ -34,3 +39,15 @@ def losses(capture: bool) -> tuple[list[float], list[bytes]]:
 
 def test_a_captured_step_is_the_eager_one() -> None:
     assert losses(capture=True) == losses(capture=False)
+
+
+@pytest.mark.parametrize(
+    "draw", [random.random, np.random.random, lambda: torch.rand(1).item()],
+)  # fmt: skip
+def test_draws_that_are_not_rewound_are_refused(draw: Callable[[], float]) -> None:
+    """On a GPU, whose results are not compared, nothing else would tell."""
+    w = Parameter([1.0, 2.0], name="w", backend=default_backend())
+    with pytest.raises(GraphError, match=r"draws from the generator .*rumus\.tensor\.Generator"):
+        nn.checkpoint(lambda x: x * w * draw(), w * 1.0)
+    other = random.Random(0)
+    nn.checkpoint(lambda x: x * w * (0.0 * other.random()), w * 1.0).sum().backward()

@@ -23,7 +23,7 @@ from rumus.tensor.graph.autograd import (
 from rumus.tensor.graph.tensor import result_of
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.recording import live
-from rumus.tensor.operations.draws import Draws, Place
+from rumus.tensor.operations.draws import Draws, Place, places_of_program
 
 
 @checked_arguments
@@ -41,7 +41,8 @@ def checkpoint(
     generators: others that it uses, which are neither its own nor in its closure.
 
     TypeError for a result that is not one tensor; GraphError in the backward pass if the function
-    computes something else the second time (on a GPU only the shape is compared).
+    computes something else the second time (on a GPU only the shape is compared, but GraphError in
+    the forward pass if it draws from the generator of `random`, `numpy.random` or PyTorch).
 
     >>> from rumus.nn import Linear, checkpoint
     >>> from rumus.tensor import Generator, ones
@@ -57,7 +58,14 @@ def checkpoint(
         return _checked(function(*inputs))
     positions = _Positions(generators)
     first, before = _Call(function, inputs, positions), state_now()
+    is_ahead = any(each.backend.runs_ahead for each in inputs)  # then no results are compared
+    places = places_of_program() if is_ahead else ()
     result = first.run()
+    if is_ahead and places_of_program() != places:
+        raise GraphError(
+            "checkpoint: the function draws from the generator of random, numpy.random or torch, "
+            "which is not rewound for the second call; draw from a rumus.tensor.Generator"
+        )
     if result._node is None:
         return result
     parameters = leaves(result._node)

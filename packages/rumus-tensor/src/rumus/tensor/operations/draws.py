@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
+import sys
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -230,6 +232,18 @@ class Undecided:
             self._blocks -= step.words // 4
             if is_refused:
                 self._held.let_go(step.words // 4)
+
+
+def places_of_program() -> tuple[object, ...]:
+    """Where the generators of `random`, `numpy.random` and PyTorch are: equal if none has drawn."""
+    found: dict[str, Any] = dict(np.random.get_state(legacy=False)["state"])
+    numbers = tuple(
+        each.tobytes() if isinstance(each, np.ndarray) else each for each in found.values()
+    )
+    # By code in C: a step that is captured would follow torch's Python code.
+    of_torch: Any = getattr(sys.modules.get("torch"), "default_generator", None)
+    state = b"" if of_torch is None else of_torch.get_state().numpy().tobytes()
+    return random.getstate(), numbers, state
 
 
 class _Watching(threading.local):
