@@ -521,7 +521,8 @@ def test_truth_values_that_mean_something() -> None:
     assert (mask & True).tolist() == [True, False]
     weighted = nn.mse_loss(tensor([1.0, 2.0]), [0.0, 0.0], sample_weight=[True, False])
     assert weighted.item() == 1.0
-    assert tensor([1.0, 3.0]).clip(high=np.float32(2)).tolist() == [1.0, 2.0]
+    limit: Any = np.float32(2)
+    assert tensor([1.0, 3.0]).clip(high=limit).tolist() == [1.0, 2.0]
 
 
 def test_paths_may_be_of_any_kind(tmp_path: Path) -> None:

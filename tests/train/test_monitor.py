@@ -636,7 +636,7 @@ def test_a_run_shorter_than_an_epoch_says_that_it_never_validates() -> None:
     ("every", "limits", "steps"), [(Every(steps=100), {"epochs": 1}, 3), (None, {"steps": 2}, 2)]
 )
 def test_a_validation_that_was_never_due_is_told_at_the_end(
-    every: Any, limits: dict[str, int], steps: int
+    every: Any, limits: dict[str, Any], steps: int
 ) -> None:
     """Where the loader has no length."""
 
