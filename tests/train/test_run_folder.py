@@ -9,7 +9,7 @@ import signal
 import struct
 import tomllib
 import warnings
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,11 @@ def test_a_resume_writes_no_step_twice(tmp_path: Path) -> None:
     Model().fit(whole, epochs=3, checkpoints=whole.checkpoints)
     for stop in (1, 3, 5, 6):
         folder = RunFolder(tmp_path / f"run{stop}")
-        Model().fit(folder, steps=stop, checkpoints=folder.checkpoints, save_every=Every(steps=2))
+        told: Any = pytest.warns(UserWarning, match="after 1 steps, so that it never validates")
+        with told if stop == 1 else nullcontext():
+            Model().fit(
+                folder, steps=stop, checkpoints=folder.checkpoints, save_every=Every(steps=2)
+            )
         with folder.metrics.open("ab") as file:  # for steps whose checkpoint was lost, and torn
             file.write(b'{"split":"train","epoch":0,"step":%d,"loss":1.0}\n' % (stop + 1))
             file.write(b'{"split":"train","epoch":0,"st')
@@ -167,7 +171,7 @@ def test_other_runs_are_refused(tmp_path: Path) -> None:
     refused(second.path, "a different run", checkpoints=first.checkpoints, resume=True)
     # A run that was killed before its first checkpoint starts over.
     again = RunFolder(first.path, config={"lr": 1})
-    Model().fit(again, steps=1)
+    Model().fit(again, steps=1, validate=None)
     assert steps(again) == [1]
 
 
