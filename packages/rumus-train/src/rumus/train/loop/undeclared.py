@@ -28,6 +28,7 @@ from rumus.train.base.random_sources import (
     source_of,
     sources_in,
 )
+from rumus.train.capture.outside import is_of_rumus, is_trusted
 
 R = TypeVar("R")
 _OF_SYSTEM: Final[tuple[Any, ...]] = tuple(
@@ -82,7 +83,7 @@ class Undeclared:
 
         def note(frame: FrameType, event: str, called: object) -> None:
             if event == "c_call" and any(called is each for each in _OF_SYSTEM):
-                self._asks_system = True
+                self._asks_system = self._asks_system or not _is_of_library(frame)
 
         sys.setprofile(note)
         try:
@@ -152,6 +153,19 @@ class Undeclared:
             elif id(source) not in self._known:
                 found.append(source)
         return found
+
+
+def _is_of_library(frame: FrameType | None) -> bool:
+    """Whether a library asks, as numba, or an import, and not the program by Python's own."""
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        root = module.partition(".")[0]
+        if root == "importlib":
+            return True
+        if root not in sys.stdlib_module_names:
+            return root == "llvmlite" or is_trusted(module) or is_of_rumus(module)
+        frame = frame.f_back
+    return True
 
 
 def _told(source: Source) -> tuple[str, str]:
