@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -258,8 +259,6 @@ class Owner:
 
 
 def test_parameters_that_are_owned() -> None:
-    import weakref
-
     owner: Any = Owner()
 
     def owned(model: nn.Module) -> None:
@@ -383,3 +382,22 @@ def test_the_base_of_an_adapter_is_a_linear_layer() -> None:
     other: Any = nn.ReLU()
     with pytest.raises(TypeError, match="FrozenLinear: base must be a Linear, not ReLU"):
         nn.FrozenLinear(other)
+
+
+@pytest.mark.parametrize("storage", ["same", "float16", "8bit"])
+def test_what_an_optimizer_trains_is_not_frozen_unsaid(storage: Storage) -> None:
+    base, plain = nn.Linear(4, 3), nn.Linear(4, 3, bias=False)
+    owner: Any = Owner()
+    for parameter in (*base.parameters(), *plain.parameters()):
+        parameter._owner = weakref.ref(owner)
+    for kind in (lambda b: nn.FrozenLinear(b, storage=storage),
+                 lambda b: nn.LoraLinear(b, 2, storage=storage)):  # fmt: skip
+        with pytest.raises(OwnershipError, match=r"Linear: parameter '.*' of its base is owned by"):
+            kind(base)
+        assert all(parameter.requires_grad for parameter in base.parameters())
+    if storage != "same":
+        nn.FrozenLinear(plain, storage=storage)  # a copy, of whatever is trained
+        assert plain.weight.requires_grad
+    base.freeze()
+    nn.FrozenLinear(base, storage=storage)  # nothing ends that has not ended
+    nn.FrozenLinear(nn.Linear(4, 3), storage=storage)

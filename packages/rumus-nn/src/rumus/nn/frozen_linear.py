@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 from rumus.nn.linear import Linear
 from rumus.nn.module import Module
-from rumus.tensor import Backend, Parameter, Tensor, float16, float32, linear
+from rumus.tensor import Backend, OwnershipError, Parameter, Tensor, float16, float32, linear
 from rumus.tensor.expression.dtype import int32
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.graph.autograd import Product
@@ -38,6 +38,8 @@ class FrozenLinear(Module):
         number is too large; "8bit" keeps one byte per number and a scale for every 256, as
         optimizers do with `state_dtype="8bit"`.
 
+    OwnershipError if an optimizer trains the matrix or the bias that would be frozen.
+
     >>> from rumus.nn import FrozenLinear, Linear
     >>> from rumus.tensor import Generator, ones
     >>> layer = FrozenLinear(Linear(256, 4, generator=Generator(0)), storage="8bit")
@@ -53,6 +55,9 @@ class FrozenLinear(Module):
             )
         if storage not in ("same", "float16", "8bit"):
             raise ValueError(f"storage must be 'same', 'float16' or '8bit', not {storage!r}")
+        is_rounded = storage == "float16" and base.weight.dtype != float16
+        is_shared = storage != "8bit" and not is_rounded
+        _check_not_trained(type(self).__name__, base.weight if is_shared else None, base.bias)
         self.inputs = base.inputs
         self.outputs = base.outputs
         self.bias = base.bias
@@ -62,7 +67,7 @@ class FrozenLinear(Module):
         self.weight_scales: Tensor | None = None
         if storage == "8bit":
             self.weight_codes, self.weight_scales = _packed(base.weight.detach())
-        elif storage == "float16" and base.weight.dtype != float16:
+        elif is_rounded:
             self.weight = Parameter(_rounded(base.weight), name=base.weight.name, role="weight")
         else:
             self._share(base.weight)
@@ -167,6 +172,17 @@ class FrozenLinear(Module):
         layer.weight = Parameter(total, name=name, role="weight", requires_grad=False)
         layer.bias = self.bias
         return layer
+
+
+def _check_not_trained(kind: str, *parameters: Parameter | None) -> None:
+    """Raise OwnershipError if an optimizer trains what will be frozen."""
+    for parameter in parameters:
+        if parameter is not None and parameter.requires_grad and parameter.owner is not None:
+            raise OwnershipError(
+                f"{kind}: {parameter.label} of its base is owned by {parameter.owner}, whose "
+                "training of it would end: make the optimizer afterwards, or give copy.deepcopy("
+                "base)"
+            )
 
 
 @cache
