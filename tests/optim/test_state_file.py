@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from optimizer_table import KINDS
+from optimizer_table import KINDS, ROWS
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from rumus.optim import (
+    LBFGS,
     SGD,
     Adam,
     AdamW,
@@ -29,7 +30,7 @@ from rumus.optim import (
     load_state,
     save_state,
 )
-from rumus.tensor import Backend, Parameter, StateMismatchError, tensor
+from rumus.tensor import Backend, Expr, Parameter, StateMismatchError, tensor
 
 SHAPES: Final = {"layer/0.weight": (3, 5), "layer~1.bias": (5,), "scale": (), "nothing": (0, 2)}
 STATE: Final[dict[str, Any]] = {
@@ -347,3 +348,85 @@ def test_the_contents_of_the_header(tmp_path: Path) -> None:
         "steps": 2,
         "state": {},
     }
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s | {"step": 5}, "step is unknown"),
+        (lambda s: {n: v for n, v in s.items() if n != "steps"}, "steps is missing"),
+        (
+            lambda s: s | {"parameters": {"w": s["parameters"]["w"] | {"lr": 1.0}}},
+            "'w': lr is unknown",
+        ),
+        (lambda s: {"parameters": {}} | {str(n): n for n in range(99)}, "91 others are unknown"),
+    ],
+)
+@pytest.mark.parametrize("kind", [Adam, LBFGS])
+def test_names_of_a_state(kind: Any, change: Callable[[dict[str, Any]], Any], message: str) -> None:
+    """One that is misspelled would otherwise do nothing."""
+    optimizer = kind([Parameter(np.ones(2, np.float32), name="w")])
+    before = optimizer.state_dict()
+    with pytest.raises(StateMismatchError, match=message):
+        optimizer.load_state_dict(change(before))
+    assert repr(optimizer.state_dict()) == repr(before)
+
+
+def test_a_subclass_may_save_more() -> None:
+    class Counting(Adam[Any]):
+        kind = "Counting"
+
+        def state_dict(self) -> dict[str, Any]:
+            return {**super().state_dict(), "seen": 3}
+
+    optimizer = Counting([Parameter(np.ones(2, np.float32), name="w")])
+    optimizer.load_state_dict(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_sum_of_squares_is_not_negative(name: str, backend: Backend) -> None:
+    optimizer = made(ROWS[name], backend)
+    stepped(optimizer, range(4))
+    state = optimizer.state_dict()
+    optimizer.load_state_dict(state)  # its own is never refused
+    for segment in optimizer.segments:
+        for part in segment.never_negative & set(segment.state):
+            values = state["parameters"][segment.arena.parameters[0].name]["state"][part]
+            kept = values.flat[0].copy()
+            values.flat[0] = -1e-3
+            with pytest.raises(StateMismatchError, match=f"state '{part}' has negative elements"):
+                optimizer.load_state_dict(state)
+            values.flat[0] = kept
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Adam", "AMSGrad", "AdamW", "Adagrad", "RMSprop", "Adadelta", "Adafactor", "NAdam", "RAdam",
+     "LAMB", "AdaBelief", "Adan", "ADOPT", "LaProp", "AdEMAMix", "StableAdamW", "MARS", "Prodigy",
+     "schedule-free AdamW"],
+)  # fmt: skip
+def test_parts_known_to_be_sums_of_squares(name: str) -> None:
+    optimizer = ROWS[name]([Parameter(np.ones((2, 3), np.float32), name="w")])
+    assert optimizer.segments[0].never_negative
+
+
+def test_a_rule_that_adds_products_may_be_negative() -> None:
+    def hyper(p: Expr, g: Expr, m: Expr, h: Expr, *, lr: Expr) -> dict[str, Expr]:
+        m = 0.5 * m + g
+        return {"p": p - lr * g, "m": m, "h": h + m * g}
+
+    optimizer = FusedOptimizer([Parameter(np.ones(2, np.float32), name="w")], hyper, 0.1)
+    stepped(optimizer, range(3))
+    state = optimizer.state_dict()
+    state["parameters"]["w"]["state"]["h"][:] = -1.0
+    optimizer.load_state_dict(state)
+
+
+def test_nan_in_a_state_is_told_of() -> None:
+    """`nonfinite="propagate"` may have left it there, so it is loaded."""
+    optimizer = adam("w", "b")
+    state = optimizer.state_dict()
+    state["parameters"]["b"]["state"]["m"][1] = np.nan
+    with pytest.warns(UserWarning, match="the loaded state 'm' of 'b' has NaN"):
+        optimizer.load_state_dict(state)
+    assert np.isnan(optimizer.state_dict()["parameters"]["b"]["state"]["m"][1])

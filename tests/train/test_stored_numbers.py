@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from rumus.optim import SGD, LossScale, Plateau
+from rumus.optim.engine.loss_scale import Scaling
 from rumus.tensor import Parameter, StateMismatchError, Tensor
 from rumus.train import (
     ArrayDataset,
@@ -38,6 +39,8 @@ from rumus.train import (
     metrics,
     predict,
 )
+from rumus.train.base.losses import Losses
+from rumus.train.base.position import Position
 from rumus.train.loop import run, run_checkpoints
 from rumus.train.views.run_record import read_run
 
@@ -385,3 +388,38 @@ def test_the_best_of_another_validation_is_said(tmp_path: Path) -> None:
     fit([(ROWS,)], epochs=3, validate=(long, lambda x: x.mean()), **options)
     with pytest.warns(UserWarning, match=r"validation\.samples was 5 and is 3\. The current"):
         fit([(ROWS,)], epochs=4, validate=(short, lambda x: x.mean()), **options)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: EarlyStopping("loss"),
+        lambda: FeedPlateau(Plateau(0.1), "loss"),
+        lambda: Plateau(0.1),
+        lambda: Scaling(LossScale()),
+        lambda: DataLoader(ArrayDataset(ROWS), 2),
+        lambda: StreamLoader(lambda: iter([(1,)]), 2),
+        lambda: Losses(),
+        lambda: Position(),
+    ],
+)
+def test_names_of_a_state(make: Callable[[], Any]) -> None:
+    """A misspelled one would do nothing, a missing one was a KeyError."""
+    it = make()
+    before = it.state_dict()
+    it.load_state_dict(before)
+    with pytest.raises(StateMismatchError, match="bset is unknown"):
+        it.load_state_dict({**before, "bset": 1})
+    if not isinstance(it, (FeedPlateau, Position)):  # of which older versions saved less
+        with pytest.raises(StateMismatchError, match="(best|scale|total|seed) is missing"):
+            it.load_state_dict({"bset": 1})
+    assert it.state_dict() == before
+
+
+def test_a_callback_of_the_user_may_save_more() -> None:
+    class Noting(EarlyStopping):
+        def state_dict(self) -> dict[str, Any]:
+            return {**super().state_dict(), "noted": 3}
+
+    again = Noting("loss")
+    again.load_state_dict(Noting("loss").state_dict())

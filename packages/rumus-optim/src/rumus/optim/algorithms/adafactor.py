@@ -154,6 +154,7 @@ class Adafactor(FusedOptimizer[M_co]):
                     segments = self._lay_out([part], places, self._state)
                 for segment in segments:
                     segment.group = group
+                    segment.never_negative = frozenset("RCv")
                 found += segments
         return found
 

@@ -388,6 +388,7 @@ class LBFGS(ClosureOptimizer[M_co]):
         count = _saved_pairs(state)
         names = _names_of_parts(count)
         found = differences(
+            self,
             state,
             type(self).__name__,
             dict(self.named_parameters()),

@@ -15,8 +15,10 @@ from rumus.optim.engine.saved_state import (
     check_unique,
     differences,
     entries,
+    negative,
     prepared,
     uneven,
+    warn_of_nan,
 )
 from rumus.optim.engine.segments import Segment, host_state, lay_out
 from rumus.optim.engine.stage import Stage
@@ -78,6 +80,7 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
         found = lay_out(groups, places, layout, codes, on_host=self._is_on_host)
         for segment in found:
             segment.add_numbers(state.numbers)
+            segment.never_negative = state.never_negative
         return found
 
     def _laid_out(self, places: Mapping[ParamId, Backend]) -> list[Segment]:
@@ -247,6 +250,7 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
         with Uninterrupted():
             write()
             self._set_counts(state["steps"], state["skipped"])
+        warn_of_nan(state["parameters"])
 
     def state_differences(self, state: Mapping[str, Any]) -> list[str]:
         """Return all differences between a saved state and what this optimizer would save."""
@@ -255,7 +259,9 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
         forms = {p.id: segment.forms(number) for segment, number, p in parameters}
         layouts = {number: {n: f[0] for n, f in own.items()} for number, own in forms.items()}
         shapes = {number: {n: f[1] for n, f in own.items()} for number, own in forms.items()}
-        found = differences(state, self.kind, named, layouts, shapes)
+        found = differences(self, state, self.kind, named, layouts, shapes)
+        if not found:
+            found = negative(state["parameters"], named, self.segments)
         return found or self._uneven(state["parameters"])
 
     def _uneven(self, saved: Mapping[str, Any]) -> list[str]:

@@ -15,6 +15,7 @@ from rumus.tensor import Backend, Expr, Kernel, Tensor, float32, maximum, minimu
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.decided import fixed
 from rumus.tensor.expression.real_number import real_number
+from rumus.tensor.expression.state_names import check_names
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.recording import is_capturing
 
@@ -254,7 +255,8 @@ class Scaling:
 
         state: what `state_dict()` returned.
         """
-        scale, good = state.get("scale"), state.get("good")
+        check_names(self, state, ("scale", "good"))
+        scale, good = state["scale"], state["good"]
         if not _is_power_of_two(scale):
             raise ValueError(f"the saved loss scale {scale!r} is not a power of two")
         if not isinstance(good, int) or isinstance(good, bool) or not 0 <= good < 2**24:

@@ -10,7 +10,7 @@ from rumus.optim.engine.packed_state import Codes
 from rumus.optim.engine.precision import computed_in
 from rumus.optim.engine.segments import StateLayout
 from rumus.optim.engine.stage import Stage
-from rumus.optim.engine.update_rule import UpdateRule, copies, squares
+from rumus.optim.engine.update_rule import UpdateRule, copies, never_negative, squares
 from rumus.tensor import DType
 
 
@@ -20,13 +20,15 @@ class RuleState:
 
     names: the parts with one element per parameter element. squares: those of them computed from
     squares of gradients. copies: those that hold earlier values of the parameters. numbers: the
-    parts that are one number for all parameters.
+    parts that are one number for all parameters. never_negative: those of the squares that no step
+    makes negative.
     """
 
     names: tuple[str, ...]
     squares: frozenset[str]
     copies: frozenset[str]
     numbers: tuple[str, ...] = ()
+    never_negative: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, rule: UpdateRule) -> Self:
@@ -34,7 +36,7 @@ class RuleState:
         kernel = rule.kernel()
         numbers = tuple(name for name in rule.state if name not in kernel.outputs)
         names = tuple(name for name in rule.state if name in kernel.outputs)
-        return cls(names, squares(kernel), copies(kernel), numbers)
+        return cls(names, squares(kernel), copies(kernel), numbers, never_negative(kernel))
 
     def layout(self, stages: Sequence[Stage]) -> StateLayout:
         """Return the dtypes in which stages store it, and those of the stages' own arrays."""

@@ -11,8 +11,11 @@ import numpy as np
 from rumus.optim.engine.packed_state import targets
 from rumus.optim.engine.segments import Segment, host_state, state_views
 from rumus.tensor import DType, Parameter, ParamId
+from rumus.tensor.expression.state_names import name_differences
+from rumus.tensor.expression.user_warning import warn_user
 
 FORMAT: Final = 1
+_NAMES: Final = ("format", "kind", "steps", "skipped", "parameters")
 
 
 def check_unique(named: Iterable[tuple[str, Parameter]]) -> None:
@@ -86,6 +89,7 @@ def prepared(
 
 
 def differences(
+    of: object,
     state: Mapping[str, Any],
     kind: str,
     parameters: Mapping[str, Parameter],
@@ -94,12 +98,12 @@ def differences(
 ) -> list[str]:
     """Return every way in which a saved state differs from what an optimizer would save.
 
-    kind: the optimizer's. parameters: the optimizer's, by name. layouts: the dtype of each part of
+    of: the optimizer. kind: its kind. parameters: its, by name. layouts: the dtype of each part of
     each parameter's state, by name. shapes: the shapes of parts whose shape is not their
     parameter's.
     """
-    if missing := {"format", "kind", "steps", "skipped", "parameters"} - set(state):
-        return [f"{', '.join(sorted(missing))} missing: is this an optimizer's state?"]
+    if found := name_differences(of, state, _NAMES):
+        return ["; ".join(found) + ": is this what an optimizer's state_dict() returned?"]
     found = [
         f"{what}: saved {state[what]}, here {mine}"
         for what, mine in (("format", FORMAT), ("kind", kind))
@@ -149,6 +153,32 @@ def uneven(
     return found
 
 
+def negative(
+    saved: Mapping[str, Any], parameters: Mapping[str, Parameter], segments: Sequence[Segment]
+) -> list[str]:
+    """Return the sums of squares that are saved with negative elements, whose roots are NaN."""
+    names = {p.id: name for name, p in parameters.items()}
+    entries = [(s, names[p.id]) for s in segments for p in s.arena.parameters]
+    return [
+        f"{name!r}: state {part!r} has negative elements, but is a sum of squares"
+        for segment, name in entries
+        for part in sorted(segment.never_negative & set(saved[name]["state"]))
+        if np.any(np.asarray(saved[name]["state"][part]) < 0)
+    ]
+
+
+def warn_of_nan(saved: Mapping[str, Any]) -> None:
+    """Warn of the first NaN, which `nonfinite="propagate"` may leave in a state."""
+    for name, entry in saved.items():
+        for part, value in entry["state"].items():
+            if np.isnan(np.asarray(value)).any():
+                warn_user(
+                    f"the loaded state {part!r} of {name!r} has NaN, and so will the parameter "
+                    "after the next step: load an earlier state, or make a new optimizer"
+                )
+                return
+
+
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
 
@@ -161,11 +191,10 @@ def _of_entry(
     shapes: Mapping[str, tuple[int, ...]],
 ) -> list[str]:
     """Every way in which the saved state of one parameter does not fit it."""
-    parts = {"shape", "dtype", "steps", "state"}
-    if not isinstance(entry, Mapping) or parts - set(entry):
-        lacking = sorted(parts - set(entry) if isinstance(entry, Mapping) else parts)
-        return [f"{name!r}: saved without {', '.join(lacking)}"]
-    found = []
+    if not isinstance(entry, Mapping):
+        return [f"{name!r}: saved as {type(entry).__name__}, not a state by name"]
+    if found := name_differences(None, entry, ("shape", "dtype", "steps", "state")):
+        return [f"{name!r}: {'; '.join(found)}"]
     shape = tuple(entry["shape"]) if isinstance(entry["shape"], (list, tuple)) else entry["shape"]
     if shape != parameter.shape:
         found.append(f"{name!r}: saved shape {shape}, here {parameter.shape}")

@@ -78,6 +78,7 @@ class Segment:
     numbers: Numbers | None = None
     joint: str | None = None
     by_tensor: set[str] = field(default_factory=set)
+    never_negative: frozenset[str] = frozenset()
     beside: tuple[Kernel, ...] = ()
     on_host: bool = False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -156,6 +157,41 @@ def squares(kernel: Kernel) -> frozenset[str]:
         if is_g or (is_sized and any(operand in depends for operand in node.operands)):
             depends.add(node)
     return frozenset(name for name, new in kernel.outputs.items() if _has_square(new, depends))
+
+
+def never_negative(kernel: Kernel) -> frozenset[str]:
+    """Return the squares that a step adds to, and so keeps at 0 or above.
+
+    Scalars count as positive: they are weights such as 1 - beta2.
+    """
+    found = squares(kernel) - {"p"}
+    while less := {name for name in found if not _is_at_least_0(kernel.outputs[name], found)}:
+        found -= less
+    return found
+
+
+def _is_at_least_0(new: Expr, parts: Collection[str]) -> bool:
+    scalars: set[Expr] = set()
+    found: set[Expr] = set()
+    factors: dict[Expr, Counter[Expr]] = {}
+    for node in postorder([new]):
+        operation, operands = node.operation, node.operands
+        if operation == "array":
+            is_found = node.name in parts
+        elif all(operand in scalars for operand in operands):
+            scalars.add(node)
+            is_found = True
+        elif operation == "mul":
+            factors[node] = Counter()
+            for operand in operands:
+                factors[node].update(factors.get(operand, [operand]))
+            is_found = all(f in found for f, count in factors[node].items() if count % 2)
+        else:
+            is_known = operation in ("add", "div", "maximum")
+            is_found = is_known and all(operand in found for operand in operands)
+        if is_found:
+            found.add(node)
+    return new in found
 
 
 def copies(kernel: Kernel) -> frozenset[str]:

@@ -13,6 +13,7 @@ from rumus.optim.options.other_names import PLATEAU
 from rumus.optim.options.schedule import Schedule, constant
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.real_number import real_number
+from rumus.tensor.expression.state_names import check_names
 
 _KEPT: Final = ("reductions", "best", "waited", "rested")
 
@@ -123,8 +124,7 @@ class Plateau:
 
         state: what `state_dict()` returned.
         """
-        if set(state) - {"mode"} != set(_KEPT):
-            raise ValueError(f"a Plateau's state has {', '.join(_KEPT)}, not {', '.join(state)}")
+        check_names(self, state, _KEPT, optional=("mode",))
         for name in ("reductions", "waited", "rested"):
             if not isinstance(state[name], int) or state[name] < 0:
                 raise ValueError(f"{name}: saved {state[name]!r}, which is not a count")

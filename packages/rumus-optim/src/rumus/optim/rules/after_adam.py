@@ -28,7 +28,8 @@ def adabelief(
     Zhuang et al.: arXiv:2010.07468, algorithm 2.
     """
     m = beta1 * m + (1 - beta1) * g
-    s = beta2 * s + (1 - beta2) * (g - m) * (g - m) + eps
+    apart = g - m
+    s = beta2 * s + (1 - beta2) * apart * apart + eps
     p = p - lr * weight_decay * p - adam_update(m, s, t, lr, beta1, beta2, eps)
     return {"p": p, "m": m, "s": s}
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rumus.tensor import Tensor
+from rumus.tensor.expression.state_names import check_names
 from rumus.tensor.memory.updater import Outcome
 from rumus.train.base.epoch_sum import EpochSum, LateWeight, LateWeights
 from rumus.train.base.logged import Log, Logged
@@ -72,7 +73,8 @@ class Losses:
         return {**state, "logged": self.logged.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from saved sums. KeyError or TypeError, with nothing changed, for bad ones."""
+        """Continue from saved sums. ValueError or TypeError, with nothing changed, for bad ones."""
+        check_names(self, state, ("total", "weight", "last"), optional=("logged",))
         total, weight = (float(state[name] or 0.0) for name in ("total", "weight"))
         last = state["last"] if state["last"] is None else float(state["last"])
         self.clear()

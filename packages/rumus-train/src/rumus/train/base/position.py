@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from rumus.tensor.expression.state_names import check_names
+
 
 @dataclass(slots=True)
 class Position:
@@ -45,7 +47,8 @@ class Position:
         return asdict(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take all of it. TypeError, and nothing has changed, for other names."""
+        """Take all of it; what is missing was not saved yet. ValueError for other names."""
+        check_names(self, state, (), optional=asdict(self))
         loaded = Position(**state)
         for name in asdict(loaded):
             setattr(self, name, getattr(loaded, name))

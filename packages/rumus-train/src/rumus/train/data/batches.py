@@ -13,6 +13,7 @@ import numpy as np
 from rumus.tensor import Tensor
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.real_number import real_number
+from rumus.tensor.expression.state_names import check_names
 from rumus.tensor.memory.uninterrupted import putting_back
 from rumus.train.base.calling import as_dict, call, values_of
 from rumus.train.data.batch_trace import BatchTrace
@@ -290,6 +291,7 @@ class Batches:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved place. Raises ValueError for another kind of loader."""
+        check_names(self, state, ("batch", "samples", "loader"), optional=("trace",))
         if (state["loader"] is not None) != self._is_stateful:
             ways = ("by its state_dict", "by counting")
             saved, here = ways if self._is_stateful is False else ways[::-1]

@@ -15,6 +15,7 @@ import numpy as np
 from rumus.tensor import Backend, StateMismatchError, run_seed
 from rumus.tensor.expression.arguments import check_arguments, checked_arguments, place_arguments
 from rumus.tensor.expression.decided import check_of_class, decided, is_decided
+from rumus.tensor.expression.state_names import name_differences
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.other_names import LOADER, LOADER_OPTIONS
@@ -254,7 +255,7 @@ class DataLoader:
             if type(value) is not int or value < 0 or (limit is not None and value > limit):
                 bound = "" if limit is None else f" up to {limit}"
                 wrong.append(f"{name} must be a number from 0{bound}, not {value!r}")
-        wrong += [f"{name} is unknown" for name in state if name not in {"epoch", "batch", *own}]
+        wrong += name_differences(self, state, (), {"epoch", "batch", *own})
         if wrong:
             raise StateMismatchError(f"the loader's state does not fit: {'; '.join(wrong)}")
         self._take_seed(state["seed"])

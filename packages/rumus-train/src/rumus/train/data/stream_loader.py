@@ -15,6 +15,7 @@ import numpy as np
 from rumus.tensor import Backend, StateMismatchError, run_seed
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.declared_type import shown
+from rumus.tensor.expression.state_names import name_differences
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.train.base.data_errors import SampleError
@@ -167,8 +168,7 @@ class StreamLoader:
             for name, value in own.items()
             if state.get(name) != value
         ]
-        wrong += [f"{name} is missing" for name in names if name not in state]
-        wrong += [f"{name} is unknown" for name in state if name not in {*names, *own}]
+        wrong += name_differences(self, state, names, own)
         if state.get("state") is not None and not self._is_stateful:
             wrong.append("the stream had a state_dict when it was saved, but has none here")
         if wrong:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.real_number import real_number
+from rumus.tensor.expression.state_names import check_names
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.other_names import STOPPING
 from rumus.train.loop.callback import Callback
@@ -92,6 +93,7 @@ class EarlyStopping(Callback):
     @checked_arguments
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state. ValueError for that of another metric or mode."""
+        check_names(self, state, ("best", "waited"), optional=("best_step", "metric", "mode"))
         require_same_metric(self, state)
         self.best, self.waited = state["best"], int(state["waited"])
         self.best_step = state.get("best_step")

@@ -9,6 +9,7 @@ from typing import Any
 
 from rumus.optim import Optimizer, Plateau, Schedule
 from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.expression.state_names import check_names
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.train.checkpoints.snapshot import Schedules, hyperparameters_of
 from rumus.train.loop.callback import Callback
@@ -93,6 +94,7 @@ class FeedPlateau(Callback):
     @checked_arguments
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raise ValueError if the schedule has heard of another metric so far."""
+        check_names(self, state, (), optional=("metric", "mode"))
         require_same_metric(self, state)
 
 
