@@ -113,10 +113,73 @@ def test_a_binary_loss_of_infinite_logits(target: float, backend: Backend) -> No
     np.testing.assert_allclose(plain.numpy(), exact, rtol=1e-6)
     slopes = plain.sum().backward()[p].numpy()
     wanted = np.array([-target] * 3 + [0.5 - target] + [1 - target] * 3)
-    finite = slice(None) if target in (0, 1) else slice(1, -1)
-    np.testing.assert_allclose(slopes[finite], wanted[finite], rtol=1e-6)
+    np.testing.assert_allclose(slopes, wanted, rtol=1e-6)
     focal = nn.sigmoid_focal_loss(p, t, alpha=None, gamma=2.0, reduction="none")
     assert not np.isnan(focal.numpy()).any()
+
+
+@pytest.mark.parametrize("alpha", [None, 0.0, 0.25, 1.0])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("target", [0.0, 0.25, 0.5, 1.0])
+def test_the_slopes_of_a_focal_loss_of_infinite_logits(
+    target: float, gamma: float, alpha: float | None, backend: Backend
+) -> None:
+    """They are those of a large logit in float64, where nothing overflows."""
+    x = torch.tensor([-500.0, -500.0, 500.0, 500.0], dtype=torch.float64, requires_grad=True)
+    missing = (1 - target) * x.sigmoid() + target * (-x).sigmoid()
+    share = 1.0 if alpha is None else alpha * target + (1 - alpha) * (1 - target)
+    entropy = (1 - target) * F.softplus(x) + target * F.softplus(-x)
+    (share * missing**gamma * entropy).sum().backward()
+    assert x.grad is not None
+    p = Parameter(np.array([-np.inf, -3e38, 3e38, np.inf], np.float32), backend=backend)
+    t = np.full(4, target, np.float32)
+    found = nn.sigmoid_focal_loss(p, t, alpha=alpha, gamma=gamma, reduction="none")
+    assert not np.isnan(found.numpy()).any()
+    slopes = found.sum().backward()[p].numpy()
+    np.testing.assert_allclose(slopes, x.grad.numpy(), rtol=1e-6, atol=1e-30)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_the_slopes_of_a_focal_loss_of_impossible_classes(gamma: float, backend: Backend) -> None:
+    """They are those of the cross entropy: the probability of the target is 0."""
+    logits = np.array([[-np.inf, 0, -1], [-3e38, 3e38, 0], [0, -np.inf, -1]], np.float32)
+    p, q = (Parameter(logits, backend=backend) for _ in range(2))
+    found = nn.focal_loss(p, [0, 0, 0], gamma=gamma, reduction="none")
+    plain = nn.cross_entropy_loss(q, [0, 0, 0], reduction="none")
+    slopes, wanted = found.sum().backward()[p].numpy(), plain.sum().backward()[q].numpy()
+    np.testing.assert_array_equal(found.numpy()[:2], plain.numpy()[:2])
+    np.testing.assert_allclose(slopes[:2], wanted[:2], rtol=1e-6)
+    assert np.isfinite(slopes).all()
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("pos_weight", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("target", [0.0, 0.25, 1.0])
+def test_a_weighted_binary_loss_of_infinite_logits(
+    target: float, pos_weight: float, weight: float, backend: Backend
+) -> None:
+    x = torch.tensor([-500.0, 500.0], dtype=torch.float64, requires_grad=True)
+    positive = pos_weight * target * F.softplus(-x)
+    large = weight * (positive + (1 - target) * F.softplus(x))
+    large.sum().backward()
+    assert x.grad is not None
+    p = Parameter(np.array([-np.inf, np.inf], np.float32), backend=backend)
+    found = nn.binary_cross_entropy_with_logits(
+        p, np.full(2, target, np.float32), weight=weight, pos_weight=pos_weight, reduction="none"
+    )
+    wanted = np.where(large.detach().numpy() > 1, np.inf, 0)
+    np.testing.assert_array_equal(found.numpy(), wanted)
+    slopes = found.sum().backward()[p].numpy()
+    np.testing.assert_allclose(slopes, x.grad.numpy(), rtol=1e-6, atol=1e-30)
+
+
+@pytest.mark.parametrize("target", [0.0, 1.0, 3.0])
+def test_a_poisson_loss_of_infinite_logarithms(target: float, backend: Backend) -> None:
+    p = Parameter(np.array([-np.inf, np.inf], np.float32), backend=backend)
+    found = nn.poisson_nll_loss(p, np.full(2, target, np.float32), reduction="none")
+    np.testing.assert_array_equal(found.numpy(), [np.inf if target else 0.0, np.inf])
+    slopes = found.sum().backward()[p].numpy()
+    np.testing.assert_array_equal(slopes, [-target, np.inf])
 
 
 @pytest.mark.parametrize("name", CASES)

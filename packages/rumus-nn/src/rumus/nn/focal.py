@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 
 from rumus.nn.class_losses import class_weights
 from rumus.nn.cross_entropy import check_fit, class_axis, losses_of_classes
-from rumus.nn.loss import less_likely, share
+from rumus.nn.loss import entropy_of, less_likely, weighted
 from rumus.nn.probabilities import check_probabilities
 from rumus.nn.reduction import (
     Found,
@@ -25,11 +25,15 @@ from rumus.tensor.expression.real_number import real_number
 
 T = TypeVar("T", Tensor, Expr)
 
+# Beyond it a probability is 0 or 1, and its slope of 0 would be multiplied by an infinite loss.
+_FAR: Final = 1000.0
+
 
 @elementwise
 def _weighed(entropy: T, *, gamma: float) -> T:
     """(1 - p)^gamma times the cross entropy -log p."""
-    missing = (-(-entropy).expm1()).relu()
+    is_near = entropy < _FAR
+    missing = is_near.where((-(-is_near.where(entropy, 0.0)).expm1()).relu(), 1.0)
     # A power below 1 has no slope at 0, where the entropy is also 0.
     return (missing > 0).where((missing > 0).where(missing, 1.0) ** gamma * entropy, entropy)
 
@@ -40,16 +44,17 @@ def _focal(x: T, target: T, gamma: float) -> T:
     From the less likely side, so that 1 - p keeps its digits where the logit is right.
     """
     wrong, rest = less_likely(x, target)
-    p = wrong.sigmoid()
+    is_near = wrong.abs() < _FAR
+    p = is_near.where(is_near.where(wrong, 0.0).sigmoid(), (wrong > 0).where(1.0, 0.0))
     missing = p + rest - 2 * p * rest
     safe = (missing > 0).where(missing, 1.0)
-    return (missing > 0).where(safe**gamma, missing) * (wrong.softplus() - share(wrong, rest))
+    return weighted((missing > 0).where(safe**gamma, missing), entropy_of(wrong, rest))
 
 
 @elementwise
 def _sigmoid_focal(x: T, target: T, *, alpha: float, gamma: float, scale: float) -> T:
     weight = alpha * target + (1 - alpha) * (1 - target)
-    return scale * weight * _focal(x, target, gamma)
+    return scale * weighted(weight, _focal(x, target, gamma))
 
 
 @elementwise

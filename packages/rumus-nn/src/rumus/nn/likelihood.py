@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.nn.class_losses import class_weights, count_classes
+from rumus.nn.loss import share
 from rumus.nn.probabilities import check_probabilities
 from rumus.nn.reduction import (
     Found,
@@ -73,7 +74,7 @@ def _divergence_of_logs(prediction: T, target: T, *, scale: float) -> T:
 
 @elementwise
 def _poisson_of_logs(prediction: T, target: T, *, scale: float) -> T:
-    return scale * (prediction.exp() - target * prediction)
+    return scale * (prediction.exp() - share(prediction, target))
 
 
 @elementwise

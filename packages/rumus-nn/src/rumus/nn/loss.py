@@ -51,8 +51,20 @@ def binary_entropy(logits: T, target: T) -> T:
 
     There, softplus(x) - t x would subtract two nearly equal numbers.
     """
-    wrong, rest = less_likely(logits, target)
-    return wrong.softplus() - share(wrong, rest)
+    return entropy_of(*less_likely(logits, target))
+
+
+def entropy_of(wrong: T, rest: T) -> T:
+    """The binary entropy of what `less_likely` returns; its slope is finite at an infinite logit."""
+    is_wrong = wrong > 0
+    small = is_wrong.where(-wrong, wrong).softplus()
+    return small + is_wrong.where((1 - rest) * wrong, -share(wrong, rest))
+
+
+def weighted(weight: T, loss: T) -> T:
+    """The product; 0 for a weight of 0 and an infinite loss, NaN for one that is NaN."""
+    is_none = weight._apply("eq", weight, 0.0)
+    return weight * (is_none & loss._apply("eq", loss, math.inf)).where(0.0, loss)
 
 
 def share(x: T, part: T) -> T:
@@ -90,8 +102,8 @@ def _of_probability(p: T, target: T, *, scale: float) -> T:
 
 @elementwise
 def _weighted_binary(logits: T, target: T, weight: T, pos_weight: T, *, scale: float) -> T:
-    positive = pos_weight * target * (-logits).softplus()
-    return scale * (weight * (positive + (1 - target) * logits.softplus()))
+    positive = weighted(pos_weight * target, (-logits).softplus())
+    return scale * weighted(weight, positive + weighted(1 - target, logits.softplus()))
 
 
 @checked_arguments
