@@ -237,6 +237,21 @@ WRONG: Final[list[tuple[Callable[[], object], str]]] = [
         lambda: ANY.triplet_margin_loss(*[ones((2, 3))] * 3, margin=np.inf),
         "triplet_margin_loss: margin must be finite, not inf",
     ),
+    # What no input fits is refused before there is one.
+    (lambda: nn.Upsample(2, align_corners=True), "Upsample: align_corners needs a linear mode"),
+    (
+        lambda: nn.Upsample((2, 2), mode="linear"),
+        r"Upsample: size \(2, 2\) needs 1 numbers for mode 'linear'",
+    ),
+    (
+        lambda: nn.Upsample(scale_factor=(2.0, 2.0), mode="trilinear"),
+        r"Upsample: scale_factor \(2.0, 2.0\) needs 3 numbers",
+    ),
+    (lambda: nn.Upsample(()), r"Upsample: size \(\) needs at least 1 numbers"),
+    (
+        lambda: nn.ConvTranspose2d(2, 2, 3, stride=(2, 1), output_padding=1),
+        r"ConvTranspose2d: output_padding 1 must be in \[0, 1\), below the stride",
+    ),
 ]
 
 
@@ -244,3 +259,10 @@ WRONG: Final[list[tuple[Callable[[], object], str]]] = [
 def test_what_a_layer_cannot_use_is_named(call: Callable[[], object], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         call()
+
+
+def test_settings_that_need_each_other_are_assigned_in_any_order() -> None:
+    layer = nn.Upsample(2)
+    layer.align_corners = True
+    layer.mode = "bilinear"
+    assert layer(ones((1, 1, 3, 3))).shape == (1, 1, 2, 2)

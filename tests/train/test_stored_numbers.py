@@ -411,7 +411,7 @@ def test_names_of_a_state(make: Callable[[], Any]) -> None:
     with pytest.raises(StateMismatchError, match="bset is unknown"):
         it.load_state_dict({**before, "bset": 1})
     if not isinstance(it, (FeedPlateau, Position)):  # of which older versions saved less
-        with pytest.raises(StateMismatchError, match="(best|scale|total|seed) is missing"):
+        with pytest.raises(StateMismatchError, match=r"(best|scale|total|seed) is missing"):
             it.load_state_dict({"bset": 1})
     assert it.state_dict() == before
 

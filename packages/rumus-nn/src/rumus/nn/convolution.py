@@ -24,6 +24,7 @@ from rumus.tensor import (
     pad_edges,
     zeros,
 )
+from rumus.tensor.operations.convolution import check_output_padding
 from rumus.tensor.operations.padding import MODES, PaddingMode
 
 Padding: TypeAlias = "int | Sequence[int] | Literal['same', 'valid']"
@@ -227,6 +228,8 @@ class _Transposed(_Convolution):
             groups=groups, bias=bias, generator=generator, dtype=dtype, backend=backend,
         )  # fmt: skip
         self.output_padding = self._sizes("output_padding", output_padding, 0)
+        for along in zip(self.output_padding, self.stride, self.dilation, strict=True):
+            check_output_padding(type(self).__name__, *along)
 
     def _convolved(self, x: Tensor) -> Tensor:
         """Spread each element of x over the places of the kernel."""

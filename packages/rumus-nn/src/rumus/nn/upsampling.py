@@ -9,7 +9,11 @@ from typing import Any, ClassVar
 from rumus.nn.module import Module
 from rumus.nn.setting import Settings, as_declared
 from rumus.tensor import Tensor, interpolate
-from rumus.tensor.operations.interpolation import InterpolationMode, check_interpolation
+from rumus.tensor.operations.interpolation import (
+    InterpolationMode,
+    check_interpolation,
+    check_options_together,
+)
 
 
 def _target(layer: Module, name: str, value: Any) -> Any:
@@ -34,7 +38,8 @@ class Upsample(Module):
     mode: "nearest", or "linear", "bilinear", "trilinear" for one, two, three axes.
     align_corners: align the centers of the first and last elements.
 
-    ValueError for an unknown mode, and for sizes and factors that are not positive.
+    ValueError for an unknown mode, sizes and factors that are not positive, more or fewer of them
+    than the mode has axes, and for align_corners with "nearest".
 
     >>> from rumus.nn import Upsample
     >>> from rumus.tensor import ones
@@ -58,6 +63,7 @@ class Upsample(Module):
             raise ValueError("Upsample: give size or scale_factor, one of the two")
         self.size, self.scale_factor = size, scale_factor
         self.mode, self.align_corners = mode, align_corners
+        check_options_together("Upsample", size, scale_factor, mode, align_corners)
 
     def forward(self, x: Tensor) -> Tensor:
         """Interpolate the spatial axes.

@@ -228,15 +228,21 @@ def transposed_lengths(
     )
     found = []
     for n, k, s, p, extra, d in zip(lengths, kernel, steps, zeros, more, gaps, strict=True):
-        if not 0 <= extra < max(s, d):
-            raise ValueError(
-                f"{name}: output_padding {extra} must be in [0, {max(s, d)}), below the stride "
-                "or the dilation"
-            )
+        check_output_padding(name, extra, s, d)
         found.append((n - 1) * s - 2 * p + d * (k - 1) + extra + 1)
     if min(found) < 1:
         raise ValueError(f"{name}: padding {zeros} leaves nothing of the result: {tuple(found)}")
     return tuple(found)
+
+
+def check_output_padding(of: str, extra: int, stride: int, dilation: int) -> None:
+    """Raise ValueError for more than the rounding of a convolution drops along an axis."""
+    limit = max(stride, dilation)
+    if not 0 <= extra < limit:
+        raise ValueError(
+            f"{of}: output_padding {extra} must be in [0, {limit}), below the stride or the "
+            "dilation"
+        )
 
 
 def check_groups(operation: str, inputs: int, each: int, outputs: int, groups: int) -> None:

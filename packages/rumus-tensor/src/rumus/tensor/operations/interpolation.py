@@ -64,8 +64,7 @@ def interpolate(
     if mode != "nearest" and _AXES.get(mode) != axes:
         known = ["nearest", *(name for name, n in _AXES.items() if n == axes)]
         raise ValueError(f"interpolate: mode must be one of {known} for {x.shape}, not {mode!r}")
-    if mode == "nearest" and align_corners:
-        raise ValueError("interpolate: align_corners needs a linear mode, not 'nearest'")
+    check_options_together("interpolate", size, scale_factor, mode, align_corners)
     if x.dtype == float16 and mode != "nearest":  # rounded once, not on each axis
         options: dict[str, Any] = {"mode": mode, "align_corners": align_corners}
         wide = interpolate(cast(x, float32), size, scale_factor=scale_factor, **options)
@@ -91,6 +90,23 @@ def check_interpolation(
         numbers = np.asarray(() if given is None else given)
         if not ((numbers > 0) & (numbers < math.inf)).all():
             raise ValueError(f"{of}: {name} must be positive and finite, not {given!r}")
+
+
+def check_options_together(
+    of: str,
+    size: int | Sequence[int] | None,
+    scale_factor: float | Sequence[float] | None,
+    mode: str,
+    align_corners: bool,
+) -> None:
+    """Raise ValueError for options of which each is valid, but not beside the others."""
+    if mode == "nearest" and align_corners:
+        linear = ", ".join(map(repr, _AXES))
+        raise ValueError(f"{of}: align_corners needs a linear mode ({linear}), not 'nearest'")
+    for name, given in (("size", size), ("scale_factor", scale_factor)):
+        if isinstance(given, Sequence) and len(given) != _AXES.get(mode, len(given) or 1):
+            wanted = _AXES.get(mode, "at least 1")
+            raise ValueError(f"{of}: {name} {given} needs {wanted} numbers for mode {mode!r}")
 
 
 def _sizes(
