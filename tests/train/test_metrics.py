@@ -93,6 +93,36 @@ def test_regression(cut: Cut, seed: int, far: float) -> None:
         assert over(cut, metric, found, targets) == pytest.approx(expected, rel=1e-9)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    cut=cuts(),
+    seed=st.integers(0, 10_000),
+    shape=st.sampled_from([(1,), (3,), (2, 2)]),
+    constant=st.sampled_from(["no", "one output", "one output, right"]),
+)
+def test_regression_of_several_outputs(
+    cut: Cut, seed: int, shape: tuple[int, ...], constant: str
+) -> None:
+    """R2 is the mean of the outputs' own: each of them has its mean and its scale."""
+    random = np.random.default_rng(seed)
+    scale = 10.0 ** np.arange(np.prod(shape)).reshape(shape)
+    targets = (random.normal(5, 1, (40, *shape))) * scale
+    found = targets + random.normal(0, 0.3, targets.shape) * scale[::-1]
+    if constant != "no":
+        targets.reshape(40, -1)[:, 0] = 2.0
+        if "right" in constant:
+            found.reshape(40, -1)[:, 0] = 2.0
+    expected = sklearn.r2_score(targets.reshape(40, -1), found.reshape(40, -1))
+    assert over(cut, metrics.r2, found, targets) == pytest.approx(expected, rel=1e-9)
+
+
+def test_r2_of_one_output_with_an_axis_of_its_own() -> None:
+    random = np.random.default_rng(0)
+    found, targets = random.normal(size=(2, 6))
+    both = metrics.r2(found[:4], targets[:4]) + metrics.r2(found[4:, None], targets[4:, None])
+    assert float(both) == pytest.approx(sklearn.r2_score(targets, found))
+
+
 @pytest.mark.parametrize("size", [1, 4, 16, 64, 300])
 def test_a_validation_is_exact_whatever_its_batches(size: int) -> None:
     random = np.random.default_rng(0)
@@ -208,6 +238,9 @@ def test_device_counts_match_host_counts(backend: Backend, seed: int) -> None:
         metric = getattr(metrics, name)
         found = float(metric(there(values), there(truth)))
         assert found == pytest.approx(float(metric(values, truth)), rel=1e-5)
+    found = float(metrics.r2(there(values.reshape(10, 4)), there(truth.reshape(10, 4))))
+    wanted = sklearn.r2_score(truth.reshape(10, 4), values.reshape(10, 4))
+    assert found == pytest.approx(wanted, rel=1e-5)
     positive = (truth > 0).astype(np.int32)
     for name in ("auroc", "average_precision"):
         metric = getattr(metrics, name)

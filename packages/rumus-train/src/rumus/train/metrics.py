@@ -16,6 +16,7 @@ scikit-learn raises an error: an empty batch is allowed, and adds nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
@@ -173,7 +174,9 @@ def mean_absolute_error(predictions: Given, targets: Given) -> MetricState:
 
 
 def root_mean_squared_error(predictions: Given, targets: Given) -> MetricState:
-    """The root of the mean square of prediction - target; NaN if one is.
+    """The root of the mean square of prediction - target, over all elements; NaN if one is.
+
+    As in torchmetrics. scikit-learn's is, of several outputs, the mean of their roots.
 
     predictions, targets: of equal shape; otherwise raises ValueError.
     """
@@ -182,11 +185,12 @@ def root_mean_squared_error(predictions: Given, targets: Given) -> MetricState:
 
 
 def r2(predictions: Given, targets: Given) -> MetricState:
-    """1 - sum (y - p)^2 / sum (y - mean y)^2, over all elements, which are kept.
+    """1 - sum (y - p)^2 / sum (y - mean y)^2 over the samples, whose values are kept.
 
-    For constant targets it is 1 if all predictions are right, otherwise 0. NaN for a single sample.
+    Of several outputs it is the mean of theirs, as by default in scikit-learn and torchmetrics. For
+    constant targets it is 1 if all predictions are right, otherwise 0. NaN for a single sample.
 
-    predictions, targets: of equal shape.
+    predictions, targets: of equal shape, (samples,) or (samples, ...): each place is an output.
 
     Raises ValueError for shapes that differ, and for NaN.
     """
@@ -215,7 +219,11 @@ def _kept(
         finish = partial(_checked, check, finish)
     else:
         parts = check(given, targets)
-    return MetricState(name, tuple([part.reshape(-1) for part in parts]), finish, joins=True)
+    shape = shape_of(given)
+    outputs = math.prod(shape[1:])
+    rows = shape[:1] if outputs == 1 else (*shape[:1], outputs)
+    kept = tuple([part.reshape(rows or (1,)) for part in parts])
+    return MetricState(name, kept, finish, joins=True)
 
 
 def _checked(check: Callable[..., Any], finish: Finish, *parts: Any) -> Any:
@@ -310,10 +318,10 @@ def _average_precision(scores: Floats, targets: Floats) -> float:
 
 
 def _r2(predictions: Floats, targets: Floats) -> float:
-    if targets.size < 2:
+    if len(targets) < 2:
         return float("nan")
-    residual = ((targets - predictions) ** 2).sum()
-    total = ((targets - targets.mean()) ** 2).sum()
-    if not total:
-        return 1.0 if not residual else 0.0
-    return float(1 - residual / total)
+    residual = np.atleast_1d(((targets - predictions) ** 2).sum(0))
+    total = np.atleast_1d(((targets - targets.mean(0)) ** 2).sum(0))
+    constant = np.where(residual, 0.0, 1.0)
+    found = np.where(total, 1 - residual / np.where(total, total, 1.0), constant)
+    return float(found.mean()) if found.size else float("nan")
