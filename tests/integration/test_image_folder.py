@@ -272,6 +272,38 @@ def test_splits_among_other_folders_are_no_classes(
     assert len(ImageFolder(tmp_path, classes=list(names))) == len(names)
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("images", "masks"), "images, masks"),
+        (("Images", "labels", "other"), "Images, labels"),
+        (("JPEGImages", "Annotations", "SegmentationClass"), "JPEGImages, Annotations, Segmentat"),
+        (("train_images", "train_masks"), "train_images, train_masks"),
+        (("imagesTr", "labelsTr"), "imagesTr, labelsTr"),
+        (("img", "gt"), "img, gt"),
+    ],
+)
+def test_images_beside_their_masks_are_no_classes(
+    names: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    for name in names:
+        drawn(tmp_path / name / "0.png")
+    with pytest.raises(ValueError, match=rf"folders called {said}.*, which look like images and"):
+        ImageFolder(tmp_path)
+    assert len(ImageFolder(tmp_path, classes=list(names))) == len(names)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("mask", "no_mask"), ("with_mask", "without_mask"), ("image", "text"), ("labels", "boxes"),
+     ("mask_images", "no_mask_images")],
+)  # fmt: skip
+def test_masks_and_labels_may_be_classes(names: tuple[str, ...], tmp_path: Path) -> None:
+    for name in names:
+        drawn(tmp_path / name / "0.png")
+    assert ImageFolder(tmp_path).classes == sorted(names)
+
+
 def test_a_folder_above_the_classes_is_said_to_be_one_class(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         drawn(tmp_path / "pets" / name / "0.png")

@@ -42,6 +42,17 @@ _TRAINED_ON: Final = frozenset({"train", "training"})
 _HELD_OUT: Final = frozenset(
     {"val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation", "holdout"}
 )
+# Folders of images, and of what belongs to each of them, in data sets for segmentation.
+_IMAGES: Final = frozenset(
+    {"image", "images", "img", "imgs", "imagestr", "imagests", "jpegimages", "pictures", "photos"}
+)
+_OF_IMAGES: Final = frozenset(
+    {
+        "mask", "masks", "label", "labels", "labelstr", "labelsts", "annotation", "annotations",
+        "annots", "segmentation", "segmentations", "segmentationclass", "segmentationobject", "gt",
+        "groundtruth",
+    }
+)  # fmt: skip
 
 
 @DATASET.of_instances
@@ -70,11 +81,11 @@ class ImageFolder:
         raises.
 
     Raises FileNotFoundError or NotADirectoryError for the folder; ValueError for no classes, for
-    folders named like splits (train, val, test; train_images beside test_images) unless `classes`
-    names them, for a class without
-    images, a folder that is not in `classes`, and a broken link. Reading a sample raises, with the
-    file's name, ValueError for another mode or size, a transparent color that the mode would drop,
-    and a damaged image; OSError for an unreadable file.
+    folders named like splits (train, val, test; train_images beside test_images), or like images
+    beside masks or labels, unless `classes` names them; for a class without images, a folder that
+    is not in `classes`, and a broken link. Reading a sample raises, with the file's name,
+    ValueError for another mode or size, a transparent color that the mode would drop, and a damaged
+    image; OSError for an unreadable file.
 
     Needs Pillow; the ImportError says how to install it.
     """
@@ -176,6 +187,13 @@ def _check_meaning(folder: Path, names: Sequence[str]) -> None:
             f"not classes: use ImageFolder({printable(repr(str(folder / splits[0])))}), or "
             f"classes={printable(list(names))} if they are classes"
         )
+    images, others = _images_and_others(names)
+    if images and others:
+        raise ValueError(
+            f"{shown} has folders called {printable(', '.join([*images, *others]))}, which look "
+            "like images and what belongs to each, not like classes: write a dataset whose samples "
+            f"are (image, mask), or give classes={printable(list(names))} if they are classes"
+        )
     instead = "classes=sorted(os.listdir(folder), key=int)"
     warn_of_text_order(shown, "folder", names, instead)
 
@@ -201,12 +219,26 @@ def _splits_in(names: Sequence[str]) -> list[str]:
 
     One among others may well be a class, such as a train.
     """
-    words = {name: {*re.split(r"[\W_]+", name.lower())} for name in names}
+    words = {name: _words(name) for name in names}
     trained = [name for name in names if words[name] & _TRAINED_ON]
     held_out = [name for name in names if words[name] & _HELD_OUT]
     if (trained and held_out) or all(name.lower() in _TRAINED_ON | _HELD_OUT for name in names):
         return [name for name in names if name in {*trained, *held_out}]
     return []
+
+
+def _images_and_others(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The folders that look like images, and like masks of images, maybe of one split each."""
+    words = {name: _words(name) - _TRAINED_ON - _HELD_OUT for name in names}
+    images, others = (
+        [name for name in names if words[name] and words[name] <= known]
+        for known in (_IMAGES, _OF_IMAGES)
+    )
+    return images, others
+
+
+def _words(name: str) -> set[str]:
+    return {*re.split(r"[\W_]+", name.lower())}
 
 
 def _is_visible(name: str) -> bool:
