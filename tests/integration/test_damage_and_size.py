@@ -27,7 +27,9 @@ from rumus.optim import (
     Plateau,
     Scaling,
     constant,
+    load_state,
     load_torch_state,
+    save_state,
     torch_state,
 )
 from rumus.tensor import Generator, Parameter, StateMismatchError, ones, split, stack, zeros
@@ -456,12 +458,18 @@ def test_more_workers_than_batches_have_nothing_to_do() -> None:
         (lambda path: ImageFolder(path), "ImageFolder: folder must"),
         (lambda path: Checkpoints(path), "Checkpoints: folder must"),
         (lambda path: RunFolder(path), "RunFolder: path must"),
+        (lambda path: save_state(Plateau(0.1), path), "save_state: path must"),
+        (lambda path: load_state(Plateau(0.1), path), "load_state: path must"),
     ],
 )
-def test_a_path_with_a_nul_character(use: Callable[[Any], object], name: str) -> None:
-    for path in ("a\0b", Path("a\0b")):
-        with pytest.raises(ValueError, match=f"{name} not have a NUL character"):
-            use(path)
+def test_a_path_that_none_can_be(use: Callable[[Any], object], name: str) -> None:
+    for letter, said in (
+        ("\0", "a NUL character"),
+        ("\ud800", r"'\\ud800', which no name of a file"),
+    ):
+        for path in (f"a{letter}b", Path(f"a{letter}b")):
+            with pytest.raises(ValueError, match=f"{name} not have {said}"):
+                use(path)
 
 
 @pytest.mark.parametrize("given", [3, None, b"x", [1], np.ones(2)])

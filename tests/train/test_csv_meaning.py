@@ -173,6 +173,14 @@ def test_a_first_line_of_numbers_read_as_names_is_reported(tmp_path: Path) -> No
         ("a,k\n1,cat\n", {"target": "k", "classes": []}, r"classes is empty"),
         ("a,k\n1,cat\n", {"classes": ["cat"]}, r"a single target: give target="),
         ("a,b,c\n1,2,3\n", {"target": ["b", "d"]}, r"no column 'd'"),
+        ("# by X\na,b\n1,2\n", {}, r":2: 2 cells instead of 1; if '# by X' is a comment, remove"),
+        ("# by X\na b\n1 2\n", {"delimiter": " "}, r":2: 2 cells instead of 3; if '#' is a comm"),
+        ("# by X\n# of Y\na,b\n1,2\n", {}, r":3: 2 cells instead of 1; if '# by X' is a comment"),
+        ("# by X\na,b\n1,2\n", {"target": "b"}, r"no column 'b'; if '# by X' is a comment"),
+        ("# by X, 1\na,b\n1,2\n", {}, r":2: 'a' in .* not float32; if '# by X' is a comment"),
+        ("a,b\n1,2\n# end\n", {}, r":3: 1 cells instead of 2; if '# end' is a comment, remove"),
+        ("# by X\n1,2\n", {"header": ["a", "b"]}, r":1: 1 cells .* if '# by X' is a comment"),
+        ("#a;b\n1,5;2\n", {}, r":2: 2 cells instead of 1; give delimiter=';'\?"),
     ],
 )
 def test_ambiguous_input_is_refused_with_what_to_pass(
@@ -544,3 +552,25 @@ def test_names_of_classes_are_not_validated_with_numbers(tmp_path: Path) -> None
                 validate=(DataLoader(test, 2), lambda x, y: ((x * weight) ** 2).mean()),
             )
     assert weight.tolist() == [0.0]
+
+
+def test_a_name_may_begin_like_a_comment(tmp_path: Path) -> None:
+    """As those that NumPy's `savetxt` writes."""
+    assert CsvDataset(written(tmp_path, "# time,flux\n1,2\n")).features == ["# time", "flux"]
+    assert CsvDataset(written(tmp_path, "#chrom,start\n1,2\n")).features == ["#chrom", "start"]
+
+
+@pytest.mark.parametrize(
+    "encoding", ["a\0b", "", "nope", "hex", "\ud800", "a" * 9999, "\x1b[2J", "zip"]
+)
+def test_an_encoding_that_is_none(tmp_path: Path, encoding: str) -> None:
+    said = r"^encoding must be that of a text, such as 'utf-8' or 'latin-1', not ('.{,30}'|str)$"
+    with pytest.raises(ValueError, match=said) as caught:
+        CsvDataset(written(tmp_path, "a\n1\n"), encoding=encoding)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("delimiter", ["", "ab", "\0", "\n", "\r", '"'])
+def test_a_delimiter_that_is_none(tmp_path: Path, delimiter: str) -> None:
+    with pytest.raises(ValueError, match=r"^delimiter must (be one character|not be)"):
+        CsvDataset(written(tmp_path, "a\n1\n"), delimiter=delimiter)

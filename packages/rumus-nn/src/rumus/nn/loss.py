@@ -55,7 +55,7 @@ def binary_entropy(logits: T, target: T) -> T:
 
 
 def entropy_of(wrong: T, rest: T) -> T:
-    """The binary entropy of what `less_likely` returns; its slope is finite at an infinite logit."""
+    """The binary entropy of what `less_likely` gives; its slope is finite at infinite logits."""
     is_wrong = wrong > 0
     small = is_wrong.where(-wrong, wrong).softplus()
     return small + is_wrong.where((1 - rest) * wrong, -share(wrong, rest))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor import StateMismatchError
-from rumus.tensor.expression.declared_type import shown
+from rumus.tensor.expression.declared_type import fault_of_path, shown
 from rumus.tensor.memory.replaced_file import replaced
 
 _FORMAT: Final = "state 2"
@@ -89,11 +89,13 @@ def load_state(stateful: HasState, path: str | os.PathLike[str]) -> None:
 
 
 def _check_given(of: str, stateful: object, method: str, path: object) -> None:
-    """Raise TypeError for what has no state, such as the path."""
+    """Raise TypeError for what has no state, such as the path; ValueError for an impossible one."""
     if isinstance(stateful, type) or not hasattr(stateful, method):
         raise TypeError(f"{of} takes an optimizer, then a path, not {stateful!r} first")
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"{of}: path must be text or a Path, not {shown(path)}")
+    if fault := fault_of_path(path):
+        raise ValueError(f"{of}: path must not have {fault}: {shown(path)}")
 
 
 def _taken_apart(state: Mapping[str, Any]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

@@ -19,7 +19,7 @@ from typing import Any, Final, ParamSpec, TypeAlias, TypeVar
 import numpy as np
 
 from rumus.tensor.expression.declared_type import (
-    is_impossible_path,
+    fault_of_declared,
     is_optional_tensor,
     shown,
     takes_numbers_only,
@@ -284,10 +284,8 @@ def _check_types(
             continue
         if told := wanted(*types[name], value, is_all=is_all, is_early=is_early):
             raise TypeError(f"{of}: {name} must be {told}, not {shown(value)}") from None
-        if is_impossible_path(*types[name], value):
-            raise ValueError(
-                f"{of}: {name} must not have a NUL character: {shown(value)}"
-            ) from None
+        if fault := fault_of_declared(*types[name], value):
+            raise ValueError(f"{of}: {name} must not have {fault}: {shown(value)}") from None
 
 
 def _types(function: Callable[..., Any]) -> dict[str, Declared]:

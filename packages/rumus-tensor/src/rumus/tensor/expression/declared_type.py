@@ -118,15 +118,33 @@ def is_optional_tensor(declared: str) -> bool:
     return _OPTIONAL.fullmatch(declared) is not None
 
 
-def is_impossible_path(declared: str, known: Mapping[str, Any], value: object) -> bool:
-    r"""Whether a path is asked for, and `value` has a NUL character, which no path has.
+def fault_of_path(value: object) -> str | None:
+    r"""Return what a path must not have, but this has; None if it may be a path.
 
-    >>> is_impossible_path("str | Path", {}, "a\0"), is_impossible_path("str", {}, "a\0")
-    (True, False)
+    >>> fault_of_path("a\0"), fault_of_path("a\ud800")
+    ('a NUL character', "'\\ud800', which no name of a file has")
     """
-    if not isinstance(value, (str, os.PathLike)) or "\0" not in str(value):
-        return False
-    return any(map(_PATH.fullmatch, _parts(declared, known) or ()))
+    if not isinstance(value, (str, os.PathLike)):
+        return None
+    text = str(value)
+    if "\0" in text:
+        return "a NUL character"
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError as error:
+        return f"{text[error.start]!r}, which no name of a file has"
+    return None
+
+
+def fault_of_declared(declared: str, known: Mapping[str, Any], value: object) -> str | None:
+    r"""Return the `fault_of_path` of a value where a path is asked for.
+
+    >>> fault_of_declared("str | Path", {}, "a\0"), fault_of_declared("str", {}, "a\0")
+    ('a NUL character', None)
+    """
+    fault = fault_of_path(value)
+    is_path = fault and any(map(_PATH.fullmatch, _parts(declared, known) or ()))
+    return fault if is_path else None
 
 
 def _are_basic(parts: list[str]) -> bool:

@@ -7,6 +7,8 @@ import os
 import stat
 from pathlib import Path
 
+from rumus.tensor.expression.declared_type import fault_of_path
+
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -20,7 +22,7 @@ def require_regular_file(path: Path) -> None:
     """Refuse anything but a regular file, before opening it.
 
     FileNotFoundError and other kinds of OSError like `os.stat`; IsADirectoryError for a folder;
-    OSError for a pipe, a socket and a device; ValueError for a path with a NUL character.
+    OSError for a pipe, a socket and a device; ValueError for a path that no file has.
 
     >>> require_regular_file(Path("/"))
     Traceback (most recent call last):
@@ -29,8 +31,9 @@ def require_regular_file(path: Path) -> None:
     """
     try:
         mode = os.stat(path).st_mode
-    except ValueError:
-        raise ValueError(f"a path must not have a NUL character: {str(path)!r}") from None
+    except ValueError as error:
+        fault = fault_of_path(path) or str(error)
+        raise ValueError(f"a path must not have {fault}: {str(path)!r}") from None
     if stat.S_ISREG(mode):
         return
     kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "no file")

@@ -27,7 +27,7 @@ from rumus.train.data.dataset import Batch, Indices, Sample
 from rumus.train.data.npy import PathLike
 from rumus.train.tables.csv_cell import Days, MixedZones, Spelling, as_truth, spelling_of_numbers
 from rumus.train.tables.csv_number import advice, first_that_is_none, is_number, numbers_of
-from rumus.train.tables.csv_table import CsvTable, Row
+from rumus.train.tables.csv_table import CsvTable, Row, about_comments
 from rumus.train.tables.feature_encoding import (
     MISSING,
     FeatureEncoding,
@@ -456,6 +456,7 @@ class _Numbers:
     ) -> ValueError:
         row, column = divmod(place, len(self._names))
         name, told = self._names[column], self._advice(cell, column, is_spelled=is_spelled)
+        told = "; ".join(filter(None, (about_comments(name), told)))
         return ValueError(
             f"{self._place}{rows[row][0]}: {printable(repr(cell))} in column "
             f"{printable(repr(name))} is not {self._what(column)}; {told}"

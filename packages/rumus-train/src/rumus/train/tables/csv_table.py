@@ -9,12 +9,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.nearest_name import nearest_name
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
 from rumus.train.tables.csv_number import DELIMITERS
 
 _OF_EXCEL: Final = re.compile(r"(?i:sep)=\W")  # its second line has the names
+_COMMENT: Final = re.compile(r"\s*#+(\s|$)")  # a name such as #chrom is none
 Row: TypeAlias = tuple[int, list[str]]  # its last line's number, and its cells
 
 
@@ -34,12 +36,19 @@ class CsvTable(Iterator[Row]):
         self.names: list[str] = []
         self._is_named, self._is_first = header is not None, True
         self._delimiter = delimiter
-        if delimiter in ('"', "\r", "\n"):
+        if len(delimiter) != 1:
+            raise ValueError(
+                f"delimiter must be one character, such as ',' or '\\t', not {shown(delimiter)}"
+            )
+        if delimiter in '"\r\n\0':
             raise ValueError(f"delimiter must not be {delimiter!r}, which has a meaning of its own")
         try:
             self._file = path.open(newline="", encoding=encoding)
-        except LookupError as error:
-            raise ValueError(f"encoding: {printable(error)}") from error
+        except (LookupError, ValueError) as error:
+            raise ValueError(
+                f"encoding must be that of a text, such as 'utf-8' or 'latin-1', not "
+                f"{shown(encoding)}"
+            ) from error
         try:
             self._reader = csv.reader(self._file, delimiter=delimiter, strict=True)
             self.names = self._header() if header is None else list(header)
@@ -76,7 +85,9 @@ class CsvTable(Iterator[Row]):
         wanted = len(self.names)
         if wanted and len(row) != wanted:
             hint = ""
-            if (delimiter := self._other_delimiter(row)) is not None:
+            if advice := about_comments(self.names[0], row[0]):
+                hint = f"; {advice}"
+            elif (delimiter := self._other_delimiter(row)) is not None:
                 hint = f"; give delimiter={delimiter!r}?"
             elif len(row) == wanted + 1:
                 hint = "; if a column of row names has no title, give header=['', ...]"
@@ -141,7 +152,8 @@ class CsvTable(Iterator[Row]):
         if name in self._numbers:
             return self._numbers[name]
         near = nearest_name(name, self.names)
-        hint = f"did you mean {printable(repr(near))}?" if near else f"it has {self._told()}"
+        hint = about_comments(*self.names[:1]) or f"it has {self._told()}"
+        hint = f"did you mean {printable(repr(near))}?" if near else hint
         raise ValueError(f"{self.shown} has no column {printable(repr(name))}; {hint}")
 
     def _other_delimiter(self, row: Sequence[str]) -> str | None:
@@ -170,6 +182,13 @@ class CsvTable(Iterator[Row]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def about_comments(*cells: str) -> str | None:
+    """Return what to do about cells that look like comments; None if none of them does."""
+    for cell in filter(_COMMENT.match, cells):
+        return f"if {printable(repr(cell))} is a comment, remove such lines: CSV files have none"
+    return None
 
 
 # How files begin that are not text, or in an encoding that says so.
