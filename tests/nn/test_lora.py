@@ -390,10 +390,14 @@ def test_what_an_optimizer_trains_is_not_frozen_unsaid(storage: Storage) -> None
     owner: Any = Owner()
     for parameter in (*base.parameters(), *plain.parameters()):
         parameter._owner = weakref.ref(owner)
-    for kind in (lambda b: nn.FrozenLinear(b, storage=storage),
-                 lambda b: nn.LoraLinear(b, 2, storage=storage)):  # fmt: skip
-        with pytest.raises(OwnershipError, match=r"Linear: parameter '.*' of its base is owned by"):
-            kind(base)
+    said = r"Linear: parameter '.*' of its base is owned by Owner\(\), whose training"
+    made: list[Callable[[], object]] = [
+        lambda: nn.FrozenLinear(base, storage=storage),
+        lambda: nn.LoraLinear(base, 2, storage=storage),
+    ]
+    for make in made:
+        with pytest.raises(OwnershipError, match=said):
+            make()
         assert all(parameter.requires_grad for parameter in base.parameters())
     if storage != "same":
         nn.FrozenLinear(plain, storage=storage)  # a copy, of whatever is trained

@@ -593,3 +593,27 @@ def test_a_scalar_of_a_kernel_is_not_none() -> None:
     function: Any = elementwise(lambda x, *, s=1.0: x * s)
     with pytest.raises(TypeError, match="s must be a number, not None"):
         function(ones((2,)), s=None)
+
+
+@pytest.mark.parametrize(
+    "data", [1e5, np.float32(1e5), np.float64(1e5), [1e5, 1.0], np.array([1e5, 1.0]), 10**5]
+)
+def test_data_that_does_not_fit_is_not_assigned(data: Any, backend: Backend) -> None:
+    """As docs/numbers.md says; a tensor is a result, which is converted."""
+    x = ones((2, 2), dtype=np.float16, backend=backend)
+    for write in (lambda: x.__setitem__(0, data), lambda: x.assign(data)):
+        with pytest.raises(OverflowError, match=r"a number of magnitude 1.* does not fit float16"):
+            write()
+    np.testing.assert_array_equal(x.numpy(), np.ones((2, 2)))
+
+
+def test_a_tensor_that_does_not_fit_is_assigned_as_it_is_cast(backend: Backend) -> None:
+    x = ones((2, 2), dtype=np.float16, backend=backend)
+    y = tensor([200.0, -1.0], backend=backend) * tensor([500.0, 1.0], backend=backend)
+    x[0] = y
+    np.testing.assert_array_equal(x.numpy(), [[np.inf, -1], [1, 1]])
+    x.assign(-y)
+    np.testing.assert_array_equal(x.numpy(), [[-np.inf, 1]] * 2)
+    np.testing.assert_array_equal(x[0].numpy(), (-y).astype(np.float16).numpy())
+    x[1] = tensor([1e5, 2.0], backend=backend)
+    np.testing.assert_array_equal(x[1].numpy(), [np.inf, 2])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -362,6 +362,28 @@ def test_accumulation_weighted_by_something_else() -> None:
         lambda x, y: (by_hand.loss(x) + 3.0 * by_hand.loss(y)) / 4.0, *first, *second
     )
     np.testing.assert_allclose(model.weight.numpy(), by_hand.weight.numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "of_sums", "summed"),
+    [((2, 2, 2), (6.0, 14.0, 22.0), 14.0), ((4, 1, 1), (20.0, 10.0, 12.0), 17.0)],
+)
+def test_accumulated_sums_are_averaged(
+    sizes: tuple[int, ...], of_sums: tuple[float, ...], summed: float
+) -> None:
+    """The example of docs/training.md; a mean steps as for all samples at once."""
+    x = np.arange(1, 7, dtype=np.float32)
+    batches = np.split(x, np.cumsum(sizes)[:-1])
+    assert [2 * batch.sum() for batch in batches] == list(of_sums)
+
+    def slope(loss_of: Callable[[Tensor], Tensor]) -> float:
+        w = Parameter([0.0], name="w")
+        loss = lambda x: loss_of((x * w - 1) ** 2)
+        Trainer(SGD([w], 1.0)).fit([(x,) for x in batches], loss, epochs=1, accumulate=3)
+        return w.item()
+
+    assert slope(lambda terms: terms.mean()) == 7.0
+    assert slope(lambda terms: terms.sum()) == summed
 
 
 def test_accumulation_with_parameters_that_only_some_batches_use() -> None:
