@@ -23,11 +23,12 @@ def name_differences(
     >>> name_differences(None, {"best": 1.0, "stpe": 3}, ["best", "step"])
     ['step is missing', 'stpe is unknown']
     """
-    found = [f"{name} is missing" for name in names if name not in state]
+    given = state.keys()  # a list has none
+    found = [f"{name} is missing" for name in names if name not in given]
     if of is not None and not type(of).__module__.startswith("rumus."):
         return found
     known = {*names, *optional}
-    unknown = [f"{name} is unknown" for name in state if name not in known]
+    unknown = [f"{name} is unknown" for name in given if name not in known]
     others = [f"{len(unknown) - _SHOWN} others are unknown"] if len(unknown) > _SHOWN else []
     return [*found, *unknown[:_SHOWN], *others]
 
