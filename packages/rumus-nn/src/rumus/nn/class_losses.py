@@ -81,8 +81,8 @@ def _share(loss: str, targets: NDArray[Any], classes: int, ignore_index: int | N
     is_apart = ignore_index is None or ignore_index < 0 or ignore_index >= classes
     if is_apart and targets.size and targets.dtype.kind == "i" and targets.dtype.isnative:
         # As nearly always: one pass, not nine. Without a sign, negative numbers are the largest.
-        unsigned = np.dtype(f"u{targets.itemsize}")
-        if np.maximum.reduce(targets.view(unsigned), None) < classes:
+        unsigned = targets.view(f"u{targets.itemsize}")
+        if unsigned.item(unsigned.argmax()) < classes:
             return "all"
     counted = np.ones(targets.shape, bool) if ignore_index is None else targets != ignore_index
     wrong = counted & ((targets < 0) | (targets >= classes))

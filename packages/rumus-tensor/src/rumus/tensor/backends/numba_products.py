@@ -16,7 +16,7 @@ import numpy as np
 from rumus.tensor.backends.numpy_sums import LONG_VECTOR, as_one_product, is_cut, multiply
 from rumus.tensor.compiled import numba_blas
 from rumus.tensor.compiled.numba_addresses import call, int64s, sgemm
-from rumus.tensor.compiled.numba_blas import ALONE, HANDED, PLAIN, SHARED, SMALL_KERNELS, TURNED
+from rumus.tensor.compiled.numba_blas import ALONE, HANDED, PLAIN, SHARED
 from rumus.tensor.compiled.numba_entries import BoundEntry, address_of, fixed_entry
 from rumus.tensor.compiled.numba_loops import (
     compiled_kernel,
@@ -25,6 +25,7 @@ from rumus.tensor.compiled.numba_loops import (
     tail_entry_source,
     tail_source,
 )
+from rumus.tensor.compiled.product_blocks import block, laid
 from rumus.tensor.compiled.shared_work import run_parts, thread_count
 from rumus.tensor.expression.dtype import DType, float32, float64
 from rumus.tensor.expression.expr import Expr
@@ -33,9 +34,6 @@ from rumus.tensor.memory.backend import Array, Epilogue
 
 SMALL: Final = 4096  # below this many elements of a result, NumPy calls cost less than compiling
 FEW_ROWS: Final = 16  # rows of a part: each part reads the whole second factor
-DEEP: Final = 32  # terms of a sum from which on a block is worth a call of the BLAS
-TURNED_PAYS: Final = 1 << 17  # multiplications; a smaller turned product is not worth cutting
-LARGE: Final = 1 << 27  # multiplications from which on the large kernels are as fast
 
 AS_IT_IS: Final = Kernel("as_it_is", {"x": Expr.array("x")})
 
@@ -90,7 +88,7 @@ def _entry(
     a: Array, b: Array, out: Array, tail: _Tail | None, sums: Array | None, products: int
 ) -> BoundEntry | None:
     """All of a product as one entry; None where the BLAS cannot take its arrays as they lie."""
-    left, right = _laid(a), _laid(b)
+    left, right = laid(a), laid(b)
     if out.dtype != float32 or not out.size or left is None or right is None:
         return None
     if sums is not None and (a.shape[1] > LONG_VECTOR or not sums.flags.c_contiguous):
@@ -104,7 +102,7 @@ def _entry(
         address_of(a), a.strides[0], step, address_of(b), b.strides[1], step_b, address_of(out),
         *((0, 0) if follows is None else map(int, follows.row[:2])),
         *(map(address_of, summed) if summed else (0, 0)),
-        *_block(len(out), depth, columns, (turned, turned_b)),
+        *block(len(out), depth, columns, (turned, turned_b)),
     ]  # fmt: skip
     parts = thread_count() if products >= ALONE and len(out) >= thread_count() * FEW_ROWS else 1
     alive = a, b, out, summed, follows
@@ -113,41 +111,11 @@ def _entry(
 
 def _is_in_blocks(a: Array, b: Array, out: Array) -> bool:
     """Whether a product is cut into blocks, so that threads need not share its columns."""
-    left, right = _laid(a), _laid(b)
+    left, right = laid(a), laid(b)
     if out.dtype != float32 or left is None or right is None:
         return False
     rows, columns = out.shape
-    return _block(rows, a.shape[1], columns, (left[0], right[0])) != (rows, columns)
-
-
-def _laid(a: Array) -> tuple[int, int] | None:
-    """How the BLAS is told where a matrix lies: as it is or turned, and the elements of a step."""
-    size = a.itemsize
-    for flag, (step, dense), length in (
-        (PLAIN, a.strides, a.shape[1]),
-        (TURNED, a.strides[::-1], a.shape[0]),
-    ):
-        if dense == size and step % size == 0 and step // size >= max(1, length):
-            return flag, step // size
-    return None
-
-
-def _block(rows: int, depth: int, columns: int, flags: tuple[int, int]) -> tuple[int, int]:
-    """The rows and columns of a product that the BLAS multiplies at once.
-
-    In blocks that its small kernels take, products of a layer are 1.1 to 1.5 times as fast.
-
-    flags: whether the factors are turned. With a turned second one, the small kernels take only
-        small results, so a small product is cut as well.
-    """
-    down, across = (16, 64) if flags == (PLAIN, PLAIN) else (32, 32)
-    least = TURNED_PAYS if flags[1] == TURNED else SMALL_KERNELS
-    is_cut = (
-        numba_blas.has_small_kernels()
-        and least < rows * depth * columns < LARGE
-        and DEEP <= depth <= SMALL_KERNELS // (down * across)
-    )
-    return (down, across) if is_cut else (rows, columns)
+    return block(rows, a.shape[1], columns, (left[0], right[0])) != (rows, columns)
 
 
 def _product(place: int, start: int, stop: int) -> None:

@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
@@ -31,9 +32,11 @@ from rumus.tensor.backends.numpy_sums import (
     as_one_product,
     multiply,
     root_of_squares,
+    row_sums,
     without_many_repeats,
 )
 from rumus.tensor.compiled import numba_blas
+from rumus.tensor.compiled.product_blocks import in_blocks
 from rumus.tensor.compiled.shared_work import BLOCK, PARALLEL, blocks, run_parts
 from rumus.tensor.expression.dtype import DType
 from rumus.tensor.expression.kernel import Kernel
@@ -203,8 +206,17 @@ class NumpyBackend:
             return None
         program = self.program(kernel, tuple([array.dtype for array in arrays]))
         scratch = [np.empty(out[0].shape, dtype) for dtype in program.scratch]
-        numbers = program.numbers
-        return _quiet(lambda scalars: program.run(*arrays, *numbers(scalars), *out, *scratch))
+        if program.compute.kind != "f":
+            return _quiet(lambda scalars: program.run(*arrays, *scalars, *out, *scratch))
+        held = np.empty(len(kernel.uniforms), program.compute)
+        numbers = [held[at : at + 1].reshape(()) for at in range(held.size)]
+        bound = partial(program.run, *arrays, *numbers, *out, *scratch)
+
+        def run(scalars: Sequence[float]) -> None:
+            held[:] = scalars
+            bound()
+
+        return _quiet(run)
 
     def program(self, kernel: Kernel, dtypes: tuple[DType, ...]) -> NumpyProgram:
         """Return the NumPy program of `kernel` for inputs of `dtypes`; `.source` is its text.
@@ -273,7 +285,8 @@ class NumpyBackend:
         return nullcontext()
 
     def _sum_rows(self, a: Array, out: Array) -> None:
-        self.reduce("sum", a, (1,), out)
+        with np.errstate(all="ignore"):
+            row_sums(a, out)()
 
     @_quiet
     def _multiply(self, a: Array, b: Array, out: Array, bias: Array | None) -> None:
@@ -281,7 +294,9 @@ class NumpyBackend:
             _half_matmul(a, b, out, bias)
             return
         left, into = as_one_product(a, b, out)
-        if numba_blas.is_for_one(left, b, into):
+        if (parts := in_blocks(left, b, into)) is not None:
+            np.matmul(*parts)
+        elif numba_blas.is_for_one(left, b, into):
             with numba_blas.alone():
                 multiply(left, b, into)
         else:

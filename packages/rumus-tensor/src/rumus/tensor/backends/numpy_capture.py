@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor.backends.numpy_calls import Call, Place, resolved
-from rumus.tensor.backends.numpy_commands import Scratch, command_of
+from rumus.tensor.backends.numpy_commands import Command, Parts, Scratch, command_of
 from rumus.tensor.backends.numpy_notes import Notes, owner_of
 from rumus.tensor.backends.numpy_recording import Recording, escaped
 from rumus.tensor.compiled.numba_entries import address_of, joined
@@ -148,8 +148,9 @@ class Capture:
         self.calls, self.results = recording.calls, self._results
         self._commands = joined(
             [
-                _command(step, layout.array, scratch) if isinstance(step, Call) else step
+                command
                 for step in recording.steps
+                for command in _commands(step, layout.array, scratch)
             ]
         )
         whole = {recording.known.place_of(array): n for n, array in enumerate(self.inputs)}
@@ -178,7 +179,7 @@ class Capture:
     def fill(self, batch: Sequence[NDArray[Any]]) -> None:
         """Copy a batch into the arrays that hold it."""
         for target, value in zip(self.inputs, batch, strict=True):
-            np.copyto(target, value, casting="unsafe")
+            target[...] = value
 
     def fits(self, batch: Sequence[NDArray[Any]]) -> bool:
         """Whether the questions asked about a batch's values have the same answers for this one.
@@ -209,15 +210,17 @@ class Capture:
                 command()
 
 
-def _command(
-    call: Call, array_of: Callable[[Place], NDArray[Any]], scratch: Scratch
-) -> Callable[[], object]:
-    """A function that runs a call again."""
+def _commands(
+    call: Call | Command, array_of: Callable[[Place], NDArray[Any]], scratch: Scratch
+) -> Sequence[Command]:
+    """The functions that run a call again."""
+    if not isinstance(call, Call):
+        return [call]
     args, named = resolved(call.args, array_of), resolved(dict(call.named), array_of)
     if call.result is None:
-        return command_of(call.operation, args, named, scratch)
+        return Parts.of(command_of(call.operation, args, named, scratch))
     result, operation = array_of(call.result), call.operation
-    return lambda: np.copyto(result, operation(*args, **named))
+    return [lambda: np.copyto(result, operation(*args, **named))]
 
 
 @contextmanager

@@ -21,8 +21,9 @@ from rumus.tensor.backends.numba_products import bound_product
 from rumus.tensor.backends.numpy_backend import NumpyBackend
 from rumus.tensor.backends.numpy_integers import convert
 from rumus.tensor.backends.numpy_rows import BoundRows
-from rumus.tensor.backends.numpy_sums import add_up, as_one_product, is_cut, is_short
+from rumus.tensor.backends.numpy_sums import add_up, as_one_product, is_cut, is_short, row_sums
 from rumus.tensor.compiled import numba_blas
+from rumus.tensor.compiled.product_blocks import in_blocks
 from rumus.tensor.compiled.shared_work import BLOCK
 from rumus.tensor.expression.dtype import DType
 from rumus.tensor.expression.kernel import Kernel
@@ -32,6 +33,23 @@ Command: TypeAlias = Callable[[], object]
 # From scratch memory and an operation's arguments to a function that runs it on them; None if there
 # is nothing faster than the operation.
 Preparing: TypeAlias = Callable[..., Command | None]
+
+
+class Parts:
+    """Commands that are one operation together. Calling it runs them."""
+
+    def __init__(self, parts: Sequence[Command]) -> None:
+        self._parts = parts
+
+    def __call__(self) -> None:
+        """Run them."""
+        for part in self._parts:
+            part()
+
+    @staticmethod
+    def of(command: Command) -> Sequence[Command]:
+        """Return the parts of a command, or the command alone: a list of more has fewer calls."""
+        return command._parts if isinstance(command, Parts) else [command]
 
 
 class Scratch:
@@ -136,8 +154,7 @@ def _matmul(
         parts.append(partial(np.add, out, bias, out))
     if sums is not None:
         is_own = type(backend)._sum_rows is not NumpyBackend._sum_rows
-        added = None if is_own else _reduce(scratch, backend, "sum", a, (1,), sums)
-        parts.append(added or partial(backend._sum_rows, a, sums))
+        parts.append(partial(backend._sum_rows, a, sums) if is_own else row_sums(a, sums))
     if epilogue is not None:
         others = iter(epilogue.out)
         kernel, name = epilogue.kernel, epilogue.kernel.arrays[0]
@@ -145,7 +162,7 @@ def _matmul(
         given = (out, *epilogue.arrays), epilogue.scalars, into
         operation = type(backend).elementwise.__wrapped__  # type: ignore[attr-defined]
         parts.append(command_of(operation, (backend, kernel, *given), {}, scratch))
-    return parts[0] if len(parts) == 1 else partial(_each, parts)
+    return parts[0] if len(parts) == 1 else Parts(parts)
 
 
 def _compiled_matmul(
@@ -250,16 +267,13 @@ def _reduce(
     return partial(add_up, array, axes, out)
 
 
-def _each(parts: Sequence[Command]) -> None:
-    for part in parts:
-        part()
-
-
 def _product(a: Array, b: Array, out: Array) -> Command | None:
     """A single NumPy product, as `NumpyBackend` makes it; None for one that is split."""
     a, out = as_one_product(a, b, out)
     if out.dtype == np.float16 or is_cut(a, out):
         return None
+    if (parts := in_blocks(a, b, out)) is not None:
+        return partial(np.matmul, *parts)
     return partial(_alone if numba_blas.is_for_one(a, b, out) else np.matmul, a, b, out)
 
 

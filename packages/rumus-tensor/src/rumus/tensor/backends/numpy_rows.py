@@ -139,8 +139,8 @@ class BoundRows:
         self.largest, self.total = statistics[:, :1], statistics[:, 1:2]
         rows, self.classes = logits.shape
         self.starts = np.arange(0, rows * self.classes, self.classes)
-        self.places = np.empty(rows, np.intp)  # of each row's class among all elements
-        self.flat = shifted.reshape(-1)
+        self.places = np.empty(rows, np.intp)  # of one element of each row among all
+        self.flat, self.flat_logits = shifted.reshape(-1), logits.reshape(-1)
         # As numbers without a sign, negative ones are the largest.
         self.unsigned = index.view(np.dtype(f"u{index.itemsize}"))
         self.row = [np.empty(rows, logits.dtype) for _ in range(3)]
@@ -168,10 +168,13 @@ class BoundRows:
 
     def losses(self, out: Real) -> None:
         """Write the losses and the statistics. IndexError as in `cross_entropy`."""
-        if np.maximum.reduce(self.unsigned) >= self.classes:
+        unsigned = self.unsigned
+        if unsigned[unsigned.argmax()] >= self.classes:
             check_index(self.index, self.classes)
         largest, expected, total = self.row
-        np.maximum.reduce(self.logits, 1, out=largest)
+        self.logits.argmax(1, self.places)  # a third of the time of their maximum
+        np.add(self.starts, self.places, self.places)
+        self.flat_logits.take(self.places, out=largest, mode="clip")
         self.largest[:, 0] = largest
         np.add(self.starts, self.index, self.places)
         np.subtract(self.logits, self.largest, self.shifted)

@@ -8,10 +8,13 @@ depends only on the shapes, and so do the bits of the result.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Final
 
 import numpy as np
 
+from rumus.tensor.compiled import numba_blas
 from rumus.tensor.expression.dtype import DType
 from rumus.tensor.memory.backend import Array, Shape
 
@@ -20,6 +23,7 @@ BLOCK: Final = 32_768  # elements whose squares stay in cache
 LONG: Final = 16_384  # from this many terms on, a product is split; the BLAS adds in its own runs
 LONG_VECTOR: Final = 8192  # the same for a row or a column, which the BLAS adds without runs
 PART: Final = 128  # terms in each part of a product
+ONE_THREAD: Final = 8192  # elements of a matrix that OpenBLAS multiplies by a vector on one thread
 FEW: Final = 4096  # elements of a result that may have many parts at a time
 
 
@@ -32,6 +36,31 @@ def add_up(array: Array, axes: Shape, out: Array) -> None:
     while dtype.kind == "f" and (axis := _long_axis(array, axes)) is not None:
         array = _sums_of_runs(array, axis, dtype)
     np.add.reduce(array, axes, dtype, out)
+
+
+def row_sums(array: Array, out: Array) -> Callable[[], object]:
+    """Return what writes the sum of each row of a matrix to `out`.
+
+    A product with ones takes half the time. The BLAS adds in an order that depends on its threads,
+    so only where it surely takes one.
+    """
+    is_product = (
+        array.ndim == 2
+        and 0 < array.size <= ONE_THREAD
+        and array.dtype in (np.float32, np.float64)
+        and out.flags.c_contiguous
+        and numba_blas.single() is not None
+    )
+    if is_product:
+        return partial(np.matmul, array, _ones(array.shape[1], array.dtype), out)
+    if is_short(array, (1,)):
+        return partial(np.add.reduce, array, (1,), None, out)
+    return partial(add_up, array, (1,), out)
+
+
+@lru_cache(maxsize=8)
+def _ones(length: int, dtype: DType) -> Array:
+    return np.ones(length, dtype)
 
 
 def is_short(array: Array, axes: Shape) -> bool:

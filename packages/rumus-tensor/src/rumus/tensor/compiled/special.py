@@ -14,6 +14,7 @@ Real: TypeAlias = NDArray[Any]
 _SPLIT = 1.0  # below: a series in x^2; above: erfc
 _END = 6.0  # erf is 1 from here on, even in float64
 _FLAT = 4.0  # the same in float32
+_BITS = {size: np.dtype(f"i{size}") for size in (1, 2, 4, 8)}
 _FEW, _MANY = 2048, 32_768  # elements for which an array of zeros is worthwhile
 
 
@@ -71,8 +72,8 @@ def _select(value: Real, condition: Real, out: Real) -> None:
     if value.dtype != out.dtype:
         np.copyto(out, np.where(condition, value, 0), casting="same_kind")
     else:
-        bits = np.dtype(f"i{out.dtype.itemsize}")
-        np.multiply(value.view(bits), condition, out=out.view(bits))
+        bits = _BITS[out.dtype.itemsize]
+        np.multiply(value.view(bits), condition, out.view(bits))
 
 
 @cache

@@ -33,6 +33,7 @@ def _ieee(function: Callable[..., float], ufunc: Callable[..., float]) -> Callab
             with np.errstate(all="ignore"):
                 return float(ufunc(*map(float, operands)))
 
+    call.raising = function  # type: ignore[attr-defined]
     return call
 
 

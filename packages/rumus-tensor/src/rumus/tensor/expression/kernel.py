@@ -132,10 +132,13 @@ class Kernel:
         return self._bind(scalars)
 
     def _compile_uniforms(self) -> Callable[[Mapping[str, float]], tuple[float, ...]]:
-        """Compile the uniform parts to one Python function: walking nodes at each step is slow."""
+        """Compile the uniform parts to one Python function: walking nodes at each step is slow.
+
+        It runs what raises for an infinity or NaN first, which most numbers are not.
+        """
         text: dict[Expr, str] = {}
         lines: list[str] = []
-        namespace: dict[str, Any] = {**OPERATIONS, "plain": _plain}
+        namespace: dict[str, Any] = {"plain": _plain}
         for node in postorder(self.uniforms):
             if node.operation == "constant":
                 text[node] = f"c{len(text)}"
@@ -151,8 +154,19 @@ class Kernel:
                 called = f"{node.operation}({', '.join(operands)})"
                 lines.append(f"{text[node]} = {sign.join(operands) if sign else called}")
         lines.append(f"return ({''.join(f'{text[uniform]}, ' for uniform in self.uniforms)})")
-        exec("def bind(scalars):\n    " + "\n    ".join(lines), namespace)
-        bind: Callable[[Mapping[str, float]], tuple[float, ...]] = namespace["bind"]
+        source = "def bind(scalars):\n    " + "\n    ".join(lines)
+        raising = {name: getattr(each, "raising", each) for name, each in OPERATIONS.items()}
+        spaces = {**namespace, **raising}, {**namespace, **OPERATIONS}
+        for space in spaces:
+            exec(source, space)
+        quick, careful = (space["bind"] for space in spaces)
+
+        def bind(scalars: Mapping[str, float]) -> tuple[float, ...]:
+            try:
+                return quick(scalars)
+            except (ArithmeticError, ValueError):
+                return careful(scalars)
+
         return bind
 
     def types(self, dtypes: tuple[DType, ...]) -> Types:

@@ -161,13 +161,13 @@ class _Handlers:
         self._known: list[tuple[int, Handler]] = []
         self._to_replace: list[tuple[int, Handler]] = []
 
-    def to_replace(self) -> list[tuple[int, Handler]]:
-        """Return the signals whose handlers do not wait by themselves, with these handlers."""
-        self.known()
-        return self._to_replace
-
     def known(self) -> list[tuple[int, Handler]]:
         """Return the signals with their handlers."""
+        self.to_replace()
+        return self._known
+
+    def to_replace(self) -> list[tuple[int, Handler]]:
+        """Return the signals whose handlers do not wait by themselves, with these handlers."""
         now = perf_counter()
         if now - self._asked > _FRESH:
             self._asked = now
@@ -185,13 +185,13 @@ class _Handlers:
                 if not isinstance(handler, WaitingHandler)
             ]
             self._found = found
-        return self._known
+        return self._to_replace
 
 
 _handlers: Final = _Handlers()
 
 
-def displacing(holder: Any, name: str, value: T) -> Iterator[T]:
+def displacing(holder: Any, name: str, value: Any, given: Any = None) -> Iterator[Any]:
     """Let an attribute have another value until the generator goes on, and its own again after it.
 
     So it is wherever meanwhile, or at the end, a signal's handler raises. Nothing is held back, so
@@ -200,13 +200,14 @@ def displacing(holder: Any, name: str, value: T) -> Iterator[T]:
 
     holder: whose attribute it is.
     name: of the attribute.
-    value: which it has meanwhile; it is yielded.
+    value: which it has meanwhile.
+    given: what is yielded; None for the value.
     """
     before = getattr(holder, name)
     try:
         try:
             setattr(holder, name, value)
-            yield value
+            yield value if given is None else given
         finally:
             setattr(holder, name, before)
     except BaseException:

@@ -18,7 +18,7 @@ from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.memory.backend import Array, Backend
 from rumus.tensor.memory.recording import depends_on
-from rumus.tensor.memory.uninterrupted import Uninterrupted, displaced
+from rumus.tensor.memory.uninterrupted import Uninterrupted, displacing
 from rumus.tensor.memory.updater import Outcome
 
 if TYPE_CHECKING:
@@ -70,11 +70,14 @@ class Draws:
             seed, stream, position = self.before[id(generator)][1]
             self.before[id(generator)] = generator, (seed, stream, position - words)
 
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Record the generators that draw on this thread."""
-        with displaced(watching, "all", (*watching.all, self)):
-            yield
+    def watching(self, given: Any = None) -> Iterator[Any]:
+        """Record the generators that draw on this thread until the iterator goes on.
+
+        given: what it yields; see `displacing`.
+        """
+        return displacing(watching, "all", (*watching.all, self), given)
+
+    watched = contextmanager(watching)
 
     def take_back(self) -> None:
         """Restore the generators' positions."""

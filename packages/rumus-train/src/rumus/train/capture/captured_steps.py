@@ -29,6 +29,7 @@ from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.last_use import references_beside
 from rumus.tensor.memory.recording import CapturedStep, Capturing
 from rumus.train.base.logged import Log
+from rumus.train.capture.cells import contents
 from rumus.train.capture.step_function import StepFunction, users_own
 
 if TYPE_CHECKING:
@@ -515,8 +516,6 @@ def _identity(loss_fn: Callable[..., Any]) -> tuple[Hashable, object]:
     loss_fn = users_own(loss_fn)
     if isinstance(loss_fn, FunctionType):
         # Code is equal to a copy of it in another module.
-        from rumus.train.capture.guards import contents
-
         held: list[Any] = [loss_fn.__globals__, *map(contents, loss_fn.__closure__ or ())]
         if loss_fn.__defaults__ is not None:
             held += loss_fn.__defaults__

@@ -22,14 +22,15 @@ from functools import lru_cache
 from itertools import chain, repeat
 from operator import eq, is_
 from struct import pack
-from types import CellType, MappingProxyType
+from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 from weakref import ReferenceType
 
 import numpy as np
 
-MISSING: Final = object()
+from rumus.train.capture.cells import MISSING
+
 LARGEST: Final = 16384  # bytes of an array that are compared
 MOST: Final = 1024  # elements of a container that are compared
 BY_BITS: Final = (float, complex)  # 0.0 == -0.0, and NaN is not even itself
@@ -40,14 +41,6 @@ BY_VALUE: Final = (
 
 CACHED: Final = type(lru_cache(len))  # a function with a cache
 OF_C: Final = (ctypes.Array, ctypes.Structure, ctypes.Union, ctypes._SimpleCData)
-
-
-def contents(cell: CellType) -> Any:
-    """The value of a closed-over variable; MISSING before its first assignment."""
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return MISSING
 
 
 class _Slots:

@@ -14,7 +14,7 @@ from types import (
 )
 from typing import Any, Final
 
-from rumus.train.capture.guards import MISSING
+from rumus.train.capture.cells import MISSING
 from rumus.train.capture.outside import is_of_rumus, is_trusted
 
 ADDRESSES: Final = ("__array_interface__", "__array_struct__")

@@ -49,16 +49,15 @@ from rumus.train.capture.followed_frame import (
     WHOLLY,
     FollowedFrame,
 )
+from rumus.train.capture.cells import MISSING, contents
 from rumus.train.capture.guards import (
     CACHED,
     DECIMAL_CONTEXT,
     DIGITS,
-    MISSING,
     NUMPY_SETTINGS,
     REGISTERED,
     Guards,
     cached_results,
-    contents,
     is_comparable,
     reachable,
 )

@@ -117,8 +117,7 @@ class Stepper(Generic[M_co]):
 
         try:
             try:
-                with draws.watched():
-                    yield counted
+                yield from draws.watching(counted)
                 is_done = True
             finally:
                 with Uninterrupted():
