@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rumus.tensor import NumpyBackend
 from rumus.tensor.backends.numpy_commands import Scratch, command_of
 from rumus.tensor.backends.numpy_rows import BoundRows, cross_entropy, cross_entropy_gradient
+from rumus.tensor.compiled import numba_blas
 
 
 def drawn(rows: int, classes: int, dtype: type) -> tuple[NDArray[Any], NDArray[np.int32]]:
@@ -107,3 +108,25 @@ def test_sums_of_a_product_that_is_replayed() -> None:
         operation: Any = NumpyBackend.matmul
         command_of(operation.__wrapped__, (backend, a.T, b, found), {"sums": added}, Scratch())()
         assert (found.tobytes(), added.tobytes()) == (out.tobytes(), sums.tobytes())
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+@pytest.mark.parametrize("turned", [(False, False), (False, True), (True, False), (True, True)])
+def test_a_product_in_blocks_that_is_replayed(
+    turned: tuple[bool, bool], is_cut: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numba_blas, "has_small_kernels", lambda: is_cut)  # whatever the CPU
+    backend, normal = NumpyBackend(), np.random.default_rng(4).standard_normal
+    shapes = (64, 64, 128), (64, 128, 192), (128, 64, 128), (70, 130, 150)
+    for rows, depth, columns in shapes:
+        a, b = normal((rows, depth), np.float32), normal((depth, columns), np.float32)
+        a, b = (
+            np.asfortranarray(x) if is_turned else x
+            for x, is_turned in zip((a, b), turned, strict=True)
+        )
+        out, found = np.empty((rows, columns), np.float32), np.empty((rows, columns), np.float32)
+        backend.matmul(a, b, out)
+        np.testing.assert_allclose(out, a.astype(np.float64) @ b, rtol=1e-5, atol=1e-4)
+        operation: Any = NumpyBackend.matmul
+        command_of(operation.__wrapped__, (backend, a, b, found), {}, Scratch())()
+        assert found.tobytes() == out.tobytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 
 from rumus.optim.engine.gradients import collected, in_store
 from rumus.optim.engine.laid_out import LaidOutOptimizer
@@ -104,13 +105,18 @@ class SteppedOptimizer(LaidOutOptimizer[M_co]):
             if self.scaling is not None and updater.applied is not None:
                 self.scaling.decided(self.segments[0].arena.backend, updater.applied)
             self._write_updates(grads, outcome, updater)
-            name = str(self)
+            name = self._name
             for number, gradient in gradients.items():
                 arena = self.segments[number].arena
                 if outcome.applied is not False:
                     arena.written()
                 arena.drain(grads, gradient, name)
             self._count(outcome)
+
+    @cached_property
+    def _name(self) -> str:
+        """What a store says of who drained it."""
+        return str(self)
 
     def _write_updates(self, grads: GradientStore, outcome: Outcome, updater: Updater) -> None:
         """Apply the forward pass's buffer updates if the step is applied."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.tensor.backends.numpy_sums import add_up
+from rumus.tensor.backends.numpy_sums import add_up, row_sums
 from rumus.tensor.memory.fused import FusedName
 
 Real = NDArray[Any]
@@ -113,7 +113,8 @@ def row_losses(
             if smoothing:  # otherwise a logit of -inf would count
                 rest = shifted.mean(1) if weight is None else (shifted * weight).mean(1)
                 expected = (1 - smoothing) * expected + smoothing * rest
-            total = np.exp(shifted, shifted).sum(1)
+            total = np.empty_like(largest)
+            row_sums(np.exp(shifted, shifted), total)()
             mass = _mass(statistics[part], smoothing, weight)
             np.subtract(np.log(total) * mass, expected, out[part])
             statistics[part, 0], statistics[part, 1] = largest, total
@@ -144,6 +145,7 @@ class BoundRows:
         # As numbers without a sign, negative ones are the largest.
         self.unsigned = index.view(np.dtype(f"u{index.itemsize}"))
         self.row = [np.empty(rows, logits.dtype) for _ in range(3)]
+        self.add_up = row_sums(shifted, self.row[2])
 
     @property
     def nbytes(self) -> int:
@@ -180,7 +182,7 @@ class BoundRows:
         np.subtract(self.logits, self.largest, self.shifted)
         self.flat.take(self.places, out=expected, mode="clip")
         np.exp(self.shifted, self.shifted)
-        np.add.reduce(self.shifted, 1, out=total)
+        self.add_up()
         self.total[:, 0] = total
         np.log(total, total)
         np.subtract(total, expected, out)

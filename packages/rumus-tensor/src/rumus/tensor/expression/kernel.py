@@ -162,10 +162,12 @@ class Kernel:
         quick, careful = (space["bind"] for space in spaces)
 
         def bind(scalars: Mapping[str, float]) -> tuple[float, ...]:
+            found: tuple[float, ...]
             try:
-                return quick(scalars)
+                found = quick(scalars)
             except (ArithmeticError, ValueError):
-                return careful(scalars)
+                found = careful(scalars)
+            return found
 
         return bind
 

@@ -78,6 +78,8 @@ class _Slots:
 
     def are_same(self) -> bool:
         """Whether each place holds the same object as before."""
+        if not self._values:  # a loop over nothing takes longer than this
+            return True
         found = map(self._lookup, self._holders, self._names, repeat(MISSING))
         try:
             return all(map(is_, found, self._values))
@@ -203,6 +205,8 @@ class Guards:
         self._attributes = _Slots(getattr)
         self._entries = _Slots(MappingProxyType.get)
         self._left_keys, self._left_attributes = _Slots(dict.get), _Slots(getattr)
+        left = self._left_keys, self._left_attributes
+        self._slots = (self._keys, self._attributes, self._entries, *left)
         self._writes: list[tuple[Callable[[str, Any], None], str, Any]] = []
         self._classes: dict[type, MappingProxyType[str, Any]] = {}
         self._sizes = _Sizes()
@@ -214,11 +218,6 @@ class Guards:
 
     def __len__(self) -> int:
         return sum(map(len, self._slots)) + len(self._sizes) + len(self._all)
-
-    @property
-    def _slots(self) -> tuple[_Slots, ...]:
-        left = self._left_keys, self._left_attributes
-        return self._keys, self._attributes, self._entries, *left
 
     def add_key(self, holder: dict[Any, Any], key: object, label: str) -> None:
         """Note a dict's value for a key, if any."""

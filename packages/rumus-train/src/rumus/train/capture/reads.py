@@ -41,6 +41,7 @@ import numpy as np
 from rumus.tensor import Expr, Generator, Kernel, Parameter, Tensor
 from rumus.tensor.memory.uninterrupted import putting_back
 from rumus.train.base.live_objects import referrers
+from rumus.train.capture.cells import MISSING, contents
 from rumus.train.capture.followed_frame import (
     BY_NAME,
     ELEMENT,
@@ -49,7 +50,6 @@ from rumus.train.capture.followed_frame import (
     WHOLLY,
     FollowedFrame,
 )
-from rumus.train.capture.cells import MISSING, contents
 from rumus.train.capture.guards import (
     CACHED,
     DECIMAL_CONTEXT,
