@@ -2,7 +2,8 @@
 
 Each row times both sides in turn, A B A B, and compares the medians, so that a machine that slows
 down for a while slows both. Run with `nox -s bench`; `python tests/bench/cpu.py models` measures
-only the training steps of whole models, and leaves the other table as it is.
+only the training steps of whole models, and leaves the other table as it is. `taskset -c 0 python
+tests/bench/cpu.py steps` prints what a busy machine changes little: processor time on one core.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ THREADS = 2
 SETTLE = 0.1  # seconds
 ROUNDS = 12  # of steps of whole models
 STEPS = 20  # of a model in a row: the first ones after the sleep are slower than training is
+TURNS = 120  # of single steps
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
 Step = Callable[[], object]
@@ -236,6 +238,33 @@ def digits_rows() -> list[Row]:
     return rows
 
 
+def lowest(times: Sequence[int]) -> float:
+    """The mean of the lowest tenth, in microseconds."""
+    return statistics.mean(sorted(times)[: len(times) // 10]) / 1e3
+
+
+def print_single_steps() -> None:
+    """Print the lowest tenth of single digits steps of each side: processor time and wall time."""
+    sides = {
+        "NumPy": rumus_digits(NumpyBackend())[0],
+        "numba": rumus_digits(NumbaBackend())[0],
+        "PyTorch eager, fused AdamW": torch_digits(fused=True),
+    }
+    if find_spec("jax") is not None and find_spec("optax") is not None:
+        sides["jax.jit, optax"] = jax_digits()
+    clocks = time.process_time_ns, time.perf_counter_ns
+    times: dict[str, tuple[list[int], list[int]]] = {name: ([], []) for name in sides}
+    for turn in range(TURNS + 3):
+        for name, step in sides.items():
+            for _ in range(STEPS):
+                before = [clock() for clock in clocks]
+                step()
+                for clock, start, found in zip(clocks, before, times[name], strict=True):
+                    found += [clock() - start] if turn >= 3 else []
+    for name, (busy, wall) in times.items():
+        print(f"{name:28} {lowest(busy):7.1f} us of processor time, {lowest(wall):7.1f} us")
+
+
 def trainer_overhead() -> float:
     """Microseconds that an uncaptured `train_step` adds to the same loop by hand.
 
@@ -387,6 +416,10 @@ TABLES: dict[str, Callable[[], str]] = {
 
 def main(chosen: Sequence[str]) -> None:
     """Measure these tables, or all; print them and write them to the page."""
+    if chosen == ["steps"]:
+        torch.set_num_threads(1)
+        print_single_steps()
+        return
     torch.set_num_threads(THREADS)
     for name in chosen or TABLES:
         table = TABLES[name]()
