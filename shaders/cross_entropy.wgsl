@@ -15,8 +15,9 @@ fn main(
     @builtin(local_invocation_index) local: u32,
 ) {
     let row = row_of(group, groups, local);
-    let largest = row_largest(row, local);
-    let sum = row_exponentials(row, largest, local);
+    let found = row_exponentials(row, local);
+    let largest = found.largest;
+    let sum = found.sum;
     var total = 0.0;
     var mass = f32(k.columns);
     if (k.smoothing > 0.0) {  // otherwise 0 times a logit of -inf would give NaN

@@ -8,14 +8,36 @@ fn logit(row: Row, column: u32) -> f32 {
     return f32(x[k.start0 + row.first + column * k.places]);
 }
 
-// The largest element of a row. NaN may be lost here; it returns with the sum of the exponentials.
-fn row_largest(row: Row, local: u32) -> f32 {
+struct Exponentials {
+    largest: f32,
+    sum: f32,
+}
+
+// The largest element of a row and the sum of exp(x - largest), in one pass: an invocation reads four
+// elements at a time and scales its sum when the largest changes. Milakov, Gimelshein: "Online
+// normalizer calculation for softmax", arXiv:1805.02867. NaN may be lost as the largest element; it
+// returns with the sum.
+fn row_exponentials(row: Row, local: u32) -> Exponentials {
     var largest = LOWEST;
-    for (var j = row.lane; j < row.stop; j += LANES) {
-        largest = max(largest, logit(row, j));
+    var sum = 0.0;
+    for (var j = row.lane; j < row.stop; j += 4u * LANES) {
+        let columns = vec4<u32>(j) + vec4<u32>(0u, 1u, 2u, 3u) * LANES;
+        let held = min(columns, vec4<u32>(row.stop - 1u));  // no larger one, so it may be seen twice
+        let x = vec4<f32>(
+            logit(row, held.x), logit(row, held.y), logit(row, held.z), logit(row, held.w)
+        );
+        let top = max(largest, max(max(x.x, x.y), max(x.z, x.w)));
+        let terms = select(vec4<f32>(), exponential(x - top), columns < vec4<u32>(row.stop));
+        sum = sum * exp1(largest - top) + ((terms.x + terms.y) + (terms.z + terms.w));
+        largest = top;
     }
+    let of_row = row_maximum(largest, row, local);
+    return Exponentials(of_row, row_sum(sum * exp1(largest - of_row), local));
+}
+
+fn row_maximum(value: f32, row: Row, local: u32) -> f32 {
     workgroupBarrier();
-    shared_values[local] = largest;
+    shared_values[local] = value;
     for (var half = LANES / 2u; half > 0u; half /= 2u) {
         workgroupBarrier();
         if (row.lane < half) {
@@ -24,13 +46,4 @@ fn row_largest(row: Row, local: u32) -> f32 {
     }
     workgroupBarrier();
     return shared_values[local - row.lane];
-}
-
-// The sum of exp(x - largest) over a row.
-fn row_exponentials(row: Row, largest: f32, local: u32) -> f32 {
-    var sum = 0.0;
-    for (var j = row.lane; j < row.stop; j += LANES) {
-        sum += exp1(logit(row, j) - largest);
-    }
-    return row_sum(sum, local);
 }

@@ -9,9 +9,9 @@ fn main(
     @builtin(local_invocation_index) local: u32,
 ) {
     let row = row_of(group, groups, local);
-    let largest = row_largest(row, local);
-    let shift = log1(row_exponentials(row, largest, local));
+    let found = row_exponentials(row, local);
+    let shift = log1(found.sum);
     for (var j = row.lane; j < row.stop; j += LANES) {
-        out[k.start1 + row.first + j] = stored((logit(row, j) - largest) - shift);
+        out[k.start1 + row.first + j] = stored((logit(row, j) - found.largest) - shift);
     }
 }

@@ -136,7 +136,7 @@ fn hyperbolic_tangent(x: vec4<f32>) -> vec4<f32> {
 
 fn logistic(x: vec4<f32>) -> vec4<f32> {
     let e = exponential(-abs(x));
-    return select(1.0 / (1.0 + e), e / (1.0 + e), x < vec4<f32>(0.0));
+    return select(vec4<f32>(1.0), e, x < vec4<f32>(0.0)) / (1.0 + e);
 }
 
 fn softplus(x: vec4<f32>) -> vec4<f32> {

@@ -1,8 +1,9 @@
 // out = (x - mean) / sqrt(mean((x - mean)^2) + eps) * weight + bias of each row.
 //
 // The text before this one defines LANES and ROWS, CENTERED (whether the mean is subtracted), WEIGHTED
-// and BIASED, Element and `stored`, which converts a number to it. The mean is subtracted before the
-// squares are summed: E[x^2] - E[x]^2 would cancel.
+// and BIASED. Rows are read as Element, of WIDTH adjacent numbers, and computed as Value, which
+// `stored` converts back and `added` sums. The mean is subtracted before the squares are summed:
+// E[x^2] - E[x]^2 would cancel.
 
 struct Scalars {
     rows: u32,
@@ -25,34 +26,36 @@ fn main(
 ) {
     let wanted = (group.y * groups.x + group.x) * ROWS + local / LANES;
     let row = min(wanted, k.rows - 1u);
-    let stop = select(k.columns, 0u, wanted >= k.rows);
+    let elements = k.columns / WIDTH;
+    let stop = select(elements, 0u, wanted >= k.rows);
     let lane = local % LANES;
-    let first = row * k.columns;
+    let first = row * elements;
     var mean = 0.0;
     if (CENTERED) {
+        var sum = Value();
         for (var j = lane; j < stop; j += LANES) {
-            mean += f32(x[first + j]);
+            sum += Value(x[first + j]);
         }
-        mean = row_sum(mean, local) / f32(k.columns);
+        mean = row_sum(added(sum), local) / f32(k.columns);
     }
-    var squares = 0.0;
+    var sum_of_squares = Value();
     for (var j = lane; j < stop; j += LANES) {
-        let centered = f32(x[first + j]) - mean;
-        squares += centered * centered;
+        let centered = Value(x[first + j]) - mean;
+        sum_of_squares += centered * centered;
     }
-    squares = row_sum(squares, local);
+    let squares = row_sum(added(sum_of_squares), local);
     // Squares that overflow make the row NaN: divided by infinity it would be 0.
     let overflows = (bitcast<u32>(squares) & 0x7fffffffu) >= 0x7f800000u;
     let scale = bitcast<f32>(select(
         bitcast<u32>(1.0 / sqrt(squares / f32(k.columns) + k.eps)), 0x7fc00000u, overflows
     ));
     for (var j = lane; j < stop; j += LANES) {
-        var y = (f32(x[first + j]) - mean) * scale;
+        var y = (Value(x[first + j]) - mean) * scale;
         if (WEIGHTED) {
-            y *= f32(weight[j]);
+            y *= Value(weight[j]);
         }
         if (BIASED) {
-            y += f32(bias[j]);
+            y += Value(bias[j]);
         }
         out[first + j] = stored(y);
     }

@@ -9,9 +9,8 @@ fn main(
     @builtin(local_invocation_index) local: u32,
 ) {
     let row = row_of(group, groups, local);
-    let largest = row_largest(row, local);
-    let sum = row_exponentials(row, largest, local);
+    let found = row_exponentials(row, local);
     for (var j = row.lane; j < row.stop; j += LANES) {
-        out[k.start1 + row.first + j] = stored(exp1(logit(row, j) - largest) / sum);
+        out[k.start1 + row.first + j] = stored(exp1(logit(row, j) - found.largest) / found.sum);
     }
 }

@@ -26,6 +26,8 @@ from rumus.gpu.products.tiled_matmul_program import Kinds, TiledVariant
 from rumus.gpu.products.unit_matmul_program import UnitVariant, unit_program
 from rumus.gpu.products.unit_product import UnitTile
 from rumus.tensor import Parameter, convolution, float16, float32, relu, tensor
+from rumus.tensor.expression.kernel import trace
+from rumus.tensor.memory.backend import Epilogue
 from rumus.tensor.operations.linear import linear
 
 Array = NDArray[Any]
@@ -168,6 +170,20 @@ def test_bias_and_epilogue(loops: GpuBackend) -> None:
         out = linear(*(tensor(v, backend=loops) for v in (x, w, bias)), activation=relu)
     exact = np.maximum(x.astype(np.float64) @ w.T + bias, 0)
     assert np.abs(out.numpy() - exact).max() < 10 * ERRORS["medium"] * np.abs(exact).max()
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(32, 48), (37, 20), (37, 18)])
+def test_an_epilogue_that_reads_arrays(loops: GpuBackend, rows: int, columns: int) -> None:
+    """Elements in fours and one by one, in whole tiles and beyond the last row and column."""
+    a, b, other = normal(rows, 45), normal(45, columns), normal(rows, columns)
+    kernel = trace(lambda x, r, *, s: {"x": (s * x).tanh() + r, "y": x - r}, "both")
+    x, y, r = (loops.upload(v) for v in (a, b, other))
+    out, more = (loops.allocate((rows, columns), float32) for _ in range(2))
+    with loops.gpu.at_precision("medium"):
+        loops.matmul(x, y, out, epilogue=Epilogue(kernel, [r], kernel.bind({"s": 0.1}), [more]))
+    product = a.astype(np.float64) @ b
+    for found, wanted in ((out, np.tanh(0.1 * product) + other), (more, product - other)):
+        assert np.abs(loops.download(found) - wanted).max() < 10 * ERRORS["medium"] * 7
 
 
 @pytest.mark.parametrize("is_across", [False, True])

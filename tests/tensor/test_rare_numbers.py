@@ -25,6 +25,7 @@ from rumus.tensor import (
     convolution_transpose,
     elementwise,
     elu,
+    gelu_tanh,
     hardtanh,
     layer_norm,
     leaky_relu,
@@ -617,3 +618,13 @@ def test_a_tensor_that_does_not_fit_is_assigned_as_it_is_cast(backend: Backend) 
     np.testing.assert_array_equal(x[0].numpy(), (-y).astype(np.float16).numpy())
     x[1] = tensor([1e5, 2.0], backend=backend)
     np.testing.assert_array_equal(x[1].numpy(), [np.inf, 2])
+
+
+def test_the_tail_of_gelu_tanh_keeps_its_digits(backend: Backend) -> None:
+    """1 + tanh(u) would cancel: far below 0 it had no correct digit."""
+    x = np.linspace(-7, 7, 281).astype(np.float32)
+    exact = x.astype(np.float64)
+    u = math.sqrt(2 / math.pi) * (exact + 0.044715 * exact**3)
+    wanted = exact / (1 + np.exp(-2 * u))
+    found = gelu_tanh(tensor(x, backend=backend)).numpy()
+    np.testing.assert_allclose(found, wanted, rtol=2e-5)

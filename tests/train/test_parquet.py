@@ -74,17 +74,19 @@ def test_a_broken_footer_is_not_parquet(tmp_path: Path) -> None:
         ParquetDataset(path)
 
 
+def saved(table: Any, kind: str, folder: Path) -> Any:
+    """The path of a Parquet or Arrow file of the table, or the table itself."""
+    path = folder / f"data.{kind}"
+    if kind == "parquet":
+        parquet.write_table(table, path)
+    elif kind == "arrow":
+        feather.write_feather(table, str(path), compression="uncompressed")
+    return table if kind == "table" else path
+
+
 @pytest.mark.parametrize("kind", ["parquet", "arrow", "table"])
 def test_columns(kind: str, tmp_path: Path) -> None:
-    path = tmp_path / f"data.{kind}"
-    source: Any = path
-    if kind == "parquet":
-        parquet.write_table(TABLE, path)
-    elif kind == "arrow":
-        feather.write_feather(TABLE, str(path), compression="uncompressed")
-    else:
-        source = TABLE
-    dataset = ParquetDataset(source, **OPTIONS)
+    dataset = ParquetDataset(saved(TABLE, kind, tmp_path), **OPTIONS)
     assert dataset.features == ["length", "count", "wild", "color=blue", "color=red", "day"]
     assert dataset.classes == ["iris", "rose"]
     ((x, y),) = DataLoader(dataset, 3)
@@ -176,13 +178,7 @@ def of_pandas(columns: dict[str, Any], index: Any) -> Any:
 @pytest.mark.parametrize("kind", ["parquet", "arrow", "table"])
 def test_a_named_index_is_not_a_feature(kind: str, tmp_path: Path) -> None:
     table = of_pandas({"a": [1.5, 2.0], "key": [7, 9], "y": [0, 1]}, ["key", {"kind": "range"}])
-    source: Any = tmp_path / f"data.{kind}"
-    if kind == "parquet":
-        parquet.write_table(table, source)
-    elif kind == "arrow":
-        feather.write_feather(table, str(source), compression="uncompressed")
-    else:
-        source = table
+    source = saved(table, kind, tmp_path)
     with pytest.warns(UserWarning, match="column 'key' is left out as that of row names") as said:
         dataset = ParquetDataset(source, target="y")
     assert said[0].filename == __file__

@@ -64,16 +64,15 @@ def unit_convolution_program(variant: UnitConvolution) -> Program:
 
 
 def _store(variant: ConvolutionVariant, multiplied: UnitProduct) -> Iterator[str]:
-    for lines, value in multiplied.values():
-        if not value:
-            yield from lines
-            continue
-        yield "{"
-        yield from lines
-        yield "let row0 = first_a + place_row;"
-        yield "let column0 = first_b + place_column;"
-        yield from load_bias(variant, 0)
-        yield f"let c0_0 = {value};"
-        yield from destinations(variant, 0)
-        yield from store_four(variant, 0, 0)
-        yield "}"
+    for number in range(len(multiplied.matrices)):
+        yield from multiplied.hand_over(number)
+        for held in multiplied.held(number):
+            yield "{"
+            yield from (*held.place, *held.scaling)
+            yield f"let row0 = first_a + place_row_{held.name};"
+            yield f"let column0 = first_b + place_column_{held.name};"
+            yield from load_bias(variant, 0)
+            yield f"let c0_0 = {held.value};"
+            yield from destinations(variant, 0)
+            yield from store_four(variant, 0, 0)
+            yield "}"

@@ -40,9 +40,13 @@ class Stored:
             return f"{vector('f32', width)}({text})"
         return f"({text} != {vector('u32', width)}(0u))" if self.kind == "b" else text
 
-    def writer(self) -> str:
-        """Return the WGSL function `stored`, which converts a float32 value to its stored form."""
-        return f"fn stored(x: f32) -> {self.wgsl} {{\n    return {self.store('x', 1)};\n}}\n"
+    def writer(self, width: int = 1) -> str:
+        """Return the WGSL function `stored`, which converts float32 values to their stored form.
+
+        width: 1 for single values, 4 for vectors.
+        """
+        result, value = vector(self.wgsl, width), vector("f32", width)
+        return f"fn stored(x: {value}) -> {result} {{\n    return {self.store('x', width)};\n}}\n"
 
     def store(self, text: str, width: int) -> str:
         """Return the expression for the stored form of a value of this kind."""

@@ -52,11 +52,21 @@ class Finish:
             mode = "read_write" if letter == "w" else "read"
             yield f"@group(0) @binding({number}) var<storage, {mode}> {name}: array<{element}>;"
 
-    def store(self, at: str, product_at: str, value: str, in_fours: bool) -> Iterator[str]:
-        """Finish elements and write them. at: their position in the epilogue's own arrays."""
+    def given(self, at: str, in_fours: bool) -> list[str]:
+        """What it reads at a position of its own arrays: one element of each, or four."""
+        place, width = (f"({at}) / 4u", 4) if in_fours else (at, 1)
+        arrays = (f"given{number}[{place}]" for number in range(self.inputs))
+        return [self.stored.load(each, width) for each in arrays]
+
+    def store(
+        self, at: str, product_at: str, value: str, given: Sequence[str], in_fours: bool
+    ) -> Iterator[str]:
+        """Finish elements and write them.
+
+        at: their position in the epilogue's own arrays. given: what it reads there.
+        """
         place, part, width = (f"({at}) / 4u", "", 4) if in_fours else (at, ".x", 1)
-        given = (f"given{number}[{place}]" for number in range(self.inputs))
-        values = [value, *(self.stored.load(each, width) for each in given)]
+        values = [value, *given]
         if not in_fours:
             values = [f"vec4<f32>({each})" for each in values]
         yield "{"

@@ -79,10 +79,11 @@ def _parts(variant: MatmulVariant) -> Iterator[str]:
     added = bias.load("bias[k.bias_start + column]", 1) if bias else "0.0"
     yield f"fn bias_at(column: u32) -> f32 {{\n    return {added};\n}}"
     written = f"c[k.c_start + at] = {c.store('x', 1)};"
-    if variant.finish:
-        yield from variant.finish.declare(len(names), 1)
-        yield variant.finish.function
-        written = "\n    ".join(variant.finish.store("at", "k.c_start + at", "x", False))
+    if finish := variant.finish:
+        yield from finish.declare(len(names), 1)
+        yield finish.function
+        given = finish.given("at", False)
+        written = "\n    ".join(finish.store("at", "k.c_start + at", "x", given, False))
     kept = f"sums[k.sums_start + row] = {sums.store('x', 1)};" if sums else ""
     yield prelude(written + kept)
     yield f"fn write(at: u32, x: f32) {{\n    {written}\n}}"

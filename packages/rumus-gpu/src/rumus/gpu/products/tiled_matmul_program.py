@@ -270,39 +270,83 @@ def _store(variant: TiledVariant, tile: Tile, across: int, down: int) -> Iterato
         yield f"let column{j} = first_b + x * 4u + {j * across * 4}u;"
     for i in range(tile.block_rows):
         for j in range(tile.block_columns // 4):
-            yield from store_four(variant, f"row{i}", f"column{j}", f"c{i}_{j}")
+            four = Four(f"row{i}", f"column{j}", f"{i}_{j}")
+            yield from load_four(variant, four)
+            yield from store_four(variant, four, f"c{i}_{j}")
 
 
-def store_four(variant: TiledVariant, row: str, column: str, four: str) -> Iterator[str]:
-    """Write four adjacent elements of a row, at once or one by one. The arguments are names."""
-    in_fours, bias = variant.in_fours[2], variant.kinds.bias
-    for c, part in enumerate(("",) if in_fours else (".x", ".y", ".z", ".w")):
-        at_column = column + (f" + {c}u" if c else "")
-        value, place = f"{four}{part}", f"base_c + {row} * k.b_length + {at_column}"
+@dataclass(frozen=True, slots=True)
+class Four:
+    """Four elements of the result in an invocation: adjacent in a row, or `apart` rows in a column.
+
+    row, column: variables with the position of the first. name: what is declared for them ends so.
+    """
+
+    row: str
+    column: str
+    name: str
+    apart: int = 0
+
+    def at(self, c: int) -> tuple[str, str]:
+        """The row and column of element c."""
+        if self.apart:
+            return f"({self.row} + {c * self.apart}u)" if c else self.row, self.column
+        return self.row, f"({self.column} + {c}u)" if c else self.column
+
+
+def load_four(variant: TiledVariant, four: Four) -> Iterator[str]:
+    """Declare what is read to finish four elements: the bias, and the inputs of the epilogue.
+
+    Beyond the edges of the result the last ones are read.
+    """
+    in_fours, bias, finish = variant.in_fours[2], variant.kinds.bias, variant.finish
+    read: dict[str, list[str]] = {}
+    for c in range(1 if in_fours else 4):
+        row, column = four.at(c)
+        row = row if variant.exact[0] else f"min({row}, k.a_length - 1u)"
+        last = f"k.b_length - {4 if in_fours else 1}u"
+        column = column if variant.exact[1] else f"min({column}, {last})"
         if bias:
-            at = f"k.bias_start + {at_column}"
-            added = (f"bias[({at}) / 4u]", 4) if in_fours else (f"bias[{at}]", 1)
-            value += f" + {bias.load(*added)}"
+            at = f"k.bias_start + {column}"
+            place, width = (f"({at}) / 4u", 4) if in_fours else (at, 1)
+            read.setdefault("bias", []).append(bias.load(f"bias[{place}]", width))
+        given = finish.given(f"base_c + {row} * k.b_length + {column}", in_fours) if finish else ()
+        for number, value in enumerate(given):
+            read.setdefault(f"given{number}", []).append(value)
+    for array, values in read.items():
+        value = values[0] if in_fours else f"vec4<f32>({', '.join(values)})"
+        yield f"let {array}_{four.name} = {value};"
+
+
+def store_four(variant: TiledVariant, four: Four, value: str) -> Iterator[str]:
+    """Write four elements for which `load_four` has read. value: a variable."""
+    in_fours, inputs = variant.in_fours[2], variant.finish.inputs if variant.finish else 0
+    for c, part in enumerate(("",) if in_fours else (".x", ".y", ".z", ".w")):
+        row, column = four.at(c)
+        place = f"base_c + {row} * k.b_length + {column}"
+        own = f"{value}{part}" + (f" + bias_{four.name}{part}" if variant.kinds.bias else "")
+        given = [f"given{number}_{four.name}{part}" for number in range(inputs)]
         is_inside = in_fours and variant.exact[0] and variant.exact[1]
-        yield "{" if is_inside else f"if ({row} < k.a_length && {at_column} < k.b_length) {{"
-        yield from _written(variant, place, value, in_fours)
+        yield "{" if is_inside else f"if ({row} < k.a_length && {column} < k.b_length) {{"
+        yield from _written(variant, place, own, given, in_fours)
         if variant.mirrors and not in_fours:
             yield "if (square_a > square_b) {"
-            mirrored = f"base_c + ({at_column}) * k.b_length + {row}"
-            yield from _written(variant, mirrored, value, in_fours)
+            mirrored = f"base_c + {column} * k.b_length + {row}"
+            there = variant.finish.given(mirrored, in_fours) if variant.finish else ()
+            yield from _written(variant, mirrored, own, there, in_fours)
             yield "}"
         yield "}"
 
 
 def _written(
-    variant: TiledVariant | Addition, place: str, value: str, in_fours: bool
+    variant: TiledVariant | Addition, place: str, value: str, given: Sequence[str], in_fours: bool
 ) -> Iterator[str]:
     """Write elements at offset `place` of the result, through the epilogue if there is one."""
     at = f"(k.c_start + {place}) / 4u" if in_fours else f"k.c_start + {place}"
     if variant.finish is None:
         yield f"c[{at}] = {variant.kinds.c.store(value, 4 if in_fours else 1)};"
     else:
-        yield from variant.finish.store(place, at, value, in_fours)
+        yield from variant.finish.store(place, at, value, given, in_fours)
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +378,9 @@ def sum_program(variant: Addition) -> Program:
     if finish:
         lines += [*finish.declare(len(bound), width), finish.function]
         members += finish.members
-    store = _written(variant, f"i * {width}u", value, variant.in_fours)
+    first = f"i * {width}u"
+    given = finish.given(first, variant.in_fours) if finish else ()
+    store = _written(variant, first, value, given, variant.in_fours)
     text = _SUM.format(
         enable=kinds.enabling,
         members="\n    ".join(members),

@@ -9,15 +9,17 @@ from rumus.gpu.device.matrix_units import Units
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.products.product import opening
 from rumus.gpu.products.tiled_matmul_program import (
+    Four,
     TiledVariant,
     header,
+    load_four,
     operands,
     place,
     program,
     store_four,
     store_sums,
 )
-from rumus.gpu.products.unit_product import Halves, UnitProduct, UnitTile
+from rumus.gpu.products.unit_product import Halves, Held, UnitProduct, UnitTile
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,8 @@ def unit_program(variant: UnitVariant) -> Program:
         Halves(staged, units, variant.is_high, is_scaled=stored.name != "f16")
         for staged, stored in zip(operands(product), (kinds.a, kinds.b), strict=True)
     )
-    multiplied = UnitProduct(tile, units, a, b, product.has_sums)
+    apart = not product.in_fours[2]
+    multiplied = UnitProduct(tile, units, a, b, has_sums=product.has_sums, apart=apart)
     enabling = "enable f16;\n" if units.half == "f16" else ""
     scaled = [each.staged.name for each in (a, b) if each.is_scaled]
     text = [enabling, *header(product, scaled), *opening(tile, *multiplied.memory)]
@@ -56,28 +59,49 @@ def _exponents_bases(scaled: Sequence[str]) -> Iterator[str]:
 
 
 def _store(variant: TiledVariant, multiplied: UnitProduct) -> Iterator[str]:
-    number = -1
-    for lines, value in multiplied.values():
-        if value:
-            yield from _store_four(variant, lines, value, "ab")
-            continue
-        yield from lines
-        number += 1
+    """Write the results.
+
+    What their epilogue reads is loaded one matrix ahead: lanes wait for each other at each matrix,
+    and with one workgroup to a multiprocessor nothing else hides the time of a load.
+    """
+    count = len(multiplied.matrices)
+    yield from _load(variant, multiplied, 0)
+    for number in range(count):
+        if number + 1 < count:
+            yield from _load(variant, multiplied, number + 1)
+        yield from multiplied.hand_over(number)
+        for held in multiplied.held(number):
+            yield "{"
+            yield from held.scaling
+            yield f"let value = {held.value};"
+            yield from store_four(variant, _four(held, multiplied), "value")
+            yield "}"
         if variant.mirrors and variant.in_fours[2]:  # also to the transposed position
             yield "if (square_a > square_b) {"
-            for turned, four in multiplied.turned(number):
-                yield from _store_four(variant, turned, four, "ba")
+            yield from _store_turned(variant, multiplied, number)
             yield "}"
 
 
-def _store_four(
-    variant: TiledVariant, lines: Sequence[str], value: str, sides: str
-) -> Iterator[str]:
-    """Write four adjacent elements of a row. sides: the operands that give its row and column."""
-    yield "{"
-    yield from lines
-    yield f"let row = first_{sides[0]} + place_row;"
-    yield f"let column = first_{sides[1]} + place_column;"
-    yield f"let four = {value};"
-    yield from store_four(variant, "row", "column", "four")
-    yield "}"
+def _four(held: Held, multiplied: UnitProduct) -> Four:
+    return Four(f"row_{held.name}", f"column_{held.name}", held.name, multiplied.apart)
+
+
+def _load(variant: TiledVariant, multiplied: UnitProduct, number: int) -> Iterator[str]:
+    """Declare the places of the elements of a matrix, and what their epilogue reads."""
+    for held in multiplied.held(number):
+        yield from held.place
+        yield f"let row_{held.name} = first_a + place_row_{held.name};"
+        yield f"let column_{held.name} = first_b + place_column_{held.name};"
+        yield from load_four(variant, _four(held, multiplied))
+
+
+def _store_turned(variant: TiledVariant, multiplied: UnitProduct, number: int) -> Iterator[str]:
+    for lines, value in multiplied.turned(number):
+        yield "{"
+        yield from lines
+        yield "let row = first_b + place_row;"
+        yield "let column = first_a + place_column;"
+        yield f"let value = {value};"
+        four = Four("row", "column", "turned")
+        yield from (*load_four(variant, four), *store_four(variant, four, "value"))
+        yield "}"

@@ -15,7 +15,7 @@ move to float32 registers, which round.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product as pairs
 from typing import Final, Literal, TypeAlias
@@ -197,18 +197,43 @@ fn is_finite4(x: vec4<f32>) -> vec4<bool> {{
 """
 
 
-class UnitProduct:
-    """The text that multiplies two operands; `values` then yields a lane's elements of the result.
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Four elements of a matrix of results that a lane holds.
 
-    A lane holds vectors of four adjacent elements of each matrix in its subgroup's part of the
-    tile, beside those of other lanes, so that memory is written in whole sectors. With
-    `turns_over`, which needs unscaled operands, it can also read adjacent elements of a column.
+    name: what is declared for them ends so. place: lines that declare place_row and place_column,
+    the position of the first in the tile. scaling: lines that `value` needs.
+    """
+
+    name: str
+    place: Sequence[str]
+    scaling: Sequence[str]
+    value: str
+
+
+class UnitProduct:
+    """The text that multiplies two operands; `held` then says what a lane holds of the result.
+
+    A lane holds vectors of four elements of each matrix in its subgroup's part of the tile, beside
+    those of other lanes, so that memory is written in whole sectors. By default they are adjacent
+    in a row; if `apart`, they are in one column, which is better where elements are written one by
+    one. With `turns_over`, which needs unscaled operands, it can also read adjacent elements of a
+    column.
     """
 
     def __init__(
-        self, tile: UnitTile, units: Units, a: Halves, b: Halves, has_sums: bool = False
+        self,
+        tile: UnitTile,
+        units: Units,
+        a: Halves,
+        b: Halves,
+        *,
+        has_sums: bool = False,
+        apart: bool = False,
     ) -> None:
         self.tile, self.units, self.a, self.b, self.has_sums = tile, units, a, b, has_sums
+        # The rows from one element of a lane to its next, 0 if they are adjacent in a row.
+        self.apart = SUBGROUP // units.shape.columns if apart else 0
         self.is_high = a.is_high and b.is_high
         self.is_scaled = a.is_scaled or b.is_scaled
         shape = units.shape
@@ -236,7 +261,7 @@ class UnitProduct:
         yield f"let part = local / {SUBGROUP}u;"
         yield f"let part_row = part / {parts}u * {tile.part_rows}u;"
         yield f"let part_column = part % {parts}u * {tile.part_columns}u;"
-        yield f"let lane = local % {SUBGROUP}u * 4u;"
+        yield f"let lane = local % {SUBGROUP}u{'' if self.apart else ' * 4u'};"
         yield f"let lane_row = lane / {self.units.shape.columns}u;"
         yield f"let lane_column = lane % {self.units.shape.columns}u;"
         yield from (*self.a.declare(), *self.b.declare())
@@ -310,15 +335,21 @@ class UnitProduct:
     def _add_piece(self) -> Iterator[str]:
         """Add the results of a piece to the totals, and clear them."""
         for number, (i, j) in enumerate(self.matrices):
-            yield from self._passed(f"c{i}_{j}", 2 * number)
-            yield from self._passed(f"d{i}_{j}", 2 * number + 1)
+            yield from self._pass(f"c{i}_{j}", 2 * number)
+            yield from self._pass(f"d{i}_{j}", 2 * number + 1)
             for v in self.fours:
                 main, rest = f"lane_c{i}_{j}_{v}", f"lane_d{i}_{j}_{v}"
                 both = f"{main} + {rest} * {1 / SHIFT}"  # NaN where 0 meets infinity
                 yield f"total{i}_{j}_{v} += select({main}, {both}, is_finite4({main}));"
         yield from (self.units.clear(f"{kind}{i}_{j}") for kind, i, j in self._results())
 
-    def _passed(self, result: str, number: int) -> Iterator[str]:
+    def hand_over(self, number: int) -> Iterator[str]:
+        """Pass matrix `number` of the results to the lanes, unless they have it."""
+        i, j = self.matrices[number]
+        if not self.is_high:
+            yield from self._pass(f"c{i}_{j}", number)
+
+    def _pass(self, result: str, number: int) -> Iterator[str]:
         """Pass a result to the lanes through workgroup memory, by the buffers in turn."""
         if self.tile.turns == 1:
             yield "workgroupBarrier();"
@@ -327,7 +358,8 @@ class UnitProduct:
         yield self.units.store(result, "passed", at, f"{self.units.shape.columns}u")
         yield "workgroupBarrier();"
         for v in self.fours:
-            elements = (f"passed[{at} + lane + {_first(v) + c}u]" for c in range(4))
+            step = SUBGROUP if self.apart else 1
+            elements = (f"passed[{at} + lane + {_first(v) + c * step}u]" for c in range(4))
             yield f"let lane_{result}_{v} = vec4<f32>({', '.join(elements)});"
 
     @property
@@ -336,9 +368,10 @@ class UnitProduct:
         return not (self.is_high or self.is_scaled)
 
     def turned(self, number: int) -> Iterator[tuple[list[str], str]]:
-        """Yield the same as `values`, for the transpose of matrix `number` in its buffer.
+        """Yield lines and four elements of the transpose of matrix `number` in its buffer.
 
-        `place_row` and `place_column` are positions in the transposed tile.
+        The lines declare place_row and place_column, the position of the first in the transposed
+        tile.
         """
         assert self.turns_over
         shape, (i, j) = self.units.shape, self.matrices[number]
@@ -383,32 +416,36 @@ class UnitProduct:
             yield "}"
         yield "workgroupBarrier();"
 
-    def values(self) -> Iterator[tuple[list[str], str]]:
-        """Yield lines that set `place_row`, `place_column` in the tile, and four elements there."""
-        shape = self.units.shape
-        for number, (i, j) in enumerate(self.matrices):
-            if not self.is_high:
-                yield list(self._passed(f"c{i}_{j}", number)), ""
-            for v in self.fours:
-                value = f"total{i}_{j}_{v}" if self.is_high else f"lane_c{i}_{j}_{v}"
-                row, column = i * shape.rows + _first(v) // shape.columns, j * shape.columns
-                lines = [
-                    f"let place_row = part_row + {row}u + lane_row;",
-                    f"let place_column = part_column + {column}u + lane_column;",
-                    *self._exponent(),
-                ]
-                yield lines, f"{value} * powers(half) * powers(rest)" if self.is_scaled else value
+    def held(self, number: int) -> Iterator[Held]:
+        """What a lane holds of matrix `number`, after `hand_over`."""
+        shape, (i, j) = self.units.shape, self.matrices[number]
+        for v in self.fours:
+            name = f"{number}_{v}"
+            value = f"total{i}_{j}_{v}" if self.is_high else f"lane_c{i}_{j}_{v}"
+            row, column = i * shape.rows + _first(v) // shape.columns, j * shape.columns
+            place = (
+                f"let place_row_{name} = part_row + {row}u + lane_row;",
+                f"let place_column_{name} = part_column + {column}u + lane_column;",
+            )
+            scaling = tuple(self._exponent(f"place_row_{name}", f"place_column_{name}"))
+            if scaling:
+                value += " * powers(half) * powers(rest)"
+            yield Held(name, place, scaling, value)
 
-    def _exponent(self) -> Iterator[str]:
+    def _exponent(self, row: str, column: str) -> Iterator[str]:
         """The power of two of each element, as two factors that do not overflow on their own."""
         if not self.is_scaled:
             return
+        one, adjacent = "vec4<f32>(powers_{0}[{1} / 4u][{1} % 4u])", "powers_{0}[{1} / 4u]"
         terms = []
-        if self.a.is_scaled:
-            terms.append("inverse(vec4<f32>(powers_a[place_row / 4u][place_row % 4u]))")
+        if self.a.is_scaled and self.apart:
+            rows = (f"({row} + {c * self.apart}u)" for c in range(4))
+            terms.append(f"vec4<f32>({', '.join(f'powers_a[{r} / 4u][{r} % 4u]' for r in rows)})")
+        elif self.a.is_scaled:
+            terms.append(one.format("a", row))
         if self.b.is_scaled:
-            terms.append("inverse(powers_b[place_column / 4u])")
-        yield f"let exponent = {' + '.join(terms)};"
+            terms.append((one if self.apart else adjacent).format("b", column))
+        yield f"let exponent = {' + '.join(f'inverse({term})' for term in terms)};"
         yield "let half = exponent >> vec4<u32>(1u);"
         yield "let rest = exponent - half;"
 

@@ -16,7 +16,7 @@ from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.device import Gpu
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.shaders import constants, prelude, shader
-from rumus.gpu.device.stored import Stored, enabling
+from rumus.gpu.device.stored import Stored, enabling, vector
 from rumus.gpu.elementwise.copying import contiguous
 from rumus.gpu.rows.rows import check_row, shared_rows
 from rumus.tensor import float32
@@ -44,14 +44,15 @@ def run_norm(
     if x.size == 0:
         return
     rows, columns = _extent(x)
-    lanes, per_group = shared_rows(columns)
+    width = _width(columns)
+    lanes, per_group = shared_rows(columns // width)
     check_row(x.backend, "layer_norm" if is_centered else "rms_norm", columns, 3)
     x = contiguous(x)
     flags = {"CENTERED": is_centered, "WEIGHTED": weight is not None, "BIASED": bias is not None}
     # Unused inputs must be bound as well.
     inputs = [x, *(x if array is None else contiguous(array) for array in (weight, bias))]
-    key = ("norm", *flags.values(), lanes, x.stored.name)
-    make = partial(norm_program, "norm", flags, lanes, per_group, x.stored, x.stored)
+    key = ("norm", *flags.values(), lanes, width, x.stored.name)
+    make = partial(norm_program, "norm", flags, lanes, per_group, width, x.stored)
     bound = (*inputs, out, statistics)
     gpu.dispatch(gpu.pipeline(key, make), bound, (rows, columns, eps), -(-rows // per_group))
 
@@ -96,6 +97,11 @@ def _extent(array: GPUArray) -> tuple[int, int]:
     return array.size // array.shape[-1], array.shape[-1]
 
 
+def _width(columns: int) -> int:
+    """The elements of a row that an invocation reads at a time."""
+    return 1 if columns % 4 else 4
+
+
 def _rows_gradient(
     is_centered: bool,
     gpu: Gpu,
@@ -107,12 +113,13 @@ def _rows_gradient(
     added: GPUArray | None,
 ) -> None:
     rows, columns = _extent(x)
-    lanes, per_group = shared_rows(columns)
+    width = _width(columns)
+    lanes, per_group = shared_rows(columns // width)
     flags = {
         "CENTERED": is_centered, "WEIGHTED": weight is not None, "ADDING": added is not None
     }  # fmt: skip
-    key = ("norm_gradient", *flags.values(), lanes, x.stored.name)
-    make = partial(norm_program, "norm_gradient", flags, lanes, per_group, x.stored, x.stored)
+    key = ("norm_gradient", *flags.values(), lanes, width, x.stored.name)
+    make = partial(norm_program, "norm_gradient", flags, lanes, per_group, width, x.stored)
     scale = x if weight is None else contiguous(weight)
     other = x if added is None else contiguous(added)
     bound = (x, scale, statistics, gradient, other, into)
@@ -140,7 +147,7 @@ def _weight_gradients(
     flags = {"BIASED": into_bias is not None}
     kinds = x.stored, sums[0].stored
     key = ("norm_weight_gradient", *flags.values(), *(kind.name for kind in kinds))
-    make = partial(norm_program, "norm_weight_gradient", flags, 0, 0, *kinds)
+    make = partial(weight_program, flags, *kinds)
     pipeline = gpu.pipeline(key, make)
     values = (rows, columns, block_rows, column_groups)
     gpu.dispatch(pipeline, (*inputs, *sums), values, blocks * column_groups)
@@ -151,11 +158,12 @@ def _weight_gradients(
         gpu.dispatch(pipeline, (*sums, *targets), (blocks, columns), groups)
 
 
-def _types(element: Stored, written: Stored) -> str:
+def _types(element: Stored, written: Stored, width: int = 1) -> str:
     """The types that the kernels read and write, and the function that converts to the latter."""
-    aliases = f"alias Element = {element.wgsl};\nalias Sum = {written.wgsl};\n"
-    writer = written.writer()
-    return enabling(element, written) + aliases + prelude(writer) + writer
+    aliases = (("Element", element.wgsl), ("Sum", written.wgsl), ("Value", "f32"))
+    declared = "".join(f"alias {name} = {vector(kind, width)};\n" for name, kind in aliases)
+    writer = written.writer(width)
+    return enabling(element, written) + declared + prelude(writer) + writer
 
 
 def total_program(flags: Mapping[str, bool], written: Stored) -> Program:
@@ -165,15 +173,22 @@ def total_program(flags: Mapping[str, bool], written: Stored) -> Program:
     return Program("norm_weight_total", text, "rrww", "II", 8 * TOTAL_LANES * TOTAL_COLUMNS)
 
 
+def weight_program(flags: Mapping[str, bool], element: Stored, written: Stored) -> Program:
+    """Return the WGSL of both gradients' sums over the rows of each block."""
+    text = _types(element, written) + constants(**flags) + shader("norm_weight_gradient")
+    return Program("norm_weight_gradient", text, "rrrww", "IIII")
+
+
 def norm_program(
-    name: str, flags: Mapping[str, bool], lanes: int, rows: int, element: Stored, written: Stored
+    name: str, flags: Mapping[str, bool], lanes: int, rows: int, width: int, element: Stored
 ) -> Program:
-    """Return the WGSL of one of the three kernels; lanes: 0 where no row is shared."""
-    shared = constants(LANES=lanes, ROWS=rows) + shader("row_sum") if lanes else ""
-    access, scalars = {
-        "norm": ("rrrww", "IIf"),
-        "norm_gradient": ("rrrrrw", "II"),
-        "norm_weight_gradient": ("rrrww", "IIII"),
-    }[name]
-    text = _types(element, written) + constants(**flags) + shared + shader(name)
+    """Return the WGSL of the norm or of the rows' gradient.
+
+    lanes: that share a row. rows: of a workgroup. width: elements that are read at a time.
+    """
+    sum_ = "value" if width == 1 else "dot(value, vec4<f32>(1.0))"
+    added = f"fn added(value: Value) -> f32 {{\n    return {sum_};\n}}\n"
+    known = constants(**flags, LANES=lanes, ROWS=rows, WIDTH=width)
+    text = _types(element, element, width) + added + known + shader("row_sum") + shader(name)
+    access, scalars = {"norm": ("rrrww", "IIf"), "norm_gradient": ("rrrrrw", "II")}[name]
     return Program(name, text, access, scalars, 4 * lanes * rows)

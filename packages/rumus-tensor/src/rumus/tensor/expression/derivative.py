@@ -25,16 +25,16 @@ def _larger(g: Expr, y: Expr, a: Expr, b: Expr) -> Expr:
     A tie with a number gets all, since the number needs none. If either is NaN, it is NaN: a
     gradient of 0 would hide a NaN loss.
     """
-    return (b < a).where(g, (a < b).where(0.0, _eq(a, b).where(_of_tie(g, b), g * y)))
+    if b.uniform:
+        return (a < b).where(0.0, (b <= a).where(g, g * y))
+    return (b < a).where(g, (a < b).where(0.0, _eq(a, b).where(0.5 * g, g * y)))
 
 
 def _smaller(g: Expr, y: Expr, a: Expr, b: Expr) -> Expr:
     """The share of `g` that goes to `a` in y = minimum(a, b), as in `_larger`."""
-    return (a < b).where(g, (b < a).where(0.0, _eq(a, b).where(_of_tie(g, b), g * y)))
-
-
-def _of_tie(g: Expr, other: Expr) -> Expr:
-    return g if other.uniform else 0.5 * g
+    if b.uniform:
+        return (b < a).where(0.0, (a <= b).where(g, g * y))
+    return (a < b).where(g, (b < a).where(0.0, _eq(a, b).where(0.5 * g, g * y)))
 
 
 def _of_exponent(g: Expr, y: Expr, a: Expr, b: Expr) -> Expr:

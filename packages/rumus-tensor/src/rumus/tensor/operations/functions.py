@@ -235,10 +235,10 @@ def gelu_tanh(x: T) -> T:
 
     x: floating, of any shape.
     """
-    near = x.minimum(10.0).maximum(-10.0)  # tanh is 1 or -1 beyond, and the cube would overflow
-    return (
-        0.5 * x * (1.0 + (math.sqrt(2 / math.pi) * (near + 0.044715 * near * near * near)).tanh())
-    )
+    # (1 + tanh(u)) / 2 is the sigmoid of 2 u: fewer operations, and exact far below 0.
+    square = (x * x).minimum(100.0)  # the sigmoid is 0 or 1 beyond, and the cube would overflow
+    scale = math.sqrt(8 / math.pi)
+    return x * (x * (scale + 0.044715 * scale * square)).sigmoid()
 
 
 @elementwise
