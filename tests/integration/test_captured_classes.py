@@ -16,7 +16,7 @@ import types
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 import pytest
@@ -173,6 +173,10 @@ def property_of_pythons_class() -> tuple[Number, Change]:
     )
 
 
+class _Shaped(collections.abc.Sized, Protocol):
+    """Asked by Python itself, whose code for protocols looks who calls it."""
+
+
 def registered_with_pythons_class() -> tuple[Number, Change]:
     made = types.new_class("Kind")
     thing = made()
@@ -180,6 +184,22 @@ def registered_with_pythons_class() -> tuple[Number, Change]:
         lambda: 3.0 if isinstance(thing, collections.abc.Sized) else 1.0,
         lambda: collections.abc.Sequence.register(made),
     )
+
+
+@runtime_checkable
+class _Rated(Protocol):
+    rate: float
+
+
+def member_of_a_protocol() -> tuple[Number, Change]:
+    thing = types.SimpleNamespace()
+    return lambda: 3.0 if isinstance(thing, _Rated) else 1.0, lambda: setattr(thing, "rate", 1)
+
+
+def method_of_a_protocol() -> tuple[Number, Change]:
+    made = types.new_class("Kind")
+    thing = made()
+    return lambda: 3.0 if isinstance(thing, _Rated) else 1.0, lambda: setattr(made, "rate", 1)
 
 
 # What else classes have

@@ -98,6 +98,10 @@ _CALLED: Final = (
 )  # fmt: skip
 _CALLED_BY_C: Final = _CALLED[3:]  # if it lies in a class
 _MANAGERS: Final = ("contextmanager.", "_GeneratorContextManager")  # they run what is followed
+_PROTOCOLS: Final = (
+    "_allow_reckless_class_checks",
+    "_caller",
+)  # which module asks, always the same
 
 
 _READ_BY_HOST: Final = frozenset(
@@ -717,10 +721,13 @@ class Reads:
         module = frame.f_globals.get("__name__", "")
         caller = frame.f_back.f_trace if frame.f_back is not None else None
         is_asked = isinstance(caller, FollowedFrame)
-        of_generators = frame.f_code.co_qualname.startswith(_MANAGERS)
+        name = frame.f_code.co_qualname
+        is_known = (module == "contextlib" and name.startswith(_MANAGERS)) or (
+            module == "typing" and name in _PROTOCOLS
+        )
         if is_asked and module in _ARRAYS_SHOWN:
             self.refuse("it shows a NumPy array, according to NumPy's settings")
-        if is_trusted(module) or (module == "contextlib" and of_generators):
+        if is_trusted(module) or is_known:
             if is_asked and frame.f_code in _READ_BY_HOST:
                 self._check_device(frame.f_locals.get("self"))
             return None
