@@ -127,6 +127,9 @@ def test_a_predicting_thread_does_not_affect_training() -> None:
 
 def test_unloadable_models(tmp_path: Path) -> None:
     trained(tmp_path, OPTIMIZERS["plain"])
+    for model in (None, Net()):
+        with pytest.raises(FileNotFoundError, match=r"there is no run folder .*nowhere"):
+            load_model(tmp_path / "nowhere", model)
     with pytest.raises(CheckpointError, match=r"not written by rumus train.*load_model\(path, mo"):
         load_model(tmp_path)
     with pytest.raises(StateMismatchError, match=r"output\.weight"):

@@ -42,13 +42,18 @@ def saved_weights(
     return {**modules[key], **averages}
 
 
-def _place(path: Path, step: WhichStep) -> tuple[Path, WhichStep]:
-    """The folder of checkpoints, and which of them is meant."""
+def check_is_there(path: Path) -> None:
+    """Raise FileNotFoundError if there is no such run folder."""
     if not path.is_dir():
         raise FileNotFoundError(
             f"there is no run folder {printable(path)}: give the folder of a RunFolder or of "
             "checkpoints=, or one checkpoint in it"
         )
+
+
+def _place(path: Path, step: WhichStep) -> tuple[Path, WhichStep]:
+    """The folder of checkpoints, and which of them is meant."""
+    check_is_there(path)
     if match := _STEP.fullmatch(path.name):
         return path.parent, int(match[1])
     inner = path / "checkpoints"

@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self, TypeVar, overload
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.train.base.configuration import load_configuration
 from rumus.train.checkpoints.checkpoint_errors import CheckpointError
-from rumus.train.checkpoints.saved_model import WhichStep, saved_weights
+from rumus.train.checkpoints.saved_model import WhichStep, check_is_there, saved_weights
 from rumus.train.command_line.script import load_script
 from rumus.train.command_line.train import COMMAND, Command
 from rumus.train.loop.prediction import only_model
@@ -92,9 +92,9 @@ def load_model(
     average: load the optimizer's average (EMA, schedule-free), which validations used, instead of
         the trained parameters.
 
-    Raises NoCheckpointError if there is no checkpoint; StateMismatchError, listing every
-    difference, for a model of another structure; CheckpointError if it is unclear which module to
-    load or how to build it.
+    Raises FileNotFoundError if there is no such folder; NoCheckpointError if there is no checkpoint
+    in it; StateMismatchError, listing every difference, for a model of another structure;
+    CheckpointError if it is unclear which module to load or how to build it.
 
     >>> import tempfile
     >>> import numpy as np
@@ -111,6 +111,7 @@ def load_model(
     ...     load_model(folder, Scale()).weight
     array([2.])
     """
+    check_is_there(Path(path))
     if model is None:
         return model_of(training_of(Path(path)), path, name=name, step=step, average=average)
     weights = saved_weights(path, name=name, step=step, average=average)
