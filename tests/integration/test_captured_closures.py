@@ -330,6 +330,64 @@ def values_that_live() -> tuple[Number, Change]:
     return lambda: 1.0 if "first" in living else 3.0, things.clear
 
 
+class Rated(Thing):
+    """With an attribute of its class, one of its own, a slot and a method."""
+
+    __slots__ = ("slot",)
+    of_class = 3.0
+
+    def __init__(self) -> None:
+        self.own = self.slot = 3.0
+
+    def of_method(self) -> float:
+        return self.own
+
+
+def _number_of_a_thing_that_dies(read: Callable[[Rated], float]) -> Any:
+    things = [Rated()]
+    reference = weakref.ref(things[0])
+    return lambda: 1.0 if (thing := reference()) is None else read(thing), things.clear
+
+
+def attribute_of_a_class_of_a_thing_that_dies() -> tuple[Number, Change]:
+    return _number_of_a_thing_that_dies(lambda thing: thing.of_class)
+
+
+def attribute_of_a_thing_that_dies() -> tuple[Number, Change]:
+    return _number_of_a_thing_that_dies(lambda thing: thing.own)
+
+
+def slot_of_a_thing_that_dies() -> tuple[Number, Change]:
+    return _number_of_a_thing_that_dies(lambda thing: thing.slot)
+
+
+def method_of_a_thing_that_dies() -> tuple[Number, Change]:
+    return _number_of_a_thing_that_dies(Rated.of_method)
+
+
+def attributes_of_a_set_of_what_lives() -> tuple[Number, Change]:
+    things = [Rated(), Rated()]
+    living = weakref.WeakSet(things)
+    return lambda: 1.0 + sum(thing.own for thing in living), things.clear
+
+
+def attribute_of_a_value_that_lives() -> tuple[Number, Change]:
+    things = [Rated()]
+    living = weakref.WeakValueDictionary(first=things[0])
+    return lambda: living["first"].own if "first" in living else 1.0, things.clear
+
+
+def attribute_of_a_thing_that_lives_on() -> tuple[Number, Change]:
+    thing = Rated()
+    reference = weakref.ref(thing)
+
+    def number() -> float:
+        found = reference()
+        return 1.0 if found is None else found.own
+
+    return number, lambda: setattr(thing, "own", 2.0)
+
+
 COMPARED: Final = spellings(globals(), "tuple[Number, Change]")
 
 

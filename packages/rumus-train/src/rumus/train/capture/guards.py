@@ -101,6 +101,18 @@ class _Slots:
         return None
 
 
+class _Referent:
+    """Attributes of what only a weak reference leads to, and which may not be kept alive."""
+
+    __slots__ = ("_thing",)
+
+    def __init__(self, thing: object) -> None:
+        self._thing = ReferenceType(thing)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._thing(), name)
+
+
 class _Contents:
     """A container and its contents."""
 
@@ -212,6 +224,7 @@ class Guards:
         self._sizes = _Sizes()
         self._contents: dict[int, _Contents] = {}
         self._all: list[_Contents] = []
+        self._referents: dict[int, _Referent] = {}
         self._plain = _Elements()
         self._others: list[_Contents] = []
         self.changed = ""
@@ -225,7 +238,14 @@ class Guards:
 
     def add_attribute(self, holder: object, name: str, label: str) -> None:
         """Note an attribute that can be read without running Python code."""
-        self._attributes.add(holder, name, label)
+        self._attributes.add(self._held(holder), name, label)
+
+    def hold_weakly(self, thing: object) -> None:
+        """Keep a thing's attributes from now on, but not the thing."""
+        self._referents[id(thing)] = _Referent(thing)
+
+    def _held(self, thing: Any) -> Any:
+        return self._referents.get(id(thing), thing)
 
     def add_entry(self, kind: type, name: str, label: str) -> None:
         """Note what a class itself has under a name, as it lies there: perhaps a descriptor."""
@@ -249,7 +269,7 @@ class Guards:
 
     def add_left_attribute(self, holder: object, name: str, label: str) -> None:
         """Note what the code has left in an attribute that is read without Python code."""
-        self._left_attributes.add(holder, name, label)
+        self._left_attributes.add(self._held(holder), name, label)
 
     def add_write(self, write: Callable[[str, Any], None], name: str, value: object) -> None:
         """Note a number or a text that the code has written.
@@ -280,7 +300,7 @@ class Guards:
 
     def knows(self, holder: object, name: object) -> bool:
         """Whether the value of a place is among them."""
-        return self._keys.knows(holder, name) or self._attributes.knows(holder, name)
+        return self._keys.knows(holder, name) or self._attributes.knows(self._held(holder), name)
 
     def are_met(self) -> bool:
         """Whether everything is unchanged; `changed` is the label of what is not."""

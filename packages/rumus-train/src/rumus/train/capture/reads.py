@@ -479,6 +479,8 @@ class Reads:
         if is_dynamic(value):
             self.read_all()
             return value
+        if is_weak:
+            self.guards.hold_weakly(value)
         self._look_into(value, label)
         self._take_kind(value, label, is_weak=is_weak)
         for name in self._names:
