@@ -403,7 +403,7 @@ def test_a_sum_of_squares_is_not_negative(name: str, backend: Backend) -> None:
     "name",
     ["Adam", "AMSGrad", "AdamW", "Adagrad", "RMSprop", "Adadelta", "Adafactor", "NAdam", "RAdam",
      "LAMB", "AdaBelief", "Adan", "ADOPT", "LaProp", "AdEMAMix", "StableAdamW", "MARS", "Prodigy",
-     "schedule-free AdamW"],
+     "schedule-free AdamW", "Yogi", "SOAP"],
 )  # fmt: skip
 def test_parts_known_to_be_sums_of_squares(name: str) -> None:
     optimizer = ROWS[name]([Parameter(np.ones((2, 3), np.float32), name="w")])

@@ -249,6 +249,7 @@ class SOAP(FusedOptimizer[M_co]):
                 for part in _fitting(named, sides, places):
                     for segment in self._lay_out([group.only(part)], places, self._state):
                         segment.group = group
+                        segment.never_negative = frozenset("v")
                         self._add_factors(segment, sides)
                         found.append(segment)
         return found

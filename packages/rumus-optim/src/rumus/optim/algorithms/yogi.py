@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Unpack
 
 from rumus.optim import rules
+from rumus.optim.engine.segments import Segment
 from rumus.optim.fused.fused import FusedOptimizer
 from rumus.optim.options.group import Claimable, M_co
 from rumus.optim.options.hyperparameter import Hyper
 from rumus.optim.options.options import Options
+from rumus.tensor import Backend, ParamId
 
 
 class Yogi(FusedOptimizer[M_co]):
@@ -51,3 +54,10 @@ class Yogi(FusedOptimizer[M_co]):
             weight_decay=weight_decay,
             **options,
         )
+
+    def _layout(self, places: Mapping[ParamId, Backend]) -> list[Segment]:
+        segments = super()._layout(places)
+        for segment in segments:
+            # v - (1 - beta2) sign(v - g^2) g^2 stays at 0 or above, which its terms do not show.
+            segment.never_negative = segment.never_negative | {"v"}
+        return segments
