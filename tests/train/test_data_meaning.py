@@ -45,6 +45,41 @@ def fitted(dataset: Any, inputs: int, **options: Any) -> Trainer[Any]:
     return trainer
 
 
+# Names whose order counts
+
+
+@pytest.mark.parametrize("kind", [set, frozenset, lambda names: dict.fromkeys(names, 0)])
+def test_a_set_or_a_mapping_is_no_order(kind: Callable[[Any], Any], tmp_path: Path) -> None:
+    path = written(tmp_path / "f.csv", "x,y,kind\n1,2,a\n3,4,b\n")
+    given: list[tuple[str, Any]] = [
+        ("classes", {"target": "kind", "target_dtype": str, "classes": kind("ab")}),
+        ("columns", {"columns": kind("xy")}),
+        ("header", {"header": kind(["x", "y", "kind"])}),
+        (r"categories\['kind'\]", {"categories": {"kind": kind("ab")}}),
+    ]
+    for name, options in given:
+        with pytest.raises(TypeError, match=rf"{name} must be a list, since its order counts"):
+            CsvDataset(path, **options)
+    with pytest.raises(TypeError, match="classes must be a list, since its order counts"):
+        ImageFolder(drawn(tmp_path / "images", "a/1.png"), classes=kind("ab"))
+
+
+def test_names_in_any_ordered_form(tmp_path: Path) -> None:
+    path = written(tmp_path / "f.csv", "x,y,kind\n1,2,a\n3,4,b\n")
+    names: Any
+    for names in (("b", "a"), np.array(["b", "a"]), {"b": 0, "a": 1}.keys(), iter("ba")):
+        table = CsvDataset(path, columns=["x"], target="kind", target_dtype=str, classes=names)
+        assert table.classes == ["b", "a"]
+
+
+def test_a_column_is_given_once(tmp_path: Path) -> None:
+    path = written(tmp_path / "f.csv", "x,y,z\n1,2,3\n")
+    with pytest.raises(ValueError, match="columns has 'x' twice"):
+        CsvDataset(path, columns=["x", "y", "x"])
+    with pytest.raises(ValueError, match="target has 'y' twice"):
+        CsvDataset(path, target=["y", "y"])
+
+
 # Images
 
 

@@ -14,16 +14,36 @@ from rumus.train.base.datasets import datasets_of
 from rumus.train.base.printable import printable
 
 
-def checked_classes(classes: Sequence[str]) -> list[str]:
+def in_order(parameter: str, names: Iterable[str]) -> list[str]:
+    """Return names whose order counts.
+
+    Raises TypeError for a set, whose order differs from run to run, and for a mapping, whose values
+    would be ignored.
+    """
+    if isinstance(names, (set, frozenset, Mapping)):
+        key = ", key=names.get" if isinstance(names, Mapping) else ""
+        raise TypeError(
+            f"{parameter} must be a list, since its order counts, not a {type(names).__name__}: "
+            f"sort it, as sorted(names{key})"
+        )
+    return list(names)
+
+
+def checked_classes(classes: Iterable[str], parameter: str = "classes") -> list[str]:
     """Return the given classes. TypeError for anything but strings, ValueError for duplicates."""
-    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
-        raise TypeError(f"classes must be a list of texts, not {printable(repr(classes))}")
-    found = list(classes)
+    found = [] if isinstance(classes, str) else in_order(parameter, classes)
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in found):
+        raise TypeError(f"{parameter} must be a list of texts, not {printable(repr(classes))}")
     if not found:
-        raise ValueError("classes is empty; leave it out to find them in the data")
-    if twice := next((name for name, count in Counter(found).items() if count > 1), None):
-        raise ValueError(f"classes has {printable(repr(twice))} twice")
+        raise ValueError(f"{parameter} is empty; leave it out to find them in the data")
+    check_each_once(parameter, found)
     return found
+
+
+def check_each_once(parameter: str, names: Iterable[str]) -> None:
+    """Raise ValueError for a name that is given twice."""
+    if twice := next((name for name, count in Counter(names).items() if count > 1), None):
+        raise ValueError(f"{parameter} has {printable(repr(twice))} twice")
 
 
 def class_numbers(names: Sequence[str], classes: list[str]) -> NDArray[np.int64]:

@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.nearest_name import nearest_name
+from rumus.train.base.class_names import in_order
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
 from rumus.train.tables.csv_number import DELIMITERS
@@ -51,7 +52,7 @@ class CsvTable(Iterator[Row]):
             ) from error
         try:
             self._reader = csv.reader(self._file, delimiter=delimiter, strict=True)
-            self.names = self._header() if header is None else list(header)
+            self.names = self._header() if header is None else in_order("header", header)
         except BaseException:
             self.close()
             raise

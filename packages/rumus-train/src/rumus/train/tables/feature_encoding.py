@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.real_number import real_number
-from rumus.train.base.class_names import checked_classes
+from rumus.train.base.class_names import check_each_once, checked_classes, in_order
 from rumus.train.base.printable import printable
 from rumus.train.tables.rounding import require_finite, warn_of_times
 
@@ -242,14 +242,18 @@ def _moments(
 
 def as_columns(given: Sequence[str]) -> list[str]:
     """Return the columns of features."""
-    return list(_names("columns", given))
+    found = in_order("columns", _names("columns", given))
+    check_each_once("columns", found)
+    return found
 
 
 def as_targets(given: str | Sequence[str] | None) -> list[str]:
     """Return the target columns, if any."""
     if not isinstance(given, (str, Sequence, type(None))):
         raise TypeError(f"target must be one or more column names, not {given!r}")
-    return [given] if isinstance(given, str) else list(given or ())
+    found = [given] if isinstance(given, str) else list(given or ())
+    check_each_once("target", found)
+    return found
 
 
 def refuse_both(shown: str, columns: Iterable[str], targets: Sequence[str]) -> None:
@@ -265,7 +269,9 @@ def refuse_both(shown: str, columns: Iterable[str], targets: Sequence[str]) -> N
 def as_categories(given: Sequence[str] | Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """Return the texts of each category column; empty if they are to be learned."""
     if isinstance(given, Mapping):
-        return {name: checked_classes(texts) for name, texts in given.items()}
+        return {
+            name: checked_classes(texts, f"categories[{name!r}]") for name, texts in given.items()
+        }
     return {name: [] for name in _names("categories", given)}
 
 
