@@ -260,6 +260,8 @@ def test_splits_are_no_classes(tmp_path: Path) -> None:
         (("docs", "test", "train"), "test, train"),
         (("test-set", "train_images"), "test-set, train_images"),
         (("Training", "holdout 2", "x"), "Training, holdout 2"),
+        (("train2017", "val2017"), "train2017, val2017"),
+        (("testA", "testB", "trainA", "trainB"), "testA, testB, trainA, trainB"),
     ],
 )
 def test_splits_among_other_folders_are_no_classes(
@@ -281,6 +283,7 @@ def test_splits_among_other_folders_are_no_classes(
         (("train_images", "train_masks"), "train_images, train_masks"),
         (("imagesTr", "labelsTr"), "imagesTr, labelsTr"),
         (("img", "gt"), "img, gt"),
+        (("image_2", "label_2"), "image_2, label_2"),
     ],
 )
 def test_images_beside_their_masks_are_no_classes(
@@ -291,6 +294,15 @@ def test_images_beside_their_masks_are_no_classes(
     with pytest.raises(ValueError, match=rf"folders called {said}.*, which look like images and"):
         ImageFolder(tmp_path)
     assert len(ImageFolder(tmp_path, classes=list(names))) == len(names)
+
+
+def test_classes_called_labels_and_pictures_among_others_are_told_of(tmp_path: Path) -> None:
+    names = ["labels", "pictures", "tables", "texts"]
+    for name in names:
+        drawn(tmp_path / name / "0.png")
+    with pytest.warns(UserWarning, match="called pictures, labels, which look like images and"):
+        assert ImageFolder(tmp_path).classes == names
+    assert len(ImageFolder(tmp_path, classes=names)) == 4
 
 
 @pytest.mark.parametrize(

@@ -81,11 +81,11 @@ class ImageFolder:
         raises.
 
     Raises FileNotFoundError or NotADirectoryError for the folder; ValueError for no classes, for
-    folders named like splits (train, val, test; train_images beside test_images), or like images
-    beside masks or labels, unless `classes` names them; for a class without images, a folder that
-    is not in `classes`, and a broken link. Reading a sample raises, with the file's name,
-    ValueError for another mode or size, a transparent color that the mode would drop, and a damaged
-    image; OSError for an unreadable file.
+    folders named like splits (train, val, test; train_images beside test_images), or most of them
+    like images beside masks or labels, unless `classes` names them; for a class without images, a
+    folder that is not in `classes`, and a broken link. Reading a sample raises, with the file's
+    name, ValueError for another mode or size, a transparent color that the mode would drop, and a
+    damaged image; OSError for an unreadable file.
 
     Needs Pillow; the ImportError says how to install it.
     """
@@ -189,11 +189,14 @@ def _check_meaning(folder: Path, names: Sequence[str]) -> None:
         )
     images, others = _images_and_others(names)
     if images and others:
-        raise ValueError(
+        told = (
             f"{shown} has folders called {printable(', '.join([*images, *others]))}, which look "
             "like images and what belongs to each, not like classes: write a dataset whose samples "
             f"are (image, mask), or give classes={printable(list(names))} if they are classes"
         )
+        if 2 * (len(images) + len(others)) > len(names):
+            raise ValueError(told)
+        warn_user(told)  # among many others they may well be classes
     instead = "classes=sorted(os.listdir(folder), key=int)"
     warn_of_text_order(shown, "folder", names, instead)
 
@@ -238,7 +241,8 @@ def _images_and_others(names: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _words(name: str) -> set[str]:
-    return {*re.split(r"[\W_]+", name.lower())}
+    """The words of a name without numbers, as train of train2017, and test of testA."""
+    return {*filter(None, re.split(r"[\W\d_]+", re.sub(r"(?<=[a-z])[A-Z]$", "", name).lower()))}
 
 
 def _is_visible(name: str) -> bool:
