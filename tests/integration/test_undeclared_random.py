@@ -318,13 +318,22 @@ def test_other_draws_are_reported_when_a_checkpoint_is_saved(
     "draw",
     [lambda: os.urandom(1)[0], lambda: os.getrandom(1)[0], lambda: secrets.randbelow(100),
      random.SystemRandom().random, lambda: np.random.default_rng().random(),
-     lambda: uuid.uuid4().int % 100],
+     lambda: uuid.uuid4().int % 100, lambda: random.Random().random(),
+     lambda: [random.seed(), random.random()][1]],
 )  # fmt: skip
 def test_draws_from_the_system_are_told_once(draw: Number, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"draws from the system's random.*Generator") as heard:
         fitted(lambda: float(draw()), tmp_path, 2, capture=False)
     assert len(heard) == 1
     assert sys.getprofile() is None
+
+
+def test_names_of_temporary_files_are_no_draws(tmp_path: Path) -> None:
+    def number() -> float:
+        with tempfile.NamedTemporaryFile(dir=tmp_path) as file:
+            return float(len(file.name) > 0)
+
+    fitted(number, tmp_path / "run", 2, capture=False)
 
 
 def test_a_profiler_of_the_program_stays(tmp_path: Path) -> None:

@@ -177,6 +177,9 @@ def _alive() -> list[Source]:
     found = {id(thing): thing for thing in live_objects(kinds)}
     if gc.get_freeze_count():  # the collector lists nothing that was frozen
         found |= {id(source): source for _, source in _of_modules()}
+    # The names of temporary files are no numbers of a training.
+    names = getattr(sys.modules.get("tempfile"), "_name_sequence", None)
+    found.pop(id(getattr(names, "_rng", None)), None)
     return list(found.values())
 
 

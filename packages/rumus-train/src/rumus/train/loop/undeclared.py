@@ -9,6 +9,7 @@ move, too: then only those count that the loss function reaches.
 from __future__ import annotations
 
 import os
+import random
 import sys
 import threading
 import weakref
@@ -34,6 +35,7 @@ R = TypeVar("R")
 _OF_SYSTEM: Final[tuple[Any, ...]] = tuple(
     getattr(os, name) for name in ("urandom", "getrandom") if hasattr(os, name)
 )
+_SEEDING: Final = random.Random.seed.__code__
 PASSES: Final = 2  # one may make a generator, which the next draws from
 _RUNS: Final = weakref.WeakSet["Undeclared"]()  # at this time, in any thread
 
@@ -82,7 +84,13 @@ class Undeclared:
             return passes()
 
         def note(frame: FrameType, event: str, called: object) -> None:
-            if event == "c_call" and any(called is each for each in _OF_SYSTEM):
+            if event == "c_call":
+                is_of_system = any(called is each for each in _OF_SYSTEM)
+            else:  # random.Random() and random.seed(), which ask in C
+                is_of_system = (
+                    event == "call" and frame.f_code is _SEEDING and frame.f_locals.get("a") is None
+                )
+            if is_of_system:
                 self._asks_system = self._asks_system or not _is_of_library(frame)
 
         sys.setprofile(note)
@@ -156,11 +164,11 @@ class Undeclared:
 
 
 def _is_of_library(frame: FrameType | None) -> bool:
-    """Whether a library asks, as numba, or an import, and not the program by Python's own."""
+    """Whether a library asks, as numba or tempfile, or an import, and not the program."""
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
         root = module.partition(".")[0]
-        if root == "importlib":
+        if root in ("importlib", "tempfile"):  # the latter for names of files
             return True
         if root not in sys.stdlib_module_names:
             return root == "llvmlite" or is_trusted(module) or is_of_rumus(module)
