@@ -317,6 +317,21 @@ def test_the_mean_loss_of_an_epoch_counts_tokens(backend: Backend) -> None:
     assert means[0] == pytest.approx(means[1], rel=1e-5)
 
 
+def test_a_loss_to_which_a_term_is_added_counts_by_samples() -> None:
+    """Each term averages one number of each sample, so that nothing has to be said."""
+    x, y = np.ones((4, 5), np.float32), np.zeros(4, np.int32)
+    layer = nn.Linear(5, 7, generator=Generator(1))
+    weights = [1.0]
+    loss: Any = lambda x, y: sum(nn.cross_entropy_loss(layer(x), y) * w for w in weights)
+    trainer = Trainer(SGD(layer.parameters(), 0.0))
+    for _ in range(3):
+        trainer.train_step(loss, x, y)  # a warning fails the test
+    weights.append(2.0)
+    last = [trainer.train_step(loss, part, y[: len(part)]).item() for part in (x, x[:2])]
+    first = last[0] / 3
+    assert trainer.epoch_avg_loss() == pytest.approx((12 * first + 6 * last[0]) / 18, rel=1e-5)
+
+
 @pytest.mark.parametrize("capture", [True, False])
 def test_steps_of_a_custom_loop_count_like_those_of_fit(capture: bool, backend: Backend) -> None:
     """By the terms of their losses, without `weight=`."""

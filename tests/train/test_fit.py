@@ -495,6 +495,8 @@ def test_a_loader_that_yields_nothing() -> None:
         model.trainer.fit([], model.loss, epochs=1)
     with pytest.raises(ValueError, match="nothing in epoch 1: it is an iterator"):
         model.trainer.fit(iter(batches(2)), model.loss, epochs=2)
+    with pytest.raises(ValueError, match="validation yields nothing: it is an iterator"):
+        model.trainer.fit(batches(2), model.loss, epochs=2, validate=(iter([]), model.loss))
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,7 @@ def test_the_default_metric_is_not_there(tmp_path: Path) -> None:
     ("options", "told"),
     [
         ({"monitor": "accuracy"}, r"mode must say whether a lower .* 'accuracy' is better"),
+        ({"monitor": "neg_log_loss"}, r"mode must say whether a lower .* 'neg_log_loss' is"),
         ({"mode": "more"}, 'mode must be "min" or "max"'),
         ({"mode": "max"}, "monitor is missing"),
         ({"restore_best": True}, "restore_best=True needs checkpoints="),
@@ -616,7 +617,7 @@ def test_a_validation_that_is_never_due_is_told_at_the_start(
 
 
 @pytest.mark.parametrize(
-    "every", [Every(steps=6), Every(epochs=2), Every(steps=4), Every(seconds=100), Every(epochs=1)]
+    "every", [Every(steps=6), Every(epochs=2), Every(steps=4), Every(epochs=1)]
 )
 def test_a_validation_that_may_be_due_is_not_told(every: Every, tmp_path: Path) -> None:
     options: Any = {"validate_every": every, "progress": None, "checkpoints": tmp_path}
@@ -633,8 +634,10 @@ def test_a_run_shorter_than_an_epoch_says_that_it_never_validates() -> None:
 
 
 @pytest.mark.parametrize(
-    ("every", "limits", "steps"), [(Every(steps=100), {"epochs": 1}, 3), (None, {"steps": 2}, 2)]
-)
+    ("every", "limits", "steps"),
+    [(Every(steps=100), {"epochs": 1}, 3), (None, {"steps": 2}, 2),
+     (Every(seconds=100), {"steps": 2}, 2), (Every(seconds=100), {"epochs": 1}, 3)],
+)  # fmt: skip
 def test_a_validation_that_was_never_due_is_told_at_the_end(
     every: Any, limits: dict[str, Any], steps: int
 ) -> None:

@@ -113,6 +113,16 @@ def whole_epoch(loader: Iterable[Any]) -> Iterator[None]:
         yield
 
 
+def why_nothing(loader: Iterable[Any]) -> str:
+    """Return why a loader yields nothing, for the end of a message, if it is known."""
+    if iter(loader) is not loader:
+        return ""
+    return (
+        ": it is an iterator, which can be used only once; give a list, or an object whose "
+        "__iter__ starts over"
+    )
+
+
 def batches_of_epoch(loader: object) -> int:
     """How many batches of its epoch a loader has handed out, if it says so."""
     found = getattr(loader, "batch", 0)  # a method of a dataset
@@ -212,13 +222,7 @@ class Batches:
             return given, weight
         if not self.batch:
             raise ValueError(
-                f"the loader yields nothing in epoch {epoch}"
-                + (
-                    ": it is an iterator, which can be used only once; give a list, or an object "
-                    "whose __iter__ starts over"
-                    if iter(self.loader) is self.loader
-                    else ""
-                )
+                f"the loader yields nothing in epoch {epoch}{why_nothing(self.loader)}"
             )
         return None
 

@@ -34,7 +34,7 @@ def checked_mode(metric: str, mode: Mode | None) -> Mode:
         return mode
     if mode is not None:
         raise ValueError(f'mode must be "min" or "max", not {mode!r}')
-    if metric.endswith("loss"):
+    if metric.endswith("loss") and not metric.startswith("neg"):  # scikit-learn's neg_log_loss
         return "min"
     raise ValueError(
         f'mode must say whether a lower ("min") or a higher ("max") {metric!r} is better'

@@ -541,10 +541,10 @@ class Run:
         self._is_told_of_validation = True
 
     def _look_for_validation(self) -> None:
-        """Warn of a validation that was never due: the steps of an epoch were not known before."""
-        if self.validate_fn is None or self.position.metrics or self.validate_every.seconds:
+        """Warn of a validation that was never due: how far the run gets was not known before."""
+        if self.validate_fn is None or self.position.metrics:
             return
-        if self.stopped in ("epochs", "steps") and not self._is_told_of_validation:
+        if self.stopped in ("epochs", "steps", "seconds") and not self._is_told_of_validation:
             warn_user(
                 f"validate_every={self.validate_every} was never due in {self.position.step} "
                 "steps, so that nothing was validated",

@@ -26,7 +26,14 @@ from rumus.train.base.late_values import late_numbers
 from rumus.train.base.metric_state import CONFUSION_MATRIX, MetricState, add_up
 from rumus.train.capture.captured_steps import beside
 from rumus.train.checkpoints.snapshot import average_in_place
-from rumus.train.data.batches import arguments, check_loader, samples, weight_from, whole_epoch
+from rumus.train.data.batches import (
+    arguments,
+    check_loader,
+    samples,
+    weight_from,
+    whole_epoch,
+    why_nothing,
+)
 from rumus.train.loop.weighing import Weighing
 
 # A function that returns numbers by name, or batches and what is computed of each: one number (it
@@ -142,7 +149,7 @@ def measure(
     with whole_epoch(loader):
         for batch in loader:
             total.add(measuring.of(batch))
-    return total.result()
+    return total.result(loader)
 
 
 class Measuring:
@@ -217,8 +224,10 @@ class Measured:
         if len(self._waiting) >= LAG:
             self._read()
 
-    def result(self) -> Measurement:
+    def result(self, loader: Iterable[Any] = ()) -> Measurement:
         """Return the metrics over all batches.
+
+        loader: that has yielded them, for the message.
 
         Raises ValueError if there was no batch, and for a name of a number and of a metric.
         """
@@ -229,7 +238,7 @@ class Measured:
                 "do not add up: return the state for each batch"
             )
         if not self._totals and not self._states:
-            raise ValueError("the loader for validation yields nothing")
+            raise ValueError(f"the loader for validation yields nothing{why_nothing(loader)}")
         averaged = {name: total / weight for name, (total, weight) in self._totals.items()}
         numbers = averaged | {name: float(state) for name, state in self._states.items()}
         return Measurement(numbers, _confusion(self._states))

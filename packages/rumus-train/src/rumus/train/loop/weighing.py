@@ -86,7 +86,10 @@ class Weighing:
         before, plain_before, first = self._first
         pairs = zip(plain, plain_before, strict=False)
         uneven = [(a, b) for a, b in pairs if a != b and a * first != b * samples]
-        if [count * first for count in counts] != [count * samples for count in before] or uneven:
+        now, then = [count * first for count in counts], [count * samples for count in before]
+        if len(now) != len(then):  # other losses are in it, as of a term that begins later
+            now, then = sorted({*now}), sorted({*then})
+        if now != then or uneven:
             told = (before, counts) if not uneven else (uneven[0][1:], uneven[0][:1])
             raise ValueError(
                 f"a loss in it averages {_told(told[0])} terms in a batch of {first:g} samples, "
