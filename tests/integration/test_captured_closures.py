@@ -13,7 +13,7 @@ import operator
 import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import pytest
@@ -330,6 +330,9 @@ def values_that_live() -> tuple[Number, Change]:
     return lambda: 1.0 if "first" in living else 3.0, things.clear
 
 
+Dying: TypeAlias = tuple[Number, Change]
+
+
 class Rated(Thing):
     """With an attribute of its class, one of its own, a slot and a method."""
 
@@ -343,7 +346,7 @@ class Rated(Thing):
         return self.own
 
 
-def _number_of_a_thing_that_dies(read: Callable[[Rated], float]) -> Any:
+def _number_of_a_thing_that_dies(read: Callable[[Rated], float]) -> Dying:
     things = [Rated()]
     reference = weakref.ref(things[0])
     return lambda: 1.0 if (thing := reference()) is None else read(thing), things.clear

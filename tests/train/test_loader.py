@@ -751,6 +751,19 @@ def test_a_loop_that_was_left_after_the_last_batch_is_over(kind: str) -> None:
     assert bits(again) == []  # the rest of the epoch of a checkpoint
 
 
+def test_a_loop_over_a_stream_that_begins_in_the_middle_is_told() -> None:
+    loader = StreamLoader([(row,) for row in range(6)], 2)
+    next(iter(loader))
+    with pytest.warns(UserWarning, match="begins with batch 1 of epoch 0, where an earlier one"):
+        assert len([*loader]) == 2
+    next(iter(loader))
+    loader.load_state_dict(loader.state_dict())
+    assert len([*loader]) == 2
+    next(iter(loader))
+    loader.seek(loader.epoch)
+    assert len([*loader]) == 3
+
+
 def test_a_loop_that_begins_in_the_middle_is_told() -> None:
     loader = DataLoader(arrays(6), 2)
     whole = bits(loader)

@@ -436,9 +436,12 @@ class _Loop(Iterator[Any]):
 
 
 def continue_loop(loader: object) -> None:
-    """Let the next loop over a `DataLoader` go on in the middle of an epoch without a warning."""
+    """Let the next loop over a loader of rumus go on in mid-epoch without a warning."""
     if isinstance(loader, DataLoader) and loader.batch < len(loader):
         loader.seek(loader.epoch, loader.batch)
+    stream: Any = loader
+    if getattr(loader, "was_left", False):
+        stream.load_state_dict(stream.state_dict())
 
 
 def _check_dataset(dataset: object) -> None:

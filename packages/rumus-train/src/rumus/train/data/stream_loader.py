@@ -16,6 +16,7 @@ from rumus.tensor import Backend, StateMismatchError, run_seed
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.state_names import name_differences
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.train.base.data_errors import SampleError
@@ -69,9 +70,9 @@ class StreamLoader:
     once; ValueError for numbers out of range. While looping, raises SampleError for a sample that
     cannot be read or does not fit.
 
-    A loop over it yields an epoch, or the rest of one in which an earlier loop was left, and never
-    ends if the stream is infinite: `fit` then needs `steps=` or `seconds=`. The position counts the
-    batches that were yielded, and `state_dict` holds it.
+    A loop over it yields an epoch, or the rest of one in which an earlier loop was left, which a
+    UserWarning says, and never ends if the stream is infinite: `fit` then needs `steps=` or
+    `seconds=`. The position counts the batches that were yielded, and `state_dict` holds it.
 
     >>> from itertools import count
     >>> from rumus.train import StreamLoader
@@ -201,7 +202,17 @@ class StreamLoader:
         made = self._made(first)
         if self.prefetch:
             made = self._ahead(made)
+        is_told = not self.was_left
         for batch, place in made:
+            if not is_told:
+                is_told = True
+                warn_user(
+                    f"this loop over the StreamLoader begins with batch {first.batch} of epoch "
+                    f"{first.epoch}, where an earlier one was left, as by break, "
+                    "next(iter(loader)), islice or zip: before it, call loader.seek(loader.epoch) "
+                    "to start the epoch over, or loader.load_state_dict(loader.state_dict()) to "
+                    "continue"
+                )
             self._place = place
             yield batch
         was_over = self._place is first and first.batch > 0 and first is not self._sought

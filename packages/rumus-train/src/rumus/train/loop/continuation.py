@@ -34,6 +34,7 @@ def warn_of_partial_epoch(loader: Any) -> None:
                 "starts the epoch over, and loader.load_state_dict(loader.state_dict()) continues "
                 "without this warning",
             )
+            continue_loop(loader)  # which would say it again
     elif done and hasattr(loader, "seek"):
         warn_user(
             f"the loader has handed out {done} batches of its epoch, which the first epoch of "
