@@ -368,6 +368,12 @@ def method_of_a_thing_that_dies() -> tuple[Number, Change]:
     return _number_of_a_thing_that_dies(Rated.of_method)
 
 
+def weak_method_of_a_thing_that_dies() -> tuple[Number, Change]:
+    things = [Rated()]
+    reference = weakref.WeakMethod(things[0].of_method)
+    return lambda: 1.0 if (method := reference()) is None else method(), things.clear
+
+
 def attributes_of_a_set_of_what_lives() -> tuple[Number, Change]:
     things = [Rated(), Rated()]
     living = weakref.WeakSet(things)

@@ -503,7 +503,8 @@ class Reads:
         if isinstance(value, CACHED):
             self._take_cached(value, label)
         elif isinstance(value, ReferenceType):
-            self._take(value(), f"what {label} refers to", is_weak=True)
+            thing = ReferenceType.__call__(value)  # and not a method of it, as WeakMethod returns
+            self._take(thing, f"what {label} refers to", is_weak=True)
         elif isinstance(value, (*CONTAINERS, tuple)):
             for item in reachable(value):
                 self._take(item, f"an element of {label}")
