@@ -38,8 +38,8 @@ class Spikes:
     standard deviations. The first `window` steps are never judged.
 
     action: "skip" drops the batch as if it had never been seen: no parameter, moment, buffer or
-        random stream changes. The loss is read before the update, so each step waits for the GPU
-        once. "rollback" restores parameters and optimizer from the last checkpoint, or from the
+        random stream of rumus changes. The loss is read before the update, so each step waits for
+        the GPU once. "rollback" restores parameters and optimizer from the last checkpoint, or from the
         start of the epoch, and continues with the next data; at most `rollbacks` times. Losses are
         read 32 steps at a time, and no step waits.
     z_thresh: the limit in standard deviations, above 0.
