@@ -264,7 +264,7 @@ def test_the_end_of_an_epoch_says_which_step_its_metrics_are_of() -> None:
     "name",
     [
         "f1", "val_AUC", "R2", "perplexity", "n_correct", "count", "n", "max_error", "error_std",
-        "median",
+        "median", "dice", "val_jaccard", "balanced_accuracy", "BLEU", "wer", "sensitivity",
     ],
 )  # fmt: skip
 def test_a_metric_that_is_not_a_mean_is_reported(name: str) -> None:
@@ -278,7 +278,8 @@ def test_a_metric_that_is_not_a_mean_is_reported(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.fit(4, 2, validate=(data[:1], lambda x: {name: 0.5}))
-        model.fit(6, 2, validate=(data, lambda x: {"accuracy": 0.5, "maxout": 0.5}))
+        model.fit(6, 2, validate=(data, lambda x: {"accuracy": 0.5, "dice_loss": 0.5}))
+        model.fit(8, 2, validate=(data, lambda x: {"maxout": 0.5, "answer": 0.5}))
 
 
 def test_the_best_of_another_metric_is_not_continued(tmp_path: Path) -> None:

@@ -39,9 +39,9 @@ class Spikes:
 
     action: "skip" drops the batch as if it had never been seen: no parameter, moment, buffer or
         random stream of rumus changes. The loss is read before the update, so each step waits for
-        the GPU once. "rollback" restores parameters and optimizer from the last checkpoint, or from the
-        start of the epoch, and continues with the next data; at most `rollbacks` times. Losses are
-        read 32 steps at a time, and no step waits.
+        the GPU once. "rollback" restores parameters and optimizer from the last checkpoint, or from
+        the start of the epoch, and continues with the next data; at most `rollbacks` times. Losses
+        are read 32 steps at a time, and no step waits.
     z_thresh: the limit in standard deviations, above 0.
     window: the number of losses to compare with, at least 2.
     patience: with "skip", LossSpikeError ends the run after so many spikes in a row, as the weights

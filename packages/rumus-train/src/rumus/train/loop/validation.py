@@ -49,7 +49,8 @@ Found: TypeAlias = list[tuple[str, Any, float]]
 # Names of metrics that are not the mean of those of batches, as whole words.
 _NO_MEAN: Final = re.compile(
     r"(?<![a-z])(f1|f_?beta|au_?c|auroc|roc|map|average_precision|precision|recall|r2|rmse"
-    r"|perplexity|ppl|kappa|mcc|iou|correlation|pearson|spearman"
+    r"|perplexity|ppl|kappa|mcc|iou|jaccard|dice(?!_?loss)|corr|correlation|pearson|spearman"
+    r"|balanced_acc|balanced_accuracy|specificity|sensitivity|bleu|wer|cer|ece|fid"
     r"|max|maximum|min|minimum|median|quantile|percentile|std|stdev|variance)(?![a-z])"
     r"|^(n|num|number)(_|$)|^(counts?|hits|sum)$",  # these add up
     re.IGNORECASE,
