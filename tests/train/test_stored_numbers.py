@@ -278,6 +278,18 @@ def test_a_stream_that_was_left_within_its_epoch_is_said() -> None:
         loader.seek(-1)
 
 
+@pytest.mark.parametrize("value", ["3", [1], {}, True])
+@pytest.mark.parametrize("name", ["best", "waited", "best_step"])
+def test_early_stopping_goes_on_from_numbers(name: str, value: Any) -> None:
+    stopping = EarlyStopping()
+    before = stopping.state_dict()
+    with pytest.raises(ValueError, match=f"{name}: saved .*, which is not a"):
+        stopping.load_state_dict(before | {name: value})
+    with pytest.raises(ValueError, match="waited: saved -1, which is not a count"):
+        stopping.load_state_dict(before | {"waited": -1})
+    assert stopping.state_dict() == before
+
+
 # Whose weights are the best
 
 

@@ -111,6 +111,17 @@ def test_epochs_of_a_stream_that_ends(shuffle: int, prefetch: int) -> None:
     assert [len(batch) for batch in fields(whole)] == [3, 3, 3]
 
 
+@pytest.mark.parametrize("value", [-1, "3", None, 2.5, float("nan"), True, [1], {}])
+def test_a_place_is_counts(value: Any) -> None:
+    loader = StreamLoader(Counter(20), 3, shuffle=4)
+    next(iter(loader))
+    before = loader.state_dict()
+    for name in ("epoch", "batch", "block", "start", "offset"):
+        with pytest.raises(StateMismatchError, match=f"{name} must be a whole number, 0 or more"):
+            loader.load_state_dict(before | {name: value})
+    assert loader.state_dict() == before
+
+
 def test_an_abandoned_loop_is_resumed() -> None:
     for prefetch in (0, 3):
         loader = StreamLoader(Counter(20), 3, prefetch=prefetch)

@@ -13,7 +13,7 @@ from rumus.optim.options.other_names import PLATEAU
 from rumus.optim.options.schedule import Schedule, constant
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.real_number import real_number
-from rumus.tensor.expression.state_names import check_names
+from rumus.tensor.expression.state_names import check_names, is_count
 
 _KEPT: Final = ("reductions", "best", "waited", "rested")
 
@@ -126,7 +126,7 @@ class Plateau:
         """
         check_names(self, state, _KEPT, optional=("mode",))
         for name in ("reductions", "waited", "rested"):
-            if not isinstance(state[name], int) or state[name] < 0:
+            if not is_count(state[name]):
                 raise ValueError(f"{name}: saved {state[name]!r}, which is not a count")
         if state["best"] is not None and not isinstance(state["best"], (int, float)):
             raise ValueError(f"best: saved {state['best']!r}, which is not a metric")

@@ -33,6 +33,11 @@ def name_differences(
     return [*found, *unknown[:_SHOWN], *others]
 
 
+def is_count(value: object) -> bool:
+    """Whether a saved value is a whole number, 0 or more."""
+    return type(value) is int and value >= 0
+
+
 def check_names(
     of: object, state: Mapping[str, Any], names: Collection[str], optional: Collection[str] = ()
 ) -> None:

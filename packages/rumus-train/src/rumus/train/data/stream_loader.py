@@ -15,7 +15,7 @@ import numpy as np
 from rumus.tensor import Backend, StateMismatchError, run_seed
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.declared_type import shown
-from rumus.tensor.expression.state_names import name_differences
+from rumus.tensor.expression.state_names import is_count, name_differences
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.memory.uninterrupted import is_of_handler
@@ -168,6 +168,11 @@ class StreamLoader:
             f"{name} is {state.get(name, 'missing')} in the state, {value} here"
             for name, value in own.items()
             if state.get(name) != value
+        ]
+        wrong += [
+            f"{name} must be a whole number, 0 or more, not {state[name]!r}"
+            for name in asdict(self._place)
+            if name in state and name != "state" and not is_count(state[name])
         ]
         wrong += name_differences(self, state, names, own)
         if state.get("state") is not None and not self._is_stateful:

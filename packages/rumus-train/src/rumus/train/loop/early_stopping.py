@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.real_number import real_number
-from rumus.tensor.expression.state_names import check_names
+from rumus.tensor.expression.state_names import check_names, is_count
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.other_names import STOPPING
 from rumus.train.loop.callback import Callback
@@ -92,8 +92,19 @@ class EarlyStopping(Callback):
 
     @checked_arguments
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved state. ValueError for that of another metric or mode."""
+        """Continue from a saved state.
+
+        state: what `state_dict()` returned.
+
+        Raises ValueError, with nothing changed, for that of another metric or mode, and for values
+        that are none.
+        """
         check_names(self, state, ("best", "waited"), optional=("best_step", "metric", "mode"))
         require_same_metric(self, state)
-        self.best, self.waited = state["best"], int(state["waited"])
-        self.best_step = state.get("best_step")
+        best, waited, step = state["best"], state["waited"], state.get("best_step")
+        if best is not None and (isinstance(best, bool) or not isinstance(best, (int, float))):
+            raise ValueError(f"best: saved {best!r}, which is not a metric")
+        for name, value in (("waited", waited), ("best_step", 0 if step is None else step)):
+            if not is_count(value):
+                raise ValueError(f"{name}: saved {value!r}, which is not a count")
+        self.best, self.waited, self.best_step = best, waited, step
