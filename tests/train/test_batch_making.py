@@ -479,3 +479,20 @@ def test_streams_are_those_of_numpys_spawn_keys(seed: int, epoch: int, sample: i
         sequence = np.random.SeedSequence(seed, spawn_key=(int(purpose), epoch, sample))
         expected = np.random.Generator(np.random.PCG64(sequence)).random(3)
         assert (random_stream(seed, purpose, epoch, sample).random(3) == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "shape"),
+    [
+        ((0.5, 0.5, 0.5), 0.5, (4, 4, 1)),
+        (0.5, (0.5, 0.5, 0.5), (4, 4)),
+        ((0.5, 0.5, 0.5), 0.5, (4, 3)),
+        ((0.5, 0.5), 0.5, (4, 4, 3)),
+    ],
+)
+def test_normalize_makes_no_channels(mean: Any, std: Any, shape: tuple[int, ...]) -> None:
+    """A gray image and the means of a colored one made an image of three channels."""
+    with pytest.raises(ValueError, match=r"(mean|std) has [23] numbers, but the image has [13] ch"):
+        images.Normalize(mean, std)(np.zeros(shape, np.uint8), np.random.default_rng(0))
+    one = images.Normalize([0.5], [0.5])(np.zeros((4, 4, 3), np.uint8), np.random.default_rng(0))
+    assert one.shape == (3, 4, 4)

@@ -210,3 +210,9 @@ def test_checkpoints_are_listed_verified_and_removed(tmp_path: Path) -> None:
         checkpoints.remove(1)
     with pytest.raises(NoCheckpointError, match="no checkpoint of step 2"):
         checkpoints.remove(2)
+
+
+def test_what_is_no_file_system_is_refused_before_training(tmp_path: Path) -> None:
+    other: Any = "s3"
+    with pytest.raises(TypeError, match="file_system must be a FileSystem, not 's3'"):
+        Checkpoints(tmp_path, file_system=other)

@@ -161,6 +161,7 @@ def test_a_first_line_of_numbers_read_as_names_is_reported(tmp_path: Path) -> No
         ("a,k\n1,no\n", {"target": "k"}, r"'no' .* not float32; target_dtype=str reads the column"),
         ("a,k\n1,50%\n", {}, r"'50%' .* remove what is no number from the cells"),
         ("a,k\n1,$5\n", {}, r"'\$5' .* remove what is no number from the cells"),
+        ("a,k\n1,5\x0c\n", {}, r"remove the control characters or special spaces beside the"),
         ("a,k\n1,<5\n", {}, r"'<5' .* categories=\['k'\] reads"),
         ("a,k\n1,1_000\n", {}, r"'1_000' .* thousands='_' reads that mark"),
         ("a,k\n1,-Infinity\n", {}, r"reads nan, inf and -inf: write it so"),

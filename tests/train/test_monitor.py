@@ -29,6 +29,7 @@ from rumus.train import (
     ValidationEnd,
     metrics,
 )
+from rumus.train.loop.callback import Callbacks
 
 BATCH = (np.zeros(1, np.float32),)
 
@@ -659,3 +660,33 @@ def test_a_validation_that_was_never_due_is_told_at_the_end(
 def test_a_validation_takes_nothing() -> None:
     with pytest.raises(TypeError, match=r"validate is called without arguments \(missing .* 'x'"):
         Counting(lambda weight: weight).fit(1, validate=lambda x: {"loss": 1.0})
+
+
+def test_callbacks_that_cannot_hear_their_event_are_refused_at_the_start() -> None:
+    """They failed at the end of the first epoch."""
+
+    class Keras(Callback):
+        def on_epoch_end(self, epoch: int, logs: Any) -> None:  # type: ignore[override]
+            raise NotImplementedError
+
+    class Nothing(Callback):
+        def on_train_end(self) -> None:  # type: ignore[override]
+            raise NotImplementedError
+
+    class More(Callback):
+        def on_epoch_end(self, *events: Any, quiet: bool = True) -> None:
+            heard.append(len(events))
+
+    class Static(Callback):
+        @staticmethod
+        def on_epoch_end(event: Any) -> None:
+            heard.append(event.epoch)
+
+    heard: list[int] = []
+    for callback, told in (
+        (Keras(), r"def on_epoch_end\(self, event\)"),
+        (Nothing(), "with the event"),
+    ):
+        with pytest.raises(TypeError, match=f"{type(callback).__name__}.on_.*{told}"):
+            Callbacks([callback])
+    Callbacks([More(), Static()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import decimal
 import json
 import warnings
 from pathlib import Path
@@ -259,3 +260,19 @@ def test_a_data_frame_is_told_how_to_become_a_table() -> None:
 
     with pytest.raises(TypeError, match=r"not DataFrame: pyarrow\.Table\.from_pandas\(frame\)"):
         ParquetDataset(DataFrame())
+
+
+@pytest.mark.parametrize("kind", ["float64", "decimal"])
+def test_large_numbers_that_are_rounded_are_said(kind: str) -> None:
+    """As of a CSV file: seconds since 1970 with a fraction lose up to a minute in float32."""
+    times: list[Any] = [1700000033.25, 1700000034.5]
+    if kind == "decimal":
+        times = [decimal.Decimal(str(each)) for each in times]
+    with pytest.warns(
+        UserWarning, match=r"'a' has large numbers that float32 rounds, 1700000033.25 to"
+    ):
+        ParquetDataset(pyarrow.table({"a": times}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ParquetDataset(pyarrow.table({"a": times}), dtype=np.float64)
+        ParquetDataset(pyarrow.table({"a": [2.0**24 + 2, 100.25, np.inf, np.nan]}))

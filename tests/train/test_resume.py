@@ -431,6 +431,10 @@ def test_names_of_state(name: str) -> None:
 
 def test_unsaveable_state() -> None:
     found = plain()
+    others: list[Any] = [0, [], np.ones(2)]  # an empty one was taken for none
+    for other in others:
+        with pytest.raises(TypeError, match="state must map names to objects"):
+            Trainer(found.optimizer, state=other)
     with pytest.raises(TypeError, match="'model' is object, which holds no state"):
         Trainer(found.optimizer, state={"model": object()})
 

@@ -428,6 +428,27 @@ def test_names_of_a_state(name: str) -> None:
     assert it.state_dict() == before
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("early", {"best": "0.5"}),
+        ("early", {"best_step": []}),
+        ("early", {"best_step": -1}),
+        ("early", {"waited": -1}),
+        ("early", {"waited": 1.5}),
+        ("plateau", {"mode": "lower"}),
+        ("plateau", {"waited": -1}),
+    ],
+)
+def test_values_of_a_state(name: str, change: dict[str, Any]) -> None:
+    """They failed at the next validation, or never stopped a training."""
+    it = EarlyStopping("loss") if name == "early" else Plateau(0.1)
+    before = it.state_dict()
+    with pytest.raises(ValueError, match=f"{next(iter(change))}: saved"):
+        it.load_state_dict({**before, **change})
+    assert it.state_dict() == before
+
+
 def test_a_callback_of_the_user_may_save_more() -> None:
     class Noting(EarlyStopping):
         def state_dict(self) -> dict[str, Any]:

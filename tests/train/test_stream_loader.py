@@ -182,14 +182,28 @@ def test_bad_input() -> None:
         list(StreamLoader(lambda epoch: iter([1.0]), 2))
     loader = StreamLoader(endless, 2)
     next(iter(loader))
-    for change, told in (
+    changes: list[tuple[dict[str, Any], str]] = [
         ({"batch_size": 3}, "batch_size is 3 in the state, 2 here"),
         ({"extra": 3}, "extra is unknown"),
         ({"state": {}}, "the stream had a state_dict when it was saved"),
-    ):
+        ({"seed": -1.5}, "seed is -1.5 in the state"),
+        ({"offset": 2}, "offset must be below 2, not 2"),
+    ]
+    for change, told in changes:
         with pytest.raises(StateMismatchError, match=told):
             loader.load_state_dict({**loader.state_dict(), **change})
     shorter = StreamLoader(lambda epoch: iter([(1.0,)]), 2)
     shorter.load_state_dict(loader.state_dict())
     with pytest.raises(ValueError, match="had yielded 2 samples when it was saved"):
         next(iter(shorter))
+
+
+def test_a_block_that_has_become_shorter_is_another_stream() -> None:
+    """Its samples would be left out silently."""
+    loader = StreamLoader(lambda epoch: iter([(n,) for n in range(8)]), 2, shuffle=8, seed=0)
+    batches = iter(loader)
+    next(batches), next(batches)
+    shorter = StreamLoader(lambda epoch: iter([(n,) for n in range(3)]), 2, shuffle=8, seed=0)
+    shorter.load_state_dict(loader.state_dict())
+    with pytest.raises(ValueError, match=r"had yielded 4 samples when it was saved.* has 3 now"):
+        list(shorter)

@@ -299,8 +299,9 @@ class Normalize:
     mean, std: one number, or one for each channel, of images in [0, 1].
     channels_first: return (channels, height, width), the layout of convolutions; an image without
         a channel axis gets one.
-    ValueError for a std that is not positive. ValueError also for integers with a mean above 1,
-    which is one of undivided numbers, and for integers of more than 16 bits, which rarely come
+    ValueError for a std that is not positive, and for an image with another number of channels.
+    ValueError also for integers with a mean above 1, which is one of undivided numbers, and for
+    integers of more than 16 bits, which rarely come
     anywhere near their maximum.
     """
 
@@ -323,12 +324,13 @@ class Normalize:
     def __call__(self, image: Image, generator: np.random.Generator) -> Image:
         """Return the normalized image."""
         _check_layout(image)
-        scale, shift = _factors(_plain(self.mean), _plain(self.std), image.dtype)
+        channels = image.shape[2] if image.ndim == 3 else 1
+        scale, shift = _factors(_plain(self.mean), _plain(self.std), image.dtype, channels)
         found = image * scale - shift
         if not self.channels_first:
             return found.astype(np.float32)
-        channels = found[..., None] if image.ndim == 2 else found
-        return np.ascontiguousarray(channels.transpose(2, 0, 1), np.float32)
+        with_channels = found[..., None] if image.ndim == 2 else found
+        return np.ascontiguousarray(with_channels.transpose(2, 0, 1), np.float32)
 
 
 def _plain(given: float | Sequence[float]) -> float | tuple[float, ...]:
@@ -337,9 +339,18 @@ def _plain(given: float | Sequence[float]) -> float | tuple[float, ...]:
 
 @lru_cache(maxsize=32)
 def _factors(
-    mean: float | tuple[float, ...], std: float | tuple[float, ...], dtype: np.dtype[Any]
+    mean: float | tuple[float, ...],
+    std: float | tuple[float, ...],
+    dtype: np.dtype[Any],
+    channels: int,
 ) -> tuple[Image, Image]:
     """The factor for an image of this dtype, and what is subtracted from the product."""
+    for name, given in (("mean", mean), ("std", std)):
+        if np.size(given) not in (1, channels):  # a gray image would get several channels
+            raise ValueError(
+                f"Normalize: {name} has {np.size(given)} numbers, but the image has {channels} "
+                "channels: give one number for all, or one for each"
+            )
     limit = float(np.iinfo(dtype).max) if dtype.kind in "iu" else 1.0
     if dtype.kind in "iu" and dtype.itemsize > 2:
         raise ValueError(

@@ -130,6 +130,8 @@ class Plateau:
                 raise ValueError(f"{name}: saved {state[name]!r}, which is not a count")
         if state["best"] is not None and not isinstance(state["best"], (int, float)):
             raise ValueError(f"best: saved {state['best']!r}, which is not a metric")
+        if state.get("mode", self.mode) not in ("min", "max"):
+            raise ValueError(f"mode: saved {state['mode']!r}, which is neither 'min' nor 'max'")
         if state["best"] is not None and state.get("mode", self.mode) != self.mode:
             raise ValueError(f"mode {state['mode']!r} was saved, here it is {self.mode!r}")
         for name in _KEPT:

@@ -18,7 +18,7 @@ from rumus.tensor.graph.autograd import Spread
 from rumus.tensor.graph.operators import cast, sum_to
 from rumus.tensor.graph.other_names import JOINING
 from rumus.tensor.graph.reduction import normalize_axis
-from rumus.tensor.graph.tensor import Tensor, as_host, backend_of, result_of
+from rumus.tensor.graph.tensor import Tensor, as_host, backend_of, check_exact, result_of
 from rumus.tensor.memory.backend import Array, Backend, Shape
 from rumus.tensor.memory.reshaping import reshaped
 
@@ -310,13 +310,15 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float | bool = 0.0)
     widths: the number of elements before and after each axis, as in `numpy.pad`.
     value: of the new elements.
 
-    ValueError for another number of axes or a negative width.
+    ValueError for another number of axes, a negative width, and a value that integers or truth
+    values would cut off, such as 0.5.
     """
     given: Any = widths
     if not isinstance(given, (list, tuple, np.ndarray)):
         raise TypeError(f"pad: widths must be pairs, one for each axis, not {shown(given)}")
     for width in np.asarray(given).flat if isinstance(given, np.ndarray) else ():
         whole_number("pad: widths", width)
+    check_exact(value, x.dtype)
     if len(widths) != x.ndim or any(w < 0 for pair in widths for w in pair):
         raise ValueError(f"pad: expected {x.ndim} pairs of widths >= 0, got {widths!r}")
     backend, number = x._backend, as_host(value, x.dtype).item()

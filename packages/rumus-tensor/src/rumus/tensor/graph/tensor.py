@@ -228,8 +228,7 @@ class Tensor(Arithmetic["Tensor"]):
     def __setitem__(self, key: Any, value: TensorLike | float) -> None:
         if self._node is not None:
             raise GraphError("the result of an operation cannot be changed in place; use where()")
-        if self.dtype.kind != "f":
-            _check_exact(value, self.dtype)
+        check_exact(value, self.dtype)
         source = as_tensor(value, self._backend, self.dtype)
         backend_of("assignment", (self, source))
         if source.requires_grad and is_recording():
@@ -742,8 +741,10 @@ def _are_whole(host: NDArray[Any]) -> bool:
     return bool(((host == np.trunc(host)) | np.isnan(host)).all())
 
 
-def _check_exact(value: TensorLike | Number, dtype: DType) -> None:
+def check_exact(value: TensorLike | Number, dtype: DType) -> None:
     """Raise for numbers that a tensor of integers or truth values would cut off."""
+    if dtype.kind == "f":
+        return
     if isinstance(value, Tensor):
         kinds = "bif"  # each holds those before it
         if kinds.index(value.dtype.kind) > kinds.index(dtype.kind):
@@ -781,11 +782,14 @@ def full(
     value: of every element.
     dtype: of the elements.
     backend: that holds the elements, by default the CPU.
+
+    Raises ValueError for a value that integers or truth values would cut off, such as 0.5.
     """
     backend, wanted = cpu() if backend is None else backend, as_dtype(dtype)
     number = as_host(value, wanted)
     if number.ndim:
         raise TypeError(f"full: value must be a number, not of shape {number.shape}")
+    check_exact(value, wanted)
     array = backend.allocate(lengths_of("full", shape), wanted)
     backend.fill(number.item(), array)
     return Tensor(array, backend)

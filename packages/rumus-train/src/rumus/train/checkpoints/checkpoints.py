@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self
 
 from rumus.tensor.expression.arguments import check_arguments, checked_first, place_arguments
 from rumus.tensor.expression.decided import check_of_class, decided, is_decided
+from rumus.tensor.expression.declared_type import shown, wanted
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.memory.late_array import LateArray
 from rumus.tensor.memory.uninterrupted import is_of_handler, suppressed
@@ -127,6 +128,8 @@ class Checkpoints:
     ) -> None:
         if on_error not in ("warn", "raise"):
             raise ValueError(f"on_error must be 'warn' or 'raise', not {on_error!r}")
+        if asked := wanted("FileSystem | None", globals(), file_system):
+            raise TypeError(f"file_system must be {asked}, not {shown(file_system)}")
         self.folder = Path(folder)
         self.on_error = on_error
         self._keep = KeepPolicy(keep_last, keep_best, keep_every)

@@ -162,18 +162,20 @@ class StreamLoader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`. Raises StateMismatchError, changing nothing, if it differs."""
         own, names = self._described(), set(asdict(self._place))
-        if not self._has_own_seed and "seed" in state:
+        if not self._has_own_seed and type(state.get("seed")) is int:
             own["seed"] = state["seed"]  # of the original run
         wrong = [
             f"{name} is {state.get(name, 'missing')} in the state, {value} here"
             for name, value in own.items()
-            if state.get(name) != value
+            if type(state.get(name)) is not type(value) or state[name] != value
         ]
         wrong += [
             f"{name} must be a whole number, 0 or more, not {state[name]!r}"
             for name in asdict(self._place)
             if name in state and name != "state" and not is_count(state[name])
         ]
+        if is_count(offset := state.get("offset", 0)) and offset >= self._block_size:
+            wrong.append(f"offset must be below {self._block_size}, not {offset}")
         wrong += name_differences(self, state, names, own)
         if state.get("state") is not None and not self._is_stateful:
             wrong.append("the stream had a state_dict when it was saved, but has none here")
@@ -190,6 +192,11 @@ class StreamLoader:
             "shuffle": self.shuffle,
             "drop_last": self.drop_last,
         }
+
+    @property
+    def _block_size(self) -> int:
+        """How many samples are read at a time."""
+        return self.shuffle or self.batch_size
 
     @property
     def _is_stateful(self) -> bool:
@@ -256,9 +263,10 @@ class StreamLoader:
     def _samples(self, place: _Place) -> Generator[tuple[int, Any, _Place], None, None]:
         """The index of each sample, the sample, and the place after it."""
         read, offset = self._open(place), place.offset
-        size = self.shuffle or self.batch_size
         while True:
-            block = self._block(read, size, place)
+            block = self._block(read, self._block_size, place)
+            if offset > len(block):
+                raise _differs(place.epoch, place.start + offset, place.start + len(block))
             if not block:
                 return
             order = np.arange(len(block))
@@ -300,14 +308,18 @@ class StreamLoader:
         read = iter(found)
         skipped = sum(1 for _ in islice(read, place.start))
         if skipped < place.start:
-            raise ValueError(
-                f"epoch {place.epoch} had yielded {place.start} samples when it was saved, but "
-                f"the stream has {skipped} now: it is a different stream, or its epochs differ"
-            )
+            raise _differs(place.epoch, place.start, skipped)
         return read
 
     def _state(self) -> Any:
         return self.stream.state_dict() if self._is_stateful else None  # type: ignore[union-attr]
+
+
+def _differs(epoch: int, before: int, now: int) -> ValueError:
+    return ValueError(
+        f"epoch {epoch} had yielded {before} samples when it was saved, but the stream has {now} "
+        "now: it is a different stream, or its epochs differ"
+    )
 
 
 _ONCE: Final = "it can be iterated only once, but each epoch and each resume starts over"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from inspect import signature
 from typing import Any, Final, Protocol
 
 from rumus.tensor import NonFiniteGradientError
@@ -139,11 +140,29 @@ def _check_methods(kind: type) -> None:
             raise TypeError(f"{kind.__name__}.{name} is called by no event; here it is {near}")
 
 
+def _hearing(callback: Callback, name: str) -> Callable[[Any], None]:
+    """Return a method that hears an event; TypeError for one that cannot be called with it."""
+    method: Callable[[Any], None] = getattr(callback, name)
+    try:
+        parameters = signature(method)
+    except (TypeError, ValueError):  # of one that is not written in Python
+        return method
+    try:
+        parameters.bind(None)
+    except TypeError:
+        raise TypeError(
+            f"{type(callback).__name__}.{name} is called with the event alone, so write "
+            f"def {name}(self, event), not {parameters}"
+        ) from None
+    return method
+
+
 class Callbacks:
     """Callbacks in their order.
 
-    Raises TypeError for an object without a callback's methods, and for one with a method that has
-    another library's name of an event, or a misspelled one: nothing would call it.
+    Raises TypeError for an object without a callback's methods, for one with a method that has
+    another library's name of an event, or a misspelled one, as nothing would call it, and for one
+    whose method takes something else than the event.
     """
 
     def __init__(self, callbacks: Iterable[Callback]) -> None:
@@ -152,7 +171,7 @@ class Callbacks:
             _check_methods(type(callback))
         self._hearers: dict[type[Any], list[tuple[str, Callable[[Any], None]]]] = {
             event: [
-                (type(callback).__name__, getattr(callback, method))
+                (type(callback).__name__, _hearing(callback, method))
                 for callback in self.all
                 if getattr(type(callback), method) is not getattr(Callback, method)
             ]

@@ -108,7 +108,7 @@ class Trainer(Generic[M_co]):
                 "which calls the model, goes to fit or train_step"
             )
         self.optimizer = optimizer
-        self.state = _checked_names(state) if state else {}
+        self.state = {} if state is None else _checked_names(state)
         if loss_scale is not None:
             if not isinstance(loss_scale, LossScale):
                 raise TypeError(f"loss_scale must be LossScale(...), not {loss_scale!r}")

@@ -116,7 +116,7 @@ def advice(
 
     missing: the value of a missing cell, if there is one.
     """
-    cell, shown = cell.strip(), printable(repr(name))
+    given, cell, shown = cell, cell.strip(), printable(repr(name))
     if (delimiter := _delimiter(cell, name)) is not None:
         return f"delimiter={delimiter!r} reads it as several columns"
     if cell in MISSING:
@@ -131,6 +131,8 @@ def advice(
             "with the mean of its column"
         )
     if is_number(cell):
+        if cell != given.strip(" \t"):
+            return "remove the control characters or special spaces beside the number"
         return holding(float(cell), dtype)
     for pattern, hint in _SPELLINGS if is_target else _KINDS + _SPELLINGS:
         if len(cell) < 100 and pattern.fullmatch(cell):

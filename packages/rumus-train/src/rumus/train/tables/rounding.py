@@ -44,9 +44,10 @@ def holding(number: float, dtype: np.dtype[Any]) -> str:
 
 
 def warn_of_rounding(shown: str, name: str, numbers: NDArray[Any], found: NDArray[Any]) -> bool:
-    """Warn of whole numbers that a floating dtype rounds; return whether there are any.
+    """Warn of large numbers that a floating dtype rounds; return whether there are any.
 
-    And of numbers that become 0 in it.
+    Of whole ones, and of others that lose more than their fractions. And of numbers that become 0
+    in it.
 
     numbers: as read. found: in the dtype.
     """
@@ -56,7 +57,9 @@ def warn_of_rounding(shown: str, name: str, numbers: NDArray[Any], found: NDArra
         tell_of_vanished(shown, name, str(numbers[vanished][0]), found.dtype)
     place = _first_rounded(numbers, found)
     if place is not None:
-        tell_of_rounding(shown, name, str(int(numbers[place])), found[place])
+        value = numbers[place]
+        cell = str(int(value)) if value == np.trunc(value) else str(value)
+        tell_of_rounding(shown, name, cell, found[place])
     return place is not None
 
 
@@ -103,13 +106,10 @@ def _keeps(dtype: np.dtype[Any]) -> str:
 
 
 def _first_rounded(numbers: NDArray[Any], found: NDArray[Any]) -> int | None:
-    """The index of the first whole number that the dtype rounds, if there is one."""
-    large = np.abs(found) >= 2.0 ** (np.finfo(found.dtype).nmant + 1)
-    if not large.any():
-        return None
+    """The index of the first large number that the dtype rounds, if there is one."""
+    large = (np.abs(found) >= 2.0 ** (np.finfo(found.dtype).nmant + 1)) & np.isfinite(found)
     for place in np.flatnonzero(large).tolist():
         value, rounded = numbers[place], found[place]
-        is_whole = bool(np.isfinite(rounded)) and value == np.trunc(value)
-        if is_whole and int(value) != int(rounded):
+        if abs(int(value) - int(rounded)) > (value != np.trunc(value)):
             return int(place)
     return None
