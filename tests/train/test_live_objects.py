@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import sys
 import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -75,3 +80,43 @@ def test_a_search_leaves_nothing_to_the_collector() -> None:
     finally:
         if is_enabled:
             gc.enable()
+
+
+class Late(Exception):
+    """What a handler raises."""
+
+
+@pytest.mark.parametrize("search", [lambda: live_objects([Thing]), lambda: referrers(Thing)])
+def test_the_collector_goes_on_wherever_a_handler_raises(search: Callable[[], object]) -> None:
+    """It rested for the rest of the program, and each search took longer than the one before."""
+
+    def late(number: int, frame: FrameType | None) -> None:
+        raise Late
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        if f"{os.sep}rumus{os.sep}" not in frame.f_code.co_filename:
+            return None
+        if event == "line":
+            left -= 1
+            if not left:
+                signal.raise_signal(signal.SIGTERM)
+        return trace
+
+    handler, before, raised = signal.signal(signal.SIGTERM, late), sys.gettrace(), 0
+    assert gc.isenabled()
+    try:
+        for line in range(1, 40):
+            left = line
+            sys.settrace(trace)
+            try:
+                search()
+            except Late:
+                raised += 1
+            finally:
+                sys.settrace(before)
+            assert gc.isenabled(), line
+    finally:
+        gc.enable()
+        signal.signal(signal.SIGTERM, handler)
+    assert raised > 10

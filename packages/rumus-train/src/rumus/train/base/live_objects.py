@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from itertools import chain, compress, repeat, starmap
 from operator import is_, is_not
 from typing import Any
+
+from rumus.tensor.memory.uninterrupted import put_back_after
 
 
 def live_objects(kinds: Iterable[type]) -> list[Any]:
@@ -26,8 +27,7 @@ def live_objects(kinds: Iterable[type]) -> list[Any]:
     found = compress(chain.from_iterable(everything), map(wanted.__contains__, _types(everything)))
     # The list holds all of this, too: it is cleared, or each call would leave one to the collector.
     forgotten = map(list.clear, everything)
-    with _collecting_nothing():
-        return list(chain(listed, found, forgotten))[1:-1]
+    return _listed(chain(listed, found, forgotten))[1:-1]
 
 
 def referrers(*things: object, by_tuples: bool = False) -> list[Any]:
@@ -43,8 +43,7 @@ def referrers(*things: object, by_tuples: bool = False) -> list[Any]:
         chain.from_iterable(everything), map(is_not, _types(everything), repeat(tuple))
     )
     forgotten = map(list.clear, everything)
-    with _collecting_nothing():
-        return list(chain(listed, found, forgotten))[len(calls) : -len(calls)]
+    return _listed(chain(listed, found, forgotten))[len(calls) : -len(calls)]
 
 
 def _types(everything: Iterable[Iterable[Any]]) -> Iterator[type]:
@@ -52,16 +51,22 @@ def _types(everything: Iterable[Iterable[Any]]) -> Iterator[type]:
     return map(type, chain.from_iterable(everything))
 
 
-@contextmanager
-def _collecting_nothing() -> Iterator[None]:
-    """Let no finalizer run in the block, which is Python code."""
+def _listed(found: Iterator[Any]) -> list[Any]:
+    """Search, and let no finalizer run meanwhile, which is Python code.
+
+    Wherever a signal's handler raises, the garbage collector goes on: without it, all memory fills.
+    """
     is_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
+
+    def search() -> list[Any]:
+        gc.disable()
+        return list(found)
+
+    def put_back() -> None:
         if is_enabled:
             gc.enable()
+
+    return put_back_after(search, put_back)
 
 
 def with_subclasses(kind: type) -> Iterator[type]:
