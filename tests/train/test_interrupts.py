@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from interrupted_training import (
     saving,
     saving_in_a_thread,
 )
+
+from rumus.tensor.memory import late_array
+from rumus.train.data.process_pool import _with_signals_blocked
 
 
 @pytest.mark.parametrize("name", DISPLACED)
@@ -35,3 +39,26 @@ def test_a_time_limit_is_not_a_disk_fault(prepare: Any, tmp_path: Path) -> None:
 def test_the_threads_of_a_loader_end() -> None:
     """What is raised as Python drops the loop's iterator is lost: Python itself swallows it."""
     assert not [each for each in attempts(looping, 20, "looping", last=40) if each.is_torn]
+
+
+def test_signals_are_heard_again_wherever_a_handler_raises_as_a_worker_starts() -> None:
+    """They stayed blocked, and nothing but SIGKILL ended the program."""
+    if not hasattr(signal, "pthread_sigmask"):
+        pytest.skip("there is no mask of signals")
+
+    def mask() -> tuple[Any, ...]:
+        return (signal.pthread_sigmask(signal.SIG_BLOCK, ()),)
+
+    start = lambda: _with_signals_blocked(lambda: None)
+    assert not any(each.is_torn for each in attempts(lambda: (start, mask), 300, "mask"))
+
+
+def test_arrays_are_copied_at_once_again_wherever_a_handler_raises() -> None:
+    def save() -> None:
+        with late_array.copying_late():
+            pass
+
+    def seen() -> tuple[Any, ...]:
+        return (late_array._mode.is_late,)
+
+    assert not any(each.is_torn for each in attempts(lambda: (save, seen), 300, "late"))

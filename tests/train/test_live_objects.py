@@ -93,6 +93,8 @@ def test_the_collector_goes_on_wherever_a_handler_raises(search: Callable[[], ob
     def late(number: int, frame: FrameType | None) -> None:
         raise Late
 
+    left = 0
+
     def trace(frame: FrameType, event: str, _: object) -> Any:
         nonlocal left
         if f"{os.sep}rumus{os.sep}" not in frame.f_code.co_filename:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rumus.tensor.memory.backend import Array, Backend
+from rumus.tensor.memory.uninterrupted import displacing
 
 
 class LateArray(np.lib.mixins.NDArrayOperatorsMixin):
@@ -98,13 +99,9 @@ _mode = _Mode()
 
 
 @contextmanager
-def copying_late() -> Iterator[None]:
+def copying_late() -> Iterator[bool]:
     """Within the block `host_copy` need not wait on this thread."""
-    before, _mode.is_late = _mode.is_late, True
-    try:
-        yield
-    finally:
-        _mode.is_late = before
+    yield from displacing(_mode, "is_late", True)
 
 
 def is_copying_late(backend: Backend) -> bool:

@@ -65,7 +65,7 @@ def take(parts: Mapping[str, Stateful]) -> dict[str, Any]:
     return {name: part.state_dict() for name, part in parts.items()}
 
 
-def taking(store: object) -> AbstractContextManager[None]:
+def taking(store: object) -> AbstractContextManager[object]:
     """Within the block, have states copied on the device where a store lets them come later."""
     return copying_late() if getattr(store, "takes_late", False) else nullcontext()
 

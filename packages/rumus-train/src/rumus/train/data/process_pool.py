@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from rumus.tensor.memory.uninterrupted import put_back_after
 from rumus.train.base.data_errors import WorkerError
 from rumus.train.data.batch_memory import BatchMemory, Place
 from rumus.train.data.batcher import Batcher, Stopped, Task
@@ -269,8 +270,7 @@ def _spawn() -> WorkerProcess:
     given = (theirs, memories)
     process = context.Process(target=serve, args=given, daemon=True, name="rumus-data")
     try:
-        with _signals_blocked():
-            process.start()
+        _with_signals_blocked(process.start)
     except BaseException:
         ours.close()
         for memory in memories:
@@ -281,16 +281,16 @@ def _spawn() -> WorkerProcess:
     return WorkerProcess(process, ours, memories)
 
 
-@contextmanager
-def _signals_blocked() -> Iterator[None]:
+def _with_signals_blocked(start: Callable[[], None]) -> None:
     """Block the signals that terminals and schedulers send to all, in a starting process.
 
-    This process decides what a signal means, and needs its workers until then.
+    This process decides what a signal means, and needs its workers until then. Wherever a handler
+    of another signal raises, they are let through again: this process would never hear of them.
     """
     import signal
 
     if not hasattr(signal, "pthread_sigmask"):
-        yield
+        start()
         return
     from multiprocessing import resource_tracker
 
@@ -298,11 +298,16 @@ def _signals_blocked() -> Iterator[None]:
         signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1,
         signal.SIGUSR2, signal.SIGXCPU,
     }  # fmt: skip
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, to_all)
-    try:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    def start_blocked() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, to_all)
         # It starts with the first process, and then unblocks SIGINT and SIGTERM in this thread.
         resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, to_all)
-        yield
-    finally:
+        start()
+
+    def put_back() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    put_back_after(start_blocked, put_back)

@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 
 from rumus.tensor import Generator
 from rumus.tensor.expression.user_warning import warn_user
+from rumus.tensor.memory.uninterrupted import put_back_after
 from rumus.tensor.operations.draws import Draws
 from rumus.train.base.random_sources import (
     Look,
@@ -93,11 +94,11 @@ class Undeclared:
             if is_of_system:
                 self._asks_system = self._asks_system or not _is_of_library(frame)
 
-        sys.setprofile(note)
-        try:
-            found = passes()
-        finally:
-            sys.setprofile(None)
+        def profiled() -> R:
+            sys.setprofile(note)
+            return passes()
+
+        found = put_back_after(profiled, lambda: sys.setprofile(None))
         if self._asks_system:
             warn_user(
                 "loss_fn draws from the system's random numbers (os.urandom, secrets, "
