@@ -16,7 +16,7 @@ import types
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol
 
 import numpy as np
 import pytest
@@ -184,22 +184,6 @@ def registered_with_pythons_class() -> tuple[Number, Change]:
         lambda: 3.0 if isinstance(thing, collections.abc.Sized) else 1.0,
         lambda: collections.abc.Sequence.register(made),
     )
-
-
-@runtime_checkable
-class _Rated(Protocol):
-    rate: float
-
-
-def member_of_a_protocol() -> tuple[Number, Change]:
-    thing = types.SimpleNamespace()
-    return lambda: 3.0 if isinstance(thing, _Rated) else 1.0, lambda: setattr(thing, "rate", 1)
-
-
-def method_of_a_protocol() -> tuple[Number, Change]:
-    made = types.new_class("Kind")
-    thing = made()
-    return lambda: 3.0 if isinstance(thing, _Rated) else 1.0, lambda: setattr(made, "rate", 1)
 
 
 # What else classes have

@@ -491,7 +491,7 @@ COMPARED: Final = spellings(globals(), "tuple[Number, Change]")
 # Not captured: what Python cannot compare, or code that refers to it.
 HIDDEN: Final = (
     number_in_the_file_of_a_memory_map, text_in_memory, flags_of_an_array,
-    protocol, typed_list_of_numba, typed_dict_of_numba_in_a_list, pixel_of_an_image,
+    typed_list_of_numba, typed_dict_of_numba_in_a_list, pixel_of_an_image,
     pixel_of_a_type_in_c, variable_of_a_class_in_c, array_by_its_address,
     array_by_an_address_in_a_capsule, array_by_an_address_of_a_property, collector,
 )  # fmt: skip

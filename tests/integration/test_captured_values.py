@@ -36,7 +36,6 @@ from typing import Any, Final
 
 import numpy as np
 import pytest
-import torch
 from captured_number import (
     CHANGED,
     STEPS,
@@ -1071,42 +1070,6 @@ def random_identifier() -> Draw:
     return lambda: uuid.uuid4().int % 1000
 
 
-def random_of_torch() -> Draw:
-    return lambda: torch.rand(1).item()
-
-
-def random_function_of_torch() -> Draw:
-    draw = torch.randn
-    return lambda: float(draw(1))
-
-
-def random_method_of_torch() -> Draw:
-    return lambda: float(torch.empty(1).uniform_())
-
-
-def random_method_of_a_tensor_of_torch() -> Draw:
-    values = torch.zeros(1)
-    return lambda: float(values.normal_())
-
-
-def random_array_of_torch() -> Draw:
-    return lambda: float(torch.rand(2).numpy()[0])
-
-
-def random_layer_of_torch() -> Draw:
-    layer = torch.nn.Dropout()
-    return lambda: float(layer(torch.ones(64)).sum())
-
-
-def random_function_of_torch_in_python() -> Draw:
-    return lambda: float(torch.nn.functional.dropout(torch.ones(64)).sum())
-
-
-def random_generator_of_torch() -> Draw:
-    generator = torch.Generator().manual_seed(5)
-    return lambda: float(torch.rand(1, generator=generator))
-
-
 DRAWN: Final = spellings(globals(), "Draw")
 
 
@@ -1143,7 +1106,7 @@ def test_a_value_that_cannot_be_compared_is_not_captured(
 
 
 @pytest.mark.parametrize("spelling", DRAWN, ids=lambda f: f.__name__)
-def test_random_numbers_of_the_system_and_of_torch_are_not_captured(
+def test_random_numbers_of_the_system_are_not_captured(
     spelling: Callable[[], Draw], device: Capturing
 ) -> None:
     check_is_not_captured(spelling(), device)

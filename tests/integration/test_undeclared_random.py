@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from noisy_transform import noisy
 
 from rumus import nn
@@ -32,7 +31,6 @@ from rumus.train import (
     Trainer,
     find_lr,
 )
-from rumus.train.base.random_sources import restore_program, states_of_program
 
 X = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
 Number = Callable[[], float]
@@ -186,7 +184,6 @@ def goes_on(make: Callable[[], dict[str, Any]], folder: Path) -> bool:
     def run(folder: Path | None, epochs: int) -> object:
         random.seed(3)
         np.random.seed(3)
-        torch.manual_seed(3)
         return fitted(folder=folder, epochs=epochs, **make())
 
     whole = run(None, 4)
@@ -194,11 +191,7 @@ def goes_on(make: Callable[[], dict[str, Any]], folder: Path) -> bool:
     return run(folder, 4) == whole
 
 
-@pytest.mark.parametrize(
-    "draw",
-    [random.random, np.random.random, lambda: np.random.normal(), lambda: torch.rand(1)[0],
-     lambda: torch.nn.functional.dropout(torch.ones(64)).sum()],
-)  # fmt: skip
+@pytest.mark.parametrize("draw", [random.random, np.random.random, lambda: np.random.normal()])
 def test_objects_of_the_program_are_followed(draw: Number, tmp_path: Path) -> None:
     def validated() -> dict[str, Any]:
         return {"number": lambda: float(draw()), "validate": lambda: float(draw())}
@@ -346,21 +339,6 @@ def test_a_profiler_of_the_program_stays(tmp_path: Path) -> None:
     finally:
         sys.setprofile(None)
     assert seen
-
-
-def test_draws_of_torch_in_a_trial_are_taken_back() -> None:
-    torch.manual_seed(3)
-    model = nn.Linear(4, 1, generator=Generator(0))
-    trainer, before = Trainer(SGD(model.parameters(), 0.1)), torch.get_rng_state()
-    loss = lambda x: (model(x) * float(torch.rand(1))).mean()
-    find_lr(trainer, DataLoader(ArrayDataset(X), 4), loss)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_a_state_that_torch_cannot_have_is_refused() -> None:
-    states = states_of_program()
-    with pytest.raises(ValueError, match="the state of torch's generator does not fit"):
-        restore_program({**states, "torch": "00" * 8})
 
 
 def test_draws_of_other_libraries_do_not_matter(tmp_path: Path) -> None:
