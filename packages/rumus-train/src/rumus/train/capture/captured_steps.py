@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import gc
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import chain
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from rumus.train.capture.reads import Reads
     from rumus.train.capture.step_memory import StepMemory
 
+# What a step's key identifies, the memory of the loss scale, and the function.
+Alive: TypeAlias = "tuple[list[Any], object, StepFunction]"
 LossFunction: TypeAlias = Callable[..., Tensor | Mapping[str, Any]]
 KINDS: Final = 8  # most recent steps kept
 SEEN: Final = 64  # that were seen once
@@ -72,7 +75,7 @@ class _Seen:
 
     notes: Any
     guards: Guards
-    alive: object
+    alive: Alive
 
 
 @dataclass(slots=True, eq=False)
@@ -84,7 +87,7 @@ class _Captured:
     log: Log
     means: Sequence[Mean]
     refill: Refill
-    alive: object
+    alive: Alive
     label: str
     epoch: int  # in which its code last ran
     repeated: int = 0  # since then
@@ -168,6 +171,7 @@ class CapturedSteps:
             return self._replay(captured, backend, arrays)
         step = _Step(key, backend, loss_fn, items, scale, (alive, memory, loss_fn))
         if captured is None:
+            self._let_go()
             return self._run_code(step)
         if fits:
             return self._compare(captured, step)
@@ -183,6 +187,25 @@ class CapturedSteps:
                 elif captured.guards.are_met():
                     return captured
         return None
+
+    def _let_go(self) -> None:
+        """Give up recordings that alone keep alive what the program has dropped.
+
+        They never fit again, and what was dropped has `__del__`, or weak references to it, by which
+        the code may notice its end.
+        """
+        if not self._captured and not self._seen:
+            return
+        from rumus.train.capture.dropped import only_held_by, parts_of
+
+        every: list[_Captured | _Seen] = [*self._captured, *self._seen.values()]
+        dropped = parts_of(chain.from_iterable(map(_dropped, every)))
+        gone = only_held_by(chain.from_iterable(map(_references, every)), dropped)
+        if gone:
+            stale = {id(each) for each in every if not gone.isdisjoint(map(id, _references(each)))}
+            self._captured = [each for each in self._captured if id(each) not in stale]
+            for key in [key for key, each in self._seen.items() if id(each) in stale]:
+                del self._seen[key]
 
     def memory(self) -> list[StepMemory]:
         """Return what each captured step holds, most recently used last."""
@@ -361,7 +384,7 @@ class _Step:
     loss_fn: StepFunction
     items: Sequence[Any]
     scale: Tensor | None
-    alive: object
+    alive: Alive
 
     def arguments(self) -> list[Any]:
         """The arguments of the loss function."""
@@ -507,7 +530,21 @@ def _name(loss_fn: Callable[..., Any]) -> str:
     return str(getattr(function, "__name__", type(function).__name__))
 
 
-def _identity(loss_fn: Callable[..., Any]) -> tuple[Hashable, object]:
+def _references(step: _Captured | _Seen) -> Iterator[Any]:
+    """Iterate over what a step refers to of the program's, as often as it does."""
+    known, _, loss_fn = step.alive
+    yield from known
+    yield users_own(loss_fn)
+    yield from step.guards.references()
+
+
+def _dropped(step: _Captured | _Seen) -> Iterator[Any]:
+    """Iterate over what the program may have dropped of it: what its key identifies, too."""
+    yield from step.alive[0]
+    yield from step.guards.dropped()
+
+
+def _identity(loss_fn: Callable[..., Any]) -> tuple[Hashable, list[Any]]:
     """A key for a function and its closure, and the objects that the key identifies.
 
     Two functions of the same code over the same objects are equal: a lambda is made anew each time
@@ -523,5 +560,5 @@ def _identity(loss_fn: Callable[..., Any]) -> tuple[Hashable, object]:
             held += loss_fn.__kwdefaults__.values()
         return (loss_fn.__code__, *map(id, held)), held
     if isinstance(loss_fn, MethodType):
-        return (loss_fn.__func__, id(loss_fn.__self__)), loss_fn
-    return id(loss_fn), loss_fn
+        return (loss_fn.__func__, id(loss_fn.__self__)), [loss_fn.__self__]
+    return id(loss_fn), [loss_fn]

@@ -41,6 +41,7 @@ BY_VALUE: Final = (
 
 CACHED: Final = type(lru_cache(len))  # a function with a cache
 OF_C: Final = (ctypes.Array, ctypes.Structure, ctypes.Union, ctypes._SimpleCData)
+_MAPPINGS: Final = (dict, MappingProxyType, Context)
 
 
 class _Slots:
@@ -90,6 +91,17 @@ class _Slots:
         """Replace what the places held by what they hold now."""
         self._values = list(map(self._found, self._holders, self._names))
 
+    def references(self) -> Iterator[Any]:
+        """Iterate over what they refer to, each as often as they do."""
+        yield from self._holders
+        yield from self._values
+
+    def dropped(self) -> Iterator[Any]:
+        """Iterate over what the places held, and hold no longer."""
+        for holder, name, value in zip(self._holders, self._names, self._values, strict=True):
+            if self._found(holder, name) is not value:
+                yield value
+
     def difference(self) -> str | None:
         """Return the label of a changed value; equal ones replace the old for the next time."""
         for number, (holder, name) in enumerate(zip(self._holders, self._names, strict=True)):
@@ -120,6 +132,25 @@ class _Contents:
         self._holder = holder
         self.label = label
         self._seen = snapshot(holder)
+
+    def references(self) -> Iterator[Any]:
+        """Iterate over what it refers to, as often as it does."""
+        yield self._holder
+        if self._seen is not self._holder:
+            yield from self._parts(self._seen)
+
+    def dropped(self) -> Iterator[Any]:
+        """Iterate over what the container held, and holds no longer."""
+        try:
+            left = set(map(id, self._parts(snapshot(self._holder))))
+        except ValueError:  # of a memoryview that was released
+            return
+        yield from (part for part in self._parts(self._seen) if id(part) not in left)
+
+    def _parts(self, seen: Any) -> Iterable[Any]:
+        if isinstance(self._holder, _MAPPINGS):
+            return chain(*seen)
+        return seen if isinstance(seen, (tuple, frozenset)) else (seen,)
 
     def is_same(self) -> bool:
         """Whether its contents are unchanged."""
@@ -159,6 +190,13 @@ class _Elements:
         self._parts += [holder] if isinstance(holder, list) else [holder, holder.values()]
         for part in self._parts[-1 if isinstance(holder, list) else -2 :]:
             self._seen += part
+
+    def references(self) -> Iterator[Any]:
+        """Iterate over what they refer to, each as often as they do."""
+        yield from self._holders
+        for part in self._parts:
+            yield from (part,) if isinstance(part, (list, dict)) else gc.get_referents(part)
+        yield from self._seen
 
     def are_same(self) -> bool:
         """Whether each holds the same objects as before."""
@@ -302,6 +340,24 @@ class Guards:
         """Whether the value of a place is among them."""
         return self._keys.knows(holder, name) or self._attributes.knows(self._held(holder), name)
 
+    def references(self) -> Iterator[Any]:
+        """Iterate over what they refer to, each as often as they do."""
+        for slots in self._slots:
+            yield from slots.references()
+        for contents in self._all:
+            yield from contents.references()
+        yield from self._plain.references()
+        for write, _, value in self._writes:
+            yield getattr(write, "__self__", write)
+            yield value
+
+    def dropped(self) -> Iterator[Any]:
+        """Iterate over what was where they look, and is there no longer."""
+        for slots in self._slots:
+            yield from slots.dropped()
+        for contents in self._all:
+            yield from contents.dropped()
+
     def are_met(self) -> bool:
         """Whether everything is unchanged; `changed` is the label of what is not."""
         for slots in self._slots:
@@ -392,7 +448,7 @@ def is_comparable(holder: Any) -> bool:
 
 def snapshot(holder: Any) -> Any:
     """Return a container's contents, in a form that does not change with it."""
-    if isinstance(holder, (dict, MappingProxyType, Context)):
+    if isinstance(holder, _MAPPINGS):
         return tuple(holder), tuple(holder.values())
     if isinstance(holder, CACHED):
         return tuple(cached_parts(holder))
