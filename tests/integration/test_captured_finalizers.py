@@ -162,10 +162,13 @@ def closure_that_is_dropped() -> tuple[Number, Change]:
 def default_that_is_replaced() -> tuple[Number, Change]:
     living: list[int] = [1]
 
-    def hook(thing: Counted | None = Counted(living)) -> float:
+    def hook(thing: Counted | None) -> float:
         return 0.0 * (thing is not None)
 
-    return lambda: hook() + len(living), lambda: setattr(hook, "__defaults__", (None,))
+    hook.__defaults__ = (Counted(living),)
+    return lambda: hook() + len(living), lambda: setattr(  # type: ignore[call-arg]
+        hook, "__defaults__", (None,)
+    )
 
 
 def result_of_a_cleared_cache() -> tuple[Number, Change]:
@@ -186,7 +189,7 @@ def value_of_a_context_variable() -> tuple[Number, Change]:
     variable: contextvars.ContextVar[Any] = contextvars.ContextVar("thing")
     token = variable.set(Counted(living))
     del token
-    return lambda: 0.0 * bool(variable.get()) + len(living), lambda: variable.set(None) and None
+    return lambda: 0.0 * bool(variable.get()) + len(living), lambda: bool(variable.set(None))
 
 
 def attribute_of_a_class() -> tuple[Number, Change]:
@@ -212,7 +215,7 @@ def callback_of_a_reference() -> tuple[Number, Change]:
     def number() -> float:
         return 0.0 * sum(thing.rate for thing in things) + rates[0]
 
-    return number, lambda kept=kept: things.clear()  # type: ignore[misc]
+    return number, lambda kept=kept: things.clear()
 
 
 def finalizer_of_what_is_dropped() -> tuple[Number, Change]:
@@ -224,7 +227,7 @@ def finalizer_of_what_is_dropped() -> tuple[Number, Change]:
 
 def keys_that_live() -> tuple[Number, Change]:
     things = [Watched(), Watched()]
-    rates = weakref.WeakKeyDictionary({thing: 1.0 for thing in things})
+    rates = weakref.WeakKeyDictionary(dict.fromkeys(things, 1.0))
     return lambda: 0.0 * sum(thing.rate for thing in things) + sum(rates.values()), things.pop
 
 
