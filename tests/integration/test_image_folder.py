@@ -275,6 +275,23 @@ def test_splits_among_other_folders_are_no_classes(
 
 
 @pytest.mark.parametrize(
+    "names", [("test tube", "train"), ("car", "toy_train", "test-tube"), ("dev board", "train")]
+)
+def test_classes_may_have_the_words_of_splits(names: tuple[str, ...], tmp_path: Path) -> None:
+    for name in names:
+        drawn(tmp_path / name / "0.png")
+    assert ImageFolder(tmp_path).classes == sorted(names)
+
+
+@pytest.mark.parametrize("names", [("test", "train"), ("test_images", "train-set")])
+def test_splits_without_folders_are_no_classes(names: tuple[str, ...], tmp_path: Path) -> None:
+    for name in names:
+        drawn(tmp_path / name / "0.png")
+    with pytest.raises(ValueError, match="look like splits"):
+        ImageFolder(tmp_path)
+
+
+@pytest.mark.parametrize(
     ("names", "said"),
     [
         (("images", "masks"), "images, masks"),

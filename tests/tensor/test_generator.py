@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rumus.tensor import Backend, Generator, NumpyBackend, float32, int32
+from rumus.tensor import Backend, Generator, NumpyBackend, StateMismatchError, float32, int32
 from rumus.tensor.memory.philox import philox_words
 
 LOW = 0xFFFFFFFF
@@ -94,7 +94,9 @@ def test_state_and_restore() -> None:
 @pytest.mark.parametrize(
     ("state", "error"),
     [
-        ({"seed": 1, "stream": 0}, KeyError),
+        ({"seed": 1, "stream": 0}, StateMismatchError),
+        ({"seed": 1, "stream": 0, "position": 0, "step": 3}, StateMismatchError),
+        ({}, StateMismatchError),
         ({"seed": -1, "stream": 0, "position": 0}, ValueError),
         ({"seed": 1, "stream": 0, "position": 3}, ValueError),
         ({"seed": 1, "stream": 0, "position": -4}, ValueError),

@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import warnings
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -575,3 +576,57 @@ def test_an_encoding_that_is_none(tmp_path: Path, encoding: str) -> None:
 def test_a_delimiter_that_is_none(tmp_path: Path, delimiter: str) -> None:
     with pytest.raises(ValueError, match=r"^delimiter must (be one character|not be)"):
         CsvDataset(written(tmp_path, "a\n1\n"), delimiter=delimiter)
+
+
+@pytest.mark.parametrize(
+    ("lines", "cell"),
+    [
+        ("a,b\n1,2\n#3,4\n", "#3"),
+        ("a,b\n1,2\n#comment\n", "#comment"),
+        ("a,b\n1,2\n#one, two, three\n", "#one"),
+        ("#made by x\na,b\n1,2\n", "#made by x"),
+        ("#made by x, y\na,b\n1,2\n", "#made by x"),
+    ],
+)
+def test_lines_of_comments_are_said_to_be_none(tmp_path: Path, lines: str, cell: str) -> None:
+    with pytest.raises(ValueError, match=f"if '{cell}' is a comment, remove such lines"):
+        CsvDataset(written(tmp_path, lines))
+
+
+def test_a_name_with_a_hash_is_no_comment(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"'x' in column '#a' is not float32; categories="):
+        CsvDataset(written(tmp_path, "#a,b\nx,2\n"))
+
+
+def test_not_available_as_spreadsheets_write_it(tmp_path: Path) -> None:
+    dataset = CsvDataset(written(tmp_path, "a,b\n1,2\n3,#N/A\n"), missing=-1.0)
+    assert dataset[1][0].tolist() == [3, -1]
+
+
+@pytest.mark.parametrize("written_as", ["%d.%m.", "%H:%M", "%%Y %d %b"])
+def test_dates_without_a_year_are_told_of(tmp_path: Path, written_as: str) -> None:
+    cell = datetime(1900, 1, 2, 3, 4).strftime(written_as)
+    path = written(tmp_path, f"a,b\n1,{cell}\n")
+    with pytest.warns(UserWarning, match=rf"the format '{written_as}' of 'b' has no year") as said:
+        CsvDataset(path, dates={"b": written_as}, dtype=np.float64)
+    assert len(said) == 1
+    assert said[0].filename == __file__
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("name", ["a", "\u00e4", "\u0438\u043c\u044f"])
+def test_wide_texts_without_a_byte_order_mark_are_named(
+    tmp_path: Path, encoding: str, name: str
+) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text(f"{name},b\n1,2\n", encoding)
+    with pytest.raises(ValueError, match=f"give encoding='{encoding}'"):
+        CsvDataset(path)
+    assert CsvDataset(path, encoding=encoding).columns == [name, "b"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be"])
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text('\ufeff"a",b\n1,2\n', encoding)
+    assert CsvDataset(path, encoding=encoding, target="a").columns == ["b"]

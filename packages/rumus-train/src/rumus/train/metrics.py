@@ -38,6 +38,7 @@ from rumus.train.base.class_counts import (
     shape_of,
 )
 from rumus.train.base.metric_state import CONFUSION_MATRIX, MetricState, Values
+from rumus.train.base.row_labels import check_row_order
 from rumus.train.base.surprise import surprise
 
 Finish: TypeAlias = Callable[..., Any]
@@ -243,6 +244,7 @@ def _scored(scores: Given, targets: Given) -> tuple[Floats, Floats]:
 
 
 def _doubles(predictions: Given, targets: Given) -> tuple[Floats, Floats]:
+    check_row_order((("predictions", predictions), ("targets", targets)))
     found, wanted = as_numbers(predictions), as_numbers(targets)
     _check_same(found.shape, wanted.shape)
     return found, wanted

@@ -440,7 +440,7 @@ def _saved_pairs(state: Mapping[str, Any]) -> int:
     """The number of steps in a state; 0 if it is not a state, which `differences` reports."""
     try:
         return max((len(entry["state"]) // 2 for entry in state["parameters"].values()), default=0)
-    except (AttributeError, KeyError, TypeError):
+    except (AttributeError, LookupError, TypeError):
         return 0
 
 

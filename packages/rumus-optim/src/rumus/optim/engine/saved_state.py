@@ -107,7 +107,7 @@ def differences(
     found = [
         f"{what}: saved {state[what]}, here {mine}"
         for what, mine in (("format", FORMAT), ("kind", kind))
-        if state[what] != mine
+        if type(state[what]) is not type(mine) or state[what] != mine
     ]
     found += [
         f"{what}: saved {state[what]!r}, which is not a count"
@@ -196,9 +196,9 @@ def _of_entry(
     if found := name_differences(None, entry, ("shape", "dtype", "steps", "state")):
         return [f"{name!r}: {'; '.join(found)}"]
     shape = tuple(entry["shape"]) if isinstance(entry["shape"], (list, tuple)) else entry["shape"]
-    if shape != parameter.shape:
+    if not isinstance(shape, tuple) or shape != parameter.shape:
         found.append(f"{name!r}: saved shape {shape}, here {parameter.shape}")
-    if entry["dtype"] != str(parameter.dtype):
+    if not isinstance(entry["dtype"], str) or entry["dtype"] != str(parameter.dtype):
         found.append(f"{name!r}: saved dtype {entry['dtype']}, here {parameter.dtype}")
     if not _is_count(entry["steps"]):
         found.append(f"{name!r}: saved steps {entry['steps']!r}, which is not a count")

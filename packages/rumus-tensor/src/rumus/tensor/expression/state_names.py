@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
+from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.errors import StateMismatchError
 
 _SHOWN: Final = 8  # unknown names: a model's state may be given in place of another
@@ -23,12 +24,13 @@ def name_differences(
     >>> name_differences(None, {"best": 1.0, "stpe": 3}, ["best", "step"])
     ['step is missing', 'stpe is unknown']
     """
-    given = state.keys()  # a list has none
-    found = [f"{name} is missing" for name in names if name not in given]
+    if not isinstance(state, Mapping):
+        return [f"it must be a dict, not {shown(state)}"]
+    found = [f"{name} is missing" for name in names if name not in state]
     if of is not None and not type(of).__module__.startswith("rumus."):
         return found
     known = {*names, *optional}
-    unknown = [f"{name} is unknown" for name in given if name not in known]
+    unknown = [f"{name} is unknown" for name in state if name not in known]
     others = [f"{len(unknown) - _SHOWN} others are unknown"] if len(unknown) > _SHOWN else []
     return [*found, *unknown[:_SHOWN], *others]
 
@@ -39,11 +41,16 @@ def is_count(value: object) -> bool:
 
 
 def check_names(
-    of: object, state: Mapping[str, Any], names: Collection[str], optional: Collection[str] = ()
+    of: object,
+    state: Mapping[str, Any],
+    names: Collection[str],
+    optional: Collection[str] = (),
+    *,
+    saved_by: str = "state_dict",
 ) -> None:
-    """Raise StateMismatchError if there are `name_differences`."""
+    """Raise StateMismatchError if there are `name_differences`. saved_by: the method."""
     if found := name_differences(of, state, names, optional):
         raise StateMismatchError(
             f"the saved state does not fit {type(of).__name__}: {'; '.join(found)}; load what its "
-            "state_dict() returned"
+            f"{saved_by}() returned"
         )

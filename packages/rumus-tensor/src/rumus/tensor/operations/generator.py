@@ -16,6 +16,7 @@ from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.expression.lengths import lengths_of
 from rumus.tensor.expression.real_number import real_number
+from rumus.tensor.expression.state_names import check_names
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.operators import run
 from rumus.tensor.graph.other_names import GENERATOR
@@ -92,10 +93,11 @@ class Generator:
 
     @checked_arguments
     def restore(self, state: dict[str, int]) -> None:
-        """Continue from a state. KeyError or ValueError, with nothing changed, for a bad one.
+        """Continue from a state. ValueError, with nothing changed, for a bad one.
 
         state: what `state` returned.
         """
+        check_names(self, state, ("seed", "stream", "position"), saved_by="state")
         fresh, position = Generator(state["seed"], state["stream"]), _in_blocks(state["position"])
         self.undecided.hear(wait=True)
         self.seed, self.stream, self._position = fresh.seed, fresh.stream, position

@@ -18,6 +18,7 @@ from rumus.tensor.expression.masked import unmasked
 from rumus.tensor.operations.class_counts import class_confusion, class_hits
 from rumus.train.base.late_counts import late_parts
 from rumus.train.base.metric_state import Part
+from rumus.train.base.row_labels import check_row_order
 
 Given: TypeAlias = Tensor | ArrayLike
 
@@ -147,7 +148,8 @@ def as_numbers(given: Given) -> NDArray[np.float64]:
 
 
 def check_shapes(scores: Given, targets: Given) -> None:
-    """Raise ValueError for shapes that do not fit, and targets that are not integers."""
+    """Raise ValueError for shapes or rows that do not fit, and targets that are not integers."""
+    check_row_order((("scores", scores), ("targets", targets)))
     found, wanted, dtype = shape_of(scores), shape_of(targets), dtype_of(targets)
     if len(found) != 2 or wanted != found[:1] or not found[1]:
         raise ValueError(

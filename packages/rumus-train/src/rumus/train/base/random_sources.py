@@ -16,7 +16,9 @@ from typing import Any, Final, TypeAlias, TypeGuard
 
 import numpy as np
 
-from rumus.tensor import Generator
+from rumus.tensor import Generator, StateMismatchError
+from rumus.tensor.expression.declared_type import shown
+from rumus.tensor.expression.state_names import name_differences
 from rumus.train.base.live_objects import live_objects, referrers, with_subclasses
 
 # What a program draws from, and the state that advances. (NumPy imports its part on first use.)
@@ -59,7 +61,34 @@ def state_of(thing: Random) -> dict[str, Any]:
 
 
 def restore_state(thing: Random, state: Any) -> None:
-    """Restore a state. ValueError, TypeError or KeyError for one of another kind."""
+    """Restore a state. StateMismatchError, with nothing changed, for one of another kind."""
+    own = state_of(thing)
+    found = _differences(own, state)
+    if not found:
+        try:
+            _put(thing, state)
+        except (ValueError, TypeError, LookupError, OverflowError) as error:
+            _put(thing, own)
+            found = [str(error)]
+    if found:
+        raise StateMismatchError(
+            f"the saved state does not fit {type(thing).__name__}: {'; '.join(found)}"
+        )
+
+
+def _differences(own: Any, state: Any) -> list[str]:
+    """The names that a state has and should not have, or the reverse, at any depth."""
+    if not isinstance(own, Mapping):
+        return []
+    kind = own.get("bit_generator")
+    if isinstance(state, Mapping) and str(saved := state.get("bit_generator", kind)) != str(kind):
+        return [f"it is one of {shown(saved)}, here of {shown(kind)}"]
+    if found := name_differences(None, state, own):
+        return found
+    return [each for name, value in own.items() for each in _differences(value, state[name])]
+
+
+def _put(thing: Random, state: Any) -> None:
     if isinstance(thing, Generator):
         thing.restore(state)
     elif isinstance(thing, (np.random.Generator, np.random.BitGenerator)):
@@ -67,8 +96,10 @@ def restore_state(thing: Random, state: Any) -> None:
     elif isinstance(thing, np.random.RandomState):
         thing.set_state(state)
     else:
-        words = tuple(int(word) for word in state["words"])
-        thing.setstate((state["version"], words, state["gauss"]))
+        words, gauss = tuple(int(word) for word in state["words"]), state["gauss"]
+        if not isinstance(gauss, float | None):  # which `setstate` would take as it is
+            raise TypeError(f"gauss must be a number or None, not {shown(gauss)}")
+        thing.setstate((state["version"], words, gauss))
 
 
 def _bits_of(thing: np.random.Generator | np.random.BitGenerator) -> np.random.BitGenerator:
@@ -86,9 +117,12 @@ def states_of_program() -> dict[str, Any]:
 
 def restore_program(states: Mapping[str, Any]) -> None:
     """Restore the states of a program's generators. ValueError if one is of another kind."""
-    if states:
-        restore_state(_OF_PYTHON, _from_text(states["python"]))
-        np.random.set_state(_from_text(states["numpy"]))
+    if not states:
+        return
+    if found := name_differences(None, states, ("python", "numpy"), ("torch",)):
+        raise StateMismatchError(f"the saved random states do not fit: {'; '.join(found)}")
+    restore_state(_OF_PYTHON, _from_text(states["python"]))
+    restore_state(np.random.mtrand._rand, _from_text(states["numpy"]))
     if "torch" in states and (torch := _torch()) is not None:
         words = np.frombuffer(bytearray.fromhex(states["torch"]), np.uint8)
         try:
@@ -109,7 +143,9 @@ def _as_text(state: Any) -> Any:
     return state.astype("<u4").tobytes().hex() if isinstance(state, np.ndarray) else state
 
 
-def _from_text(state: Mapping[str, Any]) -> dict[str, Any]:
+def _from_text(state: Any) -> Any:
+    if not isinstance(state, Mapping):
+        return state
     made = dict(state)
     for name, value in state.items():
         if isinstance(value, Mapping):

@@ -15,6 +15,7 @@ from rumus.train.base.class_counts import (
     shape_of,
 )
 from rumus.train.base.metric_state import Part
+from rumus.train.base.row_labels import check_row_order
 
 
 def surprise(logits: Given, targets: Given, ignore_index: int) -> tuple[Part, Part]:
@@ -23,6 +24,7 @@ def surprise(logits: Given, targets: Given, ignore_index: int) -> tuple[Part, Pa
     logits: (..., classes). targets: (...), class numbers, or `ignore_index`. ValueError for shapes
     that do not fit, other dtypes, and on the host for a target that is not a class.
     """
+    check_row_order((("logits", logits), ("targets", targets)))
     found, wanted, dtype = shape_of(logits), shape_of(targets), dtype_of(targets)
     if not found or not found[-1] or wanted != found[:-1] or dtype.kind not in "iu":
         raise ValueError(

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.masked import unmasked
 from rumus.train.base.other_names import DATASET
+from rumus.train.base.row_labels import check_row_order
 
 Sample: TypeAlias = tuple[Any, ...]
 Batch: TypeAlias = tuple[NDArray[Any], ...]
@@ -55,7 +56,9 @@ class ArrayDataset:
     arrays: of equal length along the first axis, one for each field.
 
     Raises TypeError for anything but arrays of numbers or booleans, ValueError for no arrays, an
-    array without axes, masked elements, and different lengths.
+    array without axes, masked elements, different lengths,
+        and objects of pandas with the same row labels in another order: rows are paired by
+        position.
 
     >>> from rumus.train import ArrayDataset
     >>> dataset = ArrayDataset([[1.0, 2.0], [3.0, 4.0]], [0, 1])
@@ -64,6 +67,7 @@ class ArrayDataset:
     """
 
     def __init__(self, *arrays: ArrayLike) -> None:
+        check_row_order((f"array {i}", array) for i, array in enumerate(arrays))
         self.arrays = tuple(unmasked(array) for array in arrays)
         check_columns([f"array {i}" for i in range(len(arrays))], self.arrays)
 

@@ -46,6 +46,7 @@ _HELD_OUT: Final = frozenset(
 _IMAGES: Final = frozenset(
     {"image", "images", "img", "imgs", "imagestr", "imagests", "jpegimages", "pictures", "photos"}
 )
+_OF_SETS: Final = _IMAGES | {"set", "data", "dataset", "split", "folder", "batch", "part"}
 _OF_IMAGES: Final = frozenset(
     {
         "mask", "masks", "label", "labels", "labelstr", "labelsts", "annotation", "annotations",
@@ -180,7 +181,7 @@ def _check_pillow() -> None:
 def _check_meaning(folder: Path, names: Sequence[str]) -> None:
     """Refuse folders that are splits; warn that numbered ones are sorted as text."""
     shown = printable(folder)
-    splits = _splits_in(names)
+    splits = _splits_in(folder, names)
     if splits:
         raise ValueError(
             f"{shown} has folders called {printable(', '.join(splits))}, which look like splits, "
@@ -217,17 +218,28 @@ def _warn_of_one_class(folders: Sequence[Path], files: Sequence[Path]) -> None:
         )
 
 
-def _splits_in(names: Sequence[str]) -> list[str]:
+def _splits_in(folder: Path, names: Sequence[str]) -> list[str]:
     """The folders that look like splits: all of them do, or some for each side.
 
-    One among others may well be a class, such as a train.
+    One among others may well be a class, such as a train; so may a train beside a test tube, which
+    differ in other words, too, unless there are folders in them, as of classes.
     """
-    words = {name: _words(name) for name in names}
-    trained = [name for name in names if words[name] & _TRAINED_ON]
-    held_out = [name for name in names if words[name] & _HELD_OUT]
-    if (trained and held_out) or all(name.lower() in _TRAINED_ON | _HELD_OUT for name in names):
-        return [name for name in names if name in {*trained, *held_out}]
+    trained, held_out = (
+        {name: words - known - _OF_SETS for name, words in zip(names, map(_words, names), strict=True)
+         if words & known}
+        for known in (_TRAINED_ON, _HELD_OUT)
+    )  # fmt: skip
+    found = [name for name in names if name in trained or name in held_out]
+    if all(name.lower() in _TRAINED_ON | _HELD_OUT for name in names):
+        return found
+    is_alike = any(other in held_out.values() for other in trained.values())
+    if is_alike or (trained and held_out and any(_has_folders(folder / name) for name in found)):
+        return found
     return []
+
+
+def _has_folders(folder: Path) -> bool:
+    return any(path.is_dir() and _is_visible(path.name) for path in folder.iterdir())
 
 
 def _images_and_others(names: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -27,7 +27,7 @@ from rumus.train.data.dataset import Batch, Indices, Sample
 from rumus.train.data.npy import PathLike
 from rumus.train.tables.csv_cell import Days, MixedZones, Spelling, as_truth, spelling_of_numbers
 from rumus.train.tables.csv_number import advice, first_that_is_none, is_number, numbers_of
-from rumus.train.tables.csv_table import CsvTable, Row, about_comments
+from rumus.train.tables.csv_table import CsvTable, Row, about_comment_line, about_comments
 from rumus.train.tables.feature_encoding import (
     MISSING,
     FeatureEncoding,
@@ -71,8 +71,9 @@ class CsvDataset:
     booleans: columns of booleans (true, false, t, f, yes, no, y, n), converted to 1 and 0.
     dates: columns of dates, converted to days since 1970; ISO 8601, unless a mapping gives their
         `datetime.strptime` formats.
-    missing: the value for a feature whose cell is empty, NA, N/A, null, None, - or ?; "mean" takes
-        the column's mean. By default such a cell raises. A missing category is 0 for every text.
+    missing: the value for a feature whose cell is empty, NA, N/A, #N/A, null, None, - or ?; "mean"
+        takes the mean of the column. By default such a cell raises. A missing category is 0 for
+        every text.
     missing_target: "error" raises for a line with a missing target, "drop" skips it.
     standardize: subtract the mean of each feature and divide by its standard deviation; categories
         stay 0 and 1.
@@ -456,7 +457,9 @@ class _Numbers:
     ) -> ValueError:
         row, column = divmod(place, len(self._names))
         name, told = self._names[column], self._advice(cell, column, is_spelled=is_spelled)
-        told = "; ".join(filter(None, (about_comments(name), told)))
+        is_first = self._indices[column] == 0
+        comment = about_comments(name) or (about_comment_line(cell) if is_first else None)
+        told = "; ".join(filter(None, (comment, told)))
         return ValueError(
             f"{self._place}{rows[row][0]}: {printable(repr(cell))} in column "
             f"{printable(repr(name))} is not {self._what(column)}; {told}"

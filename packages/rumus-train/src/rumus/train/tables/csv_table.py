@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, TextIO, TypeAlias
 
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.nearest_name import nearest_name
@@ -17,7 +17,7 @@ from rumus.train.base.regular_file import require_regular_file
 from rumus.train.tables.csv_number import DELIMITERS
 
 _OF_EXCEL: Final = re.compile(r"(?i:sep)=\W")  # its second line has the names
-_COMMENT: Final = re.compile(r"\s*#+(\s|$)")  # a name such as #chrom is none
+_COMMENT: Final = re.compile(r"\s*#(.*\s|#*$)")  # a name such as #chrom is none
 Row: TypeAlias = tuple[int, list[str]]  # its last line's number, and its cells
 
 
@@ -51,7 +51,7 @@ class CsvTable(Iterator[Row]):
                 f"{shown(encoding)}"
             ) from error
         try:
-            self._reader = csv.reader(self._file, delimiter=delimiter, strict=True)
+            self._reader = csv.reader(self._text(), delimiter=delimiter, strict=True)
             self.names = self._header() if header is None else in_order("header", header)
         except BaseException:
             self.close()
@@ -59,8 +59,21 @@ class CsvTable(Iterator[Row]):
         self._numbers = {name: i for i, name in enumerate(self.names)}
         self._twice = {name for name, count in Counter(self.names).items() if count > 1}
 
+    def _text(self) -> TextIO:
+        """The file behind its byte-order mark, which only some encodings skip."""
+        try:
+            if self._file.read(1) != "\ufeff":
+                self._file.seek(0)
+        except UnicodeError:
+            self._file.seek(0)  # reading its lines says where
+        return self._file
+
     def _header(self) -> list[str]:
         _, names = next(self, (0, []))
+        if any("\0" in name for name in names):
+            raise ValueError(
+                f"{self.shown}: the first line has NUL characters; {_how_to_read(self.path)}"
+            )
         if not names:
             raise ValueError(f"{self.shown} is empty; its first line must name the columns")
         if _OF_EXCEL.fullmatch(line := self._delimiter.join(names)):
@@ -86,10 +99,13 @@ class CsvTable(Iterator[Row]):
         wanted = len(self.names)
         if wanted and len(row) != wanted:
             hint = ""
-            if advice := about_comments(self.names[0], row[0]):
+            advice = about_comments(self.names[0], row[0]) or about_comment_line(row[0])
+            if advice:
                 hint = f"; {advice}"
             elif (delimiter := self._other_delimiter(row)) is not None:
                 hint = f"; give delimiter={delimiter!r}?"
+            elif advice := about_comment_line(self.names[0]):
+                hint = f"; {advice}"
             elif len(row) == wanted + 1:
                 hint = "; if a column of row names has no title, give header=['', ...]"
             raise ValueError(
@@ -187,9 +203,16 @@ class CsvTable(Iterator[Row]):
 
 def about_comments(*cells: str) -> str | None:
     """Return what to do about cells that look like comments; None if none of them does."""
-    for cell in filter(_COMMENT.match, cells):
-        return f"if {printable(repr(cell))} is a comment, remove such lines: CSV files have none"
-    return None
+    return next((_about_comment(cell) for cell in filter(_COMMENT.match, cells)), None)
+
+
+def about_comment_line(first: str) -> str | None:
+    """Return what to do about a line that may be a comment by its first cell, or None."""
+    return _about_comment(first) if first.lstrip().startswith("#") else None
+
+
+def _about_comment(cell: str) -> str:
+    return f"if {printable(repr(cell))} is a comment, remove such lines: CSV files have none"
 
 
 # How files begin that are not text, or in an encoding that says so.
@@ -199,7 +222,10 @@ _BEGINNINGS: Final = {
     b"\xfd7zXZ\0": "it is compressed by xz: unpack it first",
     b"\x28\xb5\x2f\xfd": "it is compressed by zstd: unpack it first",
     b"PK\x03\x04": "it is a ZIP archive, or a spreadsheet: save its table as CSV",
+    b"\xd0\xcf\x11\xe0": "it is a spreadsheet: save its table as CSV",
     b"PAR1": "it is a Parquet file: use ParquetDataset",
+    b"\xff\xfe\0\0": "give encoding='utf-32'",
+    b"\0\0\xfe\xff": "give encoding='utf-32'",
     b"\xff\xfe": "give encoding='utf-16'",
     b"\xfe\xff": "give encoding='utf-16'",
 }
@@ -208,8 +234,19 @@ _BEGINNINGS: Final = {
 def _how_to_read(path: Path) -> str:
     """What to do about a file that is not text in the given encoding."""
     with path.open("rb") as file:
-        start = file.read(8)
+        start = file.read(4096)
     for beginning, advice in _BEGINNINGS.items():
         if start.startswith(beginning):
             return advice
-    return "give encoding='latin-1', or the file's encoding"
+    if b"\0" not in start:
+        return "give encoding='latin-1', or the file's encoding"
+    return f"give encoding='{_wide_encoding(start)}', or the file's encoding, if it is text"
+
+
+def _wide_encoding(start: bytes) -> str:
+    """The encoding without a byte-order mark that has zeros where the start of a file has them."""
+    zeros = [start[place::4].count(0) for place in range(4)]
+    order = "le" if zeros[1] + zeros[3] > zeros[0] + zeros[2] else "be"
+    if max(zeros[0], zeros[3]) >= len(start) // 4 > 0 and zeros[1] + zeros[2] > len(start) // 4:
+        return f"utf-32-{'le' if zeros[3] > zeros[0] else 'be'}"
+    return f"utf-16-{order}"

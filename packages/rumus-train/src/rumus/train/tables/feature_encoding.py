@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,14 +13,16 @@ from numpy.typing import NDArray
 
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.real_number import real_number
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.train.base.class_names import check_each_once, checked_classes, in_order
 from rumus.train.base.printable import printable
 from rumus.train.tables.rounding import require_finite, warn_of_times
 
 Missing: TypeAlias = float | Literal["mean"] | None
+_HAS_YEAR: Final = re.compile(r"%[YyGcxs]")
 LARGEST: Final = 2**30  # bytes of the features of one column of texts
 MISSING: Final = frozenset(
-    {"", "NA", "N/A", "n/a", "<NA>", "NaN", "nan", "null", "NULL", "None", "-", "?"}
+    {"", "NA", "N/A", "#N/A", "n/a", "<NA>", "NaN", "nan", "null", "NULL", "None", "-", "?"}
 )
 
 
@@ -276,8 +279,15 @@ def as_categories(given: Sequence[str] | Mapping[str, Sequence[str]]) -> dict[st
 
 
 def as_dates(given: Sequence[str] | Mapping[str, str]) -> dict[str, str | None]:
-    """Return the date format of each column, None for ISO 8601."""
+    """Return the date format of each column, None for ISO 8601; warn of one without a year."""
     if isinstance(given, Mapping):
+        for name, written in given.items():
+            if isinstance(written, str) and not _HAS_YEAR.search(written.replace("%%", "")):
+                warn_user(
+                    f"dates: the format {printable(repr(written))} of {printable(repr(name))} has "
+                    "no year, so all its dates are those of 1900, which had no February 29: write "
+                    "them with a year, or in columns of numbers"
+                )
         return dict(given)
     return dict.fromkeys(_names("dates", given))
 

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from rumus.tensor import NonFiniteGradientError, Tensor
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.printable import PrintableError
+from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.state_names import check_names
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.memory.uninterrupted import is_of_handler
@@ -195,6 +196,8 @@ class RunFolder(Callback):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the run's identity."""
         check_names(self, state, ("run",))
+        if not isinstance(state["run"], str | None):
+            raise ValueError(f"run: saved {shown(state['run'])}, which is not a run's name")
         self._id = state["run"]
 
     # Events

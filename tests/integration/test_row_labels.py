@@ -1,0 +1,73 @@
+"""Objects of pandas that are given together: rows are paired by position, which is said."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rumus.train import ArrayDataset, metrics
+
+pandas: Any = pytest.importorskip("pandas")
+
+
+def frame() -> Any:
+    return pandas.DataFrame({"a": np.arange(6.0), "y": np.arange(6) % 2})
+
+
+PAIRS: list[tuple[Callable[[Any], Any], Callable[[Any], Any]]] = [
+    (lambda table: table.sample(frac=1, random_state=0)[["a"]], lambda table: table["y"]),
+    (lambda table: table["a"], lambda table: table.sort_values("y")["y"]),
+    (lambda table: table[["a"]], lambda table: table["y"][::-1]),
+    (lambda table: table.iloc[[0, 0, 1, 2]]["a"], lambda table: table.iloc[[0, 1, 0, 2]]["y"]),
+    (lambda table: table.set_index(["a", "y"], drop=False)["a"],
+     lambda table: table.set_index(["a", "y"], drop=False)["y"][::-1]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+def test_the_same_labels_in_another_order_are_refused(one: Any, other: Any) -> None:
+    x, y = one(frame()), other(frame())
+    with pytest.raises(ValueError, match=r"array 0 and array 1 have the same row labels in anot"):
+        ArrayDataset(x, y)
+    with pytest.raises(ValueError, match=r"array 0 and array 2 .*second\.loc\[first\.index\]"):
+        ArrayDataset(x, np.zeros(len(x)), y)
+    assert ArrayDataset(x.to_numpy(), y.to_numpy()).batch(np.array([1]))[1] == y.iloc[1]
+    if x.index.is_unique:
+        assert len(ArrayDataset(x, y.loc[x.index])) == len(x)
+
+
+ALIKE: list[tuple[Callable[[Any], Any], Callable[[Any], Any]]] = [
+    (lambda table: table.sample(frac=1, random_state=0)["a"], lambda table: table["y"].to_numpy()),
+    (lambda table: table.sample(frac=1, random_state=0)["a"].set_axis(list("bcdefg")),
+     lambda table: table["y"]),
+    (lambda table: table[table["y"] == 0]["a"],
+     lambda table: table[table["y"] == 0]["y"].reset_index(drop=True)),
+    (lambda table: table.iloc[[3, 3, 1]]["a"], lambda table: table.iloc[[3, 3, 1]]["y"]),
+    (lambda table: table["a"], lambda table: table["y"].tolist()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "other"), ALIKE)
+def test_other_labels_say_nothing(one: Any, other: Any) -> None:
+    x, y = one(frame()), other(frame())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(ArrayDataset(x, y)) == len(x)
+
+
+def test_metrics_pair_scores_and_targets() -> None:
+    targets = frame()["y"]
+    scores = pandas.DataFrame({0: 1.0 - targets, 1: targets * 1.0})
+    assert float(metrics.accuracy(scores, targets)) == 1
+    assert float(metrics.r2(scores[1], targets)) == 1
+    mixed = targets[::-1]
+    for score in (metrics.accuracy, metrics.confusion_matrix, metrics.perplexity):
+        with pytest.raises(ValueError, match="have the same row labels in another order"):
+            score(scores, mixed)
+    for score in (metrics.r2, metrics.auroc, metrics.mean_absolute_error):
+        with pytest.raises(ValueError, match="predictions and targets have the same row labels"):
+            score(scores[1], mixed)
