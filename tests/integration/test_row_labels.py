@@ -65,6 +65,7 @@ def test_metrics_pair_scores_and_targets() -> None:
     assert float(metrics.accuracy(scores, targets)) == 1
     assert float(metrics.r2(scores[1], targets)) == 1
     mixed = targets[::-1]
+    score: Any
     for score in (metrics.accuracy, metrics.confusion_matrix, metrics.perplexity):
         with pytest.raises(ValueError, match="have the same row labels in another order"):
             score(scores, mixed)

@@ -224,11 +224,11 @@ def _splits_in(folder: Path, names: Sequence[str]) -> list[str]:
     One among others may well be a class, such as a train; so may a train beside a test tube, which
     differ in other words, too, unless there are folders in them, as of classes.
     """
+    words = {name: _words(name) for name in names}
     trained, held_out = (
-        {name: words - known - _OF_SETS for name, words in zip(names, map(_words, names), strict=True)
-         if words & known}
+        {name: words[name] - known - _OF_SETS for name in names if words[name] & known}
         for known in (_TRAINED_ON, _HELD_OUT)
-    )  # fmt: skip
+    )
     found = [name for name in names if name in trained or name in held_out]
     if all(name.lower() in _TRAINED_ON | _HELD_OUT for name in names):
         return found

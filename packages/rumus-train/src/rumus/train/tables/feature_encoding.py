@@ -282,7 +282,7 @@ def as_dates(given: Sequence[str] | Mapping[str, str]) -> dict[str, str | None]:
     """Return the date format of each column, None for ISO 8601; warn of one without a year."""
     if isinstance(given, Mapping):
         for name, written in given.items():
-            if isinstance(written, str) and not _HAS_YEAR.search(written.replace("%%", "")):
+            if not _HAS_YEAR.search(str(written).replace("%%", "")):
                 warn_user(
                     f"dates: the format {printable(repr(written))} of {printable(repr(name))} has "
                     "no year, so all its dates are those of 1900, which had no February 29: write "

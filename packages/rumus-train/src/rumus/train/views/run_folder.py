@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 
 from rumus.tensor import NonFiniteGradientError, Tensor
 from rumus.tensor.expression.arguments import checked_arguments
-from rumus.tensor.expression.printable import PrintableError
 from rumus.tensor.expression.declared_type import shown
+from rumus.tensor.expression.printable import PrintableError
 from rumus.tensor.expression.state_names import check_names
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.memory.uninterrupted import is_of_handler
