@@ -8,6 +8,11 @@
 @group(0) @binding(2) var<storage, read_write> out: array<f32>;
 @group(0) @binding(3) var<storage, read_write> statistics: array<f32>;
 
+// 0 for a weight of 0, whose class counts for nothing, and a logit of -inf; NaN stays.
+fn weighted(weight: f32, shifted: f32) -> f32 {
+    return select(weight * shifted, 0.0, weight == 0.0 && shifted < 0.0);
+}
+
 @compute @workgroup_size(LANES * ROWS)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -23,7 +28,7 @@ fn main(
     if (k.smoothing > 0.0) {  // otherwise 0 times a logit of -inf would give NaN
         var weights = 0.0;
         for (var j = row.lane; j < row.stop; j += LANES) {
-            total += class_weight(j) * (logit(row, j) - largest);
+            total += weighted(class_weight(j), logit(row, j) - largest);
             weights += class_weight(j);
         }
         total = row_sum(total, local);
@@ -35,7 +40,7 @@ fn main(
         let at = targets[k.start1 + row.number];
         let class_ = min(at, k.columns - 1u);
         let weight = class_weight(class_);
-        var expected = weight * (logit(row, class_) - largest);
+        var expected = weighted(weight, logit(row, class_) - largest);
         var target_sum = weight;
         if (k.smoothing > 0.0) {
             expected = (1.0 - k.smoothing) * expected + k.smoothing * (total / f32(k.columns));

@@ -211,7 +211,7 @@ def test_highest_uses_no_units(loops: GpuBackend) -> None:
 
 
 def test_an_unknown_precision(loops: GpuBackend) -> None:
-    with pytest.raises(ValueError, match="precision must be one of highest, high, medium"):
+    with pytest.raises(ValueError, match="precision must be 'highest', 'high' or 'medium'"):
         Gpu(precision="low")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="'low'"), loops.gpu.at_precision("low"):  # type: ignore[arg-type]
         pass

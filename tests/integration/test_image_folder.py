@@ -113,7 +113,7 @@ def test_bad_folders(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"mode": "CMYK"}, "mode must be one of L, RGB, .* not 'CMYK'"),
+        ({"mode": "CMYK"}, "mode must be 'L', 'RGB', .* not 'CMYK'"),
         ({"resize": True}, "needs a size"),
         ({"size": (0, 3)}, "both positive"),
     ],

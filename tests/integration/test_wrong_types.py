@@ -28,8 +28,15 @@ TRAINER: Any = train.Trainer(SGD)
 LINEAR: Any = nn.Linear(2, 2)
 GROUP: Any = optim.ParameterGroup([Parameter([1.0], name="w")])
 DISTRIBUTED: Any = distributed
+MANY: Any = np.array([1.0, 2.0])
+SINGLE: Any = np.array(1.0)
 PICTURE: Any = ones((1, 2, 6, 6))
 OF_TORCH: Any = type("Tensor", (), {"__module__": "torch"})()  # of the same name as ours
+
+
+def OWN() -> list[Parameter]:
+    return [Parameter(np.ones((2, 2), np.float32), name="w")]
+
 
 TYPES: Final[list[tuple[Callable[[], object], str]]] = [
     # Taken for something that they are not
@@ -395,7 +402,91 @@ TYPES: Final[list[tuple[Callable[[], object], str]]] = [
     ),
     (lambda: ANY.split(None, 2), r"split: x must be a tensor, not None: use tensor\(x\)"),
     (lambda: ANY.weighted_values(X, None), "weighted_values: value must be a tensor, not None"),
-    (lambda: ANY.pad(X, np.array(["a", "b"])), "pad: widths must be a whole number, not .*'a'"),
+    (lambda: ANY.pad(X, np.array(["a", "b"])), "pad: widths must be pairs, .* not ndarray"),
+    (lambda: ANY.pad(X, [1, 2]), "pad: widths must be pairs, one for each axis, not list"),
+    (lambda: ANY.pad_edges(X, [1, 2], "reflect"), "pad_edges: widths must be pairs, .* not list"),
+    (lambda: ANY.pad_edges(X, [(1, "1"), (0, 0)], "reflect"), "pad_edges: widths must be a whole"),
+    # An array in place of one of a few texts
+    *[
+        (call, rf"{name} must be '.*, not ndarray")
+        for name, call in {
+            "mode": lambda: OPTIM.Plateau(0.1, mode=MANY),
+            "nonfinite": lambda: OPTIM.LBFGS(OWN(), nonfinite=MANY),
+            "per": lambda: OPTIM.ClipNorm(1.0, per=MANY),
+            "state_dtype": lambda: OPTIM.AdamW(OWN(), state_dtype=MANY),
+            "state_device": lambda: OPTIM.AdamW(OWN(), state_device=MANY),
+            "decay": lambda: OPTIM.AdamW(OWN(), decay=MANY),
+            "adjust": lambda: OPTIM.Muon(OWN(), adjust=MANY),
+            "role": lambda: ANY.Parameter([1.0], role=MANY),
+            "hyper": lambda: OPTIM.load_torch_state(SGD, {}, ["w"], hyper=MANY),
+            "axis": lambda: TRAIN.images.Flip(MANY),
+            "action": lambda: TRAIN.Spikes(MANY),
+            "keep_best": lambda: TRAIN.Checkpoints("folder", keep_best=MANY),
+            "on_error": lambda: TRAIN.Checkpoints("folder", on_error=MANY),
+            "EarlyStopping: mode|mode": lambda: TRAIN.EarlyStopping("loss", mode=MANY),
+            "reduction": lambda: LAYER.mse_loss(X, X, reduction=MANY),
+            "interpolate: mode": lambda: ANY.interpolate(PICTURE, 2, mode=MANY),
+            "pad_edges: mode": lambda: ANY.pad_edges(X, [(0, 0), (0, 0)], MANY),
+        }.items()
+    ],
+    (lambda: TRAINER.fit([1], len, epochs=1, nonfinite=MANY), "nonfinite must be 'raise', .*array"),
+    (lambda: TRAINER.fit([1], len, epochs=1, progress=MANY), "progress must be 'auto'"),
+    (lambda: OPTIM.warmup(3, start=MANY), "start must be a number, not array"),
+    (lambda: OPTIM.Plateau(MANY), "start must be a number, not array"),
+    (lambda: TRAIN.plot_runs(MANY, "x.png"), "plot_runs: runs must be run folders, not "),
+    # An array without axes in place of a list
+    (lambda: OPTIM.SGD(SINGLE), "an optimizer takes parameters, not ndarray"),
+    (lambda: OPTIM.ParameterGroup(SINGLE), "an optimizer takes a list of parameters, not ndarray"),
+    (lambda: OPTIM.MultiOptimizer(SINGLE), "MultiOptimizer takes a list of optimizers, not ndarr"),
+    (lambda: OPTIM.multi_step(0.1, SINGLE), "after must be step numbers"),
+    (lambda: OPTIM.Muon(OWN(), coefficients=SINGLE), "coefficients must be three numbers"),
+    (lambda: ANY.concat(SINGLE), "concat takes a list of tensors, not ndarray without axes"),
+    (lambda: ANY.stack(SINGLE), "stack takes a list of tensors, not ndarray without axes"),
+    (lambda: ANY.split(X, SINGLE), "split: parts must be a whole number, not array"),
+    (lambda: ANY.Parameters(SINGLE), "Parameters: named must be a dict of parameters, not ndarray"),
+    (lambda: LAYER.ModuleList(SINGLE), "ModuleList takes a list of modules, not ndarray"),
+    (
+        lambda: TRAIN.DataLoader(SINGLE, 2),
+        "a dataset needs .* which ndarray lacks",
+    ),
+    (
+        lambda: TRAIN.Subset(SINGLE, [0]),
+        "dataset must have .* unlike ndarray",
+    ),
+    (lambda: TRAIN.random_split(TEN, SINGLE), "parts must be a list of fractions or lengths"),
+    (
+        lambda: LAYER.checkpoint(LAYER.ReLU(), X, generators=SINGLE),
+        "generators must be a list, not ndarray without axes",
+    ),
+    # What follows in a call, and what is used up
+    (lambda: ANY.einsum("ab->ba", None), "einsum: operands must be a tensor, not None"),
+    (lambda: ANY.einsum("a->a", MANY), "einsum: operands must be a tensor, not ndarray"),
+    (lambda: LAYER.checkpoint(LAYER.ReLU(), None), "checkpoint: inputs must be a tensor, not None"),
+    (lambda: LAYER.checkpoint(LAYER.ReLU(), X, generators=[1]), "generators must be Generators"),
+    (
+        lambda: ANY.avg_pool(PICTURE, (i for i in [1])),
+        "kernel must be .*, not generator",
+    ),
+    (lambda: ANY.elementwise(None), "elementwise: function must be a function, not None"),
+    (
+        lambda: OPTIM.FusedOptimizer(OWN(), None),
+        "rule must be a function, not None",
+    ),
+    (lambda: LAYER.Upsample({2, 3}), "Upsample: size must be whole numbers, not set"),
+    (lambda: ANY.interpolate(PICTURE, {2, 3}), "interpolate: size must be whole numbers, not set"),
+    # A set, whose order is its own
+    (lambda: ANY.zeros({2, 3}), "zeros: shape must be .*whole number.*, not set"),
+    (lambda: ANY.ones((6,)).reshape({3, 2}), "reshape: a length must be a whole number"),
+    (lambda: X.permute({1, 0}), "permute: an axis must be a whole number"),
+    (lambda: ANY.max_pool(PICTURE, {3, 2}), "kernel must be whole numbers, not set"),
+    (lambda: LAYER.Conv2d(1, 1, {3, 2}), "Conv2d: kernel must be whole numbers, not set"),
+    (lambda: LAYER.LayerNorm({3, 2}), "normalized_shape must be whole numbers, not set"),
+    (lambda: LAYER.AdaptiveAvgPool2d({3, 2}), "AdaptiveAvgPool2d: size must be .*, not set"),
+    (lambda: ANY.split(X, {1, 2}, 1), "split: parts must be .*whole number"),
+    (lambda: ANY.concat({X, X + 1}), "concat takes a list of tensors, not set"),
+    (lambda: OPTIM.SGD(set(OWN()), 0.1), "an optimizer takes parameters, not set: pass a sequence"),
+    (lambda: TRAIN.ImageFolder("folder", size=("1", 2)), "size must be a whole number, not '1'"),
+    (lambda: TRAIN.ImageFolder("folder", size=(1,)), r"size must be \(height, width\), not \(1,\)"),
 ]
 VALUES: Final[list[tuple[Callable[[], object], str]]] = [
     (lambda: DRAW.uniform((2,), 2.0, 1.0), "low must be at most high, not 2.0 and 1.0"),
@@ -411,7 +502,17 @@ VALUES: Final[list[tuple[Callable[[], object], str]]] = [
     (lambda: DRAW.permutation(-1), "permutation: count must be at least 0, not -1"),
     (lambda: ANY.ones((2, -1)), r"full: the shape \(2, -1\) has a negative length"),
     (lambda: ANY.cross_entropy(X, tensor([0, 1]), 1.5), r"label_smoothing must be in \[0, 1\]"),
-    (lambda: LAYER.Upsample(2, mode="cubic"), "Upsample: mode must be one of 'nearest', 'linear'"),
+    (lambda: LAYER.Upsample(2, mode="cubic"), "Upsample: mode must be 'nearest', 'linear'"),
+    (
+        lambda: OPTIM.load_torch_state(SGD, {}, ["w"], hyper="our"),
+        "hyper must be 'same' or 'ours', not 'our'",
+    ),
+    (
+        lambda: ANY.convolution(PICTURE, PICTURE[:, :, :2, :2], stride=10**30),
+        "stride must fit 64 bits",
+    ),
+    (lambda: ANY.arange(10**30), "arange: start must fit 64 bits, not 1000"),
+    (lambda: DRAW.permutation(10**30), r"permutation: count must be below 2\*\*32"),
     (lambda: LAYER.Upsample(-1), "Upsample: size must be positive and finite, not -1"),
     (lambda: LAYER.gaussian_nll_loss(X, X, X, eps=0.0), "eps must be finite and positive, not 0.0"),
     (lambda: TRAIN.Pad(length=-1), "length must be at least 0, not -1"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -78,7 +79,7 @@ READ: Final[list[tuple[Callable[[], Any], str, Any, Any, str]]] = [
     (lambda: nn.AdaptiveAvgPool2d(2), "size", None, -1, "size needs one or two sizes"),
     (lambda: nn.AdaptiveMaxPool1d(2), "size", 3, (3, 3), "size needs one size"),
     (nn.GlobalAvgPool, "keepdims", True, 1, "keepdims must be True or False, not 1"),
-    (lambda: nn.Upsample(2), "mode", "linear", "cubic", "Upsample: mode must be one of"),
+    (lambda: nn.Upsample(2), "mode", "linear", "cubic", "Upsample: mode must be 'nearest'"),
     (lambda: nn.Upsample(2), "size", 3, -1, "Upsample: size must be positive and finite"),
     (lambda: nn.Upsample(2), "scale_factor", None, 2.0, "give size or scale_factor, one of"),
     (lambda: nn.PixelShuffle(2), "factor", 3, 0, "PixelShuffle: the factor must be at least 1"),
@@ -266,3 +267,35 @@ def test_settings_that_need_each_other_are_assigned_in_any_order() -> None:
     layer.align_corners = True
     layer.mode = "bilinear"
     assert layer(ones((1, 1, 3, 3))).shape == (1, 1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "meant"),
+    [
+        (lambda: nn.MultiHeadAttention(4, 2), "droput", "dropout"),
+        (lambda: nn.LayerNorm(3), "esp", "eps"),
+        (lambda: nn.Conv2d(1, 1, 3), "strid", "stride"),
+        (lambda: nn.BatchNorm1d(2), "momentun", "momentum"),
+        (nn.GELU, "aproximate", "approximate"),
+        (lambda: nn.Linear(2, 2), "trainng", "training"),
+        (lambda: nn.Linear(2, 2), "wieght", "weight"),
+    ],
+)
+def test_a_misspelled_setting_is_told(make: Callable[[], Any], name: str, meant: str) -> None:
+    layer = make()
+    with pytest.warns(UserWarning, match=f"does not read '{name}'; did you mean '{meant}'?"):
+        setattr(layer, name, 0.1)
+
+
+def test_attributes_of_the_users_are_theirs() -> None:
+    class Own(nn.Linear):
+        pass
+
+    layers: list[Any] = [nn.Linear(2, 2), Own(2, 2)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for layer in layers:
+            layer.foo = layer.label = 3
+            layer.output = ones((2,))  # kept by a hook
+            layer.names, layer._bais, layer.depth = "a", 1, 2
+        layers[1].bais = 0.5

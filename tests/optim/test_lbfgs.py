@@ -246,7 +246,7 @@ def test_bad_options_claim_nothing() -> None:
         (ValueError, "history_size must be", lambda: LBFGS([w], history_size=0)),
         (ValueError, "tolerance_grad must be", lambda: LBFGS([w], tolerance_grad=math.nan)),
         (ValueError, "lr must be", lambda: LBFGS([w], -1.0)),
-        (ValueError, 'must be "raise" or "skip"', lambda: LBFGS([w], nonfinite="propagate")),
+        (ValueError, "must be 'raise' or 'skip'", lambda: LBFGS([w], nonfinite="propagate")),
     ]
     for error, message, make in mistakes:
         with pytest.raises(error, match=message):

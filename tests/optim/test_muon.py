@@ -214,7 +214,7 @@ def test_bad_choices_claim_nothing() -> None:
         Muon(parameters, matrices="hidden.*")
     with pytest.raises(ValueError, match="no parameter matches the name 'hiden"):
         Muon(parameters, matrices="hiden.weight")
-    with pytest.raises(ValueError, match="adjust must be one of original, match_rms_adamw"):
+    with pytest.raises(ValueError, match="adjust must be 'original', 'match_rms_adamw'"):
         Muon(parameters, adjust="none")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="iterations must be 1 or more, not 0"):
         Muon(parameters, iterations=0)

@@ -146,7 +146,7 @@ def test_a_device_that_cannot_reach_the_host_is_refused(
 
 
 def test_another_place_is_refused() -> None:
-    with pytest.raises(ValueError, match='state_device must be "host" or None'):
+    with pytest.raises(ValueError, match="state_device must be 'host' or None"):
         AdamW([Parameter([1.0])], 0.1, state_device="disk")  # type: ignore[arg-type]
 
 

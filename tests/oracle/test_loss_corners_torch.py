@@ -210,3 +210,34 @@ def test_a_divergence_where_nothing_is_likely(is_of_logs: bool, backend: Backend
     found = nn.kl_div(p, target, log_target=is_of_logs, reduction="none")
     np.testing.assert_array_equal(found.numpy(), [0, 0, 0, np.nan])
     np.testing.assert_array_equal(found.sum().backward()[p].numpy(), [0, 0, 0, np.nan])
+
+
+IMPOSSIBLE: Final = np.array([[-np.inf, 0, 1], [0, 1, 2]], np.float32)
+WEIGHTLESS: Final[dict[str, Callable[..., Any]]] = {
+    "cross_entropy": lambda x: nn.cross_entropy_loss(x, [0, 1], weight=[0, 1, 1]),
+    "cross_entropy, smoothed": lambda x: nn.cross_entropy_loss(
+        x, [0, 1], weight=[0, 1, 1], label_smoothing=0.25
+    ),
+    "cross_entropy of probabilities": lambda x: nn.cross_entropy_loss(
+        x, np.array([[0.5, 0, 0.5], [0, 1, 0]], np.float32), weight=[0, 1, 1]
+    ),
+    "cross_entropy of samples": lambda x: nn.cross_entropy_loss(x, [0, 1], sample_weight=[0, 1]),
+    "focal": lambda x: nn.focal_loss(x, [0, 1], weight=[0, 1, 1]),
+    "nll": lambda x: nn.nll_loss(x, [0, 1], weight=[0, 1, 1]),
+    "multi_margin": lambda x: nn.multi_margin_loss(-x, [1, 1], weight=[1, 0, 1]),
+    "squares of samples": lambda x: nn.mse_loss(x, np.zeros((2, 3)), sample_weight=[0, 1]),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTLESS)
+def test_a_weight_of_0_leaves_nothing_of_an_infinite_loss(name: str, backend: Backend) -> None:
+    """It costs what a large finite loss would; NaN stays NaN."""
+    loss = WEIGHTLESS[name]
+    p, q = (Parameter(x, backend=backend) for x in (IMPOSSIBLE, np.maximum(IMPOSSIBLE, -1e4)))
+    found, wanted = loss(p), loss(q)
+    np.testing.assert_allclose(found.item(), wanted.item(), rtol=1e-6)
+    if "squares" not in name:  # whose derivative is infinite as well
+        slopes, exact = found.backward()[p].numpy(), wanted.backward()[q].numpy()
+        np.testing.assert_allclose(slopes, exact, rtol=1e-5, atol=1e-7)
+    unknown = Parameter(np.array([[np.nan, 0, 1], [0, 1, 2]], np.float32), backend=backend)
+    assert np.isnan(loss(unknown).item()) or name == "multi_margin"

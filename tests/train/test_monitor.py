@@ -164,7 +164,7 @@ def test_the_default_metric_is_not_there(tmp_path: Path) -> None:
     [
         ({"monitor": "accuracy"}, r"mode must say whether a lower .* 'accuracy' is better"),
         ({"monitor": "neg_log_loss"}, r"mode must say whether a lower .* 'neg_log_loss' is"),
-        ({"mode": "more"}, 'mode must be "min" or "max"'),
+        ({"mode": "more"}, "mode must be 'min', 'max' or None"),
         ({"mode": "max"}, "monitor is missing"),
         ({"restore_best": True}, "restore_best=True needs checkpoints="),
         ({"save_every": Every(steps=2)}, r"save_every=.* has no effect without checkpoints="),

@@ -210,7 +210,7 @@ def test_refused_input() -> None:
     with pytest.raises(ValueError, match="evaluates a batch several times"):
         trainer.fit([(np.ones(1),)], lambda x: (w * x).sum(), epochs=1, spikes=Spikes())
     for options, message in (
-        ({"action": "raise"}, 'action must be "skip" or "rollback"'),
+        ({"action": "raise"}, "action must be 'skip' or 'rollback'"),
         ({"z_thresh": 0.0}, "z_thresh"),
         ({"window": 1}, "window must be at least 2"),
         ({"patience": 0}, "patience must be at least 1"),

@@ -41,6 +41,7 @@ from rumus.tensor import (
     softsign,
     tanh,
 )
+from rumus.tensor.expression.choice import check_choice
 from rumus.tensor.expression.real_number import real_number
 
 Function: TypeAlias = Callable[[Tensor], Tensor]
@@ -66,8 +67,7 @@ class Activation(Module):
 
 
 def _approximation(layer: Module, name: str, value: Any) -> Any:
-    if value not in ("none", "tanh"):
-        raise ValueError(f"GELU: approximate must be 'none' or 'tanh', not {value!r}")
+    check_choice("GELU: approximate", value, ("none", "tanh"))
     return value
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from rumus.nn.module import Module
 from rumus.tensor import Generator, GraphError, Tensor
 from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.graph.assignment import State, again, state_now
 from rumus.tensor.graph.autograd import (
     ACCUMULATE,
@@ -54,6 +55,9 @@ def checkpoint(
     if isinstance(function, Module):
         generators = [*generators, *(generator for _, generator in function.named_generators())]
     generators = list(generators)  # generators used by the first call are added
+    for given in generators:
+        if not isinstance(given, Generator):
+            raise TypeError(f"checkpoint: generators must be Generators, not {shown(given)}")
     if not is_recording():
         return _checked(function(*inputs))
     positions = _Positions(generators)

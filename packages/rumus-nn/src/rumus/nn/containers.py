@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Generic, Self, TypeVar, overload
 
 from rumus.nn.module import Module
+from rumus.tensor.expression.declared_type import is_ordered
 from rumus.tensor.expression.printable import abridged
 
 M = TypeVar("M", bound=Module)
@@ -26,7 +27,7 @@ class ModuleList(Module, Generic[M]):
     def __init__(self, modules: Iterable[M] = ()) -> None:
         self._modules: list[M] = []
         given: Any = modules
-        if not hasattr(given, "__iter__"):
+        if not is_ordered(given):
             raise TypeError(f"ModuleList takes a list of modules, not {type(given).__name__}")
         for module in modules:
             self.append(module)

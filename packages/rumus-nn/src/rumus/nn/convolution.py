@@ -24,6 +24,7 @@ from rumus.tensor import (
     pad_edges,
     zeros,
 )
+from rumus.tensor.expression.choice import check_choice
 from rumus.tensor.operations.convolution import check_output_padding
 from rumus.tensor.operations.padding import MODES, PaddingMode
 
@@ -85,9 +86,7 @@ class _Convolution(Module):
         self.kernel = self._sizes("kernel", kernel, 1)
         self.stride = self._sizes("stride", stride, 1)
         self.dilation = self._sizes("dilation", dilation, 1)
-        if padding_mode not in MODES:
-            known = ", ".join(map(repr, MODES))
-            raise ValueError(f"{name}: padding_mode must be one of {known}, not {padding_mode!r}")
+        check_choice(f"{name}: padding_mode", padding_mode, MODES)
         self.padding_mode = padding_mode
         self.padding, self._around = self._paddings(padding)
         self.groups = groups

@@ -17,6 +17,7 @@ from rumus.nn.reduction import (
     as_target,
     check_floating,
     check_reduction,
+    weighted,
     widened,
 )
 from rumus.tensor import Expr, Tensor, TensorLike, elementwise, ones
@@ -33,7 +34,7 @@ _CLASSES = "floating targets are the probabilities of the classes; class numbers
 def _expected(log_probability: T, target: T, weight: T, *, keep: float, share: float) -> T:
     probability = keep * target + share
     # An impossible class costs nothing, even if its logit is -inf.
-    return (abs(probability) <= 0).where(0.0, -probability * weight * log_probability)
+    return (abs(probability) <= 0).where(0.0, weighted(weight, -probability * log_probability))
 
 
 @checked_arguments
@@ -60,7 +61,8 @@ def cross_entropy_loss(
     axis: of the classes; 1 for images of (batch, classes, height, width).
     weight: (classes,), not negative, the weight of each class: the loss times weight[target], or
         each term of a sum over probabilities times its class's weight. The mean over class numbers
-        is weighted: divided by the sum of the targets' weights. None: 1 for all.
+        is weighted: divided by the sum of the targets' weights. A class of weight 0 costs
+        nothing, also with a logit of -inf. None: 1 for all.
     sample_weight: the weight of each target, not negative: (batch,), or with more of the targets'
         axes. The mean is also divided by the sum of these weights.
     ignore_index: integer targets of this value are ignored, in the sum and in the mean.

@@ -9,7 +9,7 @@ import numpy as np
 
 from rumus.nn.class_losses import class_weights
 from rumus.nn.cross_entropy import check_fit, class_axis, losses_of_classes
-from rumus.nn.loss import entropy_of, less_likely, weighted
+from rumus.nn.loss import entropy_of, less_likely
 from rumus.nn.probabilities import check_probabilities
 from rumus.nn.reduction import (
     Found,
@@ -18,6 +18,7 @@ from rumus.nn.reduction import (
     check_pair,
     check_reduction,
     of_elements,
+    weighted,
 )
 from rumus.tensor import Expr, Tensor, TensorLike, elementwise
 from rumus.tensor.expression.arguments import checked_arguments
@@ -112,7 +113,7 @@ def focal_loss(
         fixed = logits.detach()
         own = losses_of_classes(name, fixed, given, at, ignore_index, 0.0, weights).weights
         assert own is not None
-        losses = losses * own
+        losses = weighted(own, losses)
     return Found(losses, found.count, found.weights).reduced(name, reduction, sample_weight)
 
 

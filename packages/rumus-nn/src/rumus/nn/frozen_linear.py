@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 from rumus.nn.linear import Linear
 from rumus.nn.module import Module
 from rumus.tensor import Backend, OwnershipError, Parameter, Tensor, float16, float32, linear
+from rumus.tensor.expression.choice import check_choice
 from rumus.tensor.expression.dtype import int32
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.graph.autograd import Product
@@ -53,8 +54,7 @@ class FrozenLinear(Module):
             raise TypeError(
                 f"{type(self).__name__}: base must be a Linear, not {type(base).__name__}{hint}"
             )
-        if storage not in ("same", "float16", "8bit"):
-            raise ValueError(f"storage must be 'same', 'float16' or '8bit', not {storage!r}")
+        check_choice("storage", storage, ("same", "float16", "8bit"))
         is_rounded = storage == "float16" and base.weight.dtype != float16
         is_shared = storage != "8bit" and not is_rounded
         _check_not_trained(type(self).__name__, base.weight if is_shared else None, base.bias)

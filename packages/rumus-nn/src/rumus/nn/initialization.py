@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 
 from rumus.tensor import Generator, Parameter
 from rumus.tensor.expression.arguments import checked_arguments, checked_first
+from rumus.tensor.expression.choice import check_choice
 
 __all__ = [
     "constant",
@@ -69,14 +70,12 @@ def gain(nonlinearity: Nonlinearity, slope: float = 0.01) -> float:
         "relu": math.sqrt(2),
         "leaky_relu": math.sqrt(2 / (1 + slope * slope)),
     }
-    if nonlinearity not in known:
-        raise ValueError(f"no gain is known for {nonlinearity!r}; one of {', '.join(known)}")
+    check_choice("nonlinearity", nonlinearity, known)
     return known[nonlinearity]
 
 
 def _kaiming_std(parameter: Parameter, fan: Fan, nonlinearity: Nonlinearity, slope: float) -> float:
-    if fan not in ("in", "out"):
-        raise ValueError(f"fan must be 'in' or 'out', not {fan!r}")
+    check_choice("fan", fan, ("in", "out"))
     count = fans(parameter.shape)[0 if fan == "in" else 1]
     return gain(nonlinearity, slope) / math.sqrt(max(count, 1))
 

@@ -22,6 +22,7 @@ from rumus.nn.reduction import (
     check_reduction,
     is_readable,
     of_elements,
+    weighted,
     widened,
 )
 from rumus.tensor import Expr, Tensor, TensorLike, elementwise, ones
@@ -44,7 +45,7 @@ def _picked(
     is_known = is_ignored.where(1.0, is_class) > 0
     # NaN, as is its gradient, if the target is not a class
     unknown = is_known.where(0.0, log_probability) * is_known.where(1.0, math.nan)
-    return is_ignored.where(0.0, is_it.where(-weight * log_probability, 0.0) + unknown)
+    return is_ignored.where(0.0, is_it.where(weighted(weight, -log_probability), 0.0) + unknown)
 
 
 def _nothing(prediction: T) -> T:

@@ -14,6 +14,7 @@ from rumus.nn.reduction import (
     as_target,
     check_pair,
     of_elements,
+    weighted,
 )
 from rumus.tensor import Expr, Tensor, TensorLike, elementwise
 from rumus.tensor.expression.arguments import checked_arguments
@@ -59,12 +60,6 @@ def entropy_of(wrong: T, rest: T) -> T:
     is_wrong = wrong > 0
     small = is_wrong.where(-wrong, wrong).softplus()
     return small + is_wrong.where((1 - rest) * wrong, -share(wrong, rest))
-
-
-def weighted(weight: T, loss: T) -> T:
-    """The product; 0 for a weight of 0 and an infinite loss, NaN for one that is NaN."""
-    is_none = weight._apply("eq", weight, 0.0)
-    return weight * (is_none & loss._apply("eq", loss, math.inf)).where(0.0, loss)
 
 
 def share(x: T, part: T) -> T:

@@ -21,6 +21,7 @@ from rumus.nn.reduction import (
     check_reduction,
     is_readable,
     of_elements,
+    weighted,
     widened,
 )
 from rumus.tensor import Expr, Tensor, TensorLike, elementwise, minimum, ones
@@ -77,7 +78,8 @@ def _triplet(positive: T, negative: T, *, margin: float, scale: float) -> T:
 
 @elementwise
 def _others(x: T, own: T, target: T, number: T, weight: T, *, margin: float, classes: float) -> T:
-    cost = number._apply("eq", number, target).where(0.0, weight * (margin - own + x).relu())
+    cost = weighted(weight, (margin - own + x).relu())
+    cost = number._apply("eq", number, target).where(0.0, cost)
     is_class = (target < 0).where(0.0, (target < classes).where(1.0, 0.0)) > 0
     # NaN, and so its gradient, where the target is not a class
     return cost + is_class.where(0.0, x) * is_class.where(1.0, math.nan)

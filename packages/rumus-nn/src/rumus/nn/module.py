@@ -45,6 +45,8 @@ from rumus.tensor.expression.arguments import (
 )
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.dtype import as_dtype
+from rumus.tensor.expression.nearest_name import is_misspelled
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.graph.assignment import running_pass
 from rumus.tensor.graph.evaluation import current_evaluation
 from rumus.tensor.graph.shaping import require_backend
@@ -527,7 +529,8 @@ def _check_new(module: Module, name: str, value: object) -> None:
     """Raise AttributeError for an attribute that a layer of rumus would never read from users.
 
     That is an argument of its constructor, what another library calls an attribute, what its class
-    says of all such layers, or anything but a function in place of a method.
+    says of all such layers, or anything but a function in place of a method. Others are the user's;
+    a UserWarning tells of a number or text whose name is that of a setting but for one letter.
     """
     cls = type(module)
     if isinstance(getattr(cls, name, None), FunctionType) and not callable(value):
@@ -536,12 +539,19 @@ def _check_new(module: Module, name: str, value: object) -> None:
         )
     is_argument = name in constructor_names(cls)
     is_of_class = isinstance(getattr(cls, name, None), (bool, int, str, tuple))
-    if not is_of_class and (not (is_argument or name in LAYER.rows) or hasattr(cls, name)):
+    is_free = not is_of_class and (not (is_argument or name in LAYER.rows) or hasattr(cls, name))
+    is_setting = isinstance(value, (bool, int, float, str, tuple, NoneType))
+    if is_free and (not is_setting or name.startswith("_") or hasattr(cls, name)):
         return
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_name == "__setattr__":
         frame = frame.f_back
     if frame is not None and frame.f_globals.get("__name__", "").startswith("rumus."):
+        return
+    if is_free:
+        own = {"training", *vars(module), *constructor_names(cls)}
+        if meant := next((each for each in sorted(own) if is_misspelled(name, each)), None):
+            warn_user(f"{cls.__name__} does not read {name!r}; did you mean {meant!r}?")
         return
     if is_of_class:
         raise decided(module, name)

@@ -26,6 +26,7 @@ from rumus.tensor import (
     stack,
     zeros,
 )
+from rumus.tensor.expression.choice import check_choice
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.graph.scan import numbers
 from rumus.tensor.graph.tensor import backend_of
@@ -284,8 +285,7 @@ class RNN(_Recurrent[Tensor]):
         dtype: DTypeLike = float32,
         backend: Backend | None = None,
     ) -> None:
-        if nonlinearity not in ("tanh", "relu"):
-            raise ValueError(f"RNN: nonlinearity must be 'tanh' or 'relu', not {nonlinearity!r}")
+        check_choice("RNN: nonlinearity", nonlinearity, ("tanh", "relu"))
         self.kind = "rnn_relu" if nonlinearity == "relu" else "rnn_tanh"
         super().__init__(
             inputs, hidden, layers=layers, bias=bias, dropout=dropout, bidirectional=bidirectional,

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.tensor import Tensor, TensorLike, float16, float32, int32, tensor
+from rumus.tensor import Expr, Tensor, TensorLike, elementwise, float16, float32, int32, tensor
+from rumus.tensor.expression.choice import check_choice
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.graph.means import note_mean
 from rumus.tensor.memory.recording import ask_host, is_recorded
 
+T = TypeVar("T", Tensor, Expr)
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
+
+
+@elementwise
+def weighted(weight: T, loss: T) -> T:
+    """The product; 0 for a weight of 0 and an infinite loss, NaN for one that is NaN."""
+    is_none = weight._apply("eq", weight, 0.0)
+    return weight * (is_none & loss._apply("eq", loss, math.inf)).where(0.0, loss)
 
 
 def check_reduction(loss: str, reduction: str) -> None:
     """Raise ValueError for a reduction that does not exist."""
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"{loss}: reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
+    check_choice(f"{loss}: reduction", reduction, ("mean", "sum", "none"))
 
 
 def check_floating(loss: str, what: str, x: Tensor) -> None:
@@ -98,8 +107,8 @@ class Found:
         if sample_weight is not None:
             own = sample_weights(loss, self.losses, sample_weight)
             both = own if self.weights is None else own * self.weights
-            weighted = Found(self.losses * own, None, both.broadcast_to(self.losses.shape))
-            return weighted.reduced(loss, reduction)
+            losses, weights = weighted(own, self.losses), both.broadcast_to(self.losses.shape)
+            return Found(losses, None, weights).reduced(loss, reduction)
         if reduction == "none":
             return self.losses
         if reduction == "sum":

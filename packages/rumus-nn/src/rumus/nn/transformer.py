@@ -14,6 +14,7 @@ from rumus.nn.module import Module
 from rumus.nn.rms_norm import RMSNorm
 from rumus.nn.rotary import RotaryEmbedding
 from rumus.tensor import Backend, Generator, Tensor, float32, gelu, gelu_tanh, relu
+from rumus.tensor.expression.choice import check_choice
 
 Activation: TypeAlias = Literal["gelu", "gelu_tanh", "relu", "swiglu"]
 Norm: TypeAlias = Literal["layer", "rms"]
@@ -63,11 +64,8 @@ class TransformerBlock(Module):
         dtype: DTypeLike = float32,
         backend: Backend | None = None,
     ) -> None:
-        if norm not in ("layer", "rms"):
-            raise ValueError(f'norm must be "layer" or "rms", not {norm!r}')
-        if activation not in (*_ACTIVATIONS, "swiglu"):
-            known = ", ".join((*_ACTIVATIONS, "swiglu"))
-            raise ValueError(f"activation must be one of {known}, not {activation!r}")
+        check_choice("norm", norm, ("layer", "rms"))
+        check_choice("activation", activation, (*_ACTIVATIONS, "swiglu"))
 
         def new_norm() -> LayerNorm | RMSNorm:
             if norm == "rms":

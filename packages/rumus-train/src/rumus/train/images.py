@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor.expression.arguments import checked_fields
+from rumus.tensor.expression.choice import check_choice
 from rumus.tensor.expression.decided import fixed
 from rumus.tensor.expression.other_names import OtherNames
 from rumus.tensor.expression.real_number import real_number
@@ -165,8 +166,7 @@ class Flip:
     share: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.axis not in ("horizontal", "vertical"):
-            raise ValueError(f'axis must be "horizontal" or "vertical", not {self.axis!r}')
+        check_choice("axis", self.axis, ("horizontal", "vertical"))
         if not 0 <= self.share <= 1:
             raise ValueError(f"share must be in [0, 1], not {self.share}")
 

@@ -39,6 +39,7 @@ from rumus.gpu.engine.protocol import (
     TimedPass,
     Usage,
 )
+from rumus.tensor.expression.choice import check_choice
 from rumus.tensor.memory.uninterrupted import Uninterrupted, displaced
 
 BATCH: Final = 64  # dispatches, or writes, of one submission
@@ -204,8 +205,7 @@ class Gpu:
 
     @precision.setter
     def precision(self, level: Precision) -> None:
-        if level not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {level!r}")
+        check_choice("precision", level, PRECISIONS)
         self._precision: Precision = level
 
     @contextmanager

@@ -9,6 +9,7 @@ from rumus.optim.fused.fused import FusedOptimizer
 from rumus.optim.options.group import Claimable, M_co, decaying_matrices
 from rumus.optim.options.hyperparameter import Hyper
 from rumus.optim.options.options import Options
+from rumus.tensor.expression.choice import check_choice
 
 
 class Adam(FusedOptimizer[M_co]):
@@ -90,8 +91,7 @@ class AdamW(FusedOptimizer[M_co]):
         amsgrad: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        if decay not in ("all", "matrices"):
-            raise ValueError(f'decay must be "all" or "matrices", not {decay!r}')
+        check_choice("decay", decay, ("all", "matrices"))
         super().__init__(
             parameters if decay == "all" else decaying_matrices(parameters),
             rules.adamw_amsgrad if amsgrad else rules.adamw,

@@ -28,6 +28,7 @@ from rumus.tensor import (
     StateMismatchError,
     Tensor,
 )
+from rumus.tensor.expression.choice import check_choice
 from rumus.tensor.graph.buffer_update import BufferUpdate
 from rumus.tensor.memory.uninterrupted import Uninterrupted, put_back_after
 from rumus.tensor.memory.updater import NonFinite, Outcome
@@ -124,8 +125,7 @@ class LBFGS(ClosureOptimizer[M_co]):
         history_size: int = 100,
         nonfinite: NonFinite = "raise",
     ) -> None:
-        if nonfinite not in ("raise", "skip"):
-            raise ValueError(f'nonfinite must be "raise" or "skip" for LBFGS, not {nonfinite!r}')
+        check_choice("LBFGS: nonfinite", nonfinite, ("raise", "skip"))
         self.hyper = checked({"lr": lr})
         self.max_iter = _count("max_iter", max_iter)
         default = max_iter * 5 // 4

@@ -24,6 +24,7 @@ from rumus.optim.options.group import Claimable, M_co, ParameterGroup, as_groups
 from rumus.optim.options.hyperparameter import COMMON, Hyper, check, checked
 from rumus.optim.options.options import Options
 from rumus.tensor import Arena, Backend, Expr, Kernel, Parameter, ParamId
+from rumus.tensor.expression.choice import check_choice
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.graph.selection import Criterion, selected
 from rumus.tensor.memory.backend import Array
@@ -122,8 +123,7 @@ class Muon(FusedOptimizer[M_co]):
         adamw_weight_decay: Hyper | None = None,
         **options: Unpack[Options],
     ) -> None:
-        if adjust not in (kinds := get_args(Adjust)):
-            raise ValueError(f"adjust must be one of {', '.join(kinds)}, not {adjust!r}")
+        check_choice("adjust", adjust, get_args(Adjust))
         if iterations < 1:
             raise ValueError(f"iterations must be 1 or more, not {iterations}")
         if iterations > _MOST:  # each is a part of every step

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from rumus.optim.engine.porting import Coefficients
 from rumus.tensor import Backend, Expr, Kernel, sqrt
-from rumus.tensor.expression.declared_type import shown
+from rumus.tensor.expression.declared_type import is_ordered, shown
 from rumus.tensor.memory.backend import Array, Epilogue
 
 # The quintic iteration of Jordan et al., steep at 0, so that small singular values grow fast.
@@ -60,7 +60,7 @@ def triples(coefficients: Coefficients, iterations: int) -> list[tuple[float, fl
     """
     if isinstance(coefficients, str):
         return _named(coefficients, iterations)
-    if not isinstance(coefficients, Iterable):
+    if not is_ordered(coefficients):
         raise TypeError(
             f'coefficients must be three numbers or "polar_express", not {shown(coefficients)}'
         )

@@ -14,6 +14,7 @@ from rumus.optim.engine.optimizer import DECIDED, Optimizer
 from rumus.optim.engine.segments import Segment
 from rumus.optim.options.group import Claimable, M_co
 from rumus.tensor import Backend, NonFiniteGradientError, OwnershipError
+from rumus.tensor.expression.choice import check_choice
 from rumus.tensor.expression.decided import decided
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
@@ -260,6 +261,5 @@ class FollowedOptimizer(Optimizer[M_co]):
 
 
 def require_nonfinite(nonfinite: Any) -> None:
-    """Raise ValueError for an invalid value of nonfinite."""
-    if not isinstance(nonfinite, str) or nonfinite not in ("raise", "skip", "propagate"):
-        raise ValueError(f'nonfinite must be "raise", "skip" or "propagate", not {nonfinite!r}')
+    """Raise ValueError for an invalid value of nonfinite, TypeError if it is no text."""
+    check_choice("nonfinite", nonfinite, ("raise", "skip", "propagate"))

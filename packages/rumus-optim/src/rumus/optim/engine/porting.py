@@ -12,6 +12,7 @@ from rumus.optim.options.hyperparameter import Hyper
 from rumus.optim.options.options import Options
 from rumus.optim.rules import Rule
 from rumus.optim.rules import ported as other
+from rumus.tensor.expression.choice import check_choice
 from rumus.tensor.graph.selection import Criterion
 
 Library: TypeAlias = Literal["torch", "keras", "optax", "mlx", "burn", "tinygrad"]
@@ -106,8 +107,7 @@ def taken_decay(options: dict[str, Any]) -> str:
         if options.pop(name, False):
             raise TypeError(f"{name} is not available for this optimizer in this library")
     decay = str(options.pop("decay", "all"))
-    if decay not in ("all", "matrices"):
-        raise ValueError(f'decay must be "all" or "matrices", not {decay!r}')
+    check_choice("decay", decay, ("all", "matrices"))
     return decay
 
 

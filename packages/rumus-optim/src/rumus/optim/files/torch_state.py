@@ -22,6 +22,7 @@ from rumus.optim.options.hyperparameter import TOGETHER, at_step
 from rumus.optim.options.running import Running
 from rumus.tensor import StateMismatchError
 from rumus.tensor.expression.arguments import checked_first
+from rumus.tensor.expression.choice import check_choice
 
 # kind -> PyTorch's names of the parts of the state
 _PARTS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -105,6 +106,7 @@ def load_torch_state(
     [0.25, 1.25]
     """
     _check_kind(optimizer)
+    check_choice("hyper", hyper, ("same", "ours"))
     if (steps is None) == (optimizer.kind in _UNCOUNTED):
         named = " and ".join(_UNCOUNTED)
         raise TypeError(f"steps: give it only for {named}, whose state does not count them")

@@ -32,6 +32,7 @@ from rumus.optim.options.options import StateDevice, StateDType
 from rumus.optim.options.running import Running
 from rumus.tensor import Tensor
 from rumus.tensor.expression.arguments import unknown_name
+from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import NonFinite
@@ -132,6 +133,8 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         average: Average | None = None,
         **hyper: Hyper | tuple[float, ...],
     ) -> None:
+        if not callable(rule):
+            raise TypeError(f"{type(self).__name__}: rule must be a function, not {shown(rule)}")
         self.rule = rule
         self.maximize = maximize
         self.clip = clip

@@ -8,6 +8,7 @@ from typing import ClassVar
 from rumus.optim.engine.stage import Stage
 from rumus.optim.options.options import StateDevice
 from rumus.tensor import DType
+from rumus.tensor.expression.choice import check_choice
 
 
 class HostState(Stage):
@@ -20,8 +21,7 @@ class HostState(Stage):
     on_host: ClassVar[bool] = True
 
     def __init__(self, device: StateDevice) -> None:
-        if device != "host":
-            raise ValueError(f'state_device must be "host" or None, not {device!r}')
+        check_choice("state_device", device, ("host", None))
 
     def notes(self, layout: Mapping[str, DType]) -> Sequence[str]:
         """Note that the state is in host memory."""

@@ -10,6 +10,7 @@ from rumus.optim.fused.compensation import COMPENSATION
 from rumus.optim.fused.master_weights import MASTER
 from rumus.optim.options.options import StateDType
 from rumus.tensor import DType, float16, float32
+from rumus.tensor.expression.choice import check_choice
 from rumus.tensor.memory.quantization import BLOCK, SIGNED, SQUARES, Code
 
 
@@ -20,10 +21,7 @@ class StoredState(Stage):
     """
 
     def __init__(self, dtype: StateDType) -> None:
-        if dtype not in ("float16", "float32", "8bit"):
-            raise ValueError(
-                f'state_dtype must be "float16", "float32", "8bit" or None, not {dtype!r}'
-            )
+        check_choice("state_dtype", dtype, ("float16", "float32", "8bit", None))
         self.dtype = dtype
 
     def stored(self, layout: Mapping[str, DType], wide: Collection[str]) -> Mapping[str, DType]:

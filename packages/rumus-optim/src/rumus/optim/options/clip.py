@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 from rumus.optim.options.hyperparameter import check
 from rumus.tensor.expression.arguments import checked_fields
+from rumus.tensor.expression.choice import check_choice
 from rumus.tensor.expression.decided import fixed
 from rumus.tensor.expression.whole_number import whole_number
 
@@ -50,8 +51,7 @@ class ClipNorm:
         if self.max_norm != math.inf:
             check_limit("max_norm", self.max_norm)
         check("eps", self.eps)
-        if self.per not in ("all", "group", "tensor"):
-            raise ValueError(f'per must be "all", "group" or "tensor", not {self.per!r}')
+        check_choice("per", self.per, ("all", "group", "tensor"))
 
 
 @checked_fields

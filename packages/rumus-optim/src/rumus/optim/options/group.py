@@ -11,6 +11,7 @@ from rumus.optim.options.schedule import Schedule
 from rumus.tensor import Parameter, Parameters
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.decided import decided, is_decided
+from rumus.tensor.expression.declared_type import is_ordered
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -138,7 +139,7 @@ Claimable: TypeAlias = "Parameters[M_co] | Sequence[Parameter] | Sequence[Parame
 
 def named(parameters: Iterable[Parameter]) -> list[tuple[str, Parameter]]:
     """Return the parameters with their names in errors and saved states."""
-    if isinstance(parameters, Parameter) or not isinstance(parameters, Iterable):
+    if isinstance(parameters, Parameter) or not is_ordered(parameters):
         raise TypeError(
             f"an optimizer takes a list of parameters, not {type(parameters).__name__}: pass "
             "model.parameters() or [parameter]"
@@ -167,11 +168,11 @@ def named(parameters: Iterable[Parameter]) -> list[tuple[str, Parameter]]:
     return found
 
 
-def as_groups(parameters: Claimable[Any] | Iterable[Any]) -> list[ParameterGroup]:
+def as_groups(parameters: Any) -> list[ParameterGroup]:
     """Return an optimizer's parameters as groups; TypeError for a mixture, ValueError for none."""
     if isinstance(parameters, (str, bytes, Parameter)):
         raise TypeError(f"pass a sequence of parameters, not {type(parameters).__name__}")
-    if not isinstance(parameters, Iterable):
+    if not is_ordered(parameters):
         wanted = "call it: model.parameters()" if callable(parameters) else "pass a sequence"
         if hasattr(parameters, "parameters"):
             wanted = "pass model.parameters()"

@@ -12,7 +12,8 @@ import numpy as np
 from rumus.optim.options.other_names import PLATEAU
 from rumus.optim.options.schedule import Schedule, constant
 from rumus.tensor.expression.arguments import checked_arguments
-from rumus.tensor.expression.real_number import real_number
+from rumus.tensor.expression.choice import check_choice
+from rumus.tensor.expression.real_number import finite_number, real_number
 from rumus.tensor.expression.state_names import check_names, is_count
 
 _KEPT: Final = ("reductions", "best", "waited", "rested")
@@ -59,8 +60,7 @@ class Plateau:
         lowest: float = 0.0,
         mode: Literal["min", "max"] | None = None,
     ) -> None:
-        if mode not in (None, "min", "max"):
-            raise ValueError(f'mode must be "min" or "max", not {mode!r}')
+        check_choice("mode", mode, ("min", "max", None))
         if not 0 < real_number("factor", factor) < 1:
             raise ValueError(f"factor must be in (0, 1), not {factor}")
         counts: dict[str, Any] = {"patience": patience, "cooldown": cooldown}
@@ -70,7 +70,9 @@ class Plateau:
         for name, value in (("threshold", threshold), ("lowest", lowest)):
             if not (math.isfinite(real_number(name, value)) and value >= 0):
                 raise ValueError(f"{name} must be finite and >= 0, not {value}")
-        self.start = start if isinstance(start, Schedule) else constant(start)
+        if not isinstance(start, Schedule):
+            start = constant(finite_number("start", start))
+        self.start = start
         self.factor, self.patience, self.threshold = factor, int(patience), threshold
         self.cooldown, self.lowest = int(cooldown), lowest
         self.mode_is_given = mode is not None

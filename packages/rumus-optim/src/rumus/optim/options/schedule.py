@@ -14,12 +14,17 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 from rumus.tensor.expression.arguments import checked_first
 from rumus.tensor.expression.decided import fixed
+from rumus.tensor.expression.declared_type import is_ordered, shown
+from rumus.tensor.expression.real_number import finite_number
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -158,9 +163,9 @@ def warmup(steps: int, start: float = 0.0) -> Schedule:
     >>> [rising(step) for step in range(1, 7)]
     [0.125, 0.25, 0.375, 0.5, 0.5, 0.5]
     """
-    steps = _count("steps", steps)
+    steps, start = _count("steps", steps), _finite("start", start)
     given = (steps,) if start == 0 else (steps, start)
-    return _made(_warmup, (steps, _finite("start", start)), steps, "warmup", *given)
+    return _made(_warmup, (steps, start), steps, "warmup", *given)
 
 
 def linear(start: float, end: float, steps: int) -> Schedule:
@@ -270,7 +275,7 @@ def multi_step(
     [1.0, 1.0, 0.5, 0.25, 0.25]
     """
     given: Any = after
-    if isinstance(given, str) or not isinstance(given, Iterable):
+    if isinstance(given, str) or not is_ordered(given):
         raise TypeError(f"multi_step: after must be step numbers, as [30, 80], not {after!r}")
     milestones = tuple(_count("after", each) for each in after)
     if not milestones or list(milestones) != sorted(set(milestones)):
@@ -480,7 +485,8 @@ def _made(
     is_cut = steps is not None and formula not in _ENDING
     if is_cut:
         given = (*given, f"steps={_count('steps', steps)}")
-    text = ", ".join(each if isinstance(each, str) else repr(each) for each in given)
+    plain = (each.item() if isinstance(each, (np.generic, np.ndarray)) else each for each in given)
+    text = ", ".join(each if isinstance(each, str) else repr(each) for each in plain)
     made = Schedule(formula, values, None if is_cut else steps, f"{name}({text})")
     return Schedule(_held, (made, steps), steps, made.text) if is_cut else made
 
@@ -495,9 +501,9 @@ def _parts(schedule: Schedule) -> tuple[Schedule, ...]:
 def _as_schedule(value: object) -> Schedule:
     if isinstance(value, Schedule):
         return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"expected a schedule or a number, not {value!r}")
-    return constant(value)
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"expected a schedule or a number, not {shown(value)}")
+    return constant(float(value))
 
 
 def _unless(value: float, default: float) -> tuple[float, ...]:
@@ -505,11 +511,7 @@ def _unless(value: float, default: float) -> tuple[float, ...]:
 
 
 def _finite(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, not {value!r}")
-    if not math.isfinite(value):
-        raise ValueError(f"{name} must be finite, not {value}")
-    return float(value)
+    return float(finite_number(name, value))
 
 
 def _positive(name: str, value: object) -> float:

@@ -17,6 +17,7 @@ from rumus.optim.fused.fused import FusedOptimizer
 from rumus.optim.options.group import M_co
 from rumus.optim.options.hyperparameter import Hyper
 from rumus.tensor import Backend, NonFiniteGradientError, OwnershipError, ParamId
+from rumus.tensor.expression.declared_type import is_ordered
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 
@@ -44,7 +45,7 @@ class MultiOptimizer(SteppedOptimizer[M_co]):
 
     def __init__(self, optimizers: Sequence[FusedOptimizer[M_co]]) -> None:
         given: Any = optimizers
-        if not isinstance(given, Iterable):
+        if not is_ordered(given):
             raise TypeError(
                 f"MultiOptimizer takes a list of optimizers, not {type(given).__name__}: "
                 "MultiOptimizer([first, second])"

@@ -252,7 +252,8 @@ def _total_weighted(x: Any, row: int, less: Any, weight: Any) -> Any:
         part = x.dtype.type(0)
         for i in range(cut, min(cut + RUN, x.shape[1])):
             k = np.uintp(i)
-            part += (x[row, k] - less) * weight[k]
+            if weight[k] > 0 or x[row, k] != -math.inf:  # otherwise it would be NaN
+                part += (x[row, k] - less) * weight[k]
         total += part
     return total
 
@@ -370,7 +371,8 @@ def _cross_entropy(
         expected, mass = x[row, index[row]] - highest, 1.0
         if is_weighted:
             statistics[row, 2] = mass = weight[index[row]]
-            expected *= mass
+            # A class of weight 0 counts for nothing, also with a logit of -inf.
+            expected = expected * mass if mass > 0 or expected != -math.inf else 0.0 * mass
         if smoothing > 0:
             rest = (
                 _total_weighted(x, row, highest, weight) if is_weighted else _total(x, row, highest)

@@ -109,9 +109,9 @@ def row_losses(
             expected = shifted[np.arange(len(shifted)), index[part]]
             if weight is not None:
                 statistics[part, 2] = weight[index[part]]
-                expected *= statistics[part, 2]
+                expected = _weighted(expected, statistics[part, 2])
             if smoothing:  # otherwise a logit of -inf would count
-                rest = shifted.mean(1) if weight is None else (shifted * weight).mean(1)
+                rest = (shifted if weight is None else _weighted(shifted, weight)).mean(1)
                 expected = (1 - smoothing) * expected + smoothing * rest
             total = np.empty_like(largest)
             row_sums(np.exp(shifted, shifted), total)()
@@ -195,6 +195,13 @@ class BoundRows:
         np.divide(self.shifted, self.total, self.shifted)
         np.multiply(self.shifted, gradient[:, None], self.shifted)
         self.flat[self.places] -= gradient
+
+
+def _weighted(shifted: Real, weight: Real) -> Real:
+    """The product; 0 for a weight of 0, whose class counts for nothing, and a logit of -inf."""
+    product: Real = shifted * weight
+    product[(weight == 0) & (shifted == -np.inf)] = 0
+    return product
 
 
 def _mass(statistics: Real, smoothing: float, weight: Real | None) -> Any:

@@ -34,6 +34,8 @@ Class = TypeVar("Class", bound=type)
 Declared: TypeAlias = tuple[str, Mapping[str, Any]]
 
 _DECLARED: Final = ("bool", bool)  # as text if annotations are not evaluated
+_OF_ARGUMENTS: Final = (TypeError, AttributeError, ValueError, LookupError)
+_TAKES_ANY_PLACE: Final = 0x04  # CO_VARARGS of a code object
 _TAKES_ANY_NAME: Final = 0x08  # CO_VARKEYWORDS of a code object
 _UNPACKED: Final = r"Unpack\[(\w+)\]"
 _NOTHING: Final = object()
@@ -155,6 +157,7 @@ def checked_arguments(
     """
     names, of = switches_of(function), function.__qualname__.removesuffix(".__init__")
     placed, known = _placed(_code(function)), _names(function)
+    rest = _rest(_code(function))
     is_early = is_first or function.__name__ == "__init__"
     first = min((at for at, name in enumerate(placed) if name in names), default=len(placed))
 
@@ -179,7 +182,10 @@ def checked_arguments(
             _check_types(of, _types(function), placed, args, kwargs, is_all=is_first, is_early=True)
         try:
             return function(*args, **kwargs)
-        except (TypeError, AttributeError, ValueError, LookupError) as error:
+        except Exception as error:
+            if not isinstance(error, _OF_ARGUMENTS):
+                _check_sizes(of, error, (*zip(placed, args, strict=False), *kwargs.items()))
+                raise
             if isinstance(error, TypeError):
                 if check_keywords is not None:
                     check_keywords(kwargs)
@@ -189,7 +195,12 @@ def checked_arguments(
                 if placed == ("shape",) and len(args) > 1 and not isinstance(args[0], tuple):
                     raise TypeError(f"{of} takes the shape as one tuple: {of}({args})") from None
                 check_places(of, function, args, kwargs)
-            _check_types(of, _types(function), placed, args, kwargs, is_all=not is_told(error))
+            told = is_told(error)
+            _check_types(of, _types(function), placed, args, kwargs, is_all=not told)
+            if not told and rest:
+                for value in args[len(placed) :]:
+                    _check_types(of, _types(function), (), (), {rest: value}, is_all=True)
+            _check_sizes(of, error, (*zip(placed, args, strict=False), *kwargs.items()))
             raise
 
     return checked
@@ -307,6 +318,23 @@ def _code(function: Callable[..., Any]) -> CodeType | None:
 
 def _globals(function: Callable[..., Any]) -> dict[Any, Any]:
     return getattr(_plain(function), "__globals__", {})
+
+
+def _check_sizes(of: str, error: Exception, given: Iterable[tuple[str, object]]) -> None:
+    """Raise ValueError for a whole number with more than 64 bits, with which a call has failed."""
+    if is_told(error):
+        return
+    for name, value in given:
+        listed = value if isinstance(value, (list, tuple)) else (value,)
+        if any(isinstance(each, int) and not -(2**63) <= each < 2**63 for each in listed):
+            raise ValueError(f"{of}: {name} must fit 64 bits, not {shown(value)}") from None
+
+
+def _rest(code: CodeType | None) -> str | None:
+    """The name of the parameter that takes all further positions, if there is one."""
+    if code is None or not code.co_flags & _TAKES_ANY_PLACE:
+        return None
+    return code.co_varnames[code.co_argcount + code.co_kwonlyargcount]
 
 
 def _placed(code: CodeType | None) -> tuple[str, ...]:

@@ -11,9 +11,9 @@ import ast
 import operator
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from numbers import Real
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeGuard, TypeVar
 
 import numpy as np
 
@@ -69,7 +69,11 @@ def wanted(
     True
     """
     parts = _parts(declared, known)
-    if parts is None or any(_fits(part, known, value) for part in parts):
+    # Of a sequence, which has a length, after a call that has failed.
+    is_used_up = is_all and not is_early and isinstance(value, Iterator)
+    if parts is None or any(
+        _fits(part, known, value) and not (is_used_up and _is_of_numbers(part)) for part in parts
+    ):
         return None
     if is_early and _SOME in parts:
         return None
@@ -182,6 +186,8 @@ def shown(value: object) -> str:
 def _kind_of(value: object) -> str:
     """The name of a value's type, with its package if it is that of another one's tensor, say."""
     name, package = type(value).__name__, type(value).__module__.partition(".")[0]
+    if _is_single(value):
+        return f"{name} without axes"
     return f"{package}.{name}" if name in _CLASSES and package != "rumus" else name
 
 
@@ -250,7 +256,8 @@ def _fits(part: str, known: Mapping[str, Any], value: object) -> bool:
     if part == "None":
         return value is None
     if part == _SOME:  # an array, an old sequence and a proxy can be iterated over, too
-        return hasattr(type(value), "__iter__") or hasattr(type(value), "__getitem__")
+        is_list = hasattr(type(value), "__iter__") or hasattr(type(value), "__getitem__")
+        return is_list and not _is_single(value)
     if part == "int":
         return _is_whole(value)
     if part == "float":
@@ -303,13 +310,32 @@ def _are_numbers(value: object, *, whole: bool, or_none: bool) -> bool:
 
 
 def _is_listing(value: object) -> bool:
-    """Whether a value has elements; those of a table are no numbers."""
-    is_listing = isinstance(value, Iterable) and not isinstance(value, (str, bytes, dict))
+    """Whether a value has elements, in an order; those of a table are no numbers."""
+    is_listing = is_ordered(value) and not isinstance(value, (str, bytes, dict))
     return is_listing and getattr(value, "ndim", 1) == 1
+
+
+def is_ordered(value: Any) -> TypeGuard[Iterable[Any]]:
+    """Whether Python can iterate over a value in an order that has been given.
+
+    It cannot iterate over an array without axes, and a set has an order of its own.
+
+    >>> is_ordered([]), is_ordered(np.array(1.0)), is_ordered({3, 2}), is_ordered(1.0)
+    (True, False, False, False)
+    """
+    is_set = isinstance(value, (set, frozenset))
+    return isinstance(value, Iterable) and not is_set and not _is_single(value)
+
+
+def _is_single(value: object) -> bool:
+    """Whether a value is an array without axes."""
+    return isinstance(getattr(value, "ndim", None), int) and value.ndim == 0  # type: ignore[attr-defined]
 
 
 def _are_texts(value: object) -> bool:
     if isinstance(value, (str, bytes, type)) or not isinstance(value, Iterable):
+        return False
+    if _is_single(value):
         return False
     is_held = isinstance(value, (list, tuple, set, frozenset, Mapping, np.ndarray))
     return not is_held or all(isinstance(each, str) for each in value)

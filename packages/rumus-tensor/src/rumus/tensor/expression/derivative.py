@@ -46,6 +46,18 @@ def _of_exponent(g: Expr, y: Expr, a: Expr, b: Expr) -> Expr:
     return _eq(a, _Z).where((b >= _Z).where(0.0, share), share)
 
 
+def _bounded(g: Expr, *factors: Expr) -> Expr:
+    """`g` times factors of at most 1, which go to 0 where a factor of `g` may go to infinity.
+
+    In x sigmoid(x), say, `g` is the incoming gradient times x, which may overflow: x is multiplied
+    by the small factors first, as 0 times infinity is NaN.
+    """
+    incoming, own = g.operands if g.operation == "mul" else (None, g)
+    for factor in factors:
+        own = own * factor
+    return own if incoming is None else incoming * own
+
+
 _Z: Final = Expr.constant(0.0)
 
 DERIVATIVES: Final[Mapping[str, _Row]] = {
@@ -69,10 +81,10 @@ DERIVATIVES: Final[Mapping[str, _Row]] = {
     "sqrt": lambda g, y, a: (0.5 * g / y,),
     "sin": lambda g, y, a: (g * a.cos(),),
     "cos": lambda g, y, a: (-g * a.sin(),),
-    "tanh": lambda g, y, a: (g * (1 - y * y),),
-    "erf": lambda g, y, a: (2 / math.sqrt(math.pi) * g * (-a * a).exp(),),
-    "sigmoid": lambda g, y, a: (g * y * (1 - y),),
-    "softplus": lambda g, y, a: (g * a.sigmoid(),),
+    "tanh": lambda g, y, a: (_bounded(g, 1 - y * y),),
+    "erf": lambda g, y, a: (2 / math.sqrt(math.pi) * _bounded(g, (-a * a).exp()),),
+    "sigmoid": lambda g, y, a: (_bounded(g, y, 1 - y),),
+    "softplus": lambda g, y, a: (_bounded(g, a.sigmoid()),),
     "relu": lambda g, y, a: ((a <= _Z).where(0.0, g),),
     "floor": lambda g, y, a: (None,),
     "floor_divide": lambda g, y, a, b: (None, None),

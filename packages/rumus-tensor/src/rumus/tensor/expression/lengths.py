@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
+from rumus.tensor.expression.declared_type import is_ordered
 from rumus.tensor.expression.whole_number import whole_number
 
 _BEYOND: Final = 2**60  # elements, for which NumPy raises an error without the shape
@@ -21,7 +22,7 @@ def lengths_of(operation: str, shape: int | Sequence[int]) -> tuple[int, ...]:
     ValueError: zeros: the shape (2, -1) has a negative length
     """
     given: Any = shape
-    if isinstance(given, (str, bytes, dict)) or not hasattr(given, "__iter__"):
+    if isinstance(given, (str, bytes, dict)) or not is_ordered(given):
         return lengths_of(operation, (whole_number(f"{operation}: the shape", given),))
     found = tuple(whole_number(f"{operation}: a length", n) for n in given)
     if any(n < 0 for n in found):

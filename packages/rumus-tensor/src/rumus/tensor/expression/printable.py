@@ -24,7 +24,8 @@ def abridged(value: object) -> str:
     >>> abridged(["a", 1.5]), abridged([[[[[[1]]]]]]), abridged(range(3))
     ("['a', 1.5]", '[[[[[...]]]]]', 'range(0, 3)')
     """
-    return _SHORT.repr(value)
+    text = _SHORT.repr(value)
+    return " ".join(text.split()) if "\n" in text else text  # of an array
 
 
 def printable_lines(text: object) -> str:

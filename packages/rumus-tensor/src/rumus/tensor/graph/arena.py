@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.dtype import DType
 from rumus.tensor.graph.autograd import Version
 from rumus.tensor.graph.parameter import Parameter
@@ -47,6 +48,7 @@ class Arena:
     backend: that owns its memory.
     """
 
+    @checked_arguments
     def __init__(self, parameters: Sequence[Parameter], dtype: DType, backend: Backend) -> None:
         self.parameters = tuple(parameters)
         self.dtype = dtype

@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.dtype import DType, bool_, float32, int32, is_floating
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import COMPARISONS, GRADIENT, LOGICAL, Kernel, trace
@@ -286,6 +287,8 @@ def elementwise(function: F) -> F:
     >>> swish(tensor([0.0, 1.0]), beta=2.0).tolist()
     [0.0, 0.8807970285415649]
     """
+    if not callable(function):
+        raise TypeError(f"elementwise: function must be a function, not {shown(function)}")
     signature = inspect.signature(function)
     scalars = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
     defaults = {p.name: p.default for p in scalars if p.default is not p.empty}

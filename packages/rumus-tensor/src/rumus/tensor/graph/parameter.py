@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from rumus.tensor.expression.arguments import checked_arguments, place_arguments
-from rumus.tensor.expression.declared_type import shown
+from rumus.tensor.expression.declared_type import is_ordered, shown
 from rumus.tensor.expression.dtype import as_dtype, is_floating
 from rumus.tensor.expression.errors import OwnershipError
 from rumus.tensor.graph.other_names import PARAMETERS
@@ -180,7 +180,7 @@ class Parameter(Tensor):
 
 def _checked_pairs(items: Any) -> Iterator[tuple[str, Parameter]]:
     """Yield pairs of a name and a parameter. TypeError for anything else."""
-    if isinstance(items, (Tensor, type)) or not isinstance(items, Iterable):
+    if isinstance(items, (Tensor, type)) or not is_ordered(items):
         raise TypeError(f"Parameters: named must be a dict of parameters, not {shown(items)}")
     for pair in items:
         is_pair = isinstance(pair, (tuple, list)) and len(pair) == 2

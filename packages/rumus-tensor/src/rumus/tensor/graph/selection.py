@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
+from rumus.tensor.expression.choice import check_choice
 from rumus.tensor.expression.declared_type import shown
 
 if TYPE_CHECKING:
@@ -19,9 +20,8 @@ _SHOWN: Final = 4  # names in a message
 
 
 def check_role(role: object) -> None:
-    """Raise ValueError if `role` is not one of `ROLES`."""
-    if not isinstance(role, str) or role not in ROLES:
-        raise ValueError(f"a role is one of {', '.join(map(repr, ROLES))}, not {role!r}")
+    """Raise ValueError if `role` is not one of `ROLES`, TypeError if it is no text."""
+    check_choice("role", role, ROLES)
 
 
 def selected(

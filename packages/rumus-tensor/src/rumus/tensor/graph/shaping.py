@@ -11,7 +11,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from rumus.tensor.expression.arguments import checked_arguments
-from rumus.tensor.expression.declared_type import shown
+from rumus.tensor.expression.declared_type import is_ordered, shown
 from rumus.tensor.expression.dtype import DType, promote
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.autograd import Spread
@@ -31,7 +31,7 @@ def as_shape(operation: str, given: Sequence[int | Sequence[int]], what: str = "
     numbers: Any = given
     if len(given) == 1 and not isinstance(given[0], SupportsIndex):
         numbers = given[0]
-        if isinstance(numbers, (str, bytes, dict)) or not hasattr(numbers, "__iter__"):
+        if isinstance(numbers, (str, bytes, dict)) or not is_ordered(numbers):
             numbers = given
     name = f"{operation}: {what}"
     return tuple(n if type(n) is int else whole_number(name, n) for n in numbers)
@@ -210,7 +210,7 @@ def split(x: Tensor, parts: int | Sequence[int], axis: int = 0) -> tuple[Tensor,
         raise TypeError(f"split: x must be a tensor, not {shown(x)}: use tensor(x)")
     at = normalize_axis(axis, x.ndim, "split")
     length = x.shape[at]
-    if isinstance(parts, (str, bytes)) or not hasattr(parts, "__iter__"):
+    if isinstance(parts, (str, bytes)) or not is_ordered(parts):
         count = whole_number("split: parts", parts)
         is_none = count < 1 or 0 < length < count
         lengths = [] if is_none else [length // count] * count
@@ -290,7 +290,7 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 def _several(operation: str, tensors: Any) -> list[Tensor]:
     """Return tensors as a list. TypeError for a single one, and for what is none."""
-    if isinstance(tensors, Tensor) or not hasattr(tensors, "__iter__"):
+    if isinstance(tensors, Tensor) or not is_ordered(tensors):
         what = "one tensor" if isinstance(tensors, Tensor) else shown(tensors)
         raise TypeError(f"{operation} takes a list of tensors, not {what}: {operation}([x, y])")
     found = list(tensors)
@@ -300,6 +300,20 @@ def _several(operation: str, tensors: Any) -> list[Tensor]:
                 f"{operation}: item {position} must be a tensor, not {shown(each)}: use tensor(x)"
             )
     return found
+
+
+def pairs_of_widths(of: str, given: Any, axes: int) -> list[tuple[int, int]]:
+    """Return a pair of widths for each axis. TypeError for what are no pairs, else ValueError.
+
+    of: the function's name in messages.
+    """
+    is_list = isinstance(given, (list, tuple, np.ndarray)) and is_ordered(given)
+    if not is_list or not all(is_ordered(pair) and not isinstance(pair, str) for pair in given):
+        raise TypeError(f"{of}: widths must be pairs, one for each axis, not {shown(given)}")
+    pairs = [tuple(whole_number(f"{of}: widths", width) for width in pair) for pair in given]
+    if len(pairs) != axes or any(len(pair) != 2 or min(pair) < 0 for pair in pairs):
+        raise ValueError(f"{of}: expected {axes} pairs of widths >= 0, got {given!r}")
+    return pairs  # type: ignore[return-value]
 
 
 @checked_arguments
@@ -313,14 +327,8 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float | bool = 0.0)
     ValueError for another number of axes, a negative width, and a value that integers or truth
     values would cut off, such as 0.5.
     """
-    given: Any = widths
-    if not isinstance(given, (list, tuple, np.ndarray)):
-        raise TypeError(f"pad: widths must be pairs, one for each axis, not {shown(given)}")
-    for width in np.asarray(given).flat if isinstance(given, np.ndarray) else ():
-        whole_number("pad: widths", width)
+    widths = pairs_of_widths("pad", widths, x.ndim)
     check_exact(value, x.dtype)
-    if len(widths) != x.ndim or any(w < 0 for pair in widths for w in pair):
-        raise ValueError(f"pad: expected {x.ndim} pairs of widths >= 0, got {widths!r}")
     backend, number = x._backend, as_host(value, x.dtype).item()
     pairs = list(zip(widths, x.shape, strict=True))
     inside = (*(slice(before, before + n) for (before, _), n in pairs), ...)  # never a number

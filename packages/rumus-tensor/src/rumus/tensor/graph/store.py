@@ -11,6 +11,7 @@ from operator import is_
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.dtype import DType, is_floating
 from rumus.tensor.expression.errors import (
     DrainedGradientError,
@@ -103,6 +104,7 @@ class GradientStore:
         """
         check_fit(parameter, self.array(parameter), self._backends[parameter.id])
 
+    @checked_arguments
     def missing(self, parameter: Parameter) -> MissingGradientError:
         """Return the error that explains why there is no gradient of `parameter`.
 

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from rumus.tensor.expression.declared_type import is_ordered, shown
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.memory.backend import Shape
 
@@ -93,6 +94,9 @@ def each_axis(name: str, size: Sizes, axes: int) -> Shape:
     """Return a size for each axis; ValueError for a wrong number of them."""
     if isinstance(size, (int, np.integer)):
         return (int(size),) * axes
+    given: object = size
+    if not is_ordered(given):
+        raise TypeError(f"{name} must be whole numbers, not {shown(size)}")
     if len(size) != axes:
         raise ValueError(f"{name} needs a number, or one for each of {axes} axes, not {size}")
     return tuple([whole_number(name, n) for n in size])

@@ -5,19 +5,31 @@ It is also written in primitives, which every backend has; a test compares the t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.dtype import float16, float32, int32, is_floating
+from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.real_number import real_number
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.autograd import Spread
 from rumus.tensor.graph.indexing import gather
-from rumus.tensor.graph.operators import cast
+from rumus.tensor.graph.operators import cast, elementwise
 from rumus.tensor.graph.softmaxes import logsumexp
 from rumus.tensor.graph.tensor import Tensor, arange, backend_of, result_of
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.last_use import Kept
+
+T = TypeVar("T", Tensor, Expr)
+
+
+@elementwise
+def _weighted(logit: T, weight: T) -> T:
+    """The product; 0 for a weight of 0, whose class counts for nothing, and a logit of -inf."""
+    is_none = weight._apply("eq", weight, 0.0) & logit._apply("eq", logit, -math.inf)
+    return weight * is_none.where(0.0, logit)
 
 
 def cross_entropy_primitive(
@@ -45,9 +57,9 @@ def cross_entropy_primitive(
     flat = arange(rows, backend=logits.backend) * classes + targets
     own = None if weight is None else gather(weight, targets)
     picked, mass = gather(logits.reshape(-1), flat), 1.0 if own is None else own
-    picked = picked if own is None else picked * own
+    picked = picked if own is None else _weighted(picked, own)
     if label_smoothing:  # otherwise a logit of -inf would count
-        rest = logits if weight is None else logits * weight
+        rest = logits if weight is None else _weighted(logits, weight)
         picked = (1 - label_smoothing) * picked + label_smoothing * rest.mean(-1)
         if weight is not None:
             mass = (1 - label_smoothing) * mass + label_smoothing * weight.mean()

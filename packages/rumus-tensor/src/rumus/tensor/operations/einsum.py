@@ -32,6 +32,7 @@ def outer(x: Tensor, y: Tensor) -> Tensor:
     return x.unsqueeze(1) * y
 
 
+@checked_arguments
 def einsum(subscripts: str, *operands: Tensor) -> Tensor:
     """A sum of products, described by a letter for each axis as in `numpy.einsum`.
 

@@ -326,8 +326,9 @@ class Generator:
             "a permutation is drawn on the host, so every repetition would use the same one; "
             "draw it before the step and pass it in the batch"
         )
-        if whole_number("Generator.permutation: count", count) < 0:
-            raise ValueError(f"Generator.permutation: count must be at least 0, not {count}")
+        if not 0 <= whole_number("Generator.permutation: count", count) < 2**32:
+            end = "at least 0" if count < 0 else "below 2**32"
+            raise ValueError(f"Generator.permutation: count must be {end}, not {count}")
         words = self._host_words(2 * count).astype(np.uint64)
         keys = words[0::2] << np.uint64(32) | words[1::2]
         return np.argsort(keys, kind="stable")

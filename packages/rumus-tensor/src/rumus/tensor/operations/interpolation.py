@@ -10,6 +10,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.expression.choice import check_choice
+from rumus.tensor.expression.declared_type import is_ordered, shown
 from rumus.tensor.expression.dtype import float16, float32, is_floating
 from rumus.tensor.expression.lengths import lengths_of
 from rumus.tensor.expression.whole_number import whole_number
@@ -83,11 +85,11 @@ def check_interpolation(
     mode: str,
 ) -> None:
     """Raise ValueError for what fits no input: an unknown mode, a size that is not positive."""
-    if mode not in ("nearest", *_AXES):
-        known = ", ".join(map(repr, ("nearest", *_AXES)))
-        raise ValueError(f"{of}: mode must be one of {known}, not {mode!r}")
+    check_choice(f"{of}: mode", mode, ("nearest", *_AXES))
     for name, given in (("size", size), ("scale_factor", scale_factor)):
         numbers = np.asarray(() if given is None else given)
+        if numbers.dtype.kind not in "iuf":
+            raise TypeError(f"{of}: {name} must be numbers, not {shown(given)}")
         if not ((numbers > 0) & (numbers < math.inf)).all():
             raise ValueError(f"{of}: {name} must be positive and finite, not {given!r}")
 
@@ -118,6 +120,9 @@ def _sizes(
         raise ValueError("interpolate: give either size or scale_factor")
     given = size if size is not None else scale_factor
     is_one = isinstance(given, (int, float, np.number))
+    if not is_one and not is_ordered(given):
+        name = "scale_factor" if size is None else "size"
+        raise TypeError(f"interpolate: {name} must be numbers, not {shown(given)}")
     each: list[Any] = [given] * len(lengths) if is_one else list(given or ())  # type: ignore[arg-type]
     if len(each) != len(lengths) or any(not 0 < n < math.inf for n in each):
         raise ValueError(

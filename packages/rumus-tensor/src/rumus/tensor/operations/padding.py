@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final, Literal, TypeAlias
 
 from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.expression.choice import check_choice
 from rumus.tensor.graph import shaping
 from rumus.tensor.graph.tensor import Tensor
 
@@ -29,13 +30,10 @@ def pad_edges(x: Tensor, widths: Sequence[tuple[int, int]], mode: PaddingMode) -
     >>> pad_edges(tensor([1, 2, 3]), [(2, 1)], "reflect").tolist()
     [3, 2, 1, 2, 3, 2]
     """
-    if mode not in MODES:
-        known = ", ".join(map(repr, MODES))
-        raise ValueError(f"pad_edges: mode must be one of {known}, not {mode!r}")
+    check_choice("pad_edges: mode", mode, MODES)
     if mode == "zeros":
         return shaping.pad(x, widths)
-    if len(widths) != x.ndim or any(w < 0 for pair in widths for w in pair):
-        raise ValueError(f"pad_edges: expected {x.ndim} pairs of widths >= 0, got {widths!r}")
+    widths = shaping.pairs_of_widths("pad_edges", widths, x.ndim)
     for axis, pair in enumerate(widths):
         if any(pair):
             x = _pad_axis(x, axis, pair, mode)

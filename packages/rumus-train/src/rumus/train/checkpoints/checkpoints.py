@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self
 
 from rumus.tensor.expression.arguments import check_arguments, checked_first, place_arguments
+from rumus.tensor.expression.choice import check_choice
 from rumus.tensor.expression.decided import check_of_class, decided, is_decided
 from rumus.tensor.expression.declared_type import shown, wanted
 from rumus.tensor.expression.user_warning import warn_user
@@ -126,8 +127,7 @@ class Checkpoints:
         asynchronous: bool = False,
         file_system: FileSystem | None = None,
     ) -> None:
-        if on_error not in ("warn", "raise"):
-            raise ValueError(f"on_error must be 'warn' or 'raise', not {on_error!r}")
+        check_choice("on_error", on_error, ("warn", "raise"))
         if asked := wanted("FileSystem | None", globals(), file_system):
             raise TypeError(f"file_system must be {asked}, not {shown(file_system)}")
         self.folder = Path(folder)
@@ -335,9 +335,10 @@ class Checkpoints:
         return self.load(step)
 
     def _best(self, mode: Best | None) -> int | None:
+        check_choice("mode", mode, ("min", "max", None))
         order = mode or self.keep_best
-        if order not in ("min", "max"):
-            raise ValueError(f'mode must be "min" or "max" if keep_best is None, not {mode!r}')
+        if order is None:
+            raise ValueError('mode must be "min" or "max" if keep_best is None')
         return best_of({saved.step: saved.metric for saved in self.list()}, order)
 
     def _path(self, step: int) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from rumus.tensor.expression.choice import check_choice
 from rumus.tensor.expression.whole_number import whole_number
 
 Best: TypeAlias = Literal["min", "max"]
@@ -33,8 +34,7 @@ class KeepPolicy:
                 whole_number(name, number)
         if self.last < 1:
             raise ValueError(f"keep_last must be at least 1, not {self.last}")
-        if self.best not in (None, "min", "max"):
-            raise ValueError(f"keep_best must be 'min', 'max' or None, not {self.best!r}")
+        check_choice("keep_best", self.best, ("min", "max", None))
         if self.every is not None and self.every < 1:
             raise ValueError(f"keep_every must be at least 1, not {self.every}")
 

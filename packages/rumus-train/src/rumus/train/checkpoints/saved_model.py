@@ -10,8 +10,10 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.tensor.expression.choice import check_choice
 from rumus.tensor.expression.nearest_name import nearest_name
 from rumus.tensor.expression.user_warning import warn_user
+from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.printable import printable
 from rumus.train.checkpoints.checkpoint_errors import CheckpointError
 from rumus.train.checkpoints.checkpoints import Checkpoint, Checkpoints
@@ -61,10 +63,9 @@ def _place(path: Path, step: WhichStep) -> tuple[Path, WhichStep]:
 
 
 def _checkpoint(checkpoints: Checkpoints, step: WhichStep) -> Checkpoint:
-    if step not in ("best", "latest") and type(step) is not int:
-        raise ValueError(f'step must be "best", "latest" or a number, not {step!r}')
-    if isinstance(step, int):
-        return checkpoints.load(step)
+    if not isinstance(step, str):
+        return checkpoints.load(whole_number("step", step))
+    check_choice("step", step, ("best", "latest"))
     newest = checkpoints.load()
     best = newest.state.get("position", {}).get("best_step") if step == "best" else None
     if best is None or best == newest.step:

@@ -43,7 +43,8 @@ def check_dataset(of: str, dataset: object) -> None:
     if isinstance(dataset, type):
         raise TypeError(f"{of}: dataset must be made: {dataset.__name__}(...), and not the class")
     has_both = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
-    if not has_both or isinstance(dataset, (str, bytes)):
+    is_single = getattr(dataset, "ndim", 1) == 0
+    if not has_both or is_single or isinstance(dataset, (str, bytes)):
         raise TypeError(f"{of}: dataset must have len() and dataset[i], unlike {shown(dataset)}")
 
 

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.tensor.expression.choice import check_choice
+from rumus.tensor.expression.declared_type import shown
+from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
@@ -47,11 +50,13 @@ class ImageReader:
     frame: int | None
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise ValueError(f"mode must be one of {', '.join(MODES)}, not {self.mode!r}")
+        check_choice("mode", self.mode, MODES)
         if self.resize and self.size is None:
             raise ValueError("resize=True needs a size=(height, width)")
-        if self.size is not None and min(self.size) < 1:
+        size: Any = self.size
+        if size is not None and not (isinstance(size, (tuple, list)) and len(size) == 2):
+            raise TypeError(f"size must be (height, width), not {shown(size)}")
+        if size is not None and min(whole_number("size", each) for each in size) < 1:
             raise ValueError(f"size must be (height, width), both positive, not {self.size}")
         if self.frame is not None and self.frame < 0:
             raise ValueError(f"frame must be None, 0 or more, not {self.frame}")

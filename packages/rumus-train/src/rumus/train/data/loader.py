@@ -448,10 +448,10 @@ def _check_dataset(dataset: object) -> None:
     """Raise TypeError for anything without indexed samples."""
     if isinstance(dataset, type):
         raise TypeError(f"dataset must be made: {dataset.__name__}(...), and not the class")
-    if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__"):
+    what, is_single = type(dataset).__name__, getattr(dataset, "ndim", 1) == 0
+    if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__") and not is_single:
         return
-    what = type(dataset).__name__
-    if hasattr(dataset, "__iter__"):
+    if not is_single and hasattr(dataset, "__iter__"):
         raise TypeError(
             f"a dataset needs samples by index, but {what} can only be iterated over: use "
             "StreamLoader(stream, batch_size)"

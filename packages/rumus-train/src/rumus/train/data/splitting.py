@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from numbers import Integral
 from typing import Any, Final
 
 import numpy as np
 
-from rumus.tensor.expression.declared_type import shown
+from rumus.tensor.expression.declared_type import is_ordered, shown
 from rumus.tensor.expression.real_number import real_number
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.random_stream import Purpose, permutation
@@ -36,7 +36,7 @@ def random_split(dataset: Dataset, parts: Sequence[float], *, seed: int = 0) -> 
     (8, 2, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
     """
     given: Any = parts
-    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+    if isinstance(given, (str, bytes, Mapping)) or not is_ordered(given):
         raise TypeError(
             f"random_split: parts must be a list of fractions or lengths, not {shown(given)}: "
             "random_split(dataset, [0.8, 0.2])"

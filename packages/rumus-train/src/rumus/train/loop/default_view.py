@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from rumus.tensor.expression.choice import check_choice
 from rumus.tensor.expression.real_number import real_number
 from rumus.train.base.notebook import in_notebook
 from rumus.train.loop.callback import Callback
@@ -16,8 +17,7 @@ def with_progress(callbacks: Sequence[Callback], progress: str | None) -> Sequen
 
     progress: "auto", or None for only the given ones. Raises ValueError for another value.
     """
-    if progress not in ("auto", None):
-        raise ValueError(f'progress must be "auto" or None, not {progress!r}')
+    check_choice("progress", progress, ("auto", None))
     if not isinstance(callbacks, (list, tuple)):
         raise TypeError(f"callbacks must be a list, not {callbacks!r}: callbacks=[...]")
     for each in callbacks:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
+from rumus.tensor.expression.choice import check_choice
 from rumus.train.base.every import Every
 from rumus.train.loop.callback import Callback
 
@@ -30,10 +31,9 @@ def checked_mode(metric: str, mode: Mode | None) -> Mode:
     """
     if not isinstance(metric, str):
         raise TypeError(f"give the metric by its name, not as {metric!r}")
-    if mode in ("min", "max"):
-        return mode
+    check_choice("mode", mode, ("min", "max", None))
     if mode is not None:
-        raise ValueError(f'mode must be "min" or "max", not {mode!r}')
+        return mode
     if metric.endswith("loss") and not metric.startswith("neg"):  # scikit-learn's neg_log_loss
         return "min"
     raise ValueError(
@@ -86,8 +86,7 @@ class Monitor:
         Raises ValueError if `mode` and `keep_best` contradict each other or the default metric, and
         if the order is unclear.
         """
-        if mode is not None and not mode:
-            raise ValueError(f'mode must be "min" or "max", not {mode!r}')
+        check_choice("mode", mode, ("min", "max", None))
         if mode is not None and keep_best is not None and mode != keep_best:
             raise ValueError(f"mode={mode!r} contradicts the checkpoints' keep_best={keep_best!r}")
         if metric is None and "max" in (mode, keep_best):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from rumus.optim.engine.followed import FollowedOptimizer
 from rumus.optim.wrappers.wrapper import unwrapped
 from rumus.tensor import NonFiniteGradientError
+from rumus.tensor.expression.choice import check_choice
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.position import Position
@@ -111,8 +112,7 @@ def _prepare(optimizer: Any, nonfinite: OnNonFinite | None) -> None:
     """Set an optimizer's `nonfinite`. Raises ValueError if it has none."""
     if nonfinite is None:
         return
-    if nonfinite not in ("raise", "skip", "rollback"):
-        raise ValueError(f'nonfinite must be "raise", "skip" or "rollback", not {nonfinite!r}')
+    check_choice("nonfinite", nonfinite, ("raise", "skip", "rollback"))
     optimizer = unwrapped(optimizer)
     wanted: Literal["raise", "skip"] = "skip" if nonfinite == "skip" else "raise"
     if getattr(optimizer, "nonfinite", "raise") == wanted:

@@ -12,6 +12,7 @@ import numpy as np
 from rumus.optim import ClosureOptimizer
 from rumus.tensor import Tensor
 from rumus.tensor.expression.arguments import checked_fields
+from rumus.tensor.expression.choice import check_choice
 from rumus.tensor.expression.decided import fixed
 from rumus.tensor.expression.printable import PrintableError
 from rumus.tensor.expression.user_warning import warn_user
@@ -60,8 +61,7 @@ class Spikes:
     patience: int = 10
 
     def __post_init__(self) -> None:
-        if self.action not in ("skip", "rollback"):
-            raise ValueError(f'action must be "skip" or "rollback", not {self.action!r}')
+        check_choice("action", self.action, ("skip", "rollback"))
         if not 0 < self.z_thresh < math.inf:
             raise ValueError(f"z_thresh must be finite and above 0, not {self.z_thresh!r}")
         for name, least in (("window", 2), ("patience", 1)):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.expression.choice import check_choice
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.train.base.class_names import (
@@ -139,8 +140,7 @@ class CsvDataset:
         self._file = _File(header, delimiter, encoding, spelling_of_numbers(decimal, thousands))
         if not isinstance(encoding, str):
             raise TypeError(f"encoding must be text such as 'utf-8', not {shown(encoding)}")
-        if missing_target not in ("error", "drop"):
-            raise ValueError(f'missing_target must be "error" or "drop", not {missing_target!r}')
+        check_choice("missing_target", missing_target, ("error", "drop"))
         self._target, self._drops = target, missing_target == "drop"
         self._dtype = number_dtype("dtype", dtype)
         self._target_dtype = None if is_text else number_dtype("target_dtype", target_dtype)

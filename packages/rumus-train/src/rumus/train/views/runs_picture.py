@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rumus.tensor.expression.arguments import checked_first
+from rumus.tensor.expression.declared_type import shown
 
 if TYPE_CHECKING:
     from rumus.train.views.run_record import RunRecord
@@ -33,6 +34,10 @@ def plot_runs(runs: Sequence[str | Path], out: str | Path) -> Path:
     Raises RunFolderError for a folder without a run, ValueError for no runs, nothing to draw or an
     unknown suffix, OSError if the picture cannot be written.
     """
+    runs = list(runs)
+    for run in runs:
+        if not isinstance(run, (str, Path)):
+            raise TypeError(f"plot_runs: runs must be run folders, not {shown(run)}")
     if not runs:
         raise ValueError("plot_runs needs at least one run folder")
     try:
@@ -51,9 +56,9 @@ def plot_runs(runs: Sequence[str | Path], out: str | Path) -> Path:
     for number, name in enumerate(names, start=1):
         _draw(figure.add_subplot(rows, columns, number), name, records)
     lines = [axes for axes in figure.axes if len(axes.lines) == len(records)]
-    shown, labels = (lines or figure.axes)[0].get_legend_handles_labels()
+    handles, labels = (lines or figure.axes)[0].get_legend_handles_labels()
     columns = min(4, len(labels))
-    figure.legend(shown, labels, loc="outside upper center", ncols=columns, frameon=False)
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
     figure.savefig(out, dpi=130)
     return Path(out)
 
