@@ -209,13 +209,13 @@ READ: Final[list[tuple[Callable[[], Any], str, Any, Any, str]]] = [
     (EarlyStopping, "patience", 2, None, "patience must be a whole number"),
     (EarlyStopping, "min_delta", 0.1, -1.0, "min_delta must be finite and >= 0"),
     (lambda: parameters()[0], "requires_grad", False, "no", "requires_grad must be True or False"),
-    (lambda: parameters()[0], "role", "norm", "gain", "'norm', 'embedding', not 'gain'"),
+    (lambda: parameters()[0], "role", "norm", "gain", "'norm' or 'embedding', not 'gain'"),
     (
         lambda: SGD(parameters(), 0.1),
         "nonfinite",
         "skip",
         "ignore",
-        'nonfinite must be "raise", "sk',
+        "nonfinite must be 'raise', 'sk",
     ),
 ]
 

@@ -258,3 +258,29 @@ def test_another_model_than_the_trained_one_is_told_of(tmp_path: Path) -> None:
     other = SGD(trained.parameters(), 0.1)
     assert fit("two", {"critic": trained}) == []
     other.release()
+
+
+def test_a_parameter_whose_constructor_failed_does_not_matter(tmp_path: Path) -> None:
+    """A notebook keeps the traceback of a failed cell, and so what was being made in it."""
+    kept: list[BaseException] = []
+    wrong: Any = "gain"
+    makers: list[Callable[[], object]] = [
+        lambda: Parameter([1.0], role=wrong),
+        lambda: Parameter([1], name="counts"),
+        lambda: Parameter([1.0], name=wrong.encode()),
+        lambda: Generator(wrong),
+    ]
+    for make in makers:
+        with pytest.raises((TypeError, ValueError)) as caught:
+            make()
+        kept.append(caught.value)
+    model = nn.Linear(2, 1)
+    trainer = Trainer(SGD(model.parameters(), 0.1), state={"model": model})
+    trainer.fit(
+        [np.ones((4, 2), np.float32)],
+        lambda x: model(tensor(x)).sum(),
+        epochs=1,
+        checkpoints=tmp_path,
+        progress=None,
+    )
+    assert len(kept) == 4

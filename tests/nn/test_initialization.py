@@ -133,7 +133,10 @@ BIAS = Parameter([1.0, 2.0], name="bias")
         (lambda g: init.kaiming_normal(BIAS, generator=g), r"to have a fan, not \(2,\)"),
         (lambda g: init.xavier_uniform(BIAS, generator=g), r"to have a fan, not \(2,\)"),
         (lambda g: init.kaiming_uniform(WEIGHT, generator=g, fan="both"), "'in' or 'out'"),  # type: ignore[arg-type]
-        (lambda g: init.kaiming_normal(WEIGHT, generator=g, nonlinearity="gelu"), "no gain"),  # type: ignore[arg-type]
+        (
+            lambda g: init.kaiming_normal(WEIGHT, generator=g, nonlinearity="gelu"),  # type: ignore[arg-type]
+            "must be .linear.",
+        ),
         (lambda g: init.normal(WEIGHT, generator=g, std=-1.0), "must not be negative: -1.0"),
         (lambda g: init.normal(WEIGHT, generator=g, std=math.nan), "must not be negative: nan"),
         (lambda g: init.uniform(WEIGHT, generator=g, low=1.0, high=0.0), "low 1.0 is above"),

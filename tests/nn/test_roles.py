@@ -40,7 +40,7 @@ def test_a_role_survives_copies_and_changes_of_the_value() -> None:
 
 def test_an_unknown_role_is_refused() -> None:
     wrong: Any = "gain"
-    with pytest.raises(ValueError, match="'norm', 'embedding', not 'gain'"):
+    with pytest.raises(ValueError, match="'norm' or 'embedding', not 'gain'"):
         Parameter([1.0], role=wrong)
     with pytest.raises(ValueError, match="not 'gain'"):
         model().parameters().where(role=wrong)

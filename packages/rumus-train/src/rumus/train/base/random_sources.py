@@ -210,13 +210,18 @@ def _alive() -> list[Source]:
     """All in the process, in one pass over its objects."""
     kinds = [*with_subclasses(Generator), *with_subclasses(np.random.BitGenerator)]
     kinds += set(with_subclasses(random.Random)).difference(with_subclasses(random.SystemRandom))
-    found = {id(thing): thing for thing in live_objects(kinds)}
+    found = {id(thing): thing for thing in live_objects(kinds) if _is_made(thing)}
     if gc.get_freeze_count():  # the collector lists nothing that was frozen
         found |= {id(source): source for _, source in _of_modules()}
     # The names of temporary files are no numbers of a training.
     names = getattr(sys.modules.get("tempfile"), "_name_sequence", None)
     found.pop(id(getattr(names, "_rng", None)), None)
     return list(found.values())
+
+
+def _is_made(source: Source) -> bool:
+    """False for what a constructor that failed has left, which a kept traceback holds."""
+    return not isinstance(source, Generator) or hasattr(source, "undecided")
 
 
 def _of_modules() -> Iterator[tuple[str, Source]]:

@@ -38,7 +38,9 @@ class UndeclaredTensors:
         """Note the writes so far to parameters without an optimizer and to tensors of `loss_fn`."""
         known = {id(tensor) for tensor in _tensors_in(self._things)}
         found: dict[int, tuple[str, Tensor]] = {
-            id(p): (p.name, p) for p in live_objects(with_subclasses(Parameter))
+            id(p): (p.name, p)
+            for p in live_objects(with_subclasses(Parameter))
+            if hasattr(p, "_owner")  # not the rest of a constructor that failed
         }
         for name, thing in named_by(loss_fn):
             if _is_a(thing, Tensor):
