@@ -138,6 +138,12 @@ TYPES: Final[list[tuple[Callable[[], object], str]]] = [
     (lambda: OPTIM.SAM(3), r"SAM: base must be an optimizer, such as SAM\(AdamW.*, not 3"),
     # Switches in place of numbers
     (lambda: ANY.clip(X, True), "clip: low must be a tensor or a number, not True"),
+    (lambda: ANY.maximum(X, True), "maximum: give a number, not True, beside a tensor of float32"),
+    (lambda: X.minimum(np.False_), "minimum: give a number, not False, beside a tensor of"),
+    (lambda: X.clone().assign(True), "assign: value must be a number, not True"),
+    (lambda: ANY.prelu(X, True), "prelu: weight must be numbers, not True"),
+    (lambda: LAYER.gaussian_nll_loss(X, X, True), "variance must be numbers, not truth values"),
+    (lambda: LAYER.gaussian_nll_loss(X, X, X > 0), "variance must be numbers, not truth values"),
     (lambda: X.clip(high=np.bool_(False)), "clip: high must be a tensor or a number, not"),
     (lambda: LAYER.mse_loss(X, X, sample_weight=True), "sample_weight must be numbers or None"),
     (lambda: LAYER.cross_entropy_loss(X, [0, 1], weight=False), "weight must be numbers or None"),
@@ -620,6 +626,9 @@ def test_truth_values_that_mean_something() -> None:
     mask = tensor([True, False])
     assert where(mask, True, False).tolist() == [True, False]
     assert (mask & True).tolist() == [True, False]
+    assert mask.maximum(True).tolist() == mask.clone().assign(True).tolist() == [True, True]
+    assert tensor([2.0, -1.0]).maximum(mask).tolist() == [2.0, 0.0]
+    assert tensor([0.0, 0.0]).assign(mask).tolist() == [1.0, 0.0]
     weighted = nn.mse_loss(tensor([1.0, 2.0]), [0.0, 0.0], sample_weight=[True, False])
     assert weighted.item() == 1.0
     limit: Any = np.float32(2)

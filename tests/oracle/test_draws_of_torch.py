@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -120,6 +121,38 @@ def test_a_state_that_torch_cannot_have_is_refused() -> None:
     states = states_of_program()
     with pytest.raises(ValueError, match="the state of torch's generator does not fit"):
         restore_program({**states, "torch": "00" * 8})
+
+
+class Device:
+    """As `torch.cuda` with so many GPUs."""
+
+    def __init__(self, gpus: int) -> None:
+        self.states = [torch.full((4,), n, dtype=torch.uint8) for n in range(gpus)]
+
+    def is_initialized(self) -> bool:
+        return bool(self.states)
+
+    def device_count(self) -> int:
+        return len(self.states)
+
+    def get_rng_state_all(self) -> list[Any]:
+        return [state.clone() for state in self.states]
+
+    def set_rng_state(self, state: Any, device: int) -> None:
+        self.states[device] = state
+
+
+@pytest.mark.parametrize("name", ["cuda", "xpu"])
+def test_generators_of_gpus_of_torch_are_saved(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, name, Device(2))
+    states = json.loads(json.dumps(states_of_program()))
+    for gpus, wanted in ((2, [0, 1]), (1, [0]), (3, [0, 1, 7]), (0, [])):
+        there = Device(gpus)
+        for state in there.states:
+            state.fill_(7)
+        monkeypatch.setattr(torch, name, there)
+        restore_program(states)
+        assert [int(state[0]) for state in there.states] == wanted
 
 
 def test_draws_in_what_is_recomputed_are_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -209,3 +210,41 @@ def test_a_name_has_one_meaning() -> None:
         trainer.train_step(
             lambda: {"loss": weight.sum(), "x": metrics.confusion_matrix([[1.0, 0.0]], [0])}
         )
+
+
+def logging(names: list[str], batches: list[int]) -> Trainer[Any]:
+    """A training of two epochs whose steps log 0.5 under these names."""
+    model = Model()
+    step = lambda x, y: {"loss": (x @ model.weight).sum(), **dict.fromkeys(names, 0.5)}
+    loader = [(X[:n], Y[:n]) for n in batches]
+    model.trainer.fit(loader, step, epochs=2)
+    return model.trainer
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("f1", r"log metrics\.f1\("), ("macro_F1", r"log metrics\.f1\("),
+        ("rmse", r"log metrics\.root_mean_squared_error\("), ("ppl", r"metrics\.perplexity\("),
+        ("train_auc", r"measure metrics\.auroc .* in a validation"),
+        ("r2_score", r"measure metrics\.r2 .* in a validation"),
+        ("sensitivity", r"metrics\.recall\("), ("kappa", "MetricState"),
+    ],
+)  # fmt: skip
+def test_a_logged_number_that_is_no_mean_is_told_of_once(name: str, advice: str) -> None:
+    with pytest.warns(UserWarning, match=f"'{name}', .*averaged over the steps.*{advice}") as told:
+        logging([name], [4, 5])
+    assert len(told) == 1
+
+
+def test_logged_numbers_that_may_be_means_are_not_told_of() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        logging(["f1", "rmse"], [6])  # of the whole set
+        logging(
+            [
+                "accuracy", "f1_loss", "auc_loss", "precision@5", "recall_at_10", "sample_f1",
+                "f1_per_image_sample", "n_tokens", "max_activation", "std", "dice", "map", "formula1",
+            ],
+            [4, 5],
+        )  # fmt: skip

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rumus.optim import SGD
-from rumus.tensor import Backend, Parameter, Tensor, tensor
+from rumus.tensor import Backend, Parameter, Tensor, float64, tensor
 from rumus.train import Trainer, metrics
 from rumus.train.metrics import MetricState
 
@@ -314,3 +314,45 @@ def test_only_a_confusion_matrix_has_a_matrix() -> None:
     assert matrix.matrix.dtype == np.int64
     with pytest.raises(TypeError, match="only a confusion matrix has a matrix; this is 'accuracy"):
         metrics.accuracy(scores, targets).matrix  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("first", "dtype"),
+    [
+        (2**53, np.int64), (2**63 - 6, np.int64), (-(2**63), np.int64), (2**64 - 6, np.uint64),
+        (2**63 - 3, np.uint64),
+    ],
+)  # fmt: skip
+def test_integers_that_float64_rounds_are_compared_exactly(first: int, dtype: type) -> None:
+    """Of identifiers and times in nanoseconds, float64 has not each one."""
+    found = np.array([first + n for n in (1, 2, 3)], dtype)
+    targets = np.array([first + n for n in (0, 2, 4)], dtype)
+    assert float(metrics.r2(found, targets)) == 0.75
+    parts = [metrics.r2(found[:2], targets[:2]), metrics.r2([], [])]
+    assert float(reduce(add, [*parts, metrics.r2(found[2:], targets[2:])])) == 0.75
+    assert float(metrics.mean_absolute_error(found, targets)) == 2 / 3
+    assert float(metrics.root_mean_squared_error(found, targets)) == (2 / 3) ** 0.5
+    for positive, share in ((0, 0.0), (1, 0.5), (2, 1.0)):
+        truth = np.arange(3) == positive
+        assert float(metrics.auroc(found, truth.astype(int))) == share
+        assert float(metrics.average_precision(found, truth.astype(int))) == 1 / (3 - positive)
+    surprise = metrics.perplexity(np.array([found[:2]]), np.array([1]))
+    assert float(surprise) == pytest.approx(1 + np.exp(-1))
+
+
+def test_integers_that_float32_rounds_are_compared_exactly_on_a_device(backend: Backend) -> None:
+    high, low = 2**31 - 1, -(2**31)
+    for found, targets, error in (
+        (tensor([high, low], backend=backend), [high - 1, low], 0.5),
+        (tensor([high, low], backend=backend), [low, low], 2.0**31 - 0.5),
+        (tensor([2.0**24, 1.0], backend=backend), np.array([2**24 + 1, 1]), 0.5),
+        (tensor([2**24 + 1, 1], backend=backend), [2.0**24, 1.5], 0.75),
+    ):
+        mean = metrics.mean_absolute_error(found, np.array(targets))
+        assert float(mean) == pytest.approx(error, rel=1e-7)
+
+
+def test_float64_stays_in_training_steps() -> None:
+    weight = Parameter(np.array([1.0 + 1e-12]), name="w", dtype=float64)
+    error = metrics.mean_absolute_error(weight * 1.0, np.array([1.0]))
+    assert float(error) == pytest.approx(1e-12, rel=1e-3)

@@ -549,7 +549,7 @@ def test_a_validation_of_nan_is_no_improvement_and_ends_nothing(
         "progress": None,
     }
     trainer = Trainer(SGD([weight], lr))
-    with pytest.warns(UserWarning, match="'loss' of the validation after step . is NaN"):
+    with pytest.warns(UserWarning, match=r"'loss' (of the validation after step . is|was) NaN"):
         result = trainer.fit([BATCH], lambda z: (z - weight).sum(), epochs=3, **options)
     assert result.steps == 3
     assert lr.reductions == (1 if math.isnan(values[0]) else 0)
@@ -690,3 +690,36 @@ def test_callbacks_that_cannot_hear_their_event_are_refused_at_the_start() -> No
         with pytest.raises(TypeError, match=f"{type(callback).__name__}.on_.*{told}"):
             Callbacks([callback])
     Callbacks([More(), Static()])
+
+
+def test_a_metric_that_is_nan_in_every_validation_is_told_of_at_the_end() -> None:
+    model = Counting(lambda at: math.nan, "accuracy")
+    options: Any = {"monitor": "accuracy", "mode": "max", "validate_every": Every(steps=1)}
+    with pytest.warns(UserWarning, match=r"'accuracy' was NaN in every validation \(3\)") as told:
+        assert model.fit(3, **options).best is None
+    assert len(told) == 1
+    values = iter([math.nan, 1.0, math.nan])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = Counting(lambda at: next(values)).fit(3, validate_every=Every(steps=1))
+    assert found.best == 1.0
+
+
+@pytest.mark.parametrize("metric", [3, Parameter([1.0]), b"loss", ["loss"]])
+def test_a_plateau_is_fed_by_the_name_of_a_metric(metric: Any) -> None:
+    with pytest.raises(TypeError, match="metric"):
+        FeedPlateau(Plateau(1.0), metric)
+    with pytest.raises(TypeError, match="metric"):
+        FeedPlateau(Plateau(1.0, mode="min"), metric)
+    with pytest.raises(TypeError, match="metric"):
+        EarlyStopping(metric)
+
+
+def test_precision_of_the_first_answers_is_a_mean_over_samples() -> None:
+    data = [(np.ones(2, np.float32),), (np.ones(3, np.float32),)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        names = ("precision@5", "recall_at_10", "f1_loss")
+        Counting(lambda at: 0.0, names[0]).fit(
+            2, 2, validate=(data, lambda x: dict.fromkeys(names, 0.5))
+        )

@@ -281,6 +281,8 @@ def gaussian_nll_loss(
     positive_number(f"{name}: eps", eps)
     x, beside = check_pair(name, prediction, target, reduction)
     spread = as_target(name, x, variance, "variance")
+    if (variance.dtype if isinstance(variance, Tensor) else np.asarray(variance).dtype) == bool:
+        raise TypeError(f"{name}: variance must be numbers, not truth values")
     if spread.shape == x.shape[:-1] and spread.ndim < x.ndim:
         spread = spread.unsqueeze(-1)
     if spread.shape not in (x.shape, (*x.shape[:-1], 1), ()):

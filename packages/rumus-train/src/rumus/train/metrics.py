@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.tensor import Tensor, float32
+from rumus.tensor import Tensor
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.class_counts import (
     Given,
@@ -37,12 +37,14 @@ from rumus.train.base.class_counts import (
     raise_problems,
     shape_of,
 )
+from rumus.train.base.exact_difference import difference, difference_there, is_exact
 from rumus.train.base.metric_state import CONFUSION_MATRIX, MetricState, Values
 from rumus.train.base.row_labels import check_row_order
 from rumus.train.base.surprise import surprise
 
 Finish: TypeAlias = Callable[..., Any]
 Floats: TypeAlias = NDArray[np.float64]
+Numbers: TypeAlias = NDArray[Any]
 
 __all__ = [
     "MetricState",
@@ -203,10 +205,10 @@ def _of_errors(
 ) -> MetricState:
     if isinstance(predictions, Tensor) and is_remote(predictions):
         _check_same(shape_of(predictions), shape_of(targets))
-        there = predictions.detach().astype(float32)
-        error = there - beside(targets, there)
+        there = predictions.detach()
+        error = difference_there(there, beside(targets, there))
         return MetricState(name, (of(error).sum(), np.array(float(error.size))), finish)
-    errors = np.subtract(*_doubles(predictions, targets))
+    errors = difference(*_numbers(predictions, targets))
     return MetricState(name, (np.array(of(errors).sum()), np.array(float(errors.size))), finish)
 
 
@@ -236,22 +238,22 @@ def _check_same(found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
         raise ValueError(f"shapes differ: predictions {found}, targets {wanted}")
 
 
-def _scored(scores: Given, targets: Given) -> tuple[Floats, Floats]:
+def _scored(scores: Given, targets: Given) -> tuple[Numbers, Floats]:
     values, truth = _paired(scores, targets)
     if values.ndim != 1 or not np.isin(truth, (0, 1)).all():
         raise ValueError(f"scores must be (samples,) and targets 0 or 1; scores are {values.shape}")
-    return values, truth
+    return values, truth.astype(np.float64)
 
 
-def _doubles(predictions: Given, targets: Given) -> tuple[Floats, Floats]:
+def _numbers(predictions: Given, targets: Given) -> tuple[Numbers, Numbers]:
     check_row_order((("predictions", predictions), ("targets", targets)))
     found, wanted = as_numbers(predictions), as_numbers(targets)
     _check_same(found.shape, wanted.shape)
     return found, wanted
 
 
-def _paired(predictions: Given, targets: Given) -> tuple[Floats, Floats]:
-    found, wanted = _doubles(predictions, targets)
+def _paired(predictions: Given, targets: Given) -> tuple[Numbers, Numbers]:
+    found, wanted = _numbers(predictions, targets)
     if np.isnan(found).any() or np.isnan(wanted).any():
         raise ValueError("predictions and targets must be numbers, but some are NaN")
     return found, wanted
@@ -299,7 +301,7 @@ def _rate(name: str, positive: int | None, matrix: Floats, counts: Floats) -> fl
     return float(rates[occurs].mean() if positive is None else rates[positive])
 
 
-def _auroc(scores: Floats, targets: Floats) -> float:
+def _auroc(scores: Numbers, targets: Floats) -> float:
     positives = targets.sum()
     negatives = targets.size - positives
     if not positives or not negatives:
@@ -310,19 +312,22 @@ def _auroc(scores: Floats, targets: Floats) -> float:
     return float(above / (positives * negatives))
 
 
-def _average_precision(scores: Floats, targets: Floats) -> float:
-    _, place, count = np.unique(-scores, return_inverse=True, return_counts=True)
-    hits = np.bincount(place, weights=targets, minlength=len(count))
+def _average_precision(scores: Numbers, targets: Floats) -> float:
+    _, place, count = np.unique(scores, return_inverse=True, return_counts=True)
+    hits = np.bincount(place, weights=targets, minlength=len(count))[::-1]
+    count = count[::-1]  # the largest scores first
     positives = targets.sum()
     if not positives:
         return 0.0 if targets.size else float("nan")
     return float((hits / positives * hits.cumsum() / count.cumsum()).sum())
 
 
-def _r2(predictions: Floats, targets: Floats) -> float:
+def _r2(predictions: Numbers, targets: Numbers) -> float:
     if len(targets) < 2:
         return float("nan")
-    residual = np.atleast_1d(((targets - predictions) ** 2).sum(0))
+    residual = np.atleast_1d((difference(targets, predictions) ** 2).sum(0))
+    if not is_exact(targets):
+        targets = difference(targets, targets[:1])
     total = np.atleast_1d(((targets - targets.mean(0)) ** 2).sum(0))
     constant = np.where(residual, 0.0, 1.0)
     found = np.where(total, 1 - residual / np.where(total, total, 1.0), constant)

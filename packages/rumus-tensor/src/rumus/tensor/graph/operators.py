@@ -31,6 +31,8 @@ from rumus.tensor.memory.backend import Array, Backend, Shape
 F = TypeVar("F", bound=Callable[..., Any])
 
 _LEAVES: Final = ("a", "b", "c")
+_TRUTHS: Final = (bool, np.bool_)
+_OF_NUMBERS: Final = ("maximum", "minimum")  # arithmetic with True and False is as in NumPy
 
 
 @cache
@@ -50,6 +52,8 @@ def apply(operation: str, operands: Sequence[Any]) -> Tensor:
     tensors: list[Tensor] = []
     scalars: dict[str, float] = {}
     is_array: list[bool] = []
+    if operation in _OF_NUMBERS:
+        _check_numbers(operation, operands)
     for name, operand in zip(_LEAVES, operands, strict=False):
         if isinstance(operand, (int, float)):
             scalars[name] = operand
@@ -75,6 +79,18 @@ def apply(operation: str, operands: Sequence[Any]) -> Tensor:
             _check_exponent(tensors[0], scalars.get("b", 0))
         tensors = _settle(operation, tensors, scalars.values())
     return run(_kernel_of(operation, tuple(is_array)), tensors, scalars)
+
+
+def _check_numbers(operation: str, operands: Sequence[Any]) -> None:
+    """Raise TypeError for True or False beside a tensor of numbers."""
+    for operand in operands:
+        if type(operand) in _TRUTHS:
+            for other in operands:
+                if isinstance(other, Tensor) and other.dtype != bool_:
+                    raise TypeError(
+                        f"{operation}: give a number, not {operand}, beside a tensor of "
+                        f"{other.dtype}"
+                    )
 
 
 def _settle(operation: str, tensors: list[Tensor], scalars: Any) -> list[Tensor]:
@@ -318,6 +334,10 @@ def elementwise(function: F) -> F:
                 f"{function.__name__}() needs a tensor, not {given}: call it with tensor(x)"
             )
         dtype = first.dtype if is_floating(first.dtype) else None
+        for number, operand in enumerate(operands):
+            if type(operand) in _TRUTHS:
+                name = [*signature.parameters][number]
+                raise TypeError(f"{function.__name__}: {name} must be numbers, not {operand}")
         tensors = [as_tensor(o, first._backend, dtype) for o in operands]
         return run(kernels[0], tensors, {**defaults, **kwargs})
 

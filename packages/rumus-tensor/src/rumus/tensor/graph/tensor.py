@@ -220,8 +220,11 @@ class Tensor(Arithmetic["Tensor"]):
 
         value: of the tensor's shape and dtype.
 
-        GraphError for the result of an operation on parameters. ValueError if it does not fit.
+        GraphError for the result of an operation on parameters. ValueError if it does not fit;
+        TypeError for True and False in a tensor of numbers.
         """
+        if isinstance(value, (bool, np.bool_)) and self.dtype != bool_:
+            raise TypeError(f"assign: value must be a number, not {value}")
         self[...] = value
         return self
 

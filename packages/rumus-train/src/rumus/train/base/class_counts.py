@@ -12,10 +12,11 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rumus.tensor import Tensor, int32, tensor
+from rumus.tensor import Tensor, float64, int32, tensor
 from rumus.tensor.backends import numpy_class_counts
 from rumus.tensor.expression.masked import unmasked
 from rumus.tensor.operations.class_counts import class_confusion, class_hits
+from rumus.train.base.exact_difference import is_exact
 from rumus.train.base.late_counts import late_parts
 from rumus.train.base.metric_state import Part
 from rumus.train.base.row_labels import check_row_order
@@ -49,7 +50,8 @@ def beside(given: Given, other: Tensor) -> Tensor:
     """Return it as a tensor where another one is."""
     if isinstance(given, Tensor):
         return given.detach().to(other.backend)
-    return tensor(given, backend=other.backend)
+    dtype = float64 if other.dtype == float64 and dtype_of(given) == float64 else None
+    return tensor(given, dtype=dtype, backend=other.backend)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +141,12 @@ def no_class(classes: int) -> str:
     return f"targets must be in [0, {classes}), the classes of the scores"
 
 
-def as_numbers(given: Given) -> NDArray[np.float64]:
-    """Return it as a float64 array. ValueError if it is not numeric."""
+def as_numbers(given: Given) -> NDArray[Any]:
+    """Return it as an array, of float64 unless that rounds. ValueError if it is not numeric."""
     found = on_host(given)
     if found.dtype.kind not in "biuf":
         raise ValueError(f"predictions and targets must be numbers, not {found.dtype}")
-    return found.astype(np.float64)
+    return found.astype(np.float64) if is_exact(found) else found
 
 
 def check_shapes(scores: Given, targets: Given) -> None:

@@ -120,6 +120,7 @@ class EpochSum:
     def __init__(self, shape: tuple[int, ...] = ()) -> None:
         self.shape = shape
         self.weight = 0.0  # of what was read
+        self.values = 0  # that were added since `start`
         self._total: Any = np.zeros(shape)
         self._waiting: list[tuple[Tensor, SupportsFloat, Outcome]] = []
         self._pages: list[_Page] = []
@@ -159,7 +160,7 @@ class EpochSum:
     def start(self, total: Any = 0.0, weight: float = 0.0) -> None:
         """Restart from a sum that was read."""
         self._total = np.zeros(self.shape) + total
-        self.weight = weight
+        self.weight, self.values = weight, 0
 
     def clear(self) -> None:
         """Reset."""
@@ -203,3 +204,4 @@ class EpochSum:
         else:
             self._total += value if weight == 1 else weight * np.asarray(value, np.float64)
         self.weight += weight
+        self.values += 1

@@ -15,6 +15,7 @@ from rumus.tensor.expression.printable import abridged
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.memory.updater import Outcome
 from rumus.tensor.memory.watching import watched_by
+from rumus.train.base.averaged_names import advice_for_step, is_no_mean
 from rumus.train.base.epoch_sum import EpochSum
 from rumus.train.base.late_counts import LateCounts, LatePart, LateSums, late_of
 from rumus.train.base.metric_state import MetricState, Part
@@ -203,6 +204,7 @@ class Logged:
         self._late: list[tuple[LateSums, LateCounts]] = []  # and of what has none yet
         self._noted: list[Tensor] = []  # what the parts were
         self._saved: dict[str, Any] = {}  # entries that no step has logged since
+        self._told: set[str] = set()  # names that are no means
 
     @property
     def last(self) -> dict[str, Tensor]:
@@ -242,15 +244,28 @@ class Logged:
     def close(self) -> dict[str, float]:
         """Return what was logged since the last call, and begin anew. Waits for the device.
 
-        A metric that refuses a batch is NaN, and a UserWarning says so.
+        A metric that refuses a batch is NaN, and a UserWarning says so; so it does once of a number
+        whose name is that of a metric which is not the mean of its values for batches.
         """
         found = {name: saved["value"] for name, saved in self._saved.items()}
         found |= {name: entry.value() for name, entry in self._entries.items()}
+        self._warn_of_means()
         self._saved.clear()
         for entry in self._entries.values():
             for total in entry.sums:
                 total.start()
         return {name: value for name, value in found.items() if value is not None}
+
+    def _warn_of_means(self) -> None:
+        for name, entry in self._entries.items():
+            if entry.finish is not None or entry.sums[0].values < 2 or name in self._told:
+                continue
+            self._told.add(name)
+            if is_no_mean(name, certain=True):
+                warn_user(
+                    f"{name!r}, which training steps log as a number, is averaged over the steps, "
+                    f"which may differ from its value over all samples: {advice_for_step(name)}",
+                )
 
     def clear(self) -> None:
         """Forget everything."""

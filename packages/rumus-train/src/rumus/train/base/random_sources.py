@@ -111,7 +111,9 @@ def states_of_program() -> dict[str, Any]:
     legacy = np.random.get_state(legacy=False)
     states = {"python": _as_text(state_of(_OF_PYTHON)), "numpy": _as_text(legacy)}
     if (torch := _torch()) is not None:
-        states["torch"] = torch.get_rng_state().numpy().tobytes().hex()
+        states["torch"] = _hex(torch.get_rng_state())
+        for name, device in _devices_of(torch):
+            states[f"torch.{name}"] = [_hex(state) for state in device.get_rng_state_all()]
     return states
 
 
@@ -119,16 +121,38 @@ def restore_program(states: Mapping[str, Any]) -> None:
     """Restore the states of a program's generators. ValueError if one is of another kind."""
     if not states:
         return
-    if found := name_differences(None, states, ("python", "numpy"), ("torch",)):
+    optional = ("torch", *(f"torch.{name}" for name in _DEVICES))
+    if found := name_differences(None, states, ("python", "numpy"), optional):
         raise StateMismatchError(f"the saved random states do not fit: {'; '.join(found)}")
     restore_state(_OF_PYTHON, _from_text(states["python"]))
     restore_state(np.random.mtrand._rand, _from_text(states["numpy"]))
     if "torch" in states and (torch := _torch()) is not None:
-        words = np.frombuffer(bytearray.fromhex(states["torch"]), np.uint8)
         try:
-            torch.set_rng_state(torch.from_numpy(words))
+            torch.set_rng_state(_words_of(torch, states["torch"]))
+            for name in _DEVICES:
+                device, saved = getattr(torch, name, None), states.get(f"torch.{name}", ())
+                there = device.device_count() if saved and device is not None else 0
+                for number, state in enumerate(saved[:there]):  # another machine may have fewer
+                    device.set_rng_state(_words_of(torch, state), number)
         except RuntimeError as error:
             raise ValueError(f"the state of torch's generator does not fit: {error}") from error
+
+
+_DEVICES: Final = ("cuda", "xpu")  # PyTorch's names, also of AMD's GPUs, and of Intel's
+
+
+def _devices_of(torch: Any) -> list[tuple[str, Any]]:
+    """The kinds of GPUs that PyTorch has used: only then it can have drawn there."""
+    found = [(name, getattr(torch, name, None)) for name in _DEVICES]
+    return [(name, device) for name, device in found if device and device.is_initialized()]
+
+
+def _hex(state: Any) -> str:
+    return str(state.cpu().numpy().tobytes().hex())
+
+
+def _words_of(torch: Any, state: str) -> Any:
+    return torch.from_numpy(np.frombuffer(bytearray.fromhex(state), np.uint8))
 
 
 def _torch() -> Any:

@@ -7,6 +7,7 @@ import numpy as np
 from rumus.tensor import Tensor, cross_entropy, float32, int32
 from rumus.train.base.class_counts import (
     Given,
+    as_numbers,
     beside,
     dtype_of,
     is_remote,
@@ -14,6 +15,7 @@ from rumus.train.base.class_counts import (
     on_host,
     shape_of,
 )
+from rumus.train.base.exact_difference import difference
 from rumus.train.base.metric_state import Part
 from rumus.train.base.row_labels import check_row_order
 
@@ -40,13 +42,13 @@ def surprise(logits: Given, targets: Given, ignore_index: int) -> tuple[Part, Pa
 
 
 def _on_host(logits: Given, targets: Given, ignore_index: int) -> tuple[Part, Part]:
-    rows = on_host(logits).astype(np.float64)
+    rows = as_numbers(logits)
     rows, wanted = rows.reshape(-1, rows.shape[-1]), on_host(targets).reshape(-1)
     counts = wanted != ignore_index
     rows, wanted = rows[counts], wanted[counts]
     if wanted.size and not (wanted.min() >= 0 and wanted.max() < rows.shape[1]):
         raise ValueError(no_class(rows.shape[1]))
     with np.errstate(invalid="ignore"):  # a row whose largest logit is infinite is NaN
-        shifted = rows - rows.max(1, keepdims=True, initial=-np.inf)
+        shifted = difference(rows, rows.max(1, keepdims=True))
     losses = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(wanted)), wanted]
     return np.array(losses.sum()), np.array(float(len(wanted)))

@@ -42,7 +42,7 @@ class FeedPlateau(Callback):
                 "FeedPlateau: plateau must be the Plateau that an optimizer has as its lr, not "
                 f"{plateau!r}: lr = Plateau(1e-3); FeedPlateau(lr, 'loss')"
             )
-        metric, _ = checked_metric(metric, plateau.mode) if metric is None else (metric, None)
+        metric, _ = checked_metric(metric, plateau.mode)
         if not (plateau.mode_is_given or metric.endswith("loss")):
             raise ValueError(
                 'Plateau(mode=...) must say whether a lower ("min") or a higher ("max") '

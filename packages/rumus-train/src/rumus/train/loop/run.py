@@ -550,6 +550,16 @@ class Run:
                 "steps, so that nothing was validated",
             )
 
+    def _look_for_best(self) -> None:
+        """Warn that no validation was the best one, since each found NaN."""
+        name = f"{OF_VALIDATION}{self.monitor.metric}"
+        found = [entry[name] for entry in self.position.history if name in entry]
+        if found and all(map(math.isnan, found)) and not self.checkpoints.restores_best:
+            warn_user(
+                f"{self.monitor.metric!r} was NaN in every validation ({len(found)}): no weights "
+                "are the best ones, and Result.best is None",
+            )
+
     @contextmanager
     def _watched(self) -> Iterator[None]:
         """Within the block, let the trainer watch losses, and begin no other training."""
@@ -592,6 +602,7 @@ class Run:
         position, checkpoints = self.position, self.checkpoints
         checkpoints.save()
         self._look_for_validation()
+        self._look_for_best()
         if self.signals.received is None:
             checkpoints.restore_best()
         self._close()

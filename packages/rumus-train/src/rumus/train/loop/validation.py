@@ -20,6 +20,7 @@ from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.graph import evaluation
 from rumus.tensor.graph.means import noting_means
 from rumus.tensor.memory.uninterrupted import putting_back
+from rumus.train.base.averaged_names import is_no_mean
 from rumus.train.base.calling import as_dict, call
 from rumus.train.base.epoch_sum import LAG
 from rumus.train.base.late_values import late_numbers
@@ -45,17 +46,6 @@ Validate: TypeAlias = (
 
 # Of one batch: names, numbers or states that may be on a device, and how much they count.
 Found: TypeAlias = list[tuple[str, Any, float]]
-
-# Names of metrics that are not the mean of those of batches, as whole words.
-_NO_MEAN: Final = re.compile(
-    r"(?<![a-z])(f1|f_?beta|au_?c|auroc|roc|map|average_precision|precision|recall|r2|rmse"
-    r"|perplexity|ppl|kappa|mcc|iou|jaccard|dice(?!_?loss)|corr|correlation|pearson|spearman"
-    r"|balanced_acc|balanced_accuracy|specificity|sensitivity|bleu|wer|cer|ece|fid"
-    r"|max|maximum|min|minimum|median|quantile|percentile|std|stdev|variance)(?![a-z])"
-    r"|^(n|num|number)(_|$)|^(counts?|hits|sum)$",  # these add up
-    re.IGNORECASE,
-)
-
 
 # Words of what is better if there is more of it, and of what is if there is less.
 _SCORE: Final = re.compile(
@@ -204,7 +194,7 @@ class _Averaged:
         if self._batches != 2:
             return
         for name, value in named.items():
-            if not isinstance(value, MetricState) and _NO_MEAN.search(name):
+            if not isinstance(value, MetricState) and is_no_mean(name):
                 warn_user(
                     f"{name!r} is averaged over batches, which may differ from its value over all "
                     "samples: the metrics of rumus.train.metrics are computed over the whole set",
