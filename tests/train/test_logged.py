@@ -212,13 +212,12 @@ def test_a_name_has_one_meaning() -> None:
         )
 
 
-def logging(names: list[str], batches: list[int]) -> Trainer[Any]:
+def logging(names: list[str], batches: list[int], **options: Any) -> None:
     """A training of two epochs whose steps log 0.5 under these names."""
     model = Model()
     step = lambda x, y: {"loss": (x @ model.weight).sum(), **dict.fromkeys(names, 0.5)}
     loader = [(X[:n], Y[:n]) for n in batches]
-    model.trainer.fit(loader, step, epochs=2)
-    return model.trainer
+    model.trainer.fit(loader, step, epochs=2, **options)
 
 
 @pytest.mark.parametrize(
@@ -232,9 +231,11 @@ def logging(names: list[str], batches: list[int]) -> Trainer[Any]:
     ],
 )  # fmt: skip
 def test_a_logged_number_that_is_no_mean_is_told_of_once(name: str, advice: str) -> None:
-    with pytest.warns(UserWarning, match=f"'{name}', .*averaged over the steps.*{advice}") as told:
+    with pytest.warns(UserWarning, match=f"'{name}', .*averaged over batches.*{advice}") as told:
         logging([name], [4, 5])
     assert len(told) == 1
+    with pytest.warns(UserWarning, match="averaged over batches"):
+        logging([name], [4, 5], accumulate=2)
 
 
 def test_logged_numbers_that_may_be_means_are_not_told_of() -> None:
@@ -244,7 +245,7 @@ def test_logged_numbers_that_may_be_means_are_not_told_of() -> None:
         logging(
             [
                 "accuracy", "f1_loss", "auc_loss", "precision@5", "recall_at_10", "sample_f1",
-                "f1_per_image_sample", "n_tokens", "max_activation", "std", "dice", "map", "formula1",
+                "f1_per_image", "n_tokens", "max_activation", "std", "dice", "map", "formula1",
             ],
             [4, 5],
         )  # fmt: skip

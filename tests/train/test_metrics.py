@@ -325,8 +325,8 @@ def test_only_a_confusion_matrix_has_a_matrix() -> None:
 )  # fmt: skip
 def test_integers_that_float64_rounds_are_compared_exactly(first: int, dtype: type) -> None:
     """Of identifiers and times in nanoseconds, float64 has not each one."""
-    found = np.array([first + n for n in (1, 2, 3)], dtype)
-    targets = np.array([first + n for n in (0, 2, 4)], dtype)
+    found: NDArray[Any] = np.array([first + n for n in (1, 2, 3)], dtype)
+    targets: NDArray[Any] = np.array([first + n for n in (0, 2, 4)], dtype)
     assert float(metrics.r2(found, targets)) == 0.75
     parts = [metrics.r2(found[:2], targets[:2]), metrics.r2([], [])]
     assert float(reduce(add, [*parts, metrics.r2(found[2:], targets[2:])])) == 0.75

@@ -17,16 +17,21 @@ from hypothesis import strategies as st
 from rumus.optim import SAM, SGD, Lookahead, Plateau
 from rumus.tensor import Parameter
 from rumus.train import (
+    ArrayDataset,
+    BalancedSampler,
     Callback,
     CallbackError,
     Checkpoints,
+    DataLoader,
     EarlyStopping,
     EpochEnd,
     Every,
     FeedPlateau,
+    Mixup,
     Result,
     Trainer,
     ValidationEnd,
+    evaluate,
     metrics,
 )
 from rumus.train.loop.callback import Callbacks
@@ -723,3 +728,43 @@ def test_precision_of_the_first_answers_is_a_mean_over_samples() -> None:
         Counting(lambda at: 0.0, names[0]).fit(
             2, 2, validate=(data, lambda x: dict.fromkeys(names, 0.5))
         )
+
+
+def test_what_a_callback_writes_into_an_event_is_no_measurement(tmp_path: Path) -> None:
+    class Writing(Callback):
+        def on_validation_end(self, event: ValidationEnd) -> None:
+            metrics: Any = event.metrics
+            metrics["loss"] = -1.0
+
+        def on_epoch_end(self, event: EpochEnd) -> None:
+            metrics: Any = event.metrics
+            metrics["loss"] = -2.0
+
+    model = Counting(lambda at: at)
+    result = model.fit(2, 1, callbacks=[Writing()], checkpoints=tmp_path)
+    assert (result.best, result.metrics) == (1.0, {"loss": 2.0})
+    assert {saved.step: saved.metric for saved in Checkpoints(tmp_path).list()} == {1: 1.0, 2: 2.0}
+
+
+def test_a_validation_of_other_samples_is_told_of() -> None:
+    data = ArrayDataset(np.eye(5, dtype=np.float32), np.arange(5, dtype=np.int32))
+    score = lambda x, y: {"loss": 0.0}
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"drop_last": True}, "leaves out the last samples"),
+        ({"batch_transform": Mixup(5)}, "mixes samples by Mixup"),
+    ]
+    for options, told in cases:
+        loader = DataLoader(data, 2, **options)
+        with pytest.warns(UserWarning, match=f"the validation's loader {told}") as found:
+            Counting(lambda at: 0.0).fit(2, 1, validate=(loader, score))
+        assert len(found) == 1
+    with pytest.warns(UserWarning, match="the loader leaves out the last samples"):
+        evaluate(lambda x: x, DataLoader(data, 2, drop_last=True), score)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for loader in (
+            DataLoader(data, 5, drop_last=True),
+            DataLoader(data, 5, shuffle=True),
+            DataLoader(data, 5, sampler=BalancedSampler([0, 1, 1, 1, 1])),
+        ):
+            Counting(lambda at: 0.0).fit(2, 1, validate=(loader, score))

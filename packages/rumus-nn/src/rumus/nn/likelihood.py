@@ -25,7 +25,7 @@ from rumus.nn.reduction import (
     weighted,
     widened,
 )
-from rumus.tensor import Expr, Tensor, TensorLike, elementwise, ones
+from rumus.tensor import Expr, Tensor, TensorLike, bool_, elementwise, ones
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.real_number import positive_number
 from rumus.tensor.graph.scan import numbers
@@ -269,8 +269,8 @@ def gaussian_nll_loss(
         gradient.
     reduction, sample_weight: as in `mse_loss`.
 
-    ValueError for a variance that does not fit or is negative (checked only on the CPU), and as for
-    `mse_loss`.
+    TypeError for a variance of truth values. ValueError for one that does not fit or is negative
+    (checked only on the CPU), and as for `mse_loss`.
 
     >>> from rumus.nn import gaussian_nll_loss
     >>> from rumus.tensor import tensor
@@ -281,7 +281,8 @@ def gaussian_nll_loss(
     positive_number(f"{name}: eps", eps)
     x, beside = check_pair(name, prediction, target, reduction)
     spread = as_target(name, x, variance, "variance")
-    if (variance.dtype if isinstance(variance, Tensor) else np.asarray(variance).dtype) == bool:
+    given = variance if isinstance(variance, Tensor) else np.asarray(variance)
+    if given.dtype == bool_:
         raise TypeError(f"{name}: variance must be numbers, not truth values")
     if spread.shape == x.shape[:-1] and spread.ndim < x.ndim:
         spread = spread.unsqueeze(-1)

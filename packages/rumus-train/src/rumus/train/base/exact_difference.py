@@ -23,10 +23,10 @@ def difference(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
     [1.0]
     """
     if is_exact(a) and is_exact(b):
-        return np.subtract(a, b, dtype=np.float64)
+        exact: NDArray[np.float64] = np.subtract(a, b, dtype=np.float64)
+        return exact
     (high, low), (other_high, other_low) = _halves(a), _halves(b)
-    found: NDArray[np.float64] = (high - other_high) + (low - other_low)
-    return found
+    return (high - other_high) + (low - other_low)
 
 
 def _halves(array: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

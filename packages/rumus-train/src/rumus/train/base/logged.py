@@ -32,10 +32,12 @@ class Value:
 
     held: its parts, or what they are counted from.
     finish: from the sums of the parts to the metric; None for a number, which is averaged.
+    batches: how many it is of, more than one if a step accumulates.
     """
 
     held: tuple[Tensor, ...] | LateCounts
     finish: Callable[..., Any] | None = None
+    batches: int = 1
 
     @property
     def parts(self) -> tuple[Tensor, ...]:
@@ -59,11 +61,12 @@ class Value:
     def weighted(self, weight: float) -> Value:
         """Return a copy, with a number multiplied by this weight."""
         factor = weight if self.finish is None else 1.0
-        return Value(tuple([part * factor for part in self.parts]), self.finish)
+        return Value(tuple([part * factor for part in self.parts]), self.finish, self.batches)
 
     def __add__(self, other: Value) -> Value:
         pairs = zip(self.parts, other.parts, strict=True)
-        return Value(tuple([one + another for one, another in pairs]), self.finish)
+        parts = tuple([one + another for one, another in pairs])
+        return Value(parts, self.finish, self.batches + other.batches)
 
 
 Log: TypeAlias = Mapping[str, Value]
@@ -154,6 +157,7 @@ class _Entry:
 
     def __init__(self, name: str, value: Value) -> None:
         self.name, self._is_told = name, False
+        self.batches = 1  # of the step that had most
         self.finish = value.finish
         self.shapes = value.shapes
         self.sums = [EpochSum(shape) for shape in value.shapes]
@@ -228,6 +232,7 @@ class Logged:
         self._places, self._late = [], []
         for name, value in log.items():
             entry, held = self._entry(name, value), value.held
+            entry.batches = max(entry.batches, value.batches)
             if isinstance(held, LateCounts):
                 self._late.append((entry.late, held))
             else:
@@ -258,12 +263,13 @@ class Logged:
 
     def _warn_of_means(self) -> None:
         for name, entry in self._entries.items():
-            if entry.finish is not None or entry.sums[0].values < 2 or name in self._told:
+            batches = entry.sums[0].values * entry.batches
+            if entry.finish is not None or batches < 2 or name in self._told:
                 continue
             self._told.add(name)
             if is_no_mean(name, certain=True):
                 warn_user(
-                    f"{name!r}, which training steps log as a number, is averaged over the steps, "
+                    f"{name!r}, which training steps log as a number, is averaged over batches, "
                     f"which may differ from its value over all samples: {advice_for_step(name)}",
                 )
 

@@ -91,6 +91,6 @@ def _joined(parts: Sequence[Part], joins: bool) -> NDArray[Any]:
         found = (concat(tensors) if joins else stack(tensors)).numpy()
         return found if joins else found.astype(np.float64).sum(0)
     arrays = [p.numpy() if isinstance(p, (Tensor, LatePart)) else p for p in parts]
-    if not joins:
-        return np.sum(arrays, axis=0)
-    return np.concatenate([a for a in arrays if a.size] or arrays[:1])  # [] is of float64
+    if joins:
+        arrays = [each for each in arrays if each.size] or arrays[:1]  # [] is of float64
+    return np.concatenate(arrays) if joins else np.sum(arrays, axis=0)

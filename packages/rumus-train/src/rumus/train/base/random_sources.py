@@ -130,7 +130,8 @@ def restore_program(states: Mapping[str, Any]) -> None:
         try:
             torch.set_rng_state(_words_of(torch, states["torch"]))
             for name in _DEVICES:
-                device, saved = getattr(torch, name, None), states.get(f"torch.{name}", ())
+                device: Any = getattr(torch, name, None)
+                saved = states.get(f"torch.{name}", ())
                 there = device.device_count() if saved and device is not None else 0
                 for number, state in enumerate(saved[:there]):  # another machine may have fewer
                     device.set_rng_state(_words_of(torch, state), number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.train.data.mixing import Mixup
 
 
@@ -37,6 +38,21 @@ def require_own_samples(loader: object) -> None:
         )
     if getattr(getattr(given, "ranks", None), "size", 1) > 1:
         raise ValueError("the loader yields this rank's samples alone: give one without ranks=")
+
+
+def warn_of_other_samples(loader: object, what: str = "the loader") -> None:
+    """Warn of metrics of mixtures, or not of all samples. what: the loader, for messages."""
+    given: Any = loader
+    if isinstance(mixing := getattr(given, "batch_transform", None), Mixup):
+        warn_user(
+            f"{what} mixes samples by {type(mixing).__name__}, so that metrics "
+            "are of the mixtures: give one without that batch_transform="
+        )
+    if getattr(given, "drop_last", False) and _drops(given):
+        warn_user(
+            f"{what} leaves out the last samples, which no metric counts then: give one without "
+            "drop_last=True"
+        )
 
 
 def _refused(what: str, instead: str) -> ValueError:

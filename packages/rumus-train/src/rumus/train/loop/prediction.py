@@ -14,7 +14,11 @@ from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.graph.evaluation import evaluating
 from rumus.train.base.calling import call
 from rumus.train.data.batches import arguments, check_loader, samples, whole_epoch
-from rumus.train.data.sample_order import require_own_samples, require_rows_of_samples
+from rumus.train.data.sample_order import (
+    require_own_samples,
+    require_rows_of_samples,
+    warn_of_other_samples,
+)
 from rumus.train.loop.validation import measure, on_backend
 
 Prediction: TypeAlias = Any  # an array, or a tuple or dict of predictions
@@ -111,6 +115,7 @@ def measurements(
 ) -> dict[str, float]:
     """Return the metrics of `metric_fn` over all batches."""
     require_own_samples(loader)
+    warn_of_other_samples(loader)
     return measure((loader, metric_fn), backend).numbers
 
 

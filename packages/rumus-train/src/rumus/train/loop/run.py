@@ -28,6 +28,7 @@ from rumus.train.checkpoints.snapshot import (
     warn_of_strangers,
 )
 from rumus.train.data.batches import Batches, require_start
+from rumus.train.data.sample_order import warn_of_other_samples
 from rumus.train.loop.callback import Callback, CallbackError, Callbacks
 from rumus.train.loop.continuation import (
     note_hyperparameters,
@@ -136,6 +137,7 @@ class Run:
         trainer.meaning = Meaning.of(loader)
         if isinstance(validate, tuple):
             require_start(validate[0])
+            warn_of_other_samples(validate[0], "the validation's loader")
             trainer.meaning.require_same(Meaning.of(validate[0]), "validation")
         accumulate = whole_number("accumulate", accumulate)
         if accumulate < 1:
@@ -385,7 +387,7 @@ class Run:
                 epoch,
                 step,
                 loss,
-                position.metrics,
+                dict(position.metrics),
                 samples,
                 seconds,
                 spans,
@@ -426,7 +428,7 @@ class Run:
         before = {name: getattr(position, name) for name in _OF_VALIDATION}
         self.measured.note()
         position.validation_due = False
-        position.metrics, position.metrics_step = metrics, position.step
+        position.metrics, position.metrics_step = dict(metrics), position.step  # not a callback's
         measured = {f"{OF_VALIDATION}{name}": value for name, value in metrics.items()}
         position.history.append({"epoch": position.epoch, "step": position.step, **measured})
         is_best = self._note_best(metrics)
