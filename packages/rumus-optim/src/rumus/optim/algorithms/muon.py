@@ -316,18 +316,16 @@ class Muon(FusedOptimizer[M_co]):
         step = slot_size(size)
         lies = flat[stack.start : stack.start + stack.count * step]
         lies = lies.reshape((stack.count, step))[:, :size]
-        x = backend.allocate((stack.count, size), flat.dtype)
-        backend.copy(lies, x)
         o = orthogonalize(
             backend,
-            x.reshape((stack.count * stack.parts, rows, columns)),
+            lies.reshape((stack.count, stack.parts, rows, columns)),
             iterations=self._iterations,
             coefficients=self._coefficients,
             eps=eps,
             eps_beside=self._variant.eps_beside,
             factor=stack.factor,
         )
-        backend.copy(o.reshape(x.shape), lies)
+        backend.copy(o.reshape(lies.shape), lies)
 
 
 def _numbers_of_parts(parameters: Claimable[Any], parts: Mapping[str, int]) -> dict[ParamId, int]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Final
 
-from rumus.optim.engine.porting import Coefficients
-from rumus.tensor import Backend, Expr, Kernel, sqrt
+from rumus.optim.engine.porting import Coefficients, Triple
+from rumus.tensor import Backend, Expr, Kernel
 from rumus.tensor.expression.declared_type import is_ordered, shown
 from rumus.tensor.memory.backend import Array, Epilogue
 
@@ -29,18 +30,13 @@ _POLAR_EXPRESS: Final = (
 )
 _SAFETY: Final = 1.01
 
-_X, _TOTAL, _SQUARE = Expr.array("x"), Expr.array("total"), Expr.array("square")
-_SQUARED = Kernel("squares", {"out": _X * _X})
-_NORMALIZE = Kernel(
-    "normalize", {"x": _X / sqrt(_TOTAL).maximum(Expr.scalar("eps"))}, ("x", "total")
-)
-_NORMALIZE_BESIDE = Kernel(
-    "normalize", {"x": _X / (sqrt(_TOTAL) + Expr.scalar("eps"))}, ("x", "total")
-)
+_X, _NORM, _EPS = Expr.array("x"), Expr.array("norm"), Expr.scalar("eps")
+_NORMALIZE = Kernel("normalize", {"out": _X / _NORM.maximum(_EPS)}, ("x", "norm"))
+_NORMALIZE_BESIDE = Kernel("normalize", {"out": _X / (_NORM + _EPS)}, ("x", "norm"))
 # Epilogues: applied to a product before it is written.
 _POLYNOMIAL = Kernel(
     "polynomial",
-    {"square": Expr.scalar("b") * Expr.array("gram") + Expr.scalar("c") * _SQUARE},
+    {"square": Expr.scalar("b") * Expr.array("gram") + Expr.scalar("c") * Expr.array("square")},
     ("square", "gram"),
 )
 _COMBINE = Kernel(
@@ -48,9 +44,24 @@ _COMBINE = Kernel(
     {"product": Expr.scalar("a") * _X + Expr.array("product")},
     ("product", "x"),
 )
+_COMPOSE = Kernel(
+    "compose",
+    {
+        "product": Expr.scalar("a") * Expr.array("left")
+        + Expr.scalar("d") * Expr.array("right")
+        + Expr.array("product")
+    },
+    ("product", "left", "right"),
+)
+
+# The most iterations before the matrix itself is multiplied again. Rounding errors of s in the
+# smallest eigenvalues grow with a^2: in float16 a run of five ends in noise, while three err as
+# much as three single iterations.
+_RUN: Final = 3
+_WIDE: Final = 2  # columns to rows from which a run is cheaper than its single iterations
 
 
-def triples(coefficients: Coefficients, iterations: int) -> list[tuple[float, float, float]]:
+def triples(coefficients: Coefficients, iterations: int) -> list[Triple]:
     """Return (a, b, c) of each iteration. ValueError for another form, TypeError if not numbers.
 
     coefficients: one triple for all iterations, one per iteration, or "polar_express".
@@ -83,7 +94,7 @@ def triples(coefficients: Coefficients, iterations: int) -> list[tuple[float, fl
     return found
 
 
-def _named(name: str, iterations: int) -> list[tuple[float, float, float]]:
+def _named(name: str, iterations: int) -> list[Triple]:
     if name != "polar_express":
         raise ValueError(
             'coefficients must be three finite numbers, three per iteration, or "polar_express", '
@@ -107,50 +118,86 @@ def orthogonalize(
 ) -> Array:
     """Return matrices with the singular vectors of those in `x`, and singular values near 1.
 
-    x: (count, rows, columns), contiguous, float32 or float64; it is overwritten. Each matrix is
-    divided by the larger of its Frobenius norm and eps, or by their sum with eps_beside; then,
-    `iterations` times, x = a x + (b s + c s^2) x with s = x x^T, or the same from the other side,
-    whichever s is smaller. With the default coefficients the singular values end between about 0.7
-    and 1.2, which is close enough for Muon.
+    x: (..., rows, columns), float32 or float64. Each matrix is divided by the larger of its
+    Frobenius norm and eps, or by their sum with eps_beside; then, `iterations` times, x = a x +
+    (b s + c s^2) x with s = x x^T, or the same from the other side, whichever s is smaller. With
+    the default coefficients the singular values end between about 0.7 and 1.2, which is close
+    enough for Muon.
     factor: multiplies the result, folded into the last iteration.
 
     Everything is computed and returned in the dtype of `x`, or in float16 if the backend rounds the
     inputs of products to it: the entries of a matrix of norm 1 are within its range. The paper uses
-    bfloat16. The number of kernels does not depend on `count`.
+    bfloat16. The result is (count, rows, columns); the number of kernels does not depend on count.
     """
     each = triples(coefficients, iterations)
-    count, rows, columns = x.shape
-    squares = backend.allocate(x.shape, x.dtype)
-    backend.elementwise(_SQUARED, (x,), (), (squares,))
-    total = backend.allocate((count,), x.dtype)
-    backend.reduce("sum", squares, (1, 2), total)
+    *batch, rows, columns = x.shape
+    count, axes = math.prod(batch), (x.ndim - 2, x.ndim - 1)
+    norm = backend.allocate(tuple(batch), x.dtype)
+    backend.reduce("norm", x, axes, norm)
     normalize = _NORMALIZE_BESIDE if eps_beside else _NORMALIZE
-    scalars = normalize.bind({"eps": eps})
-    backend.elementwise(normalize, (x, total.reshape((count, 1, 1))), scalars, (x,))
     dtype = backend.product_dtype(x.dtype)
-    if dtype != x.dtype:
-        x, wide = backend.allocate(x.shape, dtype), x
-        backend.copy(wide, x)
-        squares = backend.allocate(x.shape, dtype)
+    x, given = backend.allocate((count, rows, columns), dtype), x
+    norms = norm.reshape((*batch, 1, 1))
+    backend.elementwise(
+        normalize, (given, norms), normalize.bind({"eps": eps}), (x.reshape(given.shape),)
+    )
     small = min(rows, columns)
-    gram, square = (backend.allocate((count, small, small), dtype) for _ in range(2))
-    other = squares
-    for number in range(iterations):
-        scaled = [factor * c if number == iterations - 1 else c for c in each[number]]
-        _iterate(backend, x, scaled, gram, square, other)
+    length = _RUN if max(rows, columns) >= _WIDE * small else 1
+    work = [backend.allocate((count, small, small), dtype) for _ in range(2 if length == 1 else 4)]
+    a, b, c = each[-1]
+    each[-1] = factor * a, factor * b, factor * c
+    other = backend.allocate(x.shape, dtype)
+    for start in range(0, iterations, length):
+        _advance(backend, x, each[start : start + length], work, other)
         x, other = other, x
     return x
 
 
-def _iterate(
-    backend: Backend, x: Array, factors: Sequence[float], gram: Array, square: Array, out: Array
+def _advance(
+    backend: Backend, x: Array, run: Sequence[Triple], work: Sequence[Array], out: Array
 ) -> None:
-    """out = a x + (b s + c s^2) x, with two arrays for s to write to."""
-    a, b, c = factors
+    """out = x after a run of iterations, each x = (a + b s + c s^2) x with s = x x^T.
+
+    The factors of x are polynomials of the first s, so they commute: after a factor z the next s is
+    s z^2, and x is multiplied once, by the product of all. Each is kept as a multiple of 1 and the
+    rest, whose small entries would be lost beside the 1.
+
+    work: two arrays like s, four for a run of several.
+    """
     turned = x.transpose((0, 2, 1))
     is_wide = x.shape[1] <= x.shape[2]
+    gram, rest, *others = work
+    a, b, c = run[0]
     backend.matmul(*((x, turned) if is_wide else (turned, x)), gram, symmetric=True)
-    polynomial = Epilogue(_POLYNOMIAL, (gram,), _POLYNOMIAL.bind({"b": b, "c": c}))
-    backend.matmul(gram, gram, square, epilogue=polynomial, symmetric=True)
-    combined = Epilogue(_COMBINE, (x,), _COMBINE.bind({"a": a}))
-    backend.matmul(*((square, x) if is_wide else (x, square)), out, epilogue=combined)
+    _polynomial(backend, gram, b, c, rest)
+    multiple, factor = a, rest  # of the product of all factors; the rest of the last one
+    for (before, _, _), (a, b, c) in pairwise(run):
+        following, spare = others
+        _combine(backend, gram, factor, before, gram, spare, symmetric=True)
+        _combine(backend, spare, factor, before, spare, gram, symmetric=True)
+        _polynomial(backend, gram, b, c, following)
+        composed = Epilogue(_COMPOSE, (rest, following), _COMPOSE.bind({"a": a, "d": multiple}))
+        backend.matmul(rest, following, spare, epilogue=composed, symmetric=True)
+        multiple, rest, factor, others = multiple * a, spare, following, [following, rest]
+    _combine(backend, *((rest, x) if is_wide else (x, rest)), multiple, x, out)
+
+
+def _polynomial(backend: Backend, s: Array, b: float, c: float, out: Array) -> None:
+    """out = b s + c s^2."""
+    epilogue = Epilogue(_POLYNOMIAL, (s,), _POLYNOMIAL.bind({"b": b, "c": c}))
+    backend.matmul(s, s, out, epilogue=epilogue, symmetric=True)
+
+
+def _combine(
+    backend: Backend,
+    left: Array,
+    right: Array,
+    a: float,
+    x: Array,
+    out: Array,
+    *,
+    symmetric: bool = False,
+) -> None:
+    """out = a x + left right."""
+    epilogue = Epilogue(_COMBINE, (x,), _COMBINE.bind({"a": a}))
+    backend.matmul(left, right, out, epilogue=epilogue, symmetric=symmetric)
