@@ -83,6 +83,7 @@ class Comparison(Notes):
             self._differs(f"it ran {len(capture.dispatches)} kernels before and {now} now")
         if self._dataflow.of(arrays) != capture.results:
             self._differs("its loss or gradients are different arrays than before")
+        capture.backend.gpu.forget()
         if held := escaped(capture.region, {array.storage for array in arrays}):
             self._differs(f"an array created in it ({held[0].label}) is still referenced after it")
 

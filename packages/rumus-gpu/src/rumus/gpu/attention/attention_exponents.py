@@ -14,9 +14,10 @@ from rumus.gpu.attention.attention_arrays import OF_QUERIES, OF_VALUES, Stage, f
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.stored import Stored, enabling, vector
 from rumus.gpu.products.entry import entry, workgroup_number
-from rumus.gpu.products.line_exponents import EXPONENTS, LOADS
+from rumus.gpu.products.line_exponents import EXPONENTS
 
 LANES: Final = 256  # invocations of a workgroup
+LOADS: Final = 4  # that an invocation has in flight at once
 FOURS: Final = 2048  # minimum vec4s per workgroup
 PARTS: Final = 32  # maximum parts per head
 _NUMBERS: Final = ("queries", "keys", "kv_heads", "members", "sizes", "owners", "parts", "groups")

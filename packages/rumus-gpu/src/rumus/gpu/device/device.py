@@ -13,7 +13,8 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,9 @@ ENOUGH: Final = 48  # dispatches worth a submission, however quickly they come
 IN_FLIGHT: Final = 16  # maximum submissions that the host is ahead of the device
 LENT: Final = 2**18  # bytes; larger arrays are read into memory that the result keeps
 PIECE: Final = 2**24  # bytes read at a time if they must be copied
+
+
+_Known: TypeAlias = "WeakKeyDictionary[Storage, tuple[int, dict[Any, Any]]]"
 
 
 @dataclass(slots=True)
@@ -92,10 +96,15 @@ class Watcher(Protocol):
 
 
 class _Watched(threading.local):
-    """The observer of one thread's dispatches, and the region of its new arrays."""
+    """The observer of one thread's dispatches, the region of its new arrays, and what it found.
 
-    watcher: Watcher | None = None
-    region: Region | None = None
+    known: of memory, after a number of writes to it.
+    """
+
+    def __init__(self) -> None:
+        self.watcher: Watcher | None = None
+        self.region: Region | None = None
+        self.known: _Known = WeakKeyDictionary()
 
 
 class Prepared:
@@ -422,8 +431,31 @@ class Gpu:
         region: where arrays are made; None for the usual place.
         """
         watched = self._watched
-        with displaced(watched, "watcher", watcher), displaced(watched, "region", region):
+        with (
+            displaced(watched, "watcher", watcher),
+            displaced(watched, "region", region),
+            displaced(watched, "known", WeakKeyDictionary()),
+        ):
             yield
+
+    def known(self, storage: Storage) -> dict[Any, Any]:
+        """Return what kernels found in `storage` since it was last written, to be added to.
+
+        Watched dispatches begin with nothing: a replay could not rely on what was found before.
+
+        storage: the memory that it is about.
+        """
+        if type(storage) is not Storage:  # the host's, written without notice
+            return {}
+        writes, facts = self._watched.known.get(storage, (-1, {}))
+        if writes != storage.writes:
+            facts = {}
+            self._watched.known[storage] = storage.writes, facts
+        return facts
+
+    def forget(self) -> None:
+        """Drop what `known` returned to this thread, with the arrays that hold it."""
+        self._watched.known.clear()
 
     def give_up(self, region: Region) -> None:
         """Free the memory of a captured step, at any moment and on any thread.

@@ -1,9 +1,9 @@
-"""The exponent of the largest finite magnitude in each line of an operand.
+"""The exponents of the largest finite magnitude in each row and each column of a matrix.
 
-A line contributes to one row or column of the result: it is a row of a, or a column of b. Products
-on matrix units scale each line by a power of two, so that it fits float16. One dispatch reads each
-element of both operands once; a long line is split into parts, and readers of the result take their
-maximum.
+Products on matrix units scale each line of an operand, a row of a or a column of b, by a power of
+two, so that it fits float16. Where one product takes the rows of a matrix, another often takes its
+columns: that of a gradient. So both are found in one reading, and kept until the matrix changes.
+Each is found in parts, whose readers take the maximum.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.device import Gpu
@@ -21,13 +21,14 @@ from rumus.gpu.products.entry import entry
 from rumus.tensor import int32
 
 LANES: Final = 256  # invocations of a workgroup
-ALONG: Final = 32  # invocations that share a line that is dense along k
-ACROSS: Final = 64  # adjacent lines per workgroup, if lines are strided along k
-LOADS: Final = 4  # that an invocation has in flight at once
-WORKGROUPS: Final = 1024  # enough to fill a device
+READS: Final = 16  # that an invocation has in flight at once, four packed in a word
+LEAST: Final = 32  # invocations beside each other in a row, so that whole sectors are read
+FEW: Final = 16  # parts of a row, which a product reads at once
+PARTS: Final = 32  # of the columns
+WORKGROUPS: Final = 256  # for fewer, there are more parts of the columns
 _SCALARS: Final = (
-    "lines", "depth", "start", "stride", "outer", "inner", "inner_length", "parts", "part_depth",
-    "blocks", "groups",
+    "rows", "columns", "start", "stride", "outer", "inner", "inner_length", "blocks", "parts",
+    "part_rows", "groups",
 )  # fmt: skip
 
 # 0 for elements that are not finite. By bits, since drivers may assume that everything is finite.
@@ -38,12 +39,36 @@ fn exponents(x: vec4<f32>) -> vec4<u32> {
 }
 """
 
+_Axis: TypeAlias = tuple[int, int]  # length and stride
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A batch of matrices in memory, dense along their rows.
+
+    offset, stride: of the first element, and from row to row, in elements.
+    outer, inner: the length of a batch axis, and the stride along it.
+    """
+
+    offset: int
+    rows: int
+    columns: int
+    stride: int
+    outer: _Axis
+    inner: _Axis
+
+    @property
+    def batches(self) -> tuple[int, int]:
+        """The lengths of the batch axes, 1 for one that broadcasts."""
+        (outer, outer_step), (inner, inner_step) = self.outer, self.inner
+        return outer if outer_step else 1, inner if inner_step else 1
+
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """The layout of an operand's lines: from one to the next, and from batch to batch.
+    """An operand of a product: lines along k, the rows of a dense matrix, or its columns.
 
-    outer, inner: the length of a batch axis, and the stride along it.
+    stride: from one row of the matrix to the next, in elements.
     """
 
     array: GPUArray
@@ -51,8 +76,14 @@ class Lines:
     stride: int
     number: int
     depth: int
-    outer: tuple[int, int]
-    inner: tuple[int, int]
+    outer: _Axis
+    inner: _Axis
+
+    @property
+    def matrix(self) -> Matrix:
+        """The matrix that they are the rows or the columns of."""
+        rows, columns = (self.number, self.depth)[:: 1 if self.along_k else -1]
+        return Matrix(self.array.offset, rows, columns, self.stride, self.outer, self.inner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,55 +106,87 @@ class LineExponents:
 
 @dataclass(frozen=True, slots=True)
 class ExponentsVariant:
-    """The key of a pipeline."""
+    """The key of a pipeline.
 
-    along_k: bool
-    width: int  # elements that are read at a time
+    width: columns that are read at a time. across: the invocations that read one row.
+    """
+
+    width: int
+    across: int
 
     @property
-    def lines(self) -> int:
-        """The lines of a workgroup."""
-        return LANES // ALONG if self.along_k else ACROSS
+    def block(self) -> int:
+        """The columns of a workgroup."""
+        return self.across * self.width
 
     @property
     def beside(self) -> int:
-        """The invocations that read adjacent lines at the same step of k."""
-        return ACROSS // self.width
+        """The rows that are read at a time."""
+        return LANES // self.across
 
     @property
-    def steps(self) -> int:
-        """The steps of k that a workgroup reads at a time."""
-        return ALONG * self.width if self.along_k else LANES // self.beside
+    def rows(self) -> int:
+        """The rows that a workgroup reads before it writes their results."""
+        return READS * self.beside
 
 
-def line_exponents(gpu: Gpu, operands: Sequence[Lines]) -> Sequence[LineExponents]:
+def variant_for(columns: int, width: int) -> ExponentsVariant:
+    """Return the narrowest blocks of which a row has few, or the widest."""
+    across = LEAST
+    while across < LANES and columns > FEW * across * width:
+        across *= 2
+    return ExponentsVariant(width, across)
+
+
+def line_exponents(gpu: Gpu, operands: Sequence[Lines]) -> list[LineExponents]:
     """Return the exponents of one or two operands in float32."""
+    known = {lines.array.storage: gpu.known(lines.array.storage) for lines in operands}
+    new = {
+        (lines.array.storage, lines.matrix): lines.array
+        for lines in operands
+        if lines.matrix not in known[lines.array.storage]
+    }
+    if new:
+        found = _look(gpu, [(array, matrix) for (_, matrix), array in new.items()])
+        for (storage, matrix), both in zip(new, found, strict=True):
+            known[storage][matrix] = both
+    return [
+        known[lines.array.storage][lines.matrix][0 if lines.along_k else 1] for lines in operands
+    ]
+
+
+def _look(
+    gpu: Gpu, matrices: Sequence[tuple[GPUArray, Matrix]]
+) -> list[tuple[LineExponents, LineExponents]]:
+    """The exponents of the rows and of the columns of each matrix."""
     variants: list[ExponentsVariant] = []
-    results: list[LineExponents] = []
+    results: list[tuple[LineExponents, LineExponents]] = []
     arrays: list[GPUArray] = []
     values: list[int] = []
     groups = 0
-    for lines in operands:
-        outer = 1 if lines.outer[1] == 0 else lines.outer[0]
-        inner = 1 if lines.inner[1] == 0 else lines.inner[0]
-        start, edge = lines.array.rest, lines.depth if lines.along_k else lines.number
-        is_wide = in_fours(start, lines.stride, lines.outer[1], lines.inner[1], edge)
-        variant = ExponentsVariant(lines.along_k, 4 if is_wide else 1)
-        blocks = -(-lines.number // variant.lines)
-        batches = outer * inner
-        least = LOADS * variant.steps
-        most = max(1, min(-(-lines.depth // least), WORKGROUPS // (blocks * batches)))
-        part_depth = -(-lines.depth // most // variant.steps) * variant.steps
-        parts = -(-lines.depth // part_depth)
-        found = lines.array.backend.allocate((batches, parts, lines.number), int32)
-        own = batches * parts * blocks
+    for array, matrix in matrices:
+        rows, columns, (outer, inner) = matrix.rows, matrix.columns, matrix.batches
+        steps = matrix.outer[1], matrix.inner[1]
+        width = 4 if in_fours(array.rest, matrix.stride, *steps, columns) else 1
+        variant = variant_for(columns, width)
+        blocks = -(-columns // variant.block)
+        most = max(PARTS, WORKGROUPS // (blocks * outer * inner))
+        part_rows = -(-rows // (most * variant.rows)) * variant.rows
+        parts = -(-rows // part_rows)
+        own = outer * inner * blocks * parts
         groups += own
+        values += (rows, columns, array.rest, matrix.stride, *steps, inner, blocks, parts,
+                   part_rows, own)  # fmt: skip
+        both = []
+        for pieces, lines in ((blocks, rows), (parts, columns)):
+            found = array.backend.allocate((outer * inner, pieces, lines), int32)
+            size = pieces * lines
+            both.append(
+                LineExponents(found, pieces, size * inner * (outer > 1), size * (inner > 1))
+            )
         variants.append(variant)
-        arrays += lines.array, found
-        values += (lines.number, lines.depth, start, lines.stride, lines.outer[1], lines.inner[1],
-                   inner, parts, part_depth, blocks, own)  # fmt: skip
-        step = parts * lines.number
-        results.append(LineExponents(found, parts, step * inner * (outer > 1), step * (inner > 1)))
+        arrays += array, *(each.array for each in both)
+        results.append((both[0], both[1]))
     key = tuple(variants)
     pipeline = gpu.pipeline(("exponents", key), partial(exponents_program, key))
     gpu.dispatch(pipeline, arrays, tuple(values), groups)
@@ -131,10 +194,11 @@ def line_exponents(gpu: Gpu, operands: Sequence[Lines]) -> Sequence[LineExponent
 
 
 def exponents_program(variants: Sequence[ExponentsVariant]) -> Program:
-    """Return the WGSL for operands of these variants."""
+    """Return the WGSL for matrices of these variants."""
     text = "\n".join([*_declarations(variants), *_main(variants), ""])
     count = len(variants)
-    return Program("exponents", text, "rw" * count, "I" * len(_SCALARS) * count, 16 * LANES)
+    memory = (16 + READS) * LANES
+    return Program("exponents", text, "rww" * count, "I" * len(_SCALARS) * count, memory)
 
 
 def _declarations(variants: Sequence[ExponentsVariant]) -> Iterator[str]:
@@ -145,76 +209,99 @@ def _declarations(variants: Sequence[ExponentsVariant]) -> Iterator[str]:
     yield "var<immediate> k: Scalars;"
     for n, variant in enumerate(variants):
         kind = vector("f32", variant.width)
-        yield f"@group(0) @binding({2 * n}) var<storage, read> source{n}: array<{kind}>;"
-        yield f"@group(0) @binding({2 * n + 1}) var<storage, read_write> found{n}: array<u32>;"
+        yield f"@group(0) @binding({3 * n}) var<storage, read> source{n}: array<{kind}>;"
+        for number, lines in enumerate(("rows", "columns"), 3 * n + 1):
+            bound = "var<storage, read_write>"
+            yield f"@group(0) @binding({number}) {bound} of_{lines}{n}: array<u32>;"
+    yield f"var<workgroup> packed: array<u32, {READS // 4 * LANES}>;"
     yield f"var<workgroup> tops: array<vec4<u32>, {LANES}>;"
     yield EXPONENTS
 
 
 def _main(variants: Sequence[ExponentsVariant]) -> Iterator[str]:
-    """The kernel: the workgroups of one operand, then those of the other."""
+    """The kernel: the workgroups of one matrix, then those of the other."""
     yield from entry(LANES)
     yield "var linear = group.y * groups.x + group.x;"
     for n, variant in enumerate(variants):
         yield f"if (linear < k.groups{n}) {{"
-        yield from _look(n, variant)
+        yield from _part(n, variant)
         yield "return;"
         yield "}"
         yield f"linear -= k.groups{n};"
     yield "}"
 
 
-def _look(n: int, variant: ExponentsVariant) -> Iterator[str]:
-    """The work of a workgroup of operand n."""
-    width, lines, steps = variant.width, variant.lines, variant.steps
+def _part(n: int, variant: ExponentsVariant) -> Iterator[str]:
+    """The work of a workgroup of matrix n: a block of the columns in a part of the rows.
+
+    Past an edge the last element is read again, which changes nothing.
+    """
+    width, across, beside = variant.width, variant.across, variant.beside
     yield f"let part = linear % k.parts{n};"
-    yield f"let first = linear / k.parts{n} % k.blocks{n} * {lines}u;"
+    yield f"let block = linear / k.parts{n} % k.blocks{n};"
     yield f"let batch = linear / k.parts{n} / k.blocks{n};"
     yield f"let outer = batch / k.inner_length{n} * k.outer{n};"
     yield f"let base = k.start{n} + outer + batch % k.inner_length{n} * k.inner{n};"
-    if variant.along_k:
-        yield f"let line = first + local / {ALONG}u;"
-        yield f"let step = local % {ALONG}u * {width}u;"
-        place = f"held * k.stride{n} + at{{}}"
-    else:
-        yield f"let line = first + local % {variant.beside}u * {width}u;"
-        yield f"let step = local / {variant.beside}u;"
-        place = f"at{{}} * k.stride{n} + held"
-    yield f"let held = min(line, k.lines{n} - {1 if variant.along_k else width}u);"
-    yield f"let stop = min((part + 1u) * k.part_depth{n}, k.depth{n});"
+    yield f"let column = block * {variant.block}u + local % {across}u * {width}u;"
+    yield f"let from_column = base + min(column, k.columns{n} - {width}u);"
+    yield f"let beside = local / {across}u;"
+    yield f"let stop = min((part + 1u) * k.part_rows{n}, k.rows{n});"
     yield "var top = vec4<u32>();"
-    # Past the end the last element is read again, which changes nothing.
-    yield f"let last = k.depth{n} - {width if variant.along_k else 1}u;"
-    yield f"for (var at = part * k.part_depth{n} + step; at < stop; at += {LOADS * steps}u) {{"
-    for i in range(LOADS):
-        yield f"let at{i} = min(at + {i * steps}u, last);"
-        yield f"let x{i} = vec4<f32>(source{n}[(base + {place.format(i)}) / {width}u]);"
-    yield from (f"top = max(top, exponents(x{i}));" for i in range(LOADS))
+    yield f"for (var first = part * k.part_rows{n}; first < stop; first += {variant.rows}u) {{"
+    for i in range(READS):
+        row = f"min(first + {i * beside}u + beside, stop - 1u)"
+        place = f"(from_column + {row} * k.stride{n}) / {width}u"
+        yield f"let x{i} = exponents(vec4<f32>(source{n}[{place}]));"
+    for i in range(READS):
+        yield f"top = max(top, x{i});"
+        if width == 4:
+            yield f"let pair{i} = max(x{i}.xy, x{i}.zw);"
+    for i in range(0, READS, 4):
+        tops = (f"max(pair{j}.x, pair{j}.y)" if width == 4 else f"x{j}.x" for j in range(i, i + 4))
+        bits = " | ".join(f"({top} << {8 * c}u)" for c, top in enumerate(tops))
+        yield f"packed[{i // 4 * LANES}u + local] = {bits};"
+    yield from _store_rows(n, variant)
     yield "}"
-    yield "tops[local] = top;"
-    yield from _combine(variant)
-    yield f"let to = (batch * k.parts{n} + part) * k.lines{n} + line;"
-    if variant.along_k:
-        yield f"if (local % {ALONG}u == 0u && line < k.lines{n}) {{"
-        yield "let pair = max(tops[local].xy, tops[local].zw);"
-        yield f"found{n}[to] = max(pair.x, pair.y);"
+    yield from _store_columns(n, variant)
+
+
+def _store_rows(n: int, variant: ExponentsVariant) -> Iterator[str]:
+    """Write the exponents of the rows that were packed, four words by each invocation."""
+    across, beside = variant.across, variant.beside
+    lanes = across // 4  # that share a word of four rows
+    yield "workgroupBarrier();"
+    yield f"let word = local / {lanes}u;"
+    yield f"let lane = local % {lanes}u;"
+    yield "var four = vec4<u32>();"
+    for i in range(4):
+        each = f"vec4<u32>(packed[word * {across}u + lane + {i * lanes}u])"
+        yield f"four = max(four, ({each} >> vec4<u32>(0u, 8u, 16u, 24u)) & vec4<u32>(255u));"
+    yield "tops[local] = four;"
+    half = lanes // 2
+    while half:
+        yield "workgroupBarrier();"
+        yield f"if (lane < {half}u) {{"
+        yield f"tops[local] = max(tops[local], tops[local + {half}u]);"
         yield "}"
-        return
-    yield f"if (local < {variant.beside}u && line < k.lines{n}) {{"
-    yield from (f"found{n}[to + {c}u] = tops[local][{c}];" for c in range(width))
+        half //= 2
+    yield "if (lane == 0u) {"
+    yield f"let row = first + word / {beside}u * {4 * beside}u + word % {beside}u;"
+    yield f"let to = (batch * k.blocks{n} + block) * k.rows{n} + row;"
+    for i in range(4):
+        yield f"if (row + {i * beside}u < stop) {{"
+        yield f"of_rows{n}[to + {i * beside}u] = tops[local][{i}];"
+        yield "}"
     yield "}"
 
 
-def _combine(variant: ExponentsVariant) -> Iterator[str]:
-    """Reduce the results of a line's lanes to the first of them."""
-    if variant.along_k:
-        distance, last, is_first = ALONG // 2, 1, f"local % {ALONG}u < half"
-    else:
-        distance, last, is_first = LANES // 2, variant.beside, "local < half"
-    yield f"for (var half = {distance}u; half >= {last}u; half /= 2u) {{"
+def _store_columns(n: int, variant: ExponentsVariant) -> Iterator[str]:
+    """Write the exponents of the columns, after the rows beside each other are combined."""
     yield "workgroupBarrier();"
-    yield f"if ({is_first}) {{"
-    yield "tops[local] = max(tops[local], tops[local + half]);"
-    yield "}"
-    yield "}"
+    yield "tops[local] = top;"
     yield "workgroupBarrier();"
+    yield f"if (local < {variant.across}u && column < k.columns{n}) {{"
+    for i in range(1, variant.beside):
+        yield f"top = max(top, tops[local + {i * variant.across}u]);"
+    yield f"let to = (batch * k.parts{n} + part) * k.columns{n} + column;"
+    yield from (f"of_columns{n}[to + {c}u] = top[{c}];" for c in range(variant.width))
+    yield "}"

@@ -59,16 +59,13 @@ def _exponents_bases(scaled: Sequence[str]) -> Iterator[str]:
 
 
 def _store(variant: TiledVariant, multiplied: UnitProduct) -> Iterator[str]:
-    """Write the results.
-
-    What their epilogue reads is loaded one matrix ahead: lanes wait for each other at each matrix,
-    and with one workgroup to a multiprocessor nothing else hides the time of a load.
-    """
-    count = len(multiplied.matrices)
-    yield from _load(variant, multiplied, 0)
-    for number in range(count):
-        if number + 1 < count:
-            yield from _load(variant, multiplied, number + 1)
+    """Write the results, matrix by matrix."""
+    for number in range(len(multiplied.matrices)):
+        for held in multiplied.held(number):
+            yield from held.place
+            yield f"let row_{held.name} = first_a + place_row_{held.name};"
+            yield f"let column_{held.name} = first_b + place_column_{held.name};"
+            yield from load_four(variant, _four(held, multiplied))
         yield from multiplied.hand_over(number)
         for held in multiplied.held(number):
             yield "{"
@@ -84,15 +81,6 @@ def _store(variant: TiledVariant, multiplied: UnitProduct) -> Iterator[str]:
 
 def _four(held: Held, multiplied: UnitProduct) -> Four:
     return Four(f"row_{held.name}", f"column_{held.name}", held.name, multiplied.apart)
-
-
-def _load(variant: TiledVariant, multiplied: UnitProduct, number: int) -> Iterator[str]:
-    """Declare the places of the elements of a matrix, and what their epilogue reads."""
-    for held in multiplied.held(number):
-        yield from held.place
-        yield f"let row_{held.name} = first_a + place_row_{held.name};"
-        yield f"let column_{held.name} = first_b + place_column_{held.name};"
-        yield from load_four(variant, _four(held, multiplied))
 
 
 def _store_turned(variant: TiledVariant, multiplied: UnitProduct, number: int) -> Iterator[str]:

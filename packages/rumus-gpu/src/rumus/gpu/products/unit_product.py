@@ -28,7 +28,7 @@ Part: TypeAlias = Literal["high", "low"]  # of a number in two float16
 PIECE: Final = 512  # steps of k that `high` accumulates in the units
 TOP: Final = 13  # the exponent that the largest magnitude of a line is scaled to
 PAD: Final = 8  # halves after each line of a tile, so that rows use different banks
-ABREAST: Final = 8  # exponents that a lane reads at once
+ABREAST: Final = 16  # exponents that a lane reads at once
 BIAS: Final = 127  # of a float32's exponent
 SHIFT: Final = 2048.0  # between hi and lo
 
@@ -120,12 +120,16 @@ class Halves:
             # In fours, so that the compiler can merge four adjacent stores.
             yield f"let {n}_place{i} = {far} * {self.line // 4}u + {near} / 4u;"
 
-    def find_powers(self) -> Iterator[str]:
-        """Write the powers of two of the tile's lines to workgroup memory."""
+    def find_powers(self, first: int = 0) -> Iterator[str]:
+        """Write the powers of two of the tile's lines to workgroup memory.
+
+        first: the lane that finds that of the first line.
+        """
         n, lanes = self.staged.name, self.staged.tile.lanes
         if not self.is_scaled:
             return
-        yield f"for (var line = local; line < {self.staged.length}u; line += {lanes}u) {{"
+        begin = f"(local + {lanes - first}u) % {lanes}u" if first else "local"
+        yield f"for (var line = {begin}; line < {self.staged.length}u; line += {lanes}u) {{"
         if self.by_line:
             yield f"let held = min(first_{n} + line, k.{n}_length - 1u);"
             yield "var most = 0u;"
@@ -274,7 +278,9 @@ class UnitProduct:
                 yield from (f"var total{i}_{j}_{v} = vec4<f32>(0.0);" for v in self.fours)
         yield from self._fetch("begin")
         if self.is_scaled:
-            yield from (*self.a.find_powers(), *self.b.find_powers())
+            # By other lanes, which read at the same time.
+            first = self.a.staged.length % tile.lanes if self.a.is_scaled else 0
+            yield from (*self.a.find_powers(), *self.b.find_powers(first))
             yield "workgroupBarrier();"
         yield from (*self.a.declare_powers(), *self.b.declare_powers())
         yield from self._add_up()
@@ -436,15 +442,13 @@ class UnitProduct:
         """The power of two of each element, as two factors that do not overflow on their own."""
         if not self.is_scaled:
             return
-        one, adjacent = "vec4<f32>(powers_{0}[{1} / 4u][{1} % 4u])", "powers_{0}[{1} / 4u]"
         terms = []
-        if self.a.is_scaled and self.apart:
-            rows = (f"({row} + {c * self.apart}u)" for c in range(4))
+        if self.a.is_scaled:
+            rows = [f"({row} + {c * self.apart}u)" for c in range(4)] if self.apart else [row]
             terms.append(f"vec4<f32>({', '.join(f'powers_a[{r} / 4u][{r} % 4u]' for r in rows)})")
-        elif self.a.is_scaled:
-            terms.append(one.format("a", row))
         if self.b.is_scaled:
-            terms.append((one if self.apart else adjacent).format("b", column))
+            four = f"powers_b[{column} / 4u]"
+            terms.append(f"vec4<f32>({four}[{column} % 4u])" if self.apart else four)
         yield f"let exponent = {' + '.join(f'inverse({term})' for term in terms)};"
         yield "let half = exponent >> vec4<u32>(1u);"
         yield "let rest = exponent - half;"
