@@ -14,7 +14,7 @@ from rumus.train.base.datasets import datasets_of
 from rumus.train.base.printable import printable
 
 
-def in_order(parameter: str, names: Iterable[str]) -> list[str]:
+def ordered_names(parameter: str, names: Iterable[str]) -> list[str]:
     """Return names whose order counts.
 
     Raises TypeError for a set, whose order differs from run to run, and for a mapping, whose values
@@ -31,7 +31,7 @@ def in_order(parameter: str, names: Iterable[str]) -> list[str]:
 
 def checked_classes(classes: Iterable[str], parameter: str = "classes") -> list[str]:
     """Return the given classes. TypeError for anything but strings, ValueError for duplicates."""
-    found = [] if isinstance(classes, str) else in_order(parameter, classes)
+    found = [] if isinstance(classes, str) else ordered_names(parameter, classes)
     if isinstance(classes, str) or not all(isinstance(name, str) for name in found):
         raise TypeError(f"{parameter} must be a list of texts, not {printable(repr(classes))}")
     if not found:

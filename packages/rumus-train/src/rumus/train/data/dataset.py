@@ -57,9 +57,8 @@ class ArrayDataset:
     arrays: of equal length along the first axis, one for each field.
 
     Raises TypeError for anything but arrays of numbers or booleans, ValueError for no arrays, an
-    array without axes, masked elements, different lengths,
-        and objects of pandas with the same row labels in another order: rows are paired by
-        position.
+    array without axes, masked elements, different lengths, and objects of pandas with the same row
+    labels in another order: rows are paired by position.
 
     >>> from rumus.train import ArrayDataset
     >>> dataset = ArrayDataset([[1.0, 2.0], [3.0, 4.0]], [0, 1])

@@ -11,7 +11,7 @@ from typing import Final, TextIO, TypeAlias
 
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.nearest_name import nearest_name
-from rumus.train.base.class_names import in_order
+from rumus.train.base.class_names import ordered_names
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
 from rumus.train.tables.csv_number import DELIMITERS
@@ -52,7 +52,7 @@ class CsvTable(Iterator[Row]):
             ) from error
         try:
             self._reader = csv.reader(self._text(), delimiter=delimiter, strict=True)
-            self.names = self._header() if header is None else in_order("header", header)
+            self.names = self._header() if header is None else ordered_names("header", header)
         except BaseException:
             self.close()
             raise

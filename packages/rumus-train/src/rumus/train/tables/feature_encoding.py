@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.real_number import real_number
 from rumus.tensor.expression.user_warning import warn_user
-from rumus.train.base.class_names import check_each_once, checked_classes, in_order
+from rumus.train.base.class_names import check_each_once, checked_classes, ordered_names
 from rumus.train.base.printable import printable
 from rumus.train.tables.rounding import require_finite, warn_of_times
 
@@ -245,7 +245,7 @@ def _moments(
 
 def as_columns(given: Sequence[str]) -> list[str]:
     """Return the columns of features."""
-    found = in_order("columns", _names("columns", given))
+    found = ordered_names("columns", _names("columns", given))
     check_each_once("columns", found)
     return found
 
