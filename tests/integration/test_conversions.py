@@ -103,6 +103,15 @@ def test_times_of_day_that_are_rounded_are_said(
     read(kind, tmp_path, "a", [datetime(2024, 5, 5)], **options)
 
 
+@KINDS
+@pytest.mark.parametrize("options", [{}, {"missing": "mean"}], ids=["as it is", "with means"])
+def test_a_single_second_that_is_lost_is_said(
+    kind: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.warns(UserWarning, match="'a' has times of day that float32 rounds, by up to 1 s"):
+        read(kind, tmp_path, "a", [datetime(2024, 5, 5, 0, 0, 1)], dates=["a"], **options)
+
+
 def test_microseconds_are_kept() -> None:
     days = [float(Days(None)(f"2024-05-05 12:00:00.00000{n}")) for n in (1, 2)]
     assert days[0] < days[1]

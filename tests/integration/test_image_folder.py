@@ -429,3 +429,64 @@ def test_images_of_formats_that_are_not_read_are_said(folder: Path) -> None:
     assert len(dataset) == 6
     with pytest.warns(UserWarning, match="3 images are left out"):
         dataset.like(folder)
+
+
+def saved_at(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (2, 2)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("cat/test/1", "cat/train/1", "dog/train/1"), "cat has folders called test, train, which"),
+        (("cat/1", "dog/images/1", "dog/masks/1"), "dog has folders called images, masks, which"),
+        (("cat/a", "cat/a_mask", "dog/a"), "1 of 3 files are called like masks .* as a_mask.png"),
+        (("cat/a (1)", "cat/a (1)_Seg_1", "dog/a"), r"such as a \(1\)_Seg_1.png"),
+    ],
+)
+def test_splits_and_masks_within_classes_are_told_of(
+    names: tuple[str, ...], told: str, tmp_path: Path
+) -> None:
+    for name in names:
+        saved_at(tmp_path / f"{name}.png")
+    with pytest.warns(UserWarning, match=told) as found:
+        ImageFolder(tmp_path)
+    assert len(found) == 1
+    assert found[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ImageFolder(tmp_path, classes=["cat", "dog"])
+
+
+def test_images_without_masks_may_be_called_so(tmp_path: Path) -> None:
+    for name in ("face_mask/face_mask", "face/face_label_1", "face/train/1", "face/hat/1"):
+        saved_at(tmp_path / f"{name}.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ImageFolder(tmp_path).classes == ["face", "face_mask"]
+
+
+def test_images_beside_the_classes_are_told_of(tmp_path: Path) -> None:
+    for name in ("cat/1", "dog/1", "sample", ".hidden"):
+        saved_at(tmp_path / f"{name}.png")
+    (tmp_path / "readme.txt").write_text("")
+    with pytest.warns(UserWarning, match=r"1 images are left out, such as sample.png") as found:
+        ImageFolder(tmp_path)
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    "names", [("fold1", "fold2"), ("train", "extra"), ("train", "unlabeled"), ("part_1", "part_2")]
+)
+def test_folds_and_parts_are_no_classes(names: tuple[str, ...], tmp_path: Path) -> None:
+    for name in names:
+        saved_at(tmp_path / name / "cat" / "1.png")
+    with pytest.raises(ValueError, match=r"which look like splits, not classes"):
+        ImageFolder(tmp_path)
+
+
+def test_parts_without_folders_may_be_classes(tmp_path: Path) -> None:
+    for name in ("part 1", "part 2"):
+        saved_at(tmp_path / name / "1.png")
+    assert ImageFolder(tmp_path).classes == ["part 1", "part 2"]

@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import warnings
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -630,3 +630,50 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path, encoding: str) -
     path = tmp_path / "data.csv"
     path.write_text('\ufeff"a",b\n1,2\n', encoding)
     assert CsvDataset(path, encoding=encoding, target="a").columns == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("written_as", "cell", "told"),
+    [
+        ("%Y-%M-%d", "2024-05-01", "a day but no month.* %M is the minute"),
+        ("%d.%m.%Y %M", "01.05.2024 30", "a minute but no hour"),
+        ("%d.%m.%Y %I:%M", "01.05.2024 01:30", "an hour of 12 but no %p"),
+        ("%d.%m.%Y %H:%M %p", "01.05.2024 01:30 PM", "%p but no %I"),
+        ("%d.%m.%Y %I:%M %p", "01.05.2024 01:30 PM", None),
+        ("%Y-%W", "2024-20", "a week but no day of the week"),
+        ("%Y-%W-%w", "2024-20-1", None),
+        ("%Y-%j", "2024-120", None),
+        ("%Y", "2024", None),
+        ("%Y-%m", "2024-05", None),
+        ("%y%b%d", "24May01", None),
+        ("%x %X", "05/01/24 13:30:00", None),
+    ],
+)
+def test_formats_of_dates_that_lose_a_part_are_told_of(
+    tmp_path: Path, written_as: str, cell: str, told: str | None
+) -> None:
+    """`strptime` takes January for a month that is missing, and leaves out PM."""
+    path = written(tmp_path, f"a,b\n1,{cell}\n")
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        CsvDataset(path, dates={"b": written_as}, dtype=np.float64)
+    assert len(found) == (told is not None)
+    if told is not None:
+        assert re.search(f"'b' has {told}", str(found[0].message))
+
+
+def test_a_program_encodes_its_own_dates_whatever_the_format(tmp_path: Path) -> None:
+    path = written(tmp_path, "a,b\n1,01.02.2024\n")
+    dataset = CsvDataset(path, dates={"b": "%d.%m.%Y"}, dtype=np.float64)
+    rows = [{"a": 1, "b": datetime(2024, 2, 1, 12)}, {"a": 1, "b": date(2024, 2, 1)}]
+    assert dataset.encode(rows)[:, 1].tolist() == [19754.5, 19754.0]
+    with pytest.raises(ValueError, match=r"'2024-02-01' .* is not a date; its format in dates= is"):
+        dataset.encode([{"a": 1, "b": "2024-02-01"}])
+
+
+@pytest.mark.parametrize("rows", [["a", "b"], [[1, 2]], [(1, 2)]])
+def test_rows_to_encode_are_dicts(tmp_path: Path, rows: Any) -> None:
+    """A data frame of pandas yields the names of its columns."""
+    dataset = CsvDataset(written(tmp_path, "a,b\n1,2\n"))
+    with pytest.raises(TypeError, match=r"row 0 must be a dict .*to_dict\('records'\)"):
+        dataset.encode(rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Callable
+from fractions import Fraction
 from functools import reduce
 from operator import add
 from typing import Any
@@ -340,6 +341,37 @@ def test_integers_that_float64_rounds_are_compared_exactly(first: int, dtype: ty
     assert float(surprise) == pytest.approx(1 + np.exp(-1))
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "dtypes", "is_kept"),
+    [
+        (2**53 + 1, 2**53 + 1, (np.int64, np.uint64), True),
+        (2**53 + 1, -4, (np.int64, np.float64), True),
+        (1, 0.5, (np.int64, np.float64), True),
+        (-4, 2**64 - 9, (np.int64, np.uint64), False),
+        (2**53 + 1, 0.5, (np.int64, np.float64), False),
+        (2**63, np.inf, (np.uint64, np.float32), False),
+    ],
+)
+def test_batches_of_integers_and_of_other_numbers_are_exact(
+    first: int, second: float, dtypes: tuple[type, type], is_kept: bool
+) -> None:
+    """Or are refused, where no dtype has all of their numbers."""
+    errors, targets, batches = [], [], []
+    for start, dtype in zip((first, second), dtypes, strict=True):
+        truth: NDArray[Any] = np.array([start + n for n in (1, 2, 1, 6)], dtype)
+        found: NDArray[Any] = np.array([start + n for n in (0, 1, 1, 4)], dtype)
+        batches.append(metrics.r2(found, truth))
+        errors += [1, 1, 0, 2]
+        targets += truth.tolist()
+    if is_kept:
+        mean = sum(map(Fraction, targets)) / 8
+        value = 1 - sum(e**2 for e in errors) / sum((each - mean) ** 2 for each in targets)
+        assert float(batches[0] + batches[1]) == pytest.approx(float(value), rel=1e-12)
+    else:
+        with pytest.raises(ValueError, match=f"batches are of .*{np.dtype(dtypes[0])}.*convert"):
+            batches[0] + batches[1]
+
+
 def test_integers_that_float32_rounds_are_compared_exactly_on_a_device(backend: Backend) -> None:
     high, low = 2**31 - 1, -(2**31)
     for found, targets, error in (
@@ -356,3 +388,14 @@ def test_float64_stays_in_training_steps() -> None:
     weight = Parameter(np.array([1.0 + 1e-12]), name="w", dtype=float64)
     error = metrics.mean_absolute_error(weight * 1.0, np.array([1.0]))
     assert float(error) == pytest.approx(1e-12, rel=1e-3)
+
+
+def test_a_metric_is_not_compared_with_numbers() -> None:
+    """It was simply unequal to each of them, also to its own value."""
+    found = metrics.accuracy(np.array([[0.1, 0.9]]), np.array([1]))
+    for number in (1.0, 1, np.float32(1)):
+        with pytest.raises(TypeError, match=r"compare float\(metric\) with"):
+            found == number  # noqa: B015
+    assert found == found
+    assert found not in ["accuracy", None]
+    assert len({found, found}) == 1

@@ -768,3 +768,13 @@ def test_a_validation_of_other_samples_is_told_of() -> None:
             DataLoader(data, 5, sampler=BalancedSampler([0, 1, 1, 1, 1])),
         ):
             Counting(lambda at: 0.0).fit(2, 1, validate=(loader, score))
+
+
+def test_a_plateau_is_fed_once() -> None:
+    plateau, weight = Plateau(0.1, patience=3), Parameter([0.0], name="weight")
+    feeds = [FeedPlateau(plateau, "loss"), FeedPlateau(plateau, "loss")]
+    loss = lambda z: (z - weight).sum()
+    with pytest.raises(CallbackError, match=r"two callbacks feed .* count each validation twice"):
+        Trainer(SGD([weight], plateau)).fit(
+            [BATCH], loss, epochs=1, validate=lambda: 1.0, callbacks=feeds
+        )

@@ -276,3 +276,26 @@ def test_large_numbers_that_are_rounded_are_said(kind: str) -> None:
         warnings.simplefilter("error")
         ParquetDataset(pyarrow.table({"a": times}), dtype=np.float64)
         ParquetDataset(pyarrow.table({"a": [2.0**24 + 2, 100.25, np.inf, np.nan]}))
+
+
+@pytest.mark.parametrize("options", [{}, {"missing": "mean"}, {"target": "a"}])
+def test_decimals_that_float64_rounds_are_said(options: dict[str, Any]) -> None:
+    """As of a CSV file with the same numbers."""
+    kept = {"dtype": np.float64, "target_dtype": np.float64, **options}
+    for cells, told in (
+        (["9007199254740993", "0.5"], "large numbers that float64 rounds, 9007199254740993.00 to"),
+        (["200000000000000000001"], "whole|large"),
+    ):
+        column = pyarrow.array([decimal.Decimal(each) for each in cells], pyarrow.decimal128(38, 2))
+        with pytest.warns(UserWarning, match=told):
+            ParquetDataset(pyarrow.table({"a": column, "b": [1] * len(cells)}), **kept)
+    exact = pyarrow.array([decimal.Decimal("9007199254740992.25"), None], pyarrow.decimal128(38, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ParquetDataset(pyarrow.table({"a": exact}), dtype=np.float64, missing=0.0)
+
+
+def test_decimals_may_need_all_64_bits() -> None:
+    column = pyarrow.array([decimal.Decimal(2**64 - 1)], pyarrow.decimal128(38, 2))
+    dataset = ParquetDataset(pyarrow.table({"a": column}), dtype=np.uint64)
+    assert int(dataset[0][0][0]) == 2**64 - 1

@@ -18,6 +18,7 @@ from rumus.train import (
     ArrayDataset,
     Callback,
     Checkpoints,
+    CheckpointWarning,
     DataLoader,
     EarlyStopping,
     EpochEnd,
@@ -319,6 +320,21 @@ def test_the_newest_weights_are_not_given_for_the_best_unsaid(tmp_path: Path) ->
     with pytest.warns(UserWarning, match=r"best validation, after step 1, is gone: .* step 3"):
         load_model(tmp_path, Scale())
     load_model(tmp_path, Scale(), step="latest")
+
+
+def test_older_weights_are_not_taken_for_damaged_ones_unsaid(tmp_path: Path) -> None:
+    fit([(ROWS,)], epochs=2, checkpoints=tmp_path)
+    newest = max(tmp_path.glob("step-*"))
+    (newest / "manifest.json").write_text("{")
+    told = f"{newest.name} cannot be loaded .*manifest.json is damaged.* of step 1, is taken"
+    for use in (
+        lambda: load_model(tmp_path, Scale()),
+        lambda: fit([(ROWS,)], epochs=2, resume=tmp_path),
+        lambda: fit([(ROWS,)], epochs=2, checkpoints=tmp_path, resume=True),
+    ):
+        with pytest.warns(CheckpointWarning, match=told) as found:
+            use()
+        assert [w.filename for w in found if w.category is CheckpointWarning] == [__file__]
 
 
 def test_the_best_weights_of_another_folder_are_missed_at_the_start(tmp_path: Path) -> None:

@@ -48,7 +48,13 @@ def check_names(
     *,
     saved_by: str = "state_dict",
 ) -> None:
-    """Raise StateMismatchError if there are `name_differences`. saved_by: the method."""
+    """Raise StateMismatchError if there are `name_differences`, TypeError for what is no dict.
+
+    saved_by: the method.
+    """
+    if not isinstance(state, Mapping):
+        load = "restore" if saved_by == "state" else f"load_{saved_by}"
+        raise TypeError(f"{type(of).__name__}.{load}: state must be a dict, not {shown(state)}")
     if found := name_differences(of, state, names, optional):
         raise StateMismatchError(
             f"the saved state does not fit {type(of).__name__}: {'; '.join(found)}; load what its "

@@ -88,6 +88,8 @@ def check_interpolation(
     check_choice(f"{of}: mode", mode, ("nearest", *_AXES))
     for name, given in (("size", size), ("scale_factor", scale_factor)):
         numbers = np.asarray(() if given is None else given)
+        if numbers.dtype == object and all(isinstance(each, int) for each in numbers.flat):
+            numbers = numbers.astype(np.float64)  # of more than 64 bits
         if numbers.dtype.kind not in "iuf":
             raise TypeError(f"{of}: {name} must be numbers, not {shown(given)}")
         if not ((numbers > 0) & (numbers < math.inf)).all():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,36 @@ def _halves(array: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float6
     bits = array.dtype.type(32)
     high = array >> bits
     return high * np.float64(2**32), (array - (high << bits)).astype(np.float64)
+
+
+def alike(arrays: Sequence[NDArray[Any]]) -> Sequence[NDArray[Any]]:
+    """Return arrays of batches in one dtype that has each of their numbers.
+
+    ValueError if float64 and integers of 64 bits lack some.
+
+    >>> import numpy as np
+    >>> [a.dtype.name for a in alike([np.array([2**53 + 1]), np.array([1.0])])]
+    ['int64', 'int64']
+    """
+    if len(dtypes := {array.dtype for array in arrays}) == 1 or all(map(is_exact, arrays)):
+        return arrays
+    for kind in (np.float64, np.int64, np.uint64):
+        with np.errstate(invalid="ignore"):
+            found = [array.astype(kind, copy=False) for array in arrays]
+        if all(map(_is_same, arrays, found)):
+            return found
+    raise ValueError(
+        f"batches are of {' and '.join(sorted(map(str, dtypes)))}, and no dtype has all of their "
+        "numbers: convert predictions and targets of all batches to the same one"
+    )
+
+
+def _is_same(array: NDArray[Any], found: NDArray[Any]) -> bool:
+    if is_exact(array) and is_exact(found):
+        return True  # float64 has them all
+    if array.dtype.kind == "f" and (np.abs(array) > 2.0**64).any():
+        return False  # infinite ones as well
+    return not difference(array, found).any()
 
 
 def difference_there(a: Tensor, b: Tensor) -> Tensor:

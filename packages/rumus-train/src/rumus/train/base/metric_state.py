@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor import Tensor, concat, stack
+from rumus.train.base.exact_difference import alike
 from rumus.train.base.late_counts import LatePart
 
 Values: TypeAlias = Tensor | NDArray[Any]
@@ -44,6 +45,13 @@ class MetricState:
 
     def __add__(self, other: MetricState) -> MetricState:
         return add_up([self, other])
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, (int, float, np.number)):
+            raise TypeError(f"compare float(metric) with {other!r}: a MetricState is no number")
+        return self is other
+
+    __hash__ = object.__hash__
 
     def __float__(self) -> float:
         return float(self.finish(*add_up([self]).parts))
@@ -93,4 +101,5 @@ def _joined(parts: Sequence[Part], joins: bool) -> NDArray[Any]:
     arrays = [p.numpy() if isinstance(p, (Tensor, LatePart)) else p for p in parts]
     if joins:
         arrays = [each for each in arrays if each.size] or arrays[:1]  # [] is of float64
+        arrays = [*alike(arrays)]
     return np.concatenate(arrays) if joins else np.sum(arrays, axis=0)

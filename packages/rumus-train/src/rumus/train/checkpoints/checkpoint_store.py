@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias
 
 from rumus.tensor.expression.declared_type import shown
 from rumus.train.checkpoints.checkpoint_errors import CheckpointError
-from rumus.train.checkpoints.checkpoints import Checkpoints
+from rumus.train.checkpoints.checkpoints import Checkpoints, warn_of_skipped
 from rumus.train.checkpoints.keep_policy import Best
 
 Resume: TypeAlias = bool | str | Path  # the only string that is not a path is "auto"
@@ -87,6 +87,8 @@ def check_resume(resume: object) -> None:
 def checkpoint_to_resume(store: Store | None, resume: Resume) -> Saved | None:
     """Return the checkpoint that a run starts from, None to start afresh.
 
+    A CheckpointWarning tells of newer ones that cannot be loaded.
+
     ValueError for a resume without checkpoints. NoCheckpointError if there is nothing to resume.
     CheckpointError for a fresh start among another run's checkpoints.
     """
@@ -98,9 +100,10 @@ def checkpoint_to_resume(store: Store | None, resume: Resume) -> Saved | None:
         step = int(number) if name == "step" and number.isdecimal() else None
         folder = path if step is None else path.parent
         own = getattr(store, "folder", None)
-        if store is not None and own is not None and own.resolve() == folder.resolve():
-            return store.load(step)
-        return Checkpoints(folder).load(step)
+        is_own = store is not None and own is not None and own.resolve() == folder.resolve()
+        found = (store if store is not None and is_own else Checkpoints(folder)).load(step)
+        warn_of_skipped(found)
+        return found
     if store is None:
         raise ValueError("resume=True needs a folder to resume from: give checkpoints=folder")
     latest = store.latest
@@ -109,4 +112,6 @@ def checkpoint_to_resume(store: Store | None, resume: Resume) -> Saved | None:
             f"the folder holds checkpoints of another run, up to step {latest}: continue it with "
             'resume="auto" (rumus train: --resume auto), or choose another folder'
         )
-    return store.load() if resume is True or latest is not None else None
+    newest = store.load() if resume is True or latest is not None else None
+    warn_of_skipped(newest)
+    return newest

@@ -22,6 +22,7 @@ from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.memory.late_array import LateArray
 from rumus.tensor.memory.uninterrupted import is_of_handler, suppressed
 from rumus.train.base.other_names import CHECKPOINTS, CHECKPOINTS_OPTIONS
+from rumus.train.base.printable import printable
 from rumus.train.checkpoints.checkpoint_errors import (
     CheckpointError,
     CheckpointWarning,
@@ -62,6 +63,18 @@ class Checkpoint:
     path: Path
     metric: float | None = None
     skipped: tuple[tuple[Path, str], ...] = ()
+
+
+def warn_of_skipped(found: object) -> None:
+    """Warn that a loaded checkpoint is older than others, which cannot be loaded."""
+    if skipped := getattr(found, "skipped", ()):
+        others = f", and {len(skipped) - 1} more" if len(skipped) > 1 else ""
+        path, reason = skipped[0]
+        warn_user(
+            f"{printable(path)} cannot be loaded ({printable(reason)}){others}: the newest that "
+            f"can, of step {getattr(found, 'step', '?')}, is taken instead",
+            CheckpointWarning,
+        )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.printable import printable
 from rumus.train.checkpoints.checkpoint_errors import CheckpointError
-from rumus.train.checkpoints.checkpoints import Checkpoint, Checkpoints
+from rumus.train.checkpoints.checkpoints import Checkpoint, Checkpoints, warn_of_skipped
 from rumus.train.checkpoints.snapshot import AVERAGE, RESERVED
 
 WhichStep: TypeAlias = int | Literal["best", "latest"]
@@ -32,6 +32,8 @@ def saved_weights(
         trainer's `state`; not needed if it is the only one. step: "best" is that of the run's best
         validation, or the newest if there was none. average: use the average that the optimizer
         kept, if any, instead of the trained parameters.
+
+    A CheckpointWarning tells of newer checkpoints that cannot be loaded.
 
     NoCheckpointError if none can be loaded; CheckpointError if there is no such module, or several
     and no name.
@@ -67,6 +69,7 @@ def _checkpoint(checkpoints: Checkpoints, step: WhichStep) -> Checkpoint:
         return checkpoints.load(whole_number("step", step))
     check_choice("step", step, ("best", "latest"))
     newest = checkpoints.load()
+    warn_of_skipped(newest)
     best = newest.state.get("position", {}).get("best_step") if step == "best" else None
     if best is None or best == newest.step:
         return newest

@@ -40,8 +40,12 @@ _OF_SYSTEMS: Final = frozenset(
 )  # fmt: skip
 _TRAINED_ON: Final = frozenset({"train", "training"})
 _HELD_OUT: Final = frozenset(
-    {"val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation", "holdout"}
-)
+    {
+        "val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation", "holdout",
+        "extra", "unlabeled", "unlabelled",
+    }
+)  # fmt: skip
+_FOLDS: Final = frozenset({"fold", "split", "part", "subset", "set", "batch"})
 # Folders of images, and of what belongs to each of them, in data sets for segmentation.
 _IMAGES: Final = frozenset(
     {"image", "images", "img", "imgs", "imagestr", "imagests", "jpegimages", "pictures", "photos"}
@@ -51,9 +55,13 @@ _OF_IMAGES: Final = frozenset(
     {
         "mask", "masks", "label", "labels", "labelstr", "labelsts", "annotation", "annotations",
         "annots", "segmentation", "segmentations", "segmentationclass", "segmentationobject", "gt",
-        "groundtruth",
+        "groundtruth", "seg",
     }
 )  # fmt: skip
+# The name of a file of an image's mask beside it, as cat_mask.png and cat_mask_1.png of cat.jpg.
+_BESIDE: Final = re.compile(
+    rf"(.+?)[ _.-]+(?:{'|'.join(sorted(_OF_IMAGES))})(?:[ _.-]*\d+)?\.\w+", re.IGNORECASE
+)
 
 
 @DATASET.of_instances
@@ -82,8 +90,9 @@ class ImageFolder:
         raises.
 
     Raises FileNotFoundError or NotADirectoryError for the folder; ValueError for no classes, for
-    folders named like splits (train, val, test; train_images beside test_images), or most of them
-    like images beside masks or labels, unless `classes` names them; for a class without images, a
+    folders named like splits (train, val, test; train_images beside test_images; fold1 beside fold2
+    with folders in them), or most of them like images beside masks or labels, unless `classes`
+    names them; for a class without images, a
     folder that is not in `classes`, and a broken link. Reading a sample raises, with the file's
     name, ValueError for another mode or size, a transparent color that the mode would drop, and a
     damaged image; OSError for an unreadable file.
@@ -127,8 +136,11 @@ class ImageFolder:
             self.files += images
             self.labels += [numbers[path.name]] * len(images)
         _warn_of_left_out(self.folder, left_out)
+        _warn_of_images_beside(self.folder)
         if classes is None:
             _warn_of_one_class(folders, self.files)
+            _warn_of_folders_within(folders, self.files)
+            _warn_of_masks(self.folder, self.files)
 
     def like(self, folder: PathLike) -> Self:
         """Read the images of another folder the same way, with or without class folders.
@@ -218,6 +230,58 @@ def _warn_of_one_class(folders: Sequence[Path], files: Sequence[Path]) -> None:
         )
 
 
+def _warn_of_folders_within(folders: Sequence[Path], files: Sequence[Path]) -> None:
+    """Warn of a class whose images are in folders that are splits, or images and their masks."""
+    depth = len(folders[0].parts)
+    within = dict.fromkeys(file.parts[: depth + 1] for file in files if len(file.parts) > depth + 1)
+    names: dict[Path, list[str]] = {}
+    for parts in within:
+        names.setdefault(Path(*parts[:-1]), []).append(parts[-1])
+    for path, found in names.items():
+        images, others = _images_and_others(found)
+        splits = _splits_in(path, found)
+        if (len(splits) > 1 and len(splits) == len(found)) or (images and others):
+            kind = "splits" if len(splits) > 1 else "images and what belongs to each"
+            warn_user(
+                f"{printable(path)} has folders called {printable(', '.join(found))}, which look "
+                f"like {kind}, and all of their images are of class {printable(path.name)}: move "
+                "them apart, or give classes=[...] if this is meant"
+            )
+            return
+
+
+def _warn_of_masks(folder: Path, files: Sequence[Path]) -> None:
+    """Warn of files that are called like masks of images beside them."""
+    found = [(path, match[1]) for path in files if (match := _BESIDE.fullmatch(path.name))]
+    if not found:
+        return
+    stems = {(path.parent, path.stem) for path in files}
+    masks = [path for path, stem in found if (path.parent, stem) in stems]
+    if masks:
+        warn_user(
+            f"{printable(folder)}: {len(masks)} of {len(files)} files are called like masks of "
+            f"images beside them, such as {printable(masks[0].name)}, and are images of their "
+            "class: move them to another folder, or give classes=[...] if this is meant"
+        )
+
+
+def _warn_of_images_beside(folder: Path) -> None:
+    """Warn of images that are in no folder, and so of no class."""
+    with os.scandir(folder) as entries:
+        names = sorted(
+            entry.name
+            for entry in entries
+            if Path(entry.name).suffix.lower() in SUFFIXES
+            and _is_visible(entry.name)
+            and entry.is_file()
+        )
+    if names:
+        warn_user(
+            f"{printable(folder)}: {len(names)} images are left out, such as "
+            f"{printable(names[0])}, since they are in no folder of a class"
+        )
+
+
 def _splits_in(folder: Path, names: Sequence[str]) -> list[str]:
     """The folders that look like splits: all of them do, or some for each side.
 
@@ -232,6 +296,8 @@ def _splits_in(folder: Path, names: Sequence[str]) -> list[str]:
     found = [name for name in names if name in trained or name in held_out]
     if all(name.lower() in _TRAINED_ON | _HELD_OUT for name in names):
         return found
+    if len(names) > 1 and all(words[name] and words[name] <= _FOLDS for name in names):
+        return [*names] if all(_has_folders(folder / name) for name in names) else []
     is_alike = any(other in held_out.values() for other in trained.values())
     if is_alike or (trained and held_out and any(_has_folders(folder / name) for name in found)):
         return found

@@ -69,12 +69,21 @@ class FeedPlateau(Callback):
                 f"no hyperparameter of {optimizer} is this {self.plateau}: give the optimizer the "
                 "one that is fed, as lr = Plateau(1e-3); AdamW(parameters, lr); FeedPlateau(lr)"
             )
+        twin = next(e for e in event.run.callbacks.all if self._feeds_as(e))
+        if twin is not self:
+            raise ValueError(
+                f"two callbacks feed {self.plateau}, which would count each validation twice: "
+                "leave one out"
+            )
         fed = self.plateau._fed
         if fed is not None and fed() is not optimizer and event.resumed_from is None:
             raise ValueError(
                 f"{self.plateau} has heard of another training, with {self.plateau.reductions} "
                 "reductions and its best value: make another Plateau for this one"
             )
+
+    def _feeds_as(self, callback: Callback) -> bool:
+        return isinstance(callback, FeedPlateau) and callback.plateau is self.plateau
 
     def on_validation_end(self, event: ValidationEnd) -> None:
         """Report the metric; warn if it is NaN, which is no improvement."""

@@ -306,7 +306,7 @@ def _number(name: str, value: Any) -> Any:
         raise TypeError(f"a validation returns numbers, and {name!r} is {value!r}")
     try:
         return float(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise type(error)(
             f"a validation must return numbers, but {name!r} is not one: {error}"
         ) from None

@@ -37,7 +37,7 @@ from rumus.train.tables.feature_encoding import (
     number_dtype,
     refuse_both,
 )
-from rumus.train.tables.rounding import holding, warn_of_rounding, warn_of_times
+from rumus.train.tables.rounding import holding, tell_of_rounding, warn_of_rounding, warn_of_times
 from rumus.train.tables.row_names import row_names, warn_of_counting, warn_of_row_names
 
 _IPC: Final = frozenset((".arrow", ".feather", ".ipc"))
@@ -310,7 +310,7 @@ class _Source:
         if types.is_boolean(kind):
             column = compute.cast(column, "uint8")
         elif types.is_decimal(kind):
-            column = _undecimal(column)
+            column = self._undecimal(name, column)
         elif not (types.is_integer(kind) or types.is_floating(kind)):
             raise ValueError(f"{self.shown}: column {name!r} holds {kind}; {_advice(kind, name)}")
         if is_date:
@@ -319,6 +319,24 @@ class _Source:
                 "leave it out of dates=, or cast it to dates in the table"
             )
         return self._filled(name, column, fill)
+
+    def _undecimal(self, name: str, column: Any) -> Any:
+        """Decimals as integers where all are whole, and exact then, otherwise as floats."""
+        from pyarrow import ArrowInvalid, compute
+
+        for kind in ("int64", "uint64"):
+            try:
+                return compute.cast(column, kind)
+            except ArrowInvalid:
+                pass
+        found = compute.cast(column, "float64")
+        numbers = found.to_numpy()
+        for place in np.flatnonzero(np.abs(numbers) >= 2.0**53).tolist():
+            cell = column[place].as_py()
+            if abs(int(cell) - int(numbers[place])) > (cell != int(cell)):
+                tell_of_rounding(self.shown, name, f"{cell:f}", numbers[place])
+                break
+        return found
 
     def _microseconds(self, name: str, column: Any) -> Any:
         """A column of dates, as microseconds since 1970."""
@@ -461,16 +479,6 @@ def _with(column: Any, fill: float | None) -> NDArray[Any]:
     if fill is not None and found.dtype.kind == "f":
         found = np.where(np.isnan(found), found.dtype.type(fill), found)  # as in a text file
     return found
-
-
-def _undecimal(column: Any) -> Any:
-    """Decimals as integers where all are whole, and exact then, otherwise as floats."""
-    from pyarrow import ArrowInvalid, compute
-
-    try:
-        return compute.cast(column, "int64")
-    except ArrowInvalid:
-        return compute.cast(column, "float64")
 
 
 def _is_text(kind: Any) -> bool:

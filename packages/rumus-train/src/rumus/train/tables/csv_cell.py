@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, time
 from functools import lru_cache
 from typing import Final
 
+from rumus.train.base.printable import printable
 from rumus.train.tables.feature_encoding import MISSING
 
 _TRUE: Final = frozenset(("true", "t", "yes", "y", "1"))
@@ -37,6 +38,12 @@ class MixedZones(ValueError):
     """A time with a zone in a column of times without one, or the reverse."""
 
 
+class IsoText(str):
+    """A date of a program, written by itself and not in the format of its column."""
+
+    __slots__ = ()
+
+
 class Days:
     """Turns the dates of one column into days since 1970, with the time of day as a fraction.
 
@@ -50,7 +57,7 @@ class Days:
     """
 
     def __init__(self, written: str | None) -> None:
-        self._written = written
+        self.written = written
         self._has_zone: bool | None = None  # what the first time of day has
 
     def __call__(self, cell: str) -> str:
@@ -58,16 +65,23 @@ class Days:
         text = cell.strip()
         if text in MISSING:
             return cell
-        if self._written is None:
+        if self.written is None or isinstance(cell, IsoText):
             found = datetime.fromisoformat(text)
         else:
-            found = datetime.strptime(text, self._written)
+            found = datetime.strptime(text, self.written)
         has_zone = found.tzinfo is not None
         if has_zone or ":" in text or found.time() != time():  # a day alone has no zone
             if self._has_zone not in (None, has_zone):
                 raise MixedZones(cell)
             self._has_zone = has_zone
         return repr_of_days(found)
+
+    def advice(self, name: str, cell: str) -> str:
+        """Return what to do about a cell of this column that is no date."""
+        if self.written is not None:
+            return f"its format in dates= is {printable(repr(self.written))}"
+        example = "%Y%m%d" if cell.strip().isdecimal() else "%d.%m.%Y"
+        return f"dates={{{printable(repr(name))}: '{example}'}}, or its format, reads it as one"
 
 
 def repr_of_days(found: datetime | date) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, Literal, Self
@@ -26,7 +27,14 @@ from rumus.train.base.other_names import DATASET
 from rumus.train.base.printable import printable
 from rumus.train.data.dataset import Batch, Indices, Sample
 from rumus.train.data.npy import PathLike
-from rumus.train.tables.csv_cell import Days, MixedZones, Spelling, as_truth, spelling_of_numbers
+from rumus.train.tables.csv_cell import (
+    Days,
+    IsoText,
+    MixedZones,
+    Spelling,
+    as_truth,
+    spelling_of_numbers,
+)
 from rumus.train.tables.csv_number import advice, first_that_is_none, is_number, numbers_of
 from rumus.train.tables.csv_table import CsvTable, Row, about_comment_line, about_comments
 from rumus.train.tables.feature_encoding import (
@@ -42,7 +50,7 @@ from rumus.train.tables.feature_encoding import (
     number_dtype,
     refuse_both,
 )
-from rumus.train.tables.rounding import tell_of_rounding, tell_of_vanished, warn_of_times
+from rumus.train.tables.rounding import is_off, tell_of_rounding, tell_of_vanished, warn_of_times
 from rumus.train.tables.row_names import row_names, warn_of_counting, warn_of_row_names
 
 CHUNK: Final = 1 << 18  # cells kept as text at a time
@@ -186,6 +194,12 @@ class CsvDataset:
         """
         if isinstance(rows, Mapping):
             raise TypeError("encode takes a list of rows; for a single one, write encode([row])")
+        for at, row in enumerate(rows):
+            if not hasattr(row, "keys"):
+                raise TypeError(
+                    f"row {at} must be a dict of values by column, not {shown(row)}; a data frame "
+                    "of pandas has them as encode(frame.to_dict('records'))"
+                )
         where = {name: number for number, name in enumerate(self.columns)}
         reader = _Features("row", self._encoding, None, self._dtype, where, between=" ")
         reader.take(
@@ -258,6 +272,8 @@ def _cell(row: Mapping[str, Any], name: str, at: int) -> str:
     if name not in row:
         raise ValueError(f"row {at} has no {name!r}; give None if it is missing")
     value = row[name]
+    if isinstance(value, date):
+        return IsoText(value)
     return "" if value is None else str(value)
 
 
@@ -390,6 +406,7 @@ class _Numbers:
         self._place, self._is_target = shown + between, is_target
         self._shown, self._names, self._missing = shown, names, missing
         self._indices, self._spellings, self._dtype = indices, spellings, dtype
+        self._dates = [at for at, each in enumerate(spellings) if isinstance(each, Days)]
         self._parts: list[NDArray[Any]] = []
         self._told: set[str] = set()  # the columns that were told to be rounded
 
@@ -428,11 +445,14 @@ class _Numbers:
                 if cell.strip(_OF_ZERO) and name not in self._told and _is_not_zero(cell):
                     self._told.add(name)
                     tell_of_vanished(self._shown, name, cell.strip(), self._dtype)
-        for at, (name, spelling) in enumerate(zip(self._names, self._spellings, strict=True)):
-            if isinstance(spelling, Days) and name not in self._told and self._dtype.itemsize < 8:
-                days = numbers_of(cells[at::count], np.dtype(np.float64), self._missing)
-                if warn_of_times(self._shown, name, days, part[at::count]):
-                    self._told.add(name)
+        dates = [at for at in self._dates if self._names[at] not in self._told]
+        if dates and self._dtype.itemsize < 8:
+            texts = [cells[row + at] for row in range(0, len(cells), count) for at in dates]
+            days = numbers_of(texts, np.dtype(np.float64), self._missing).reshape(-1, len(dates))
+            kept = part.reshape(-1, count)[:, dates]
+            for at in np.flatnonzero(is_off(days, kept).any(0)).tolist():
+                warn_of_times(self._shown, self._names[dates[at]], days[:, at], kept[:, at])
+                self._told.add(self._names[dates[at]])
 
     def _spelled(self, rows: Sequence[Row], cells: Sequence[str]) -> list[str]:
         """The cells as plain numbers."""
@@ -467,12 +487,12 @@ class _Numbers:
 
     def _advice(self, cell: str, column: int, *, is_spelled: bool) -> str:
         name, spelling = self._names[column], self._spellings[column]
+        if isinstance(spelling, Days) and not is_spelled:
+            return spelling.advice(name, cell)
         if is_spelled or spelling is None or not is_number(cell.strip()):
             return advice(cell, name, self._dtype, self._missing, is_target=self._is_target)
         if spelling is as_truth:
             return "of numbers only 1 and 0 are"
-        if isinstance(spelling, Days):
-            return f"dates={{{printable(repr(name))}: '%Y%m%d'}}, or its format, reads it as one"
         return "its marks are not those of decimal= and thousands="
 
     def _what(self, column: int) -> str:

@@ -19,7 +19,20 @@ from rumus.train.base.printable import printable
 from rumus.train.tables.rounding import require_finite, warn_of_times
 
 Missing: TypeAlias = float | Literal["mean"] | None
-_HAS_YEAR: Final = re.compile(r"%[YyGcxs]")
+
+# What a format of dates has, what gives it its meaning, and what `strptime` makes of it without.
+_INCOMPLETE: Final = (
+    (
+        "", "YyGcxs",
+        "no year, so all its dates are those of 1900, which had no February 29: write them with a "
+        "year, or in columns of numbers",
+    ),
+    ("d", "mbBcx", "a day but no month, so all its dates are in January: %M is the minute"),
+    ("M", "HIcX", "a minute but no hour: %m is the month"),
+    ("I", "p", "an hour of 12 but no %p, so all its times are before noon: %H is that of 24"),
+    ("p", "I", "%p but no %I, the hour of 12: with %H, 01 PM is 1 in the morning"),
+    ("UW", "aAwu", "a week but no day of the week, so all its dates are January 1"),
+)  # fmt: skip
 LARGEST: Final = 2**30  # bytes of the features of one column of texts
 MISSING: Final = frozenset(
     {"", "NA", "N/A", "#N/A", "n/a", "<NA>", "NaN", "nan", "null", "NULL", "None", "-", "?"}
@@ -261,8 +274,9 @@ def as_targets(given: str | Sequence[str] | None) -> list[str]:
 
 def refuse_both(shown: str, columns: Iterable[str], targets: Sequence[str]) -> None:
     """Raise ValueError for a column that is both feature and target."""
+    answers = frozenset(targets)
     for name in columns:
-        if name in targets:
+        if name in answers:
             raise ValueError(
                 f"{shown}: {printable(repr(name))} is both a target and in columns=[...], so the "
                 "model would see its answer: remove it from one of them"
@@ -282,12 +296,14 @@ def as_dates(given: Sequence[str] | Mapping[str, str]) -> dict[str, str | None]:
     """Return the date format of each column, None for ISO 8601; warn of one without a year."""
     if isinstance(given, Mapping):
         for name, written in given.items():
-            if not _HAS_YEAR.search(str(written).replace("%%", "")):
-                warn_user(
-                    f"dates: the format {printable(repr(written))} of {printable(repr(name))} has "
-                    "no year, so all its dates are those of 1900, which had no February 29: write "
-                    "them with a year, or in columns of numbers"
-                )
+            found = {*re.findall("%(.)", str(written))}
+            for part, given_by, told in _INCOMPLETE:
+                if (found & {*part} or not part) and not found & {*given_by}:
+                    warn_user(
+                        f"dates: the format {printable(repr(written))} of "
+                        f"{printable(repr(name))} has {told}"
+                    )
+                    break
         return dict(given)
     return dict.fromkeys(_names("dates", given))
 

@@ -12,6 +12,7 @@ from rumus.tensor.expression.user_warning import warn_user
 from rumus.train.base.printable import printable
 
 _DAY: Final = 86_400  # seconds
+_A_SECOND: Final = 1 - 1e-3  # days in float64 have it within microseconds
 
 
 def require_finite(shown: str, name: str, numbers: NDArray[Any], found: NDArray[Any]) -> None:
@@ -80,19 +81,31 @@ def tell_of_vanished(shown: str, name: str, cell: str, dtype: np.dtype[Any]) -> 
     )
 
 
-def warn_of_times(shown: str, name: str, days: NDArray[Any], found: NDArray[Any]) -> bool:
-    """Warn of times of day that a dtype rounds by a second or more; return whether it does.
+def is_off(days: NDArray[Any], found: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return where times of day are rounded by a second or more.
 
     days: since 1970, as read. found: in the dtype.
     """
-    lost = np.abs(days - found.astype(np.float64)) * _DAY
-    is_rounded = bool((lost >= 1).any())
-    if is_rounded:
+    return np.asarray(_lost(days, found) >= _A_SECOND)
+
+
+def _lost(days: NDArray[Any], found: NDArray[Any]) -> NDArray[np.float64]:
+    """The seconds that are lost."""
+    seconds: NDArray[np.float64] = np.abs(days - found.astype(np.float64)) * _DAY
+    return seconds
+
+
+def warn_of_times(shown: str, name: str, days: NDArray[Any], found: NDArray[Any]) -> None:
+    """Warn of times of day that a dtype rounds by a second or more.
+
+    days: since 1970, as read. found: in the dtype.
+    """
+    if is_off(days, found).any():
+        lost = _lost(days, found)
         warn_user(
             f"{shown}: column {printable(repr(name))} has times of day that {found.dtype} rounds, "
             f"by up to {np.nanmax(lost):.0f} seconds; {_keeps(found.dtype)}"
         )
-    return is_rounded
 
 
 def _keeps(dtype: np.dtype[Any]) -> str:
