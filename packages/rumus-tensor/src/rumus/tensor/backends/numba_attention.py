@@ -22,6 +22,7 @@ from rumus.tensor.compiled.numba_lanes import largest
 from rumus.tensor.compiled.numba_math import exp
 from rumus.tensor.compiled.numba_shapes import in_float32, reads, writes
 from rumus.tensor.compiled.shared_work import run_parts
+from rumus.tensor.compiled.whole_numba import whole_numba
 from rumus.tensor.memory.backend import Array
 
 VECTORS: Final = 32  # elements that a compiled loop computes at once
@@ -273,7 +274,7 @@ def _backward(
 
 @cache
 def _compiled() -> Mapping[str, Callable[..., None]]:
-    import numba
+    numba = whole_numba()
     from numba.extending import register_jitable
 
     numba_math.compiled()

@@ -47,6 +47,7 @@ from rumus.tensor.compiled.numba_loops import (
 )
 from rumus.tensor.compiled.numba_shapes import reads
 from rumus.tensor.compiled.shared_work import BLOCK, PARALLEL, run_parts, thread_count
+from rumus.tensor.compiled.whole_numba import whole_numba
 from rumus.tensor.expression.dtype import DType, float16, float32, float64
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.memory.backend import Array, Epilogue
@@ -128,7 +129,7 @@ def _scatter_sorted(rows: Any, order: Any, index: Any, out: Any) -> None:
 
 @cache
 def _compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
-    import numba
+    numba = whole_numba()
 
     compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True)(loop)
     return compiled

@@ -18,6 +18,7 @@ import numpy as np
 from rumus.tensor.compiled.numba_lanes import RUN
 from rumus.tensor.compiled.numba_shapes import reads, writes
 from rumus.tensor.compiled.shared_work import run_parts
+from rumus.tensor.compiled.whole_numba import whole_numba
 from rumus.tensor.memory.backend import Array
 
 PARALLEL: Final = 1 << 19  # from this many elements on, starting threads pays off
@@ -231,7 +232,7 @@ def _backward(
 
 @cache
 def _compiled() -> Mapping[str, Callable[..., None]]:
-    import numba
+    numba = whole_numba()
     from numba.extending import register_jitable
 
     options: dict[str, Any] = {

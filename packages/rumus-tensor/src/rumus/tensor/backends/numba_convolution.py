@@ -18,6 +18,7 @@ import numpy as np
 from rumus.tensor.compiled.numba_lanes import RUN, emptied
 from rumus.tensor.compiled.numba_shapes import reads, writes
 from rumus.tensor.compiled.shared_work import run_parts
+from rumus.tensor.compiled.whole_numba import whole_numba
 from rumus.tensor.memory.backend import Array, Shape
 from rumus.tensor.memory.window import Window
 
@@ -148,7 +149,7 @@ def _total(gradient: Any, out: Any) -> None:
 
 @cache
 def _compiled() -> Mapping[str, Callable[..., None]]:
-    import numba
+    numba = whole_numba()
     from numba.extending import register_jitable
 
     njit = numba.njit(nogil=True, cache=True)

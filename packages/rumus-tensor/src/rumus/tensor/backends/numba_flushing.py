@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from rumus.tensor.compiled.numba_addresses import call, flushing, flushing_as, int64s, teach
 from rumus.tensor.compiled.numba_entries import BoundEntry, fixed_entry
+from rumus.tensor.compiled.whole_numba import whole_numba
 
 R = TypeVar("R")
 
@@ -54,7 +55,7 @@ def _entry() -> int:
 
 @cache
 def _compiled() -> tuple[Callable[[], int], Callable[[int], None]]:
-    import numba
+    numba = whole_numba()
 
     teach()
     return numba.njit(cache=True)(_begin), numba.njit(cache=True)(_end)

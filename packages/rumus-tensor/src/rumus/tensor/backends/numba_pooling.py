@@ -15,6 +15,7 @@ import numpy as np
 from rumus.tensor.backends.numba_convolution import two
 from rumus.tensor.compiled.numba_shapes import reads, writes
 from rumus.tensor.compiled.shared_work import run_parts
+from rumus.tensor.compiled.whole_numba import whole_numba
 from rumus.tensor.memory.backend import Array, Shape
 from rumus.tensor.memory.window import Window
 
@@ -255,7 +256,7 @@ def _share_out_of_four(
 
 @cache
 def _compiled() -> Mapping[str, Callable[..., None]]:
-    import numba
+    numba = whole_numba()
 
     njit = numba.njit(nogil=True, cache=True)
     loops: tuple[Callable[..., None], ...] = (

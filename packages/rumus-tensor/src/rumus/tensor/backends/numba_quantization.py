@@ -10,6 +10,7 @@ import numpy as np
 
 from rumus.tensor.backends.numpy_quantization import as_bytes, upper
 from rumus.tensor.compiled.numba_shapes import in_float32, reads, writes
+from rumus.tensor.compiled.whole_numba import whole_numba
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.quantization import FLOOR, BlockTable, Code, Piece
 
@@ -81,7 +82,7 @@ def _check(values: Array, table: BlockTable, piece: Piece, codes: Array, scales:
 
 @lru_cache(maxsize=2)
 def _compiled(loop: Callable[..., None]) -> Callable[..., None]:
-    import numba
+    numba = whole_numba()
 
     compiled: Callable[..., None] = numba.njit(nogil=True, cache=True, error_model="numpy")(loop)
     return compiled

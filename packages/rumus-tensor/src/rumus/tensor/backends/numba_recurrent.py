@@ -20,6 +20,7 @@ from rumus.tensor.compiled.numba_blas import PLAIN, ROWS, TURNED
 from rumus.tensor.compiled.numba_math import exp
 from rumus.tensor.compiled.numba_tile import aligned, tiles
 from rumus.tensor.compiled.shared_work import run_parts
+from rumus.tensor.compiled.whole_numba import whole_numba
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.fused import FusedName
 
@@ -319,7 +320,7 @@ NEAR, FAR = np.float32(0.45), np.float32(10)
 
 @cache
 def _compiled() -> Mapping[str, Callable[..., None]]:
-    import numba
+    numba = whole_numba()
     from numba.extending import register_jitable
 
     numba_math.compiled()

@@ -23,6 +23,7 @@ from rumus.tensor.compiled.numba_lanes import largest
 from rumus.tensor.compiled.numba_math import exp
 from rumus.tensor.compiled.numba_shapes import reads, writes
 from rumus.tensor.compiled.shared_work import run_parts
+from rumus.tensor.compiled.whole_numba import whole_numba
 from rumus.tensor.expression.dtype import DType, float32
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.fused import FusedName
@@ -414,7 +415,7 @@ def _cross_entropy_gradient(
 
 @cache
 def _compiled() -> Mapping[str, Callable[..., Any]]:
-    import numba
+    numba = whole_numba()
     from numba.extending import register_jitable
 
     numba_math.compiled()

@@ -21,6 +21,7 @@ from rumus.tensor.compiled import numba_tile
 from rumus.tensor.compiled.numba_shapes import in_float32, reads, writes
 from rumus.tensor.compiled.numba_tile import aligned, tiles
 from rumus.tensor.compiled.shared_work import run_parts
+from rumus.tensor.compiled.whole_numba import whole_numba
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.window import Window
 
@@ -273,7 +274,7 @@ def _total(sums: Any, out: Any) -> None:
 
 @cache
 def _compiled() -> Mapping[str, Callable[..., None]]:
-    import numba
+    numba = whole_numba()
     from numba.extending import register_jitable
 
     numba_tile.compiled()

@@ -9,6 +9,8 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from rumus.tensor.compiled.whole_numba import whole_numba
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -22,7 +24,7 @@ def compiled_loop(
         does not compare: dtypes, and the text of other functions. If nothing can be saved, as on a
         read-only file system, the function is compiled each time.
     """
-    import numba
+    numba = whole_numba()
 
     loop: Callable[..., None] = _compiled(
         lambda kept: numba.njit(cache=kept, **options), source, namespace, meaning
@@ -35,7 +37,7 @@ def compiled_entry(source: str, namespace: Mapping[str, Any], meaning: str) -> i
 
     namespace, meaning: as for `compiled_loop`. It lives as long as the process.
     """
-    import numba
+    numba = whole_numba()
 
     def compiled(kept: bool) -> Callable[..., Any]:
         numbers = "void(int64, int64, int64)"
@@ -57,7 +59,7 @@ def _compiled(
     meaning: str,
 ) -> Any:
     """What `compile_`, told whether to keep what it compiles, makes of the function of a text."""
-    import numba
+    numba = whole_numba()
 
     names: dict[str, Any] = {"__name__": __name__, **namespace}  # numba asks where it is from
     # What numba keeps names the modules of all it calls, which another version may have elsewhere.

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rumus.tensor.compiled.numba_addresses import call, exchanged, int64s, loaded, stored, teach
 from rumus.tensor.compiled.numba_waiting import ASKED, CLAIMED, DONE, PART, STATE
 from rumus.tensor.compiled.shared_work import team_of_loops
+from rumus.tensor.compiled.whole_numba import whole_numba
 
 ROW: Final = 4  # numbers of an entry in a list: its address, its place, its length, its parts
 
@@ -132,7 +133,7 @@ def address_of(array: NDArray[Any]) -> int:
 
 def fixed_entry(function: Callable[[int, int, int], None]) -> int:
     """Compile a function of a module as an entry, and return its address. Call it once."""
-    import numba
+    numba = whole_numba()
 
     teach()
     entry: Any = numba.cfunc("void(int64, int64, int64)", cache=True)(function)
@@ -145,7 +146,7 @@ _entries: Final[list[Any]] = []  # others have their addresses
 
 @cache
 def _compiled() -> Callable[[int, int, int], None]:
-    import numba
+    numba = whole_numba()
 
     teach()
     loop: Callable[[int, int, int], None] = numba.njit(nogil=True, cache=True)(_run)

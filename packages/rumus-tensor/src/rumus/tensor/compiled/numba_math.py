@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from rumus.tensor.compiled.special import erf_fraction
+from rumus.tensor.compiled.whole_numba import whole_numba
 
 NAMES: Final = ("exp", "tanh", "sigmoid", "erf")
 
@@ -55,7 +56,7 @@ def exp(x: Any) -> Any:
 @cache
 def compiled() -> Mapping[str, Callable[..., Any]]:
     """Return the functions in `NAMES`; numba compiles each on first use."""
-    import numba
+    numba = whole_numba()
     from numba.extending import register_jitable
 
     register_jitable(nogil=True, error_model="numpy", fastmath={"contract"})(exp)

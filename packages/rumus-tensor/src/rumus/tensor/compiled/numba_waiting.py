@@ -12,6 +12,7 @@ from functools import cache
 from typing import Final
 
 from rumus.tensor.compiled.numba_addresses import call, exchanged, int64s, loaded, stored, teach
+from rumus.tensor.compiled.whole_numba import whole_numba
 
 STATE: Final = 32  # numbers that a thread is asked by, those it looks at in lines of their own
 ASKED, CLAIMED, DONE, PART = 0, 8, 16, 24  # where; a part is an entry, its place, start and stop
@@ -38,7 +39,7 @@ def _look(address: int, number: int, times: int, state: int, longer: int) -> boo
 @cache
 def compiled() -> Callable[[int, int, int, int, int], bool]:
     """Return whether the int64 at an address reaches a number within so many looks."""
-    import numba
+    numba = whole_numba()
 
     teach()
     look: Callable[[int, int, int, int, int], bool] = numba.njit(nogil=True, cache=True)(_look)
