@@ -133,7 +133,7 @@ def test_supported_optimizers(backend: Backend) -> None:
         Adan(owned, state_dtype="8bit")
     with pytest.raises(PrecisionError, match="average of the parameters"):
         ASGD(owned, state_dtype="8bit")
-    with pytest.raises(ValueError, match='"8bit" or None'):
+    with pytest.raises(ValueError, match="'8bit' or None"):
         AdamW(owned, state_dtype="4bit")  # type: ignore[arg-type]
     assert owned[0].owner is None
     optimizer = AdamW(owned, state_dtype="8bit", amsgrad=True)

@@ -212,3 +212,25 @@ def test_optimizers_that_cannot_follow() -> None:
     with pytest.raises(OwnershipError, match="owns nothing"):
         optimizer.scale_losses(LossScale())
     assert not hasattr(LBFGS, "scale_losses")
+
+
+def test_a_scale_that_no_loss_was_multiplied_by_is_refused() -> None:
+    """The update would divide by it all the same: too small by 65,536, without a word."""
+    w = Parameter([1.0], name="w")
+    optimizer = AdamW([w], 0.1)
+    scaling = optimizer.scale_losses(LossScale())
+    grads = (w * 3.0).sum().backward()
+    with pytest.raises(ValueError, match=r"no loss was multiplied.*backward\(scale=scaling\.on"):
+        optimizer.step(grads)
+    assert w.item() == 1.0
+    optimizer.step(((w * 3.0).sum() * scaling.scale).backward())  # as in PyTorch
+    assert w.item() < 1.0
+
+
+def test_a_fixed_scale_is_known_without_asking() -> None:
+    """One that cannot change is a number that a program may write by itself."""
+    w = Parameter([1.0], name="w")
+    optimizer = SGD([w], 0.5)
+    optimizer.scale_losses(LossScale(8.0, minimum=8.0, maximum=8.0))
+    optimizer.step(((w * 3.0).sum() * 8.0).backward())
+    assert w.item() == -0.5

@@ -88,8 +88,7 @@ def test_they_see_the_gradient_that_the_rule_sees(backend: Backend) -> None:
     start, gradients = drawn(5)
     made = parameters(start, np.dtype(np.float32), backend)
     optimizer = FusedOptimizer(made, measuring, lr=0.002, maximize=True, clip=ClipNorm(1.0, eps=0))
-    optimizer.scale_losses(LossScale(initial=8.0))
-    train(optimizer, gradients, 8.0)
+    train(optimizer, gradients, optimizer.scale_losses(LossScale(initial=8.0)).scale)
     norms = [np.sqrt(sum(np.sum(g * g) for g in now)) for now in gradients]
     used = [[-g / max(1.0, n) for g in now] for now, n in zip(gradients, norms, strict=True)]
     for p, wanted in zip(optimizer.parameters, expected(start, used, 0.002), strict=True):

@@ -185,7 +185,8 @@ def _refused_step(make: Callable[[list[Parameter]], Any]) -> Prepared:
 
 def _scaled(parameters: list[Parameter]) -> Any:
     optimizer = AdamW(parameters, nonfinite="skip")
-    optimizer.scale_losses(LossScale(initial=4.0, every=1))
+    scaling = optimizer.scale_losses(LossScale(initial=4.0, every=1))
+    assert scaling.scale == 4  # as code that multiplies a loss asks
     return optimizer
 
 

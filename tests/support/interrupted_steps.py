@@ -38,7 +38,8 @@ BEFORE: Final = 5  # steps
 
 def _scaled(parameters: Any) -> Any:
     optimizer = AdamW(parameters, nonfinite="skip")
-    optimizer.scale_losses(LossScale(initial=4.0, every=1))
+    scaling = optimizer.scale_losses(LossScale(initial=4.0, every=1))
+    assert scaling.scale == 4  # as code that multiplies a loss asks
     return optimizer
 
 

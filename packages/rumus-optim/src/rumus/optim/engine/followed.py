@@ -240,7 +240,7 @@ class FollowedOptimizer(Optimizer[M_co]):
         if self.scaling is not None:
             return NonFiniteGradientError(
                 f"the gradients of {names or 'a parameter'} {self._fault()} although the loss "
-                f"scale is {self.scaling.scale}, its minimum; that step was skipped, and "
+                f"scale is {1 / self.scaling.inverse}, its minimum; that step was skipped, and "
                 'nonfinite="skip" would continue'
             )
         return NonFiniteGradientError(

@@ -136,6 +136,7 @@ class Scaling:
     def __init__(self, policy: LossScale) -> None:
         self._places: dict[int, _Place] = {}
         self._is_by_device = False
+        self.is_used = False
         self.restart(policy)
 
     def restart(self, policy: LossScale) -> None:
@@ -151,15 +152,31 @@ class Scaling:
         self._set(policy.initial, 0)
 
     def _set(self, scale: float, good: int) -> None:
-        self.scale, self.good = scale, good
+        self._scale, self.good = scale, good
         self._last = 1 / scale
         for place in self._places.values():
             self._write(place)
 
     def _write(self, place: _Place) -> None:
-        values = self.scale, 1 / self.scale, float(self.good), self._last
+        values = self._scale, 1 / self._scale, float(self.good), self._last
         for value, array in zip(values, place.arrays, strict=True):
             place.backend.fill(value, array)
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether no code multiplies losses by it: it is not 1 or fixed, and none has asked."""
+        return not self.is_used and self._scale != 1 and self.policy.minimum < self.policy.maximum
+
+    @property
+    def scale(self) -> float:
+        """The scale that the host knows."""
+        self.is_used = True
+        return self._scale
+
+    @property
+    def inverse(self) -> float:
+        """The factor of gradients in the next step, as the host knows it."""
+        return 1 / self._scale
 
     def _on(self, backend: Backend) -> _Place:
         place = self._places.get(id(backend))
@@ -174,6 +191,7 @@ class Scaling:
 
         backend: the backend of the loss.
         """
+        self.is_used = True
         return Tensor(self._on(backend).scale, backend)
 
     def inverse_on(self, backend: Backend) -> Array:
@@ -204,7 +222,7 @@ class Scaling:
     @property
     def is_least(self) -> bool:
         """Whether a smaller scale cannot help a refused step."""
-        return self.scale <= self.policy.minimum
+        return self._scale <= self.policy.minimum
 
     def decided(self, backend: Backend, applied: Array) -> None:
         """Make a device adapt its scale to its decision about the last step.
@@ -227,12 +245,12 @@ class Scaling:
         applied: whether the step was applied.
         """
         policy = self.policy
-        self._last = 1 / self.scale
+        self._last = 1 / self._scale
         self.good = self.good + 1 if applied else 0
         if not applied:
-            self.scale = max(self.scale * policy.backoff, policy.minimum)
+            self._scale = max(self._scale * policy.backoff, policy.minimum)
         elif self.good >= policy.every:
-            self.scale, self.good = min(self.scale * policy.growth, policy.maximum), 0
+            self._scale, self.good = min(self._scale * policy.growth, policy.maximum), 0
         if not self._is_by_device:
             for place in self._places.values():
                 self._write(place)
@@ -247,7 +265,7 @@ class Scaling:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the scale and the consecutive good steps, as known to the host."""
-        return {"scale": self.scale, "good": self.good}
+        return {"scale": self._scale, "good": self.good}
 
     @checked_arguments
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

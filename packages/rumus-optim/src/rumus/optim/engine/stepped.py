@@ -56,7 +56,8 @@ class SteppedOptimizer(LaidOutOptimizer[M_co]):
         minimum; a GPU has continued by the time the host learns of it. Another call restarts with a
         new policy.
 
-        ValueError for nonfinite="propagate", OwnershipError if this was released.
+        ValueError for nonfinite="propagate", OwnershipError if this was released. A step raises
+        ValueError if nobody has asked for the scale.
 
         >>> from rumus.optim import AdamW
         >>> from rumus.tensor import Parameter
@@ -133,6 +134,11 @@ class SteppedOptimizer(LaidOutOptimizer[M_co]):
         self.check_owning()
         self._check_alone("step")
         self._check_training("a step")
+        if self.scaling is not None and self.scaling.is_unknown:
+            raise ValueError(
+                f"{self._name} divides gradients by the scale of scale_losses(), but no loss was "
+                "multiplied by it: loss.backward(scale=scaling.on(backend))"
+            )
         self.poll()
         return collected(self.segments, grads)
 

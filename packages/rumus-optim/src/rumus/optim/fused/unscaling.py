@@ -35,4 +35,4 @@ class Unscaling(Stage):
 
     def scalars(self, number: int, t: int) -> Mapping[str, float]:
         """Return the inverse scale if the host knows it."""
-        return {UNSCALE: 1 / self.scaling.scale} if self._on_host[number] else {}
+        return {UNSCALE: self.scaling.inverse} if self._on_host[number] else {}
