@@ -305,6 +305,42 @@ def test_a_mean_over_a_mask_within_a_sum_asks_for_weights() -> None:
         Trainer(SGD(layer.parameters(), 0.1)).fit(masked(), loss, epochs=1, accumulate=2)
 
 
+def number(mask: Tensor) -> Any:
+    return float(mask.sum())
+
+
+@pytest.mark.parametrize("count", [number, lambda mask: np.float32(number(mask))])
+def test_a_sum_by_a_number_that_counts_asks_for_weights(count: Any) -> None:
+    """Such as float(mask.sum()): batches would count by samples, which nobody has said."""
+    layer = nn.Linear(5, 3, generator=Generator(1))
+
+    def loss(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+        result: Tensor = (((layer(x) - y) ** 2) * mask).sum() / count(mask)
+        return result
+
+    trainer = Trainer(SGD(layer.parameters(), 0.1))
+    with pytest.raises(ValueError, match=r"averages 2 terms .* and 9 in one of 4.* weight_of="):
+        trainer.fit(masked(), loss, epochs=1, accumulate=2)
+    told: dict[str, Any] = {"weight_of": lambda x, y, mask: float(mask.sum())}
+    trainer.fit(masked(), loss, epochs=1, accumulate=2, **told)
+
+
+@pytest.mark.parametrize("count", [lambda x: 2, len, lambda x: 0.5 * x.shape[1]])
+def test_a_sum_by_a_number_that_counts_nothing_else_counts_by_samples(count: Any) -> None:
+    x = np.arange(18, dtype=np.float32).reshape(6, 3)
+    parts = [x[:4], x[4:5], x[5:]]
+    weight = Parameter([1.0], name="weight")
+    trainer = Trainer(SGD([weight], 1.0))
+    trainer.fit(
+        [(part,) for part in parts],
+        lambda x: (weight * x).sum() / count(x),
+        epochs=1,
+        accumulate=3,
+    )
+    gradient = sum(len(part) * part.sum() / count(part) for part in parts) / 6
+    assert 1 - weight.item() == pytest.approx(gradient, rel=1e-6)
+
+
 def test_the_mean_loss_of_an_epoch_counts_tokens(backend: Backend) -> None:
     """As a step over all of them would, even if only the device knows their number."""
     x, y = texts()

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from rumus.tensor.memory.backend import Array
@@ -28,6 +29,7 @@ class Mean:
     count: None if only the device knows it, in `counted`. is_loss: whether a loss function reported
         it; otherwise it is a mean over all elements of some tensor, or a sum of them by another.
     rows: the length of that tensor; None if it is no mean over all elements.
+    is_guess: whether it is a sum by a whole number of the program's, which may count its terms.
     """
 
     array: Array
@@ -35,6 +37,7 @@ class Mean:
     counted: Tensor | None = None
     is_loss: bool = True
     rows: int | None = None
+    is_guess: bool = False
 
     @property
     def arrays(self) -> list[Array]:
@@ -112,7 +115,8 @@ def note_quotient(result: Tensor, total: Tensor, count: object) -> Tensor:
 
     A sum of all elements by a number that depends on no parameter is a mean of so many terms, as
     of those that a mask leaves: (losses * mask).sum() / mask.sum(). So is a mean by a number, of as
-    many as the number times the mean's.
+    many as the number times the mean's. A whole number of the program's may be one, too, as is that
+    of float(mask.sum()), or a constant.
     """
     average = _average_of(total)
     if (average is not None or _is_total(total)) and hasattr(count, "requires_grad"):
@@ -122,6 +126,8 @@ def note_quotient(result: Tensor, total: Tensor, count: object) -> Tensor:
             if average is not None and average.count is not None:
                 terms = terms * float(average.count)
             _noted().append(Mean(result._array, None, terms, is_loss=False))
+    elif _is_total(total) and isinstance(count, Real) and (number := float(count)).is_integer():
+        _noted().append(Mean(result._array, number, is_loss=False, is_guess=True))
     return result
 
 

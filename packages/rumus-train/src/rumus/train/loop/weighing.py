@@ -139,7 +139,7 @@ def _mean_of(value: object, means: Sequence[Mean]) -> Mean | None:
         return None
     found: Mean | None = None
     for mean in means:
-        if mean.is_in(value):
+        if mean.is_in(value) and not mean.is_guess:
             if mean.is_loss:
                 return mean
             found = found or mean
