@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rumus import nn
-from rumus.optim import LBFGS, SAM, SGD, Accumulation, AdamW, LossScale, Optimizer
+from rumus.optim import LBFGS, SAM, SGD, SWA, Accumulation, AdamW, LossScale, Optimizer
 from rumus.tensor import (
     Backend,
     Generator,
@@ -365,3 +365,19 @@ def test_a_mean_of_batches_counts_steps_that_count(backend: Backend) -> None:
         layer.running_var.numpy(), np.mean([b.var(0, ddof=1) for b in good], 0), rtol=1e-5
     )
     assert layer.batches.tolist() == [3.0, 3.0]
+
+
+def test_the_statistics_of_an_average_are_measured_without_a_step(backend: Backend) -> None:
+    """As docs/optimizers.md tells it for SWA."""
+    net, average = Net(backend), SWA(start=1, every=1)
+    optimizer = SGD(net.model.parameters(), lr=0.1, average=average)
+    optimizer.step(net.of(X).backward())
+    trained = net.model.state_dict()["1.weight"].tolist()
+    before = net.statistics()
+    with average.applied():
+        net.model(tensor(X, backend=backend))
+        assert net.statistics() == before
+        net.model(tensor(X, backend=backend)).sum().backward().write_updates()
+    for found, wanted in zip(net.statistics(), moved(2), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    assert net.model.state_dict()["1.weight"].tolist() == trained
