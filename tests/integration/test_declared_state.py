@@ -284,3 +284,28 @@ def test_a_parameter_whose_constructor_failed_does_not_matter(tmp_path: Path) ->
         progress=None,
     )
     assert len(kept) == 4
+
+
+@pytest.mark.parametrize("is_part", [False, True], ids=["beside the model", "part of it"])
+def test_other_frozen_weights_than_before_are_told_of(is_part: bool, tmp_path: Path) -> None:
+    """No checkpoint has them, unless state names them: the same ones are to be there each time."""
+
+    def fit(place: str, number: int, steps: int, *, is_named: bool = False) -> list[str]:
+        base = nn.Linear(3, 4, generator=Generator(number)).freeze()
+        head = nn.Linear(4, 1, generator=Generator(number))
+        whole = nn.Sequential(base, head)
+        state = {"whole": whole} if is_named else {}
+        trainer = Trainer(SGD(head.parameters(), 0.1), state=state)
+
+        loss = (lambda x: whole(x).sum()) if is_part else (lambda x: head(base(x)).sum())
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            trainer.fit([(X,)] * 4, loss, steps=steps, checkpoints=tmp_path / place, resume="auto")
+        return [str(each.message) for each in told]
+
+    assert fit("same", 1, 2) == fit("same", 1, 4) == []
+    assert fit("named", 1, 2, is_named=True) == fit("named", 2, 4, is_named=True) == []
+    assert fit("other", 1, 2) == []
+    (message,) = fit("other", 2, 4)
+    name = "whole" if is_part else "base"
+    assert f"with other weights of '{name}', which no optimizer trains and no checkpoint" in message

@@ -5,20 +5,26 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
 
+from rumus.tensor import Parameter
 from rumus.tensor.expression.user_warning import warn_user
+from rumus.train.checkpoints.snapshot import named_by
 from rumus.train.data.batches import batches_of_epoch
 from rumus.train.data.loader import DataLoader, continue_loop
 from rumus.train.data.stream_loader import StreamLoader
 from rumus.train.loop.environment import backend_of
 from rumus.train.loop.hyperparameters import changed, hyperparameters
 from rumus.train.loop.machine import machine, what_differs
+from rumus.train.loop.undeclared_tensors import tensors_in
 
 if TYPE_CHECKING:
     from rumus.train.loop.run import Run
     from rumus.train.loop.validation import Validate
 
 _VALIDATION: Final = "validation."
+_FROZEN: Final = "frozen."
+_COMPARED: Final = 1024  # numbers of each weight
 
 
 def warn_of_partial_epoch(loader: Any) -> None:
@@ -70,8 +76,25 @@ def _validated(validate: Validate | None) -> dict[str, int]:
     return {}
 
 
+def _frozen(run: Run) -> dict[str, Any]:
+    """Checksums of the weights that no optimizer trains and no checkpoint holds, by their module.
+
+    Such as those of a pretrained part: they are to be the same in each start.
+    """
+    if run.checkpoints.store is None:
+        return {}
+    known = {id(tensor) for tensor in tensors_in(run.trainer.state.values())}
+    found: dict[str, int] = {}
+    for name, thing in named_by(run.loss_fn):
+        for weight in tensors_in([thing]) if hasattr(type(thing), "named_buffers") else ():
+            if isinstance(weight, Parameter) and weight.owner is None and id(weight) not in known:
+                numbers = weight.detach().reshape(-1)[:_COMPARED].numpy()
+                found[_FROZEN + name] = crc32(numbers.tobytes(), found.get(_FROZEN + name, 0))
+    return found
+
+
 def note_hyperparameters(run: Run, path: Path | None) -> None:
-    """Warn if a run continues with other hyperparameters: the new ones count.
+    """Warn if a run continues with other hyperparameters, or frozen weights: the new ones count.
 
     path: of the checkpoint, for the message.
     """
@@ -82,7 +105,18 @@ def note_hyperparameters(run: Run, path: Path | None) -> None:
     known = {name: value for name, value in before.items() if name.startswith(_VALIDATION)}
     now |= validated or known  # what was measured before is compared with what comes next
     before = before if not before or known else {**before, **validated}
-    run.position.hyper = now
+    frozen = _frozen(run)
+    run.position.hyper = now | frozen
+    other = [name for name, value in frozen.items() if before.get(name, value) != value]
+    if other:
+        names = ", ".join(repr(name.removeprefix(_FROZEN)) for name in other)
+        _warn(
+            run,
+            f"the run continues from {path} with other weights of {names}, which no optimizer "
+            "trains and no checkpoint holds, than before: load the same ones at each start, or "
+            "name the module in Trainer(optimizer, state=...)",
+        )
+    before = {name: value for name, value in before.items() if not name.startswith(_FROZEN)}
     what = changed(before, now) if before else None
     if what is not None:
         _warn(

@@ -36,7 +36,7 @@ class UndeclaredTensors:
 
     def watch(self, loss_fn: Callable[..., Any]) -> None:
         """Note the writes so far to parameters without an optimizer and to tensors of `loss_fn`."""
-        known = {id(tensor) for tensor in _tensors_in(self._things)}
+        known = {id(tensor) for tensor in tensors_in(self._things)}
         found: dict[int, tuple[str, Tensor]] = {
             id(p): (p.name, p)
             for p in live_objects(with_subclasses(Parameter))
@@ -54,7 +54,7 @@ class UndeclaredTensors:
         buffers = grads.buffers()
         if len(buffers) == self._moved:
             return
-        known = {id(tensor) for tensor in _tensors_in(self._things)}
+        known = {id(tensor) for tensor in tensors_in(self._things)}
         for buffer in buffers:
             if id(buffer) not in known:
                 name = _name_of(buffer) or "a buffer"
@@ -91,8 +91,11 @@ def _is_a(thing: object, kind: type) -> bool:
     return issubclass(type(thing), kind)
 
 
-def _tensors_in(things: Iterable[Any]) -> Iterator[Tensor]:
-    """The buffers and parameters of modules, also of those that other objects hold and save."""
+def tensors_in(things: Iterable[Any]) -> Iterator[Tensor]:
+    """Yield the buffers and parameters of modules, also of those that other objects hold.
+
+    things: modules, tensors and other objects.
+    """
     waiting, seen = list(things), set[int]()
     while waiting and len(seen) < _MOST:
         thing = waiting.pop()
