@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rumus import nn, tensor
-from rumus.optim import SAM, SGD
+from rumus.optim import LBFGS, SAM, SGD, ClipNorm, Lookahead, multi_step, warmup
 from rumus.tensor import Generator, NonFiniteGradientError, Parameter, ones
 from rumus.train import (
     Checkpoints,
@@ -94,6 +94,53 @@ def test_whole_numbers_of_numpy_are_taken() -> None:
     assert tensor.seed(np.int64(3)) == 3
     assert ones((3,)).topk(np.int32(2))[0].shape == (2,)
     assert tensor.interpolate(ones((1, 1, 3)), np.int64(2)).shape == (1, 1, 2)
+
+
+@pytest.mark.parametrize("two", [np.int64(2), np.array(2), np.array([2, 2]), [np.int64(2), 2]])
+def test_sizes_are_numbers_and_arrays_of_numpy(two: Any) -> None:
+    picture = ones((1, 2, 6, 6))
+    sizes = [
+        nn.Conv2d(2, 3, two)(picture),
+        nn.Conv2d(2, 3, 2, stride=two, padding=two, dilation=two)(picture),
+        nn.ConvTranspose2d(2, 3, two, stride=two)(picture),
+        nn.MaxPool2d(two)(picture),
+        tensor.avg_pool(picture, two),
+        tensor.interpolate(picture, two),
+        tensor.interpolate(picture, scale_factor=two),
+        nn.Upsample(two)(picture),
+    ]
+    found = [each.shape[2:] for each in sizes]
+    assert nn.AdaptiveAvgPool2d(two)(picture).shape == (1, 2, 2, 2)
+    assert nn.LayerNorm(np.int64(6))(picture).shape == picture.shape
+    assert found == [(5, 5), (4, 4), (12, 12), (3, 3), (3, 3), (2, 2), (12, 12), (2, 2)]
+    assert picture.reshape(np.array([12, 6])).shape == (12, 6)
+    assert picture.reshape(np.array(72)).shape == (72,)
+    with pytest.raises(TypeError, match="Conv2d: stride must be whole numbers, not list"):
+        nn.Conv2d(2, 3, 2, stride=[np.float64(2.5), 2])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="kernel needs 2 sizes of at least 1"):
+        nn.Conv2d(2, 3, np.array([2, 2, 2]))
+
+
+def test_steps_of_schedules_are_numbers_of_numpy() -> None:
+    halved = multi_step(1.0, np.array([2, 4]), 0.5)
+    assert [halved(step) for step in (2, 3, 5)] == [1.0, 0.5, 0.25]
+    assert str(halved) == str(multi_step(1.0, [2, 4], 0.5))
+    assert warmup(np.int32(4))(2) == 0.5
+    assert LBFGS([Parameter([1.0], name="weight")], max_iter=np.int64(8)).max_eval == 10
+    slow = Parameter([4.0], name="slow")
+    ahead = Lookahead(SGD([slow], 0.25), k=np.int64(2))
+    for _ in range(2):
+        ahead.step((slow * slow).sum().backward())
+    assert slow.tolist() == [2.5]
+    with pytest.raises(TypeError, match=r"steps must be a whole number, not 2\.5"):
+        warmup(2.5)
+
+
+def test_one_of_a_few_texts_is_text_of_numpy() -> None:
+    for per in np.array(["all", "group"]):
+        assert ClipNorm(1.0, per=per).per == per
+    with pytest.raises(ValueError, match=r"per must be 'all', 'group' or 'tensor', not .*every"):
+        ClipNorm(1.0, per=np.str_("every"))
 
 
 def test_sampling_works_with_weights_whose_sum_overflows() -> None:

@@ -66,6 +66,8 @@ def test_modes(folder: Path) -> None:
     gray = ImageFolder(folder, mode="L", convert=True)
     assert gray[0][0].shape == gray[6][0].shape == (4, 3)
     assert ImageFolder(folder, mode="RGBA", convert=True)[6][0].shape == (4, 3, 4)
+    size: Any = np.array([2, 3])
+    assert ImageFolder(folder, convert=True, size=size, resize=True)[6][0].shape == (2, 3, 3)
 
 
 def test_sizes(folder: Path) -> None:

@@ -668,3 +668,17 @@ def test_a_call_that_is_refused_keeps_nothing_alive() -> None:
     finally:
         gc.enable()
     assert list(weight_is_free.parameters) == [weight]
+
+
+def test_an_error_of_a_loss_is_not_blamed_on_a_large_number() -> None:
+    weight = Parameter([1.0], name="w")
+
+    def loss(x: Any) -> Any:
+        raise LookupError("of the program")
+
+    for limit in ("steps", "epochs"):
+        optimizer = optim.SGD([weight], 0.1)
+        options: Any = {limit: 10**20}
+        with pytest.raises(LookupError, match="of the program"):
+            train.Trainer(optimizer).fit([np.ones(1, np.float32)], loss, progress=None, **options)
+        optimizer.release()

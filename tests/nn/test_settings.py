@@ -279,6 +279,8 @@ def test_settings_that_need_each_other_are_assigned_in_any_order() -> None:
         (nn.GELU, "aproximate", "approximate"),
         (lambda: nn.Linear(2, 2), "trainng", "training"),
         (lambda: nn.Linear(2, 2), "wieght", "weight"),
+        (nn.Softmax, "axs", "axis"),
+        (lambda: nn.Sequential(nn.ReLU()), "trainig", "training"),
     ],
 )
 def test_a_misspelled_setting_is_told(make: Callable[[], Any], name: str, meant: str) -> None:
@@ -299,3 +301,44 @@ def test_attributes_of_the_users_are_theirs() -> None:
             layer.output = ones((2,))  # kept by a hook
             layer.names, layer._bais, layer.depth = "a", 1, 2
         layers[1].bais = 0.5
+
+
+@pytest.mark.parametrize("value", [3, "encoder", 0.5, None, [1], np.ones(2), {"a": 1}])
+def test_the_users_attributes_may_change(value: object) -> None:
+    layers: list[Any] = [nn.Linear(2, 2), nn.Sequential(nn.ReLU()), nn.GRU(2, 3), nn.ReLU()]
+    for layer in layers:
+        layer.label = 0  # as a counter, or the name in a log
+        layer.label = value
+        assert layer.label is value
+
+
+def test_names_that_a_number_or_another_word_tells_apart_are_no_misspellings() -> None:
+    layer: Any = nn.Conv2d(1, 1, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        layer.rank1, layer.rank2, layer.kernel2 = 1, 2, 3
+        layer.scale_x, layer.scale_y = 1.0, 2.0
+        upsample: Any = nn.Upsample(2)
+        upsample.side, upsample.node = "left", 3
+
+
+def test_a_misspelled_mode_of_a_users_model_is_told() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            self.hidden = nn.Linear(2, 2)
+
+    model: Any = Own()
+    with pytest.warns(UserWarning, match="Own does not read 'trainig'; did you mean 'training'?"):
+        model.trainig = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.is_training = model.pretraining = True
+
+
+def test_another_librarys_name_is_refused_where_there_is_one_here() -> None:
+    layers: list[Any] = [nn.Softmax(), nn.GlobalAvgPool(), nn.Linear(2, 2)]
+    with pytest.raises(AttributeError, match=r"'Softmax' .* no attribute 'dim'; here it is axis"):
+        layers[0].dim = 1
+    with pytest.raises(AttributeError, match="'keepdim'; here it is keepdims"):
+        layers[1].keepdim = True
+    layers[2].dim = layers[2].rate = 3  # no setting of a Linear by another name

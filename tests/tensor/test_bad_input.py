@@ -315,3 +315,15 @@ def test_a_message_is_short_whatever_it_shows() -> None:
     with pytest.raises(TypeError, match=r"cannot index with 'xxx.*\.\.\..*xxx'; use") as error:
         x["x" * 100_000]
     assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "var", "std", "norm", "max", "min", "prod"])
+def test_axes_may_be_an_iterator(name: str) -> None:
+    x = tensor(np.arange(24, dtype=np.float32).reshape(2, 3, 4))
+    for number in (x, x.astype(np.float16)):
+        reduce: Any = getattr(number, name)
+        for keepdims in (False, True):
+            wanted = reduce(axis=(0, 2), keepdims=keepdims)
+            found = reduce(axis=(i for i in (0, 2)), keepdims=keepdims)
+            assert found.shape == wanted.shape
+            assert np.array_equal(found.numpy(), wanted.numpy())

@@ -25,6 +25,7 @@ from rumus.tensor import (
     zeros,
 )
 from rumus.tensor.expression.choice import check_choice
+from rumus.tensor.memory.window import as_sizes
 from rumus.tensor.operations.convolution import check_output_padding
 from rumus.tensor.operations.padding import MODES, PaddingMode
 
@@ -125,7 +126,7 @@ class _Convolution(Module):
         return (0,) * self.axes, sides
 
     def _sizes(self, what: str, given: int | Sequence[int], lowest: int) -> tuple[int, ...]:
-        sizes = (given,) * self.axes if isinstance(given, int) else tuple(given)
+        sizes = as_sizes(f"{type(self).__name__}: {what}", given, self.axes)
         if len(sizes) != self.axes or min(sizes) < lowest:
             raise ValueError(
                 f"{type(self).__name__}: {what} needs {self.axes} sizes of at least {lowest}, or "

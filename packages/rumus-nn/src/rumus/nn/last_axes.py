@@ -6,13 +6,12 @@ import math
 from collections.abc import Callable
 
 from rumus.tensor import Tensor
-from rumus.tensor.expression.whole_number import whole_number
+from rumus.tensor.memory.window import as_sizes
 
 
 def checked_axes(normalized_shape: int | tuple[int, ...]) -> tuple[int, ...]:
     """Return the lengths of the last axes. ValueError for none, or for an empty axis."""
-    given = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
-    shape = tuple(whole_number("normalized_shape", length) for length in given)
+    shape = as_sizes("normalized_shape", normalized_shape, 1)
     if not shape or min(shape) < 1:
         raise ValueError(f"normalized_shape needs lengths of at least 1, not {shape}")
     return shape

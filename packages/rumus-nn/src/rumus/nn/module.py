@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rumus.nn.fitting import LoadReport, Rename, fit
 from rumus.nn.names import Names
-from rumus.nn.other_names import LAYER, MODULE, STATE
-from rumus.nn.setting import Settings, decided
+from rumus.nn.other_names import LAYER, MODULE, SETTING, STATE
+from rumus.nn.setting import Settings, decided, own_names
 from rumus.nn.side_effects import assigned, is_inner, outermost
 from rumus.nn.state import OwnState
 from rumus.nn.tree import describe
@@ -172,6 +172,8 @@ class Module:
                 return
             elif type(self).__module__.startswith("rumus."):
                 _check_new(self, name, value)
+            elif isinstance(value, bool) and is_misspelled(name, "training"):
+                _tell_misspelled(self, name, "training")
             if running_pass() is not None:
                 assigned(self, name, value)
             object.__setattr__(self, name, value)
@@ -509,8 +511,11 @@ def _check_replaced(module: Module, name: str, held: object, value: object) -> N
             f"{kind}.{name} is a module, and {value.__name__} a class: make one, as "
             f"{value.__name__}(...)"
         )
-    is_ours = type(module).__module__.startswith("rumus.")
+    cls: Any = type(module)
+    is_ours = cls.__module__.startswith("rumus.")
     if not is_ours or name.startswith("_") or isinstance(vars(Module).get(name), property):
+        return
+    if name not in own_names(cls) and not isinstance(held, Parameter):  # it is the user's
         return
     if isinstance(held, Parameter) and isinstance(value, Parameter) and value.shape != held.shape:
         raise ValueError(
@@ -525,6 +530,12 @@ def _check_replaced(module: Module, name: str, held: object, value: object) -> N
         raise decided(module, name)
 
 
+def _has_advice(cls: type, name: str) -> bool:
+    """Whether another library's name has one here, and the class takes that."""
+    advice = SETTING.rows.get(name)
+    return advice is not None and (not advice.isidentifier() or advice in constructor_names(cls))
+
+
 def _check_new(module: Module, name: str, value: object) -> None:
     """Raise AttributeError for an attribute that a layer of rumus would never read from users.
 
@@ -532,14 +543,15 @@ def _check_new(module: Module, name: str, value: object) -> None:
     says of all such layers, or anything but a function in place of a method. Others are the user's;
     a UserWarning tells of a number or text whose name is that of a setting but for one letter.
     """
-    cls = type(module)
+    cls: Any = type(module)
     if isinstance(getattr(cls, name, None), FunctionType) and not callable(value):
         raise AttributeError(
             f"{cls.__name__}.{name} is a method, not {shown(value)}", name=name, obj=module
         )
     is_argument = name in constructor_names(cls)
     is_of_class = isinstance(getattr(cls, name, None), (bool, int, str, tuple))
-    is_free = not is_of_class and (not (is_argument or name in LAYER.rows) or hasattr(cls, name))
+    is_taken = is_argument or _has_advice(cls, name)
+    is_free = not is_of_class and (not is_taken or hasattr(cls, name))
     is_setting = isinstance(value, (bool, int, float, str, tuple, NoneType))
     if is_free and (not is_setting or name.startswith("_") or hasattr(cls, name)):
         return
@@ -549,19 +561,23 @@ def _check_new(module: Module, name: str, value: object) -> None:
     if frame is not None and frame.f_globals.get("__name__", "").startswith("rumus."):
         return
     if is_free:
-        own = {"training", *vars(module), *constructor_names(cls)}
+        own = {"training", *(vars(module).keys() & own_names(cls)), *constructor_names(cls)}
         if meant := next((each for each in sorted(own) if is_misspelled(name, each)), None):
-            warn_user(f"{cls.__name__} does not read {name!r}; did you mean {meant!r}?")
+            _tell_misspelled(module, name, meant)
         return
     if is_of_class:
         raise decided(module, name)
     if not is_argument:
-        LAYER.refuse(name, module)
+        SETTING.refuse(name, module)
     raise AttributeError(
         f"{cls.__name__!r} object has no attribute {name!r}: that is decided when it is made",
         name=name,
         obj=module,
     )
+
+
+def _tell_misspelled(module: Module, name: str, meant: str) -> None:
+    warn_user(f"{type(module).__name__} does not read {name!r}; did you mean {meant!r}?")
 
 
 def _called(module: Forward[P, R_co], args: Any, kwargs: Any) -> R_co:

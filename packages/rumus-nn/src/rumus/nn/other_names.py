@@ -291,3 +291,5 @@ LAYER: Final = OtherNames(
         "use_bias": "bias",
     },
 )
+# Only of a layer that has it: the dim of another may be a size.
+SETTING: Final = OtherNames("a layer", LAYER.rows | {"dim": "axis", "keepdim": "keepdims"})

@@ -9,7 +9,8 @@ from rumus.nn.module import Module
 from rumus.nn.setting import Settings, as_declared
 from rumus.nn.unbatched import of_batch
 from rumus.tensor import Tensor, avg_pool, concat, max_pool
-from rumus.tensor.memory.window import part_bounds
+from rumus.tensor.expression.declared_type import is_ordered
+from rumus.tensor.memory.window import as_sizes, part_bounds
 from rumus.tensor.operations.part_means import part_means
 
 
@@ -42,7 +43,7 @@ class _Pooling(Module):
     }  # fmt: skip
 
     def _sizes(self, what: str, size: int | Sequence[int], lowest: int) -> tuple[int, ...]:
-        sizes = (size,) * self.axes if isinstance(size, int) else tuple(size)
+        sizes = as_sizes(f"{type(self).__name__}: {what}", size, self.axes)
         if len(sizes) != self.axes or min(sizes) < lowest:
             wanted = "one size" if self.axes == 1 else "one or two sizes"
             raise ValueError(
@@ -192,9 +193,12 @@ class _AdaptiveAvgPool(_Pooling):
         self.size = self._parts(size)
 
     def _parts(self, size: int | Sequence[int | None] | None) -> tuple[int | None, ...]:
-        given = (size,) * self.axes if size is None or isinstance(size, int) else tuple(size)
-        self._sizes("size", [1 if n is None else n for n in given], 1)
-        return given
+        given = (None,) * self.axes if size is None else size
+        if not is_ordered(given):
+            return self._sizes("size", given, 1)  # type: ignore[arg-type]
+        sizes = tuple(given)
+        self._sizes("size", [1 if n is None else n for n in sizes], 1)
+        return tuple(None if n is None else int(n) for n in sizes)
 
     def _pool(self, x: Tensor) -> Tensor:
         if not all(x.shape[2:]):

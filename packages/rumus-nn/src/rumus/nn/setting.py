@@ -7,9 +7,13 @@ else a constructor takes is decided with the parameters that it makes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from types import CodeType
 from typing import Any, TypeAlias
 
+from rumus.tensor.expression.arguments import constructor_names
 from rumus.tensor.expression.real_number import finite_number, positive_number, real_number
 
 # From the layer, the attribute's name and a value, to what is kept.
@@ -34,6 +38,32 @@ def decided(layer: object, name: str) -> AttributeError:
         name=name,
         obj=layer,
     )
+
+
+@cache  # of layers of rumus only
+def own_names(cls: type) -> frozenset[str]:
+    """Return what a layer's code may set or read of it; any other attribute is the user's.
+
+    >>> from rumus.nn import Linear
+    >>> "weight" in own_names(Linear), "label" in own_names(Linear)
+    (True, False)
+    """
+    ours = [each for each in cls.__mro__ if each.__module__.startswith("rumus.")]
+    members = [member for each in ours[:-1] for member in vars(each).values()]  # not of Module
+    codes = (code for member in members for code in _codes(member))
+    declared = (vars(each).get("__annotations__", ()) for each in ours)
+    return constructor_names(cls).union(*(code.co_names for code in codes), *declared)
+
+
+def _codes(member: Any) -> Iterator[CodeType]:
+    """The code of a method or property, and of the functions in it."""
+    parts = (member, *(getattr(member, of, None) for of in ("fget", "fset", "__func__")))
+    functions = [inspect.unwrap(part) for part in parts]
+    found = [each.__code__ for each in functions if hasattr(each, "__code__")]
+    while found:
+        code = found.pop()
+        yield code
+        found += [each for each in code.co_consts if isinstance(each, CodeType)]
 
 
 def finite(layer: object, name: str, value: Any) -> float:

@@ -29,6 +29,7 @@ from rumus.tensor import (
     Tensor,
 )
 from rumus.tensor.expression.choice import check_choice
+from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.buffer_update import BufferUpdate
 from rumus.tensor.memory.uninterrupted import Uninterrupted, put_back_after
 from rumus.tensor.memory.updater import NonFinite, Outcome
@@ -128,7 +129,7 @@ class LBFGS(ClosureOptimizer[M_co]):
         check_choice("LBFGS: nonfinite", nonfinite, ("raise", "skip"))
         self.hyper = checked({"lr": lr})
         self.max_iter = _count("max_iter", max_iter)
-        default = max_iter * 5 // 4
+        default = self.max_iter * 5 // 4
         self.max_eval = default if max_eval is None else _count("max_eval", max_eval)
         self.history_size = _count("history_size", history_size)
         self.tolerance_grad = _tolerance("tolerance_grad", tolerance_grad)
@@ -445,9 +446,10 @@ def _saved_pairs(state: Mapping[str, Any]) -> int:
 
 
 def _count(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a whole number, 1 or more, not {value!r}")
-    return value
+    count = whole_number(name, value)
+    if count < 1:
+        raise ValueError(f"{name} must be 1 or more, not {count}")
+    return count
 
 
 def _tolerance(name: str, value: float) -> float:

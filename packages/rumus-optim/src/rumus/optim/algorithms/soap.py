@@ -23,6 +23,7 @@ from rumus.optim.options.hyperparameter import Hyper, check
 from rumus.optim.options.options import Options
 from rumus.optim.rules.denominator import denominator
 from rumus.tensor import Backend, Expr, Kernel, Parameter, ParamId, where
+from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.selection import Criterion, selected
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.section import Section
@@ -498,8 +499,7 @@ def _chosen(named: Sequence[Named], what: Criterion | None, longest: int) -> set
 
 
 def _at_least_1(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be 1 or more, not {value}")
-    return value
+    count = whole_number(name, value)
+    if count < 1:
+        raise ValueError(f"{name} must be 1 or more, not {count}")
+    return count

@@ -25,6 +25,7 @@ from rumus.tensor.expression.arguments import checked_first
 from rumus.tensor.expression.decided import fixed
 from rumus.tensor.expression.declared_type import is_ordered, shown
 from rumus.tensor.expression.real_number import finite_number
+from rumus.tensor.expression.whole_number import whole_number
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -522,8 +523,7 @@ def _positive(name: str, value: object) -> float:
 
 
 def _count(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number of steps, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, not {value}")
-    return value
+    count = whole_number(name, value)
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, not {count}")
+    return count

@@ -17,6 +17,7 @@ from rumus.optim.options.group import M_co
 from rumus.optim.wrappers.wrapper import Wrapper
 from rumus.tensor import DType, Expr, where
 from rumus.tensor.expression.user_warning import warn_user
+from rumus.tensor.expression.whole_number import whole_number
 
 _SLOW: Final = "slow"
 _TOLD_AFTER: Final = 3  # steps in a row, if k is less
@@ -52,8 +53,9 @@ class Lookahead(Wrapper[M_co]):
     """
 
     def __init__(self, base: FusedOptimizer[M_co], k: int = 5, alpha: float = 0.5) -> None:
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:  # type: ignore[redundant-expr]
-            raise ValueError(f"k must be a whole number of steps, 1 or more, not {k!r}")
+        k = whole_number("k", k)
+        if k < 1:
+            raise ValueError(f"k must be 1 or more, not {k}")
         if not 0 < alpha <= 1:
             raise ValueError(f"alpha must be in (0, 1], not {alpha!r}")
         if isinstance(base, Wrapper):

@@ -10,6 +10,7 @@ runs for long (`checked_first`) checks before it begins.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, wraps
 from opcode import opmap
@@ -39,6 +40,7 @@ _TAKES_ANY_PLACE: Final = 0x04  # CO_VARARGS of a code object
 _TAKES_ANY_NAME: Final = 0x08  # CO_VARKEYWORDS of a code object
 _UNPACKED: Final = r"Unpack\[(\w+)\]"
 _NOTHING: Final = object()
+_PACKAGES: Final = frozenset({"rumus", "numpy", "numba"})  # that a call runs through
 _TRUTHS: Final = (bool, np.bool_)
 _RAISE: Final = opmap["RAISE_VARARGS"]
 
@@ -197,7 +199,7 @@ def checked_arguments(
                 check_places(of, function, args, kwargs)
             told = is_told(error)
             _check_types(of, _types(function), placed, args, kwargs, is_all=not told)
-            if not told and rest:
+            if rest and not told and not _is_of_callers(error):
                 for value in args[len(placed) :]:
                     _check_types(of, _types(function), (), (), {rest: value}, is_all=True)
             _check_sizes(of, error, (*zip(placed, args, strict=False), *kwargs.items()))
@@ -253,6 +255,17 @@ def is_told(error: BaseException) -> bool:
     if trace is None or not trace.tb_frame.f_globals.get("__name__", "").startswith("rumus."):
         return False
     return trace.tb_frame.f_code.co_code[trace.tb_lasti] == _RAISE
+
+
+def _is_of_callers(error: BaseException) -> bool:
+    """Whether it passed a function of the caller's, such as a loss, and so may be its own."""
+    trace = error.__traceback__
+    while trace is not None:
+        package = trace.tb_frame.f_globals.get("__name__", "").partition(".")[0]
+        if package not in _PACKAGES and package not in sys.stdlib_module_names:
+            return True
+        trace = trace.tb_next
+    return False
 
 
 def unknown_name(name: str, known: Iterable[str]) -> str:
@@ -322,7 +335,7 @@ def _globals(function: Callable[..., Any]) -> dict[Any, Any]:
 
 def _check_sizes(of: str, error: Exception, given: Iterable[tuple[str, object]]) -> None:
     """Raise ValueError for a whole number with more than 64 bits, with which a call has failed."""
-    if is_told(error):
+    if is_told(error) or _is_of_callers(error):
         return
     for name, value in given:
         listed = value if isinstance(value, (list, tuple)) else (value,)

@@ -274,7 +274,8 @@ def _fits(part: str, known: Mapping[str, Any], value: object) -> bool:
     if _FUNCTION.fullmatch(part):
         return callable(value) and not makes_functions(value)
     if literal := _LITERAL.fullmatch(part):  # which of them it is, the function itself checks
-        return type(value) in {type(each) for each in _written(literal[1])}
+        kinds = {type(each) for each in _written(literal[1])}
+        return type(value) in kinds or (str in kinds and isinstance(value, str))
     of = _OF.fullmatch(part)
     return _is_instance(value, known[of[1] if of else part])
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 
 _LONGEST: Final = 64  # characters: comparing two texts takes quadratic time
 _MOST: Final = 2000  # names that are compared
+_DIGITS: Final = re.compile(r"\d+")
 
 
 def nearest_name(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
@@ -30,24 +32,26 @@ def nearest_name(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | 
 def is_misspelled(name: str, known: str) -> bool:
     """Whether one letter more, less or other, or two that are swapped, make one name of another.
 
-    A name of three letters or fewer may be another one, and so may a plural.
+    Another letter in a short name may make another word, as one more in a name of three, and a
+    plural or a number tells names apart.
 
-    >>> is_misspelled("droput", "dropout"), is_misspelled("momentmu", "momentum")
+    >>> is_misspelled("droput", "dropout"), is_misspelled("axs", "axis")
     (True, True)
-    >>> is_misspelled("kernels", "kernel"), is_misspelled("k", "p")
+    >>> is_misspelled("kernels", "kernel"), is_misspelled("kernel2", "kernel")
+    (False, False)
+    >>> is_misspelled("k", "p"), is_misspelled("side", "size")
     (False, False)
     """
-    if (
-        min(len(name), len(known)) < 3
-        or name == known
-        or f"{name}s" == known
-        or name == f"{known}s"
-    ):
+    if min(len(name), len(known)) < 3 or _without(name) == _without(known):
         return False
-    start = next((i for i, (a, b) in enumerate(zip(name, known, strict=False)) if a != b), None)
-    if start is None:
-        return abs(len(name) - len(known)) == 1
+    unlike = (i for i, (a, b) in enumerate(zip(name, known, strict=False)) if a != b)
+    start = next(unlike, min(len(name), len(known)))
     a, b = name[start:], known[start:]
     is_swapped = a[:2] == b[1::-1] and a[2:] == b[2:]
-    is_short = min(len(name), len(known)) == 3
-    return is_swapped or (not is_short and (a[1:] == b or a == b[1:] or a[1:] == b[1:]))
+    is_other = len(known) > 5 and a[1:] == b[1:]
+    return is_swapped or is_other or a == b[1:] or (len(known) > 3 and a[1:] == b)
+
+
+def _without(name: str) -> str:
+    """A name without its digits and the s of a plural."""
+    return _DIGITS.sub("", name).removesuffix("s")

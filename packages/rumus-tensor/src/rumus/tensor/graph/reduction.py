@@ -92,17 +92,18 @@ def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
         found = cast(mean(cast(x, float32), axis, keepdims), float16)
         return note_average(found, x) if found.size == 1 else found
     x = x if is_floating(x.dtype) else cast(x, float32)
-    count = count_over(x, axis, "mean")
-    found = _total(x, normalize_axes(axis, x.ndim, "mean"), keepdims, 1 / count, "mean")
+    axes = normalize_axes(axis, x.ndim, "mean")
+    count = count_over(x, axes, "mean")
+    found = _total(x, axes, keepdims, 1 / count, "mean")
     return note_average(found, x) if count == x.size else found
 
 
-def count_over(x: Tensor, axis: Axis, operation: str) -> int:
+def count_over(x: Tensor, axes: Shape, operation: str) -> int:
     """The number of elements that are reduced to one."""
-    count = math.prod(x.shape[a] for a in normalize_axes(axis, x.ndim, operation))
+    count = math.prod(x.shape[a] for a in axes)
     if count == 0:
         raise ValueError(
-            f"{operation} of a tensor of shape {x.shape} over {axis}: there are no elements"
+            f"{operation} of a tensor of shape {x.shape} over {axes}: there are no elements"
         )
     return count
 
@@ -115,7 +116,7 @@ _SHARE: Final = trace(lambda tie, g, count: tie.where(g, 0.0) / count, "share")
 def extremum(which: Literal["max", "min"], x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
     """The largest or smallest element over `axis`; ties share the gradient equally."""
     axes = normalize_axes(axis, x.ndim, which)
-    count_over(x, axis, which)
+    count_over(x, axes, which)
     without, kept = shapes_over(x, axes)
     backend, array = x._backend, x._array
     out = backend.allocate(without, x.dtype)
@@ -138,8 +139,8 @@ def position(
     which: Literal["argmax", "argmin"], x: Tensor, axis: int | None, keepdims: bool
 ) -> Tensor:
     """The int32 index of the first extremum along `axis`; the first NaN, if there is one."""
-    count_over(x, axis, which)
     axes = normalize_axes(axis, x.ndim, which)
+    count_over(x, axes, which)
     without, kept = shapes_over(x, axes)
     out = x._backend.allocate(without, int32)
     x._backend.reduce(which, x._array, axes, out)

@@ -29,8 +29,10 @@ def as_shape(operation: str, given: Sequence[int | Sequence[int]], what: str = "
     TypeError for what is no whole number; `what` it is, in the message.
     """
     numbers: Any = given
-    if len(given) == 1 and not isinstance(given[0], SupportsIndex):
-        numbers = given[0]
+    first: Any = given[0] if given else 0
+    # Each array has __index__, which raises for several numbers.
+    if len(given) == 1 and (not isinstance(first, SupportsIndex) or getattr(first, "ndim", 0) > 0):
+        numbers = first
         if isinstance(numbers, (str, bytes, dict)) or not is_ordered(numbers):
             numbers = given
     name = f"{operation}: {what}"

@@ -19,7 +19,7 @@ from rumus.tensor.graph.reduction import (
     sum,
 )
 from rumus.tensor.graph.tensor import Axis, Tensor, result_of
-from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.backend import Array, Shape
 
 Order: TypeAlias = "float | Literal['fro']"
 
@@ -69,14 +69,15 @@ def var(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> 
     if x.dtype == float16:
         return cast(var(cast(x, float32), axis, keepdims, ddof), float16)
     x = x if is_floating(x.dtype) else cast(x, float32)
+    axis = normalize_axes(axis, x.ndim, "var")  # once: it may be an iterator
     count = _checked_count(x, axis, ddof, "var")
     centered = x - mean(x, axis, keepdims=True)
     return sum(centered * centered, axis, keepdims) * (1 / (count - ddof))
 
 
-def _checked_count(x: Tensor, axis: Axis, ddof: int, name: str) -> int:
-    """Return the number of elements over `axis`; `ddof` must be smaller."""
-    count = count_over(x, axis, name)
+def _checked_count(x: Tensor, axes: Shape, ddof: int, name: str) -> int:
+    """Return the number of elements over `axes`; `ddof` must be smaller."""
+    count = count_over(x, axes, name)
     if whole_number(f"{name}: ddof", ddof) >= count:
         raise ValueError(f"{name}: ddof={ddof} leaves no divisor for {count} elements")
     return count
@@ -87,6 +88,7 @@ def std(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> 
     if x.dtype == float16:
         return cast(std(cast(x, float32), axis, keepdims, ddof), float16)
     x = x if is_floating(x.dtype) else cast(x, float32)
+    axis = normalize_axes(axis, x.ndim, "std")  # once: it may be an iterator
     count = _checked_count(x, axis, ddof, "std")
     centered = x - mean(x, axis, keepdims=True)
     return norm(centered, 2, axis, keepdims) * (1 / math.sqrt(count - ddof))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -92,14 +92,22 @@ def window(
 
 def each_axis(name: str, size: Sizes, axes: int) -> Shape:
     """Return a size for each axis; ValueError for a wrong number of them."""
+    sizes = as_sizes(name, size, axes)
+    if len(sizes) != axes:
+        raise ValueError(f"{name} needs a number, or one for each of {axes} axes, not {size}")
+    return sizes
+
+
+def as_sizes(name: str, size: Sizes, axes: int) -> Shape:
+    """Return a single number `axes` times, or all of several; TypeError for what are none."""
     if isinstance(size, (int, np.integer)):
         return (int(size),) * axes
     given: object = size
-    if not is_ordered(given):
-        raise TypeError(f"{name} must be whole numbers, not {shown(size)}")
-    if len(size) != axes:
-        raise ValueError(f"{name} needs a number, or one for each of {axes} axes, not {size}")
-    return tuple([whole_number(name, n) for n in size])
+    if getattr(given, "ndim", 1) == 0:
+        return (whole_number(name, given),) * axes
+    if not is_ordered(given) or not isinstance(given, Sized):  # an iterator is used up by one
+        raise TypeError(f"{name} must be whole numbers, not {shown(given)}")
+    return tuple([whole_number(name, n) for n in given])
 
 
 def part_bounds(parts: int, length: int) -> list[tuple[int, int]]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor.backends.default_backend import cpu
-from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.expression.arguments import checked_arguments, checked_first
 from rumus.tensor.expression.dtype import DType, float32, int32
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel
@@ -91,7 +91,7 @@ class Generator:
         """Return a state for `restore` to continue from here."""
         return {"seed": self.seed, "stream": self.stream, "position": self.position}
 
-    @checked_arguments
+    @checked_first
     def restore(self, state: dict[str, int]) -> None:
         """Continue from a state. ValueError, with nothing changed, for a bad one.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, Final, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -120,12 +121,12 @@ def _sizes(
     lengths = x.shape[2:]
     if (size is None) == (scale_factor is None):
         raise ValueError("interpolate: give either size or scale_factor")
-    given = size if size is not None else scale_factor
-    is_one = isinstance(given, (int, float, np.number))
+    given: Any = size if size is not None else scale_factor
+    is_one = isinstance(given, Real) or getattr(given, "ndim", 1) == 0
     if not is_one and not is_ordered(given):
         name = "scale_factor" if size is None else "size"
         raise TypeError(f"interpolate: {name} must be numbers, not {shown(given)}")
-    each: list[Any] = [given] * len(lengths) if is_one else list(given or ())  # type: ignore[arg-type]
+    each: list[Any] = [given] * len(lengths) if is_one else list(given)
     if len(each) != len(lengths) or any(not 0 < n < math.inf for n in each):
         raise ValueError(
             f"interpolate: expected a positive number for each of {len(lengths)} axes, got {given}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +54,7 @@ class ImageReader:
         if self.resize and self.size is None:
             raise ValueError("resize=True needs a size=(height, width)")
         size: Any = self.size
-        if size is not None and not (isinstance(size, (tuple, list)) and len(size) == 2):
+        if size is not None and not (isinstance(size, Sequence | np.ndarray) and len(size) == 2):
             raise TypeError(f"size must be (height, width), not {shown(size)}")
         if size is not None and min(whole_number("size", each) for each in size) < 1:
             raise ValueError(f"size must be (height, width), both positive, not {self.size}")
