@@ -13,6 +13,8 @@ from rumus.optim import (
     LBFGS,
     SGD,
     Accumulation,
+    Adam,
+    AdamW,
     FusedOptimizer,
     Lion,
     Lookahead,
@@ -189,3 +191,40 @@ def test_what_was_released_says_what_to_make(made: Any) -> None:
     for act in acts:
         with pytest.raises(OwnershipError, match=r"was released and owns nothing: .* make another"):
             act()
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+@pytest.mark.parametrize("kind", [SGD, Adam, AdamW])
+def test_what_is_assigned_to_hyper_is_checked_by_the_step(kind: Any, steps: int) -> None:
+    rows: list[tuple[str, Any, type[Exception], str]] = [
+        ("lr", -1.0, ValueError, "lr must be finite and >= 0, not -1.0"),
+        ("lr", "fast", TypeError, "lr must be a number or a function"),
+        ("weight_deacy", 0.1, TypeError, "no hyperparameter 'weight_deacy'; did you mean 'weight_"),
+    ]
+    if kind is not AdamW:
+        rows.append(("weight_decay", 0.1, ValueError, r"changed by set\(weight_decay=\.\.\.\)"))
+    for name, value, error, message in rows:
+        w = Parameter([1.0, 2.0], name="w")
+        optimizer = kind([w], 0.1)
+        for _ in range(steps):
+            optimizer.step((w * w).sum().backward())
+        before, held = w.tolist(), dict(optimizer.hyper)
+        optimizer.hyper[name] = value
+        with pytest.raises(error, match=message):
+            optimizer.step((w * w).sum().backward())
+        assert (w.tolist(), optimizer.steps) == (before, steps)
+        optimizer.hyper.clear()
+        optimizer.hyper.update(held, lr=0.0)
+        optimizer.step((w * w).sum().backward())
+        assert (optimizer.steps, w.tolist()) == (steps + 1, before)
+
+
+def test_a_weight_decay_that_was_not_0_may_be_assigned() -> None:
+    w = Parameter([1.0], name="w")
+    optimizer = SGD([w], 0.5, weight_decay=0.5)
+    optimizer.hyper["weight_decay"] = 0.0
+    optimizer.step((w * 0.0).sum().backward())
+    assert w.tolist() == [1.0]
+    optimizer.hyper["weight_decay"] = 1.0
+    optimizer.step((w * 0.0).sum().backward())
+    assert w.tolist() == [0.5]

@@ -179,7 +179,7 @@ class LBFGS(ClosureOptimizer[M_co]):
         the step; BackendMismatchError if only some of the parameters were moved.
         """
         v = self._ready()
-        lr = at_step("lr", self.hyper["lr"], self.steps + 1)
+        lr = at_step("lr", checked(self.hyper)["lr"], self.steps + 1)
         before = v.copy(self._values)
 
         def iterated() -> Tensor:

@@ -10,10 +10,11 @@ from typing import Any, Final
 from rumus.optim.engine.precision import computed_in
 from rumus.optim.engine.segments import Segment
 from rumus.optim.engine.stage import Stage
-from rumus.optim.options.hyperparameter import LARGEST, Hyper, Ranges, at_step
+from rumus.optim.options.hyperparameter import LARGEST, Hyper, Ranges, at_step, checked
 from rumus.optim.options.running import Running
 from rumus.optim.options.schedule import Schedule
 from rumus.tensor import float32
+from rumus.tensor.expression.arguments import unknown_name
 
 _KEPT: Final = 128  # steps per segment whose scalars are kept
 
@@ -58,7 +59,8 @@ class StepScalars:
 
     kind: the optimizer's name in errors. hyper: its hyperparameters, for groups without their own;
     they may be replaced at any time. ranges: the ranges that schedules must stay in. own: each
-    segment's scalars that are not hyperparameters and are the same at every step.
+    segment's scalars that are not hyperparameters and are the same at every step. names: of the
+    hyperparameters. drops_decay: whether the kernels have no place for a weight decay.
     """
 
     kind: str
@@ -68,6 +70,8 @@ class StepScalars:
     ranges: Ranges
     running: Running
     own: Sequence[Mapping[str, float]]
+    names: frozenset[str]
+    drops_decay: bool
     _known: dict[int, _Known] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -82,6 +86,7 @@ class StepScalars:
         hyper = {"weight_decay": 0.0, **self.segments[number].group.over(self.hyper)}
         known = self._known.get(number)
         if known is None or known.hyper != hyper:
+            self._check({**self.hyper, **self.segments[number].group.hyper})
             is_fixed = not self.stages and all(map(_is_pure, hyper.values()))
             is_constant = not any(map(callable, hyper.values()))
             known = self._known[number] = _Known(hyper, is_fixed, is_constant)
@@ -91,6 +96,19 @@ class StepScalars:
                 row = known.rows[t] = self._row(number, t, hyper, known.is_constant, row)
                 known.rows.pop(t - _KEPT, None)
             yield row.bound
+
+    def _check(self, hyper: Mapping[str, Hyper]) -> None:
+        """Raise TypeError or ValueError for what was assigned past `set` and does not fit."""
+        checked(hyper, self.ranges)
+        if unknown := hyper.keys() - self.names:
+            name = min(unknown)
+            raise TypeError(
+                f"{self.kind} has no hyperparameter {name!r}{unknown_name(name, self.names)}"
+            )
+        if self.drops_decay and hyper.get("weight_decay", 0.0) != 0.0:
+            raise ValueError(
+                f"{self.kind}: a weight decay that was 0 is changed by set(weight_decay=...)"
+            )
 
     def _row(
         self,

@@ -347,9 +347,12 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
             segment.beside = beside
         in_one_piece([s for s in segments if any(len(a.shape) > 1 for a in s.scratch.values())])
         own = [self._own_scalars(segment) for segment in segments]
+        names = self.scalar_names | {"weight_decay"}
+        is_added = any(isinstance(stage, CoupledDecay) for stage in self.stages)
         self._scalars = StepScalars(
-            self.kind, segments, self.stages, self.hyper, self._ranges, self.running, own
-        )
+            self.kind, segments, self.stages, self.hyper, self._ranges, self.running, own,
+            frozenset(names), not (is_added or self._is_decoupled or names == self.scalar_names),
+        )  # fmt: skip
 
     def _own_scalars(self, segment: Segment) -> Mapping[str, float]:
         """The scalars of a segment that are not hyperparameters and constant over steps."""
