@@ -332,7 +332,7 @@ def test_a_misspelled_mode_of_a_users_model_is_told() -> None:
         model.trainig = False
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model.is_training = model.pretraining = True
+        model.is_training = model.pretraining = model.training_ = True
 
 
 def test_another_librarys_name_is_refused_where_there_is_one_here() -> None:

@@ -18,6 +18,7 @@ from rumus.optim import (
     FusedOptimizer,
     Lion,
     Lookahead,
+    MultiOptimizer,
     ParameterGroup,
     Plateau,
     RAdam,
@@ -228,3 +229,11 @@ def test_a_weight_decay_that_was_not_0_may_be_assigned() -> None:
     optimizer.hyper["weight_decay"] = 1.0
     optimizer.step((w * 0.0).sum().backward())
     assert w.tolist() == [0.5]
+
+
+def test_the_hyperparameters_of_several_optimizers_are_read_only() -> None:
+    both = [SGD([Parameter([1.0], name=name)], 0.1) for name in "ab"]
+    hyper: Any = MultiOptimizer(both).hyper
+    with pytest.raises(TypeError):
+        hyper["0.lr"] = 0.5  # which no step would read
+    assert hyper == {"0.lr": 0.1, "0.weight_decay": 0.0, "1.lr": 0.1, "1.weight_decay": 0.0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from rumus.optim.engine.evaluated import EvaluatedOptimizer
@@ -83,10 +84,12 @@ class MultiOptimizer(SteppedOptimizer[M_co]):
         return [stage for each in self.optimizers for stage in each.stages]
 
     @property
-    def hyper(self) -> dict[str, Hyper]:  # type: ignore[override]
-        """The hyperparameters of its optimizers, prefixed with the optimizer's index."""
-        numbered = enumerate(self.optimizers)
-        return {f"{n}.{name}": each.hyper[name] for n, each in numbered for name in each.hyper}
+    def hyper(self) -> Mapping[str, Hyper]:  # type: ignore[override]
+        """The hyperparameters of its optimizers, prefixed with the optimizer's index; to read."""
+        found: dict[str, Hyper] = {}
+        for number, each in enumerate(self.optimizers):
+            found |= {f"{number}.{name}": value for name, value in each.hyper.items()}
+        return MappingProxyType(found)
 
     @property
     def packs(self) -> bool:

@@ -53,5 +53,5 @@ def is_misspelled(name: str, known: str) -> bool:
 
 
 def _without(name: str) -> str:
-    """A name without its digits and the s of a plural."""
-    return _DIGITS.sub("", name).removesuffix("s")
+    """A name without its digits, the s of a plural and what keeps it apart from a keyword."""
+    return _DIGITS.sub("", name).strip("_").removesuffix("s")
