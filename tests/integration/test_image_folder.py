@@ -335,6 +335,26 @@ def test_masks_and_labels_may_be_classes(names: tuple[str, ...], tmp_path: Path)
     assert ImageFolder(tmp_path).classes == sorted(names)
 
 
+def test_images_in_folders_spelled_like_classes_have_no_labels(
+    folder: Path, tmp_path: Path
+) -> None:
+    drawn(tmp_path / "other" / "cats" / "0.png")
+    train = ImageFolder(folder)
+    with pytest.warns(UserWarning, match="have no labels, .*; should 'cats' be 'cat'"):
+        assert train.like(tmp_path / "other").labels == []
+    drawn(tmp_path / "test" / "unknown" / "0.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert train.like(tmp_path / "test").labels == []
+
+
+@pytest.mark.parametrize("name", ["root", "transform", "image_size", "class_names"])
+def test_options_of_other_libraries_are_named(folder: Path, name: str) -> None:
+    make: Any = ImageFolder
+    with pytest.raises(TypeError, match=f"ImageFolder takes no '{name}'; here it is"):
+        make(folder, **{name: None})
+
+
 def test_a_folder_above_the_classes_is_said_to_be_one_class(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         drawn(tmp_path / "pets" / name / "0.png")

@@ -72,3 +72,19 @@ def test_metrics_pair_scores_and_targets() -> None:
     for score in (metrics.r2, metrics.auroc, metrics.mean_absolute_error):
         with pytest.raises(ValueError, match="predictions and targets have the same row labels"):
             score(scores[1], mixed)
+
+
+@pytest.mark.parametrize(
+    ("column", "told"),
+    [
+        (["x", "y"], r"'b' \((str|object)\), or leave"),
+        ([True, False], r"'b' \(bool\), or leave"),
+        (pandas.to_datetime(["2020", "2021"]), r"'b' \(datetime64\[.s\]\), or leave"),
+        (pandas.Categorical(["u", "v"]), r"'b' \(category\), or leave"),
+    ],
+)
+def test_columns_of_no_numbers_are_named(column: Any, told: str) -> None:
+    table = pandas.DataFrame({"a": [1.0, 2.0], "b": column})
+    with pytest.raises(TypeError, match=f"array 0 has dtype object; .* convert the columns {told}"):
+        ArrayDataset(table, np.zeros(2))
+    assert len(ArrayDataset(table[["a"]], np.zeros(2))) == 2

@@ -189,6 +189,30 @@ def test_pickles_are_not_read(tmp_path: Path) -> None:
         refused(path, "looks like a pickle, .* save it with safetensors.torch.save_file")
 
 
+@pytest.mark.parametrize(
+    ("start", "told"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
+        (b"\x89HDF\r\n\x1a\n", "HDF5, as Keras writes it"),
+        (b"GGUF", "GGUF: take the safetensors files"),
+        (b"<!DOCTYPE html>", "a web page: download"),
+    ],
+)
+def test_files_of_other_kinds_are_named(start: bytes, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(start + bytes(100))
+    refused(path, f"looks like .*{told}")
+
+
+@pytest.mark.parametrize("shape", [[1] * 100 + [4], [0, 2**62, 2**62]])
+def test_shapes_that_numpy_lacks(shape: list[int], tmp_path: Path) -> None:
+    size = 0 if 0 in shape else 16
+    header = {"w": {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}}
+    path = raw(tmp_path / "m.safetensors", header, bytes(size))
+    with pytest.raises(WeightsFileError, match=r"m\.safetensors: tensor 'w': "):
+        read_weights(path)["w"]
+
+
 def test_files_cut_off_anywhere(tmp_path: Path) -> None:
     save_file(state(), tmp_path / "good.safetensors")
     data = (tmp_path / "good.safetensors").read_bytes()

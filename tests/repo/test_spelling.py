@@ -17,7 +17,7 @@ BRITISH = re.compile(
 )
 QUOTED = (  # titles, names of other libraries, and what users might type
     "Updating formulae and a pairwise algorithm", 'cmap="Greys"', '"Normalise": "', '"Colour": "',
-    '"maximise", "maximize"', '"standardise", "standardize"',
+    '"maximise", "maximize"', '"standardise", "standardize"', '"unlabeled", "unlabelled"',
 )  # fmt: skip
 PLACES = (
     "*.md", "docs/**/*.md", "docs/**/*.py", "packages/**/*.md", "packages/*/pyproject.toml",

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from rumus.optim import SGD
 from rumus.tensor import Parameter, Tensor
-from rumus.train import CsvDataset, DataLoader, Trainer, random_split
+from rumus.train import CsvDataset, DataLoader, NpyDataset, Trainer, random_split
 
 WITH_ROW_NAMES = '"{}","length","kind"\n"1",5.1,"setosa"\n"51",7,"virginica"\n'
 
@@ -677,3 +677,64 @@ def test_rows_to_encode_are_dicts(tmp_path: Path, rows: Any) -> None:
     dataset = CsvDataset(written(tmp_path, "a,b\n1,2\n"))
     with pytest.raises(TypeError, match=r"row 0 must be a dict .*to_dict\('records'\)"):
         dataset.encode(rows)
+
+
+def test_lines_of_spaces_are_blank(tmp_path: Path) -> None:
+    dataset = CsvDataset(written(tmp_path, "a,b\n1,2\n   \n\t\n3,4\n  \n"))
+    assert [dataset[n][0].tolist() for n in range(len(dataset))] == [[1, 2], [3, 4]]
+    with pytest.raises(ValueError, match=r"data\.csv:3: ' ' in column 'a' is not float32"):
+        CsvDataset(written(tmp_path, "a\n1\n \n"))
+
+
+def test_a_delimiter_at_the_end_of_lines_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="3 cells instead of 2; remove the delimiter at the end"):
+        CsvDataset(written(tmp_path, "a,b\n1,2,\n"))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ("Cat", "cat", "'Cat' and 'cat'"),
+        ("caf\u00e9", "cafe\u0301", r"'cafe\\u0301' and 'caf\\xe9'"),
+        ("big  cat", "big cat", "'big  cat' and 'big cat'"),
+        ("1.0", "1", "'1' and '1.0'"),
+    ],
+)
+def test_classes_that_look_like_one_are_told_of(
+    tmp_path: Path, first: str, second: str, told: str
+) -> None:
+    path = written(tmp_path, f"a,kind\n1,{first}\n2,{second}\n3,other\n")
+    with pytest.warns(UserWarning, match=f"{told} are two classes: write them alike") as said:
+        classes = CsvDataset(path, target="kind", target_dtype=str).classes
+    assert len(said) == 1
+    with pytest.warns(UserWarning, match=rf"column 'kind': {told} are two categories.*'kind': \["):
+        CsvDataset(path, categories=["kind"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        CsvDataset(path, target="kind", target_dtype=str, classes=classes)
+        CsvDataset(path, categories={"kind": classes})
+        letters = written(tmp_path, "a,kind\n1,a\n2,A\n")
+        CsvDataset(letters, target="kind", target_dtype=str)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("sep", "delimiter="), ("names", "header="), ("usecols", "columns="), ("nrows", "Subset"),
+     ("parse_dates", "dates="), ("comment", "remove the lines of comments")],
+)  # fmt: skip
+def test_options_of_pandas_are_named(tmp_path: Path, name: str, told: str) -> None:
+    make: Any = CsvDataset
+    with pytest.raises(TypeError, match=f"CsvDataset takes no '{name}'; here it is .*{told}"):
+        make(written(tmp_path, "a,b\n1,2\n"), **{name: ";"})
+
+
+def test_a_pointer_of_git_lfs_is_no_table(tmp_path: Path) -> None:
+    text = "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 1\n"
+    with pytest.raises(ValueError, match="is a pointer of Git LFS: fetch the file with git lfs"):
+        CsvDataset(written(tmp_path, text))
+
+
+def test_an_archive_of_arrays_is_no_array(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", a=np.zeros(3))
+    with pytest.raises(ValueError, match=r"it is an archive: save each of its arrays with numpy"):
+        NpyDataset(tmp_path / "x.npz")

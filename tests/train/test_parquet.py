@@ -299,3 +299,13 @@ def test_decimals_may_need_all_64_bits() -> None:
     column = pyarrow.array([decimal.Decimal(2**64 - 1)], pyarrow.decimal128(38, 2))
     dataset = ParquetDataset(pyarrow.table({"a": column}), dtype=np.uint64)
     assert int(dataset[0][0][0]) == 2**64 - 1
+
+
+def test_a_stream_of_arrow_is_said_how_to_read(tmp_path: Path) -> None:
+    table = pyarrow.table({"a": [1.0, 2.0]})
+    with pyarrow.ipc.new_stream(tmp_path / "s.arrow", table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(ValueError, match=r"if it is a stream, give pyarrow.ipc.open_stream\("):
+        ParquetDataset(tmp_path / "s.arrow")
+    stream = pyarrow.ipc.open_stream(tmp_path / "s.arrow").read_all()
+    assert len(ParquetDataset(stream)) == 2

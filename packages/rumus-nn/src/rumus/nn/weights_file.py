@@ -27,6 +27,19 @@ _DTYPES: Final = {
     **{f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "IU" for size in (1, 2, 4, 8)},
 }  # fmt: skip
 _NUMBERED: Final = re.compile(r"-(\d{1,9})-of-(\d{1,9})\.safetensors$")
+_PICKLE: Final = (
+    "a pickle, and loading one runs code; where it was made, save it with "
+    "safetensors.torch.save_file(model.state_dict(), path)"
+)
+_BEGINNINGS: Final = {
+    b"PK": _PICKLE,
+    b"\x80": _PICKLE,
+    b"version https://git-lfs": "a pointer of Git LFS: fetch the file with git lfs pull",
+    b"\x89HDF": "HDF5, as Keras writes it: save its arrays with safetensors.numpy.save_file",
+    b"GGUF": "GGUF: take the safetensors files that it was made of",
+    b"<": "a web page: download the file again",
+}
+_LONGEST: Final = max(map(len, _BEGINNINGS))
 
 
 class WeightsFileError(StateMismatchError):
@@ -52,7 +65,10 @@ class _Entry:
         data = np.fromfile(self.path, np.uint8, self.size, offset=self.start)
         if data.size != self.size:
             raise WeightsFileError(f"{self.path} ended within tensor {name!r}: was it changed?")
-        array = data.view(_DTYPES[self.dtype]).reshape(self.shape)
+        try:
+            array = data.view(_DTYPES[self.dtype]).reshape(self.shape)
+        except ValueError as error:  # NumPy has fewer axes, and lengths up to a limit beside a 0
+            raise WeightsFileError(f"{self.path}: tensor {name!r}: {error}") from error
         if self.dtype == "BF16":  # the upper half of a float32
             return (array.astype(np.uint32) << 16).view(np.float32)
         return array.astype(array.dtype.newbyteorder("="), copy=False)
@@ -222,12 +238,9 @@ def _entry(path: Path, origin: int, about: Mapping[str, Any]) -> _Entry:
 def _of_another_kind(path: Path) -> str:
     """Advice about a file in another format, if it is recognized."""
     with path.open("rb") as file:
-        if not file.read(4).startswith((b"PK", b"\x80")):
-            return ""
-    return (
-        ". It looks like a pickle, and loading one runs code; where it was made, save it with "
-        "safetensors.torch.save_file(model.state_dict(), path)"
-    )
+        start = file.read(_LONGEST)
+    found = (advice for beginning, advice in _BEGINNINGS.items() if start.startswith(beginning))
+    return "".join(f". It looks like {advice}" for advice in found)
 
 
 def _parse(text: bytes) -> Any:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +15,8 @@ from rumus.tensor.expression.nearest_name import nearest_name
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.train.base.datasets import datasets_of
 from rumus.train.base.printable import printable
+
+_NUMBER: Final = re.compile(r"[+-]?[0-9]{1,300}(\.[0-9]*)?")
 
 
 def ordered_names(parameter: str, names: Iterable[str]) -> list[str]:
@@ -62,8 +67,11 @@ def class_numbers(names: Sequence[str], classes: list[str]) -> NDArray[np.int64]
 def warn_of_text_order(shown: str, what: str, classes: Sequence[str], instead: str) -> None:
     """Warn if found classes are all numbers, and their order as texts is another one.
 
+    And if two of them are alike but for case, spaces or the encoding of accents.
+
     what: a class is here. instead: what numbers them in the order of numbers.
     """
+    warn_of_twins(shown, "classes", classes, "classes=[...]")
     if not all(name.isdecimal() for name in classes):
         return
     ordered = sorted(classes, key=int)
@@ -72,6 +80,33 @@ def warn_of_text_order(shown: str, what: str, classes: Sequence[str], instead: s
             f"{shown}: classes are sorted as text, so class {place} is the {what} "
             f"{classes[place]}; {instead} sorts them as numbers"
         )
+
+
+def warn_of_twins(shown: str, what: str, names: Iterable[str], given: str) -> None:
+    """Warn if two found names are alike but for case, spaces or the encoding of accents.
+
+    Or if they are one number. Single letters may well be two classes.
+
+    what: the names are. given: the argument that gives them.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        key = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        if _NUMBER.fullmatch(key):
+            key = str(float(key))
+        if (twin := seen.setdefault(key, name)) is not name and len(name) + len(twin) > 2:
+            warn_user(
+                f"{shown}: {_both(twin, name)} are two {what}: write them alike if they are one, "
+                f"or give {given} if they are two"
+            )
+            return
+
+
+def _both(one: str, other: str) -> str:
+    """Two names as they are told apart."""
+    nfc = [unicodedata.normalize("NFC", each) for each in (one, other)]
+    told = map(ascii if nfc[0] == nfc[1] else repr, (one, other))
+    return printable(" and ".join(told))
 
 
 def unknown_class(where: str, name: str, classes: Iterable[str]) -> ValueError:

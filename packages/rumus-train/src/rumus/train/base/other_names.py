@@ -435,6 +435,51 @@ DATASET: Final = OtherNames(
         "to": "DataLoader(dataset, batch_size, backend=...)",
     },
 )
+_OF_LOADERS: Final = {
+    name: f"DataLoader(dataset, batch_size, {name}=...)" for name in ("transform", "shuffle")
+} | {"batch_size": "DataLoader(dataset, batch_size)", "target_transform": DATASET.rows["map"]}
+CSV: Final = OtherNames(
+    "CsvDataset",
+    {
+        **_OF_LOADERS,
+        "sep": "delimiter=';', or another character",
+        "separator": "delimiter=';', or another character",
+        "names": "header=[...]",
+        "usecols": "columns=[...]",
+        "features": "columns=[...]",
+        "index_col": "columns=[...], which leaves other columns out",
+        "label": "target='its column'",
+        "label_name": "target='its column'",
+        "class_names": "classes=[...]",
+        "parse_dates": "dates=[...]",
+        "date_format": "dates={'its column': '%d.%m.%Y'}",
+        "true_values": "booleans=[...]",
+        "na_values": "missing=0.0, for cells that are empty, NA and the like: write others so",
+        "fillna": "missing=0.0, or another number",
+        "skiprows": "nothing: remove the lines before the names of the columns",
+        "skipfooter": "nothing: remove the lines after the table",
+        "comment": "nothing: remove the lines of comments",
+        "nrows": "Subset(dataset, range(count))",
+        "compression": "nothing: unpack the file first",
+        "normalize": "standardize=True",
+    },
+)
+IMAGE_FOLDER: Final = OtherNames(
+    "ImageFolder",
+    {
+        **_OF_LOADERS,
+        "root": "folder",
+        "directory": "folder",
+        "image_size": "size=(height, width), resize=True",
+        "color_mode": "mode='L', 'RGB' or 'RGBA'",
+        "class_names": "classes=[...]",
+        "loader": "nothing: write a class with len() and dataset[i] for files of your own",
+        "is_valid_file": "Subset(dataset, indices), or a folder without the others",
+        "extensions": "nothing: other files than images are left out",
+        "validation_split": "random_split(dataset, [0.8, 0.2], seed=0)",
+        "allow_empty": "classes=[...], for classes without a folder",
+    },
+)
 SAMPLER: Final = OtherNames(
     "a sampler",
     {

@@ -69,7 +69,9 @@ class ArrayDataset:
     def __init__(self, *arrays: ArrayLike) -> None:
         check_row_order((f"array {i}", array) for i, array in enumerate(arrays))
         self.arrays = tuple(unmasked(array) for array in arrays)
-        check_columns([f"array {i}" for i in range(len(arrays))], self.arrays)
+        names = [f"array {i}" for i in range(len(arrays))]
+        _check_kinds(names, arrays, self.arrays)
+        check_columns(names, self.arrays)
 
     def __len__(self) -> int:
         return len(self.arrays[0])
@@ -83,6 +85,24 @@ class ArrayDataset:
         indices: numbers of samples.
         """
         return tuple([array.take(indices, 0) for array in self.arrays])
+
+
+def _check_kinds(
+    names: Sequence[str], given: Sequence[object], arrays: Sequence[NDArray[Any]]
+) -> None:
+    """Raise TypeError, naming the columns, for a DataFrame whose columns are not all numbers."""
+    for name, value, array in zip(names, given, arrays, strict=True):
+        dtypes: Any = getattr(value, "dtypes", None)
+        if array.dtype.kind in "biufc" or not hasattr(dtypes, "items"):
+            continue
+        kinds = {str(column): dtype for column, dtype in dtypes.items()}
+        texts = [c for c, dtype in kinds.items() if getattr(dtype, "kind", "O") not in "biufc"]
+        wrong = texts or [c for c, dtype in kinds.items() if dtype.kind not in "iuf"] or [*kinds]
+        told = ", ".join(f"{column!r} ({kinds[column]})" for column in wrong[:5])
+        raise TypeError(
+            f"{name} has dtype {array.dtype}; a dataset holds numbers: convert the columns {told}, "
+            "or leave them out; frame.astype(numpy.float32) converts numbers and booleans"
+        )
 
 
 def check_columns(names: Sequence[str], arrays: Sequence[NDArray[Any]]) -> None:

@@ -11,10 +11,10 @@ from typing import Final, Self
 
 import numpy as np
 
-from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.expression.nearest_name import nearest_name
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.train.base.class_names import checked_classes, unknown_class, warn_of_text_order
-from rumus.train.base.other_names import DATASET
+from rumus.train.base.other_names import DATASET, IMAGE_FOLDER
 from rumus.train.base.printable import printable
 from rumus.train.data.dataset import Sample
 from rumus.train.data.image_file import ImageReader, Mode
@@ -102,7 +102,7 @@ class ImageFolder:
 
     labels: list[int]  # the class index of each file; none if the images have no classes
 
-    @checked_arguments
+    @IMAGE_FOLDER.as_keywords
     def __init__(
         self,
         folder: PathLike,
@@ -160,6 +160,7 @@ class ImageFolder:
         _warn_of_left_out(other.folder, left_out)
         parts = [path.relative_to(other.folder).parts[0] for path in other.files]
         other.labels = []
+        _warn_of_unlike(other.folder, parts, self.classes)
         if any(part in numbers for part in parts):
             if others := [part for part in parts if part not in numbers]:
                 raise unknown_class(printable(other.folder), others[0], self.classes)
@@ -227,6 +228,20 @@ def _warn_of_one_class(folders: Sequence[Path], files: Sequence[Path]) -> None:
             f"{shown} has one class, {printable(folders[0].name)}, with folders in it "
             f"({printable(told)}): use ImageFolder({printable(repr(str(folders[0])))}) if these "
             f"are the classes, or give classes=[{printable(repr(folders[0].name))}]"
+        )
+
+
+def _warn_of_unlike(folder: Path, parts: Sequence[str], classes: Sequence[str]) -> None:
+    """Warn if no folder is a class, so that images have no labels, but one is spelled alike."""
+    names = dict.fromkeys(parts)
+    if any(name in classes for name in names):
+        return
+    pairs = ((name, nearest_name(name, classes)) for name in names if (folder / name).is_dir())
+    if found := next(((name, near) for name, near in pairs if near is not None), None):
+        name, near = (printable(repr(each)) for each in found)
+        warn_user(
+            f"{printable(folder)}: the images have no labels, since no folder is one of the "
+            f"classes; should {name} be {near}?"
         )
 
 

@@ -140,8 +140,11 @@ def _mapped(path: Path) -> NDArray[Any]:
     require_regular_file(path)
     try:
         with open(path, "rb") as file:
-            if file.read(6) != b"\x93NUMPY":
-                raise ValueError("it does not start like one")
+            start = file.read(6)
+        if start.startswith(b"PK"):
+            raise ValueError("it is an archive: save each of its arrays with numpy.save")
+        if start != b"\x93NUMPY":
+            raise ValueError("it does not start like one")
         # A plain array over the memmap's memory, so that its rows are ordinary arrays.
         array: NDArray[Any] = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except Exception as error:  # NumPy evaluates the header, and damage can raise anything

@@ -254,7 +254,10 @@ class _Source:
             raise self._no_table(error) from error
 
     def _no_table(self, error: Exception) -> ValueError:
-        return ValueError(f"{self.shown} is not a Parquet or Arrow file: {printable(error)}")
+        told = f"{self.shown} is not a Parquet or Arrow file: {printable(error)}"
+        if isinstance(self._given, Path) and self._given.suffix in _IPC:
+            told += "; if it is a stream, give pyarrow.ipc.open_stream(path).read_all()"
+        return ValueError(told)
 
     def read(self, names: Sequence[str]) -> None:
         """Read these columns. Raises ValueError for an unknown one, suggesting the closest name."""
@@ -437,7 +440,8 @@ class _Source:
             )
         if column.null_count and not allows_missing:
             raise ValueError(
-                f"{self.shown}: column {name!r} has {column.null_count} missing values"
+                f"{self.shown}: column {name!r} has {column.null_count} missing values: remove "
+                "these rows from the table, or set missing=0.0 for a category"
             )
         found = ["" if text is None else str(text) for text in column.to_pylist()]
         if not allows_missing and "" in found and "" not in known:

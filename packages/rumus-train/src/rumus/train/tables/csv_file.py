@@ -23,7 +23,7 @@ from rumus.train.base.class_names import (
     unknown_class,
     warn_of_text_order,
 )
-from rumus.train.base.other_names import DATASET
+from rumus.train.base.other_names import CSV, DATASET
 from rumus.train.base.printable import printable
 from rumus.train.data.dataset import Batch, Indices, Sample
 from rumus.train.data.npy import PathLike
@@ -118,7 +118,7 @@ class CsvDataset:
     [[5.0, 0.0, 1.0]]
     """
 
-    @checked_arguments
+    @CSV.as_keywords
     def __init__(
         self,
         path: PathLike,

@@ -70,6 +70,10 @@ class CsvTable(Iterator[Row]):
 
     def _header(self) -> list[str]:
         _, names = next(self, (0, []))
+        if names and names[0].startswith("version https://git-lfs"):
+            raise ValueError(
+                f"{self.shown} is a pointer of Git LFS: fetch the file with git lfs pull"
+            )
         if any("\0" in name for name in names):
             raise ValueError(
                 f"{self.shown}: the first line has NUL characters; {_how_to_read(self.path)}"
@@ -85,7 +89,7 @@ class CsvTable(Iterator[Row]):
 
     def __next__(self) -> Row:
         try:
-            row = next(row for row in self._reader if row)
+            row = next(row for row in self._reader if row and not self._is_blank(row))
         except UnicodeError as error:
             raise ValueError(
                 f"{self.shown}:{self._reader.line_num}: {error}; {_how_to_read(self.path)}"
@@ -106,6 +110,8 @@ class CsvTable(Iterator[Row]):
                 hint = f"; give delimiter={delimiter!r}?"
             elif advice := about_comment_line(self.names[0]):
                 hint = f"; {advice}"
+            elif len(row) == wanted + 1 and not row[-1]:
+                hint = "; remove the delimiter at the end of each line, or add one to the first"
             elif len(row) == wanted + 1:
                 hint = "; if a column of row names has no title, give header=['', ...]"
             raise ValueError(
@@ -115,6 +121,10 @@ class CsvTable(Iterator[Row]):
             self._check_first(row)
         self._is_first = False
         return self._reader.line_num, row
+
+    def _is_blank(self, row: Sequence[str]) -> bool:
+        """Whether a line is of spaces only; in a table of one column, that is a cell."""
+        return len(row) == 1 != len(self.names) and not row[0].strip()
 
     def _check_first(self, row: Sequence[str]) -> None:
         """Raise ValueError if the first line has the given names: it is no data.

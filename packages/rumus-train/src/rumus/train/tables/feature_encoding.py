@@ -14,7 +14,12 @@ from numpy.typing import NDArray
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.real_number import real_number
 from rumus.tensor.expression.user_warning import warn_user
-from rumus.train.base.class_names import check_each_once, checked_classes, ordered_names
+from rumus.train.base.class_names import (
+    check_each_once,
+    checked_classes,
+    ordered_names,
+    warn_of_twins,
+)
 from rumus.train.base.printable import printable
 from rumus.train.tables.rounding import require_finite, warn_of_times
 
@@ -169,6 +174,9 @@ class FeatureEncoding:
             if not self.categories[name]:
                 there = sorted(set(found) - {""})
                 self.categories[name] = checked_classes(there)
+                column = printable(repr(name))
+                given = f"categories={{{column}: [...]}}"
+                warn_of_twins(f"column {column}", "categories", there, given)
         if not self.has_means:
             return
         known = np.isfinite(numbers)
