@@ -66,11 +66,13 @@ _listening = _Listening()
 
 def note_mean(result: Tensor, count: Tensor | float) -> Tensor:
     """Report that `result` is a loss, the mean of `count` terms, and return it."""
-    if _listening.means is not None:
+    if (means := _listening.means) is not None:
         known, counted = (
             (count, None) if isinstance(count, (int, float)) else (None, count.detach())
         )
-        _listening.means.append(Mean(result._array, known, counted))
+        if means and means[-1].array is result._array:  # the quotient that it is
+            means.pop()
+        means.append(Mean(result._array, known, counted))
     return result
 
 
