@@ -289,6 +289,13 @@ def test_a_misspelled_setting_is_told(make: Callable[[], Any], name: str, meant:
         setattr(layer, name, 0.1)
 
 
+def test_a_misspelled_weight_is_told() -> None:
+    """It would be a parameter more, and the layer would go on with its own."""
+    layer: Any = nn.Embedding(3, 2)
+    with pytest.warns(UserWarning, match="does not read 'weigth'; did you mean 'weight'?"):
+        layer.weigth = Parameter(np.ones((3, 2), np.float32))
+
+
 def test_attributes_of_the_users_are_theirs() -> None:
     class Own(nn.Linear):
         pass

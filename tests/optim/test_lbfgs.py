@@ -256,3 +256,12 @@ def test_bad_options_claim_nothing() -> None:
     assert isinstance(optimizer, ClosureOptimizer)
     assert "w     (1,)   weight  float32" in optimizer.describe()
     assert optimizer.memory().state == 0
+
+
+def test_a_misspelled_hyperparameter_is_named() -> None:
+    w = Parameter([1.0, 2.0], name="w")
+    optimizer = LBFGS([w], lr=0.5)
+    optimizer.hyper["learning_rate"] = 0.1
+    with pytest.raises(TypeError, match="LBFGS has no hyperparameter 'learning_rate'; it has lr"):
+        optimizer.minimize_step(lambda: (w * w).sum())
+    assert w.tolist() == [1.0, 2.0]

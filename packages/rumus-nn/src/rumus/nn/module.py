@@ -541,7 +541,8 @@ def _check_new(module: Module, name: str, value: object) -> None:
 
     That is an argument of its constructor, what another library calls an attribute, what its class
     says of all such layers, or anything but a function in place of a method. Others are the user's;
-    a UserWarning tells of a number or text whose name is that of a setting but for one letter.
+    a UserWarning tells of a number, text or parameter whose name is that of a setting or weight but
+    for one letter.
     """
     cls: Any = type(module)
     if isinstance(getattr(cls, name, None), FunctionType) and not callable(value):
@@ -552,7 +553,7 @@ def _check_new(module: Module, name: str, value: object) -> None:
     is_of_class = isinstance(getattr(cls, name, None), (bool, int, str, tuple))
     is_taken = is_argument or _has_advice(cls, name)
     is_free = not is_of_class and (not is_taken or hasattr(cls, name))
-    is_setting = isinstance(value, (bool, int, float, str, tuple, NoneType))
+    is_setting = isinstance(value, (bool, int, float, str, tuple, NoneType, Parameter))
     if is_free and (not is_setting or name.startswith("_") or hasattr(cls, name)):
         return
     frame: FrameType | None = sys._getframe(1)

@@ -179,6 +179,8 @@ class LBFGS(ClosureOptimizer[M_co]):
         the step; BackendMismatchError if only some of the parameters were moved.
         """
         v = self._ready()
+        if unknown := self.hyper.keys() - {"lr"}:
+            raise TypeError(f"LBFGS has no hyperparameter {min(unknown)!r}; it has lr")
         lr = at_step("lr", checked(self.hyper)["lr"], self.steps + 1)
         before = v.copy(self._values)
 
