@@ -136,3 +136,21 @@ def test_a_captured_step_reads_each_batch(loops: GpuBackend) -> None:
     with compare(capture, [loops.upload(batch)]) as comparison:
         comparison.keep([step(*(Tensor(a, loops) for a in capture.inputs))._array])
     assert comparison.difference is None
+
+
+def test_what_a_replay_rewrites_is_read_again(loops: GpuBackend) -> None:
+    """A result that code outside of the step multiplies, between replays."""
+    random = np.random.default_rng(2)
+    batch = random.standard_normal((32, 16)).astype(np.float32)
+    other = tensor(random.standard_normal((16, 16)).astype(np.float32), backend=loops)
+    arrays = [loops.upload(batch)]
+    with loops.observe() as notes:
+        Tensor(arrays[0], loops) * 2.0
+    with loops.record(arrays, notes) as capture:
+        result = Tensor(capture.inputs[0], loops) * 2.0
+        capture.keep([result._array])
+    for power in (0, 20, -20):
+        x = batch * np.float32(10.0**power)
+        capture.replay([loops.upload(x)])
+        wanted = (tensor(2 * x, backend=loops) @ other).numpy()
+        np.testing.assert_array_equal((result @ other).numpy(), wanted)

@@ -445,7 +445,8 @@ class Gpu:
 
         storage: the memory that it is about.
         """
-        if type(storage) is not Storage:  # the host's, written without notice
+        # The host's memory is written without notice, and that of a captured step by its replays.
+        if type(storage) is not Storage or storage.block.region not in (None, self._watched.region):
             return {}
         writes, facts = self._watched.known.get(storage, (-1, {}))
         if writes != storage.writes:
