@@ -31,6 +31,9 @@ fn main(
         }
         target_sum = certain + share * weights;
     }
+    let of_power = gradient * (target_sum / sum);
+    let of_weight = gradient * share;
+    let of_class = gradient * certain;
     // Four elements at a time: they are read before the first is written, since both are in x.
     for (var j = row.lane; j < row.stop; j += 4u * LANES) {
         let columns = vec4<u32>(j) + vec4<u32>(0u, 1u, 2u, 3u) * LANES;
@@ -38,13 +41,12 @@ fn main(
         let logits = vec4<f32>(
             f32(x[places.x]), f32(x[places.y]), f32(x[places.z]), f32(x[places.w])
         );
-        let p = exponential(logits - largest) / sum;
+        let powers = exponential_of_negative(logits - largest);
         for (var i = 0u; i < 4u; i++) {
             if (columns[i] < row.stop) {
-                let expected = share * class_weight(columns[i])
-                    + select(0.0, certain, columns[i] == at);
-                let value = gradient * (target_sum * p[i] - expected);
-                x[places[i]] = stored(target_share(at, value));
+                let expected = of_weight * class_weight(columns[i])
+                    + select(0.0, of_class, columns[i] == at);
+                x[places[i]] = stored(target_share(at, of_power * powers[i] - expected));
             }
         }
     }

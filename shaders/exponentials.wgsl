@@ -27,7 +27,7 @@ fn row_exponentials(row: Row, local: u32) -> Exponentials {
             logit(row, held.x), logit(row, held.y), logit(row, held.z), logit(row, held.w)
         );
         let top = max(largest, max(max(x.x, x.y), max(x.z, x.w)));
-        let terms = select(vec4<f32>(), exponential(x - top), columns < vec4<u32>(row.stop));
+        let terms = select(vec4<f32>(), exponential_of_negative(x - top), columns < vec4<u32>(row.stop));
         sum = sum * exp1(largest - top) + ((terms.x + terms.y) + (terms.z + terms.w));
         largest = top;
     }

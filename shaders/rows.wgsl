@@ -42,8 +42,9 @@ fn target_share(number: u32, value: f32) -> f32 {
     return select(known, 0.0, number == k.ignored);
 }
 
+// x is at most 0, but for rounding.
 fn exp1(x: f32) -> f32 {
-    return exponential(vec4<f32>(x)).x;
+    return exponential_of_negative(vec4<f32>(x)).x;
 }
 
 fn log1(x: f32) -> f32 {
