@@ -2,10 +2,17 @@
 // cross_entropy.wgsl. f is a factor, and g may be one number for all rows (step is 0 then). Rows
 // whose target is ignored get 0, those whose target is no class NaN.
 
-@group(0) @binding(0) var<storage, read_write> x: array<X>;
 @group(0) @binding(1) var<storage, read> targets: array<u32>;
 @group(0) @binding(2) var<storage, read> statistics: array<f32>;
 @group(0) @binding(3) var<storage, read> g: array<Y>;
+
+fn class_weights(columns: vec4<u32>) -> vec4<f32> {
+    let classes = min(columns, vec4<u32>(k.columns - 1u));
+    return vec4<f32>(
+        class_weight(classes.x), class_weight(classes.y),
+        class_weight(classes.z), class_weight(classes.w),
+    );
+}
 
 @compute @workgroup_size(LANES * ROWS)
 fn main(
@@ -17,7 +24,7 @@ fn main(
     let at = targets[k.start1 + row.number];
     let largest = statistics[k.start2 + STATISTICS * row.number];
     let sum = statistics[k.start2 + STATISTICS * row.number + 1u];
-    let gradient = f32(g[k.start3 + row.number * k.step]) * k.factor;
+    let gradient = target_share(at, f32(g[k.start3 + row.number * k.step]) * k.factor);
     let share = k.smoothing / f32(k.columns);
     let certain = (1.0 - k.smoothing) * class_weight(min(at, k.columns - 1u));
     var target_sum = 1.0;
@@ -34,20 +41,12 @@ fn main(
     let of_power = gradient * (target_sum / sum);
     let of_weight = gradient * share;
     let of_class = gradient * certain;
-    // Four elements at a time: they are read before the first is written, since both are in x.
-    for (var j = row.lane; j < row.stop; j += 4u * LANES) {
-        let columns = vec4<u32>(j) + vec4<u32>(0u, 1u, 2u, 3u) * LANES;
-        let places = k.start0 + row.first + min(columns, vec4<u32>(row.stop - 1u)) * k.places;
-        let logits = vec4<f32>(
-            f32(x[places.x]), f32(x[places.y]), f32(x[places.z]), f32(x[places.w])
-        );
-        let powers = exponential_of_negative(logits - largest);
-        for (var i = 0u; i < 4u; i++) {
-            if (columns[i] < row.stop) {
-                let expected = of_weight * class_weight(columns[i])
-                    + select(0.0, of_class, columns[i] == at);
-                x[places[i]] = stored(target_share(at, of_power * powers[i] - expected));
-            }
-        }
+    let is_ignored = vec4<bool>(at == k.ignored);
+    for (var step = 0u; step < steps_of(row); step++) {
+        let columns = columns_at(row, step);
+        let powers = exponential_of_negative(logits_at(row, columns) - largest);
+        let hit = select(vec4<f32>(), vec4<f32>(of_class), columns == vec4<u32>(at));
+        let value = of_power * powers - (of_weight * class_weights(columns) + hit);
+        write_at(row, columns, select(value, vec4<f32>(), is_ignored));
     }
 }

@@ -1,12 +1,6 @@
-// The part that kernels reading logits share. After rows.wgsl.
-
-@group(0) @binding(0) var<storage, read> x: array<X>;
+// The part that kernels reading logits share. After one of the files on fours.
 
 const LOWEST = -3.4028234e38;
-
-fn logit(row: Row, column: u32) -> f32 {
-    return f32(x[k.start0 + row.first + column * k.places]);
-}
 
 struct Exponentials {
     largest: f32,
@@ -20,14 +14,12 @@ struct Exponentials {
 fn row_exponentials(row: Row, local: u32) -> Exponentials {
     var largest = LOWEST;
     var sum = 0.0;
-    for (var j = row.lane; j < row.stop; j += 4u * LANES) {
-        let columns = vec4<u32>(j) + vec4<u32>(0u, 1u, 2u, 3u) * LANES;
-        let held = min(columns, vec4<u32>(row.stop - 1u));  // no larger one, so it may be seen twice
-        let x = vec4<f32>(
-            logit(row, held.x), logit(row, held.y), logit(row, held.z), logit(row, held.w)
-        );
+    for (var step = 0u; step < steps_of(row); step++) {
+        let columns = columns_at(row, step);
+        let own = columns < vec4<u32>(row.stop);
+        let x = select(vec4<f32>(LOWEST), logits_at(row, columns), own);
         let top = max(largest, max(max(x.x, x.y), max(x.z, x.w)));
-        let terms = select(vec4<f32>(), exponential_of_negative(x - top), columns < vec4<u32>(row.stop));
+        let terms = select(vec4<f32>(), exponential_of_negative(x - top), own);
         sum = sum * exp1(largest - top) + ((terms.x + terms.y) + (terms.z + terms.w));
         largest = top;
     }

@@ -375,6 +375,42 @@ def test_cross_entropy(
     np.testing.assert_array_equal(gpu.download(logits), gpu.download(apart))
 
 
+@pytest.mark.parametrize("start", [0, 1, 6])
+@pytest.mark.parametrize("columns", [1024, 1025, 1026, 1027])
+@pytest.mark.parametrize("dtype", [float32, float16])
+def test_cross_entropy_of_rows_that_begin_within_a_vector(
+    gpu: GpuBackend, dtype: Any, columns: int, start: int
+) -> None:
+    """Rows are read and written in vectors of four; what lies beside them stays as it is."""
+    shape = (5, columns)
+    around = (normal(start + 5 * columns + 3) * 5).astype(dtype)
+    x = around[start : start + 5 * columns].reshape(shape)
+    x[1, 7] = -np.inf
+    targets = np.array([0, columns - 1, 17, 2, 1])
+    weight = np.random.default_rng(3).random(columns)
+    losses, kept, want = np.empty(5), np.empty((5, 3)), np.empty(shape)
+    g, options = np.ones(5), (0.1, 2, weight)
+    row_kernel(NUMPY, "cross_entropy")(x.astype(float), targets, losses, kept, *options)
+    back = row_kernel(NUMPY, "cross_entropy_gradient")
+    back(x.astype(float), targets, kept, g, want, *options)
+    whole, index = gpu.upload(around), gpu.upload(targets.astype(np.int32))
+    logits = whole.view(shape, (columns, 1), whole.offset + start)
+    out, ours = gpu.allocate((5,), float32), gpu.allocate((5, 3), float32)
+    weights = gpu.upload(weight.astype(np.float32))
+    row_kernel(gpu, "cross_entropy")(logits, index, out, ours, 0.1, 2, weights)
+    assert_close(gpu.download(out), losses, 1e-5, 1e-5)
+    gradient = row_kernel(gpu, "cross_entropy_gradient")
+    given = gpu.upload(g.astype(np.float32))
+    gradient(logits, index, ours, given, logits, 0.1, 2, weights)
+    found = gpu.download(whole)
+    tolerance = (1e-5, 1e-6) if dtype == float32 else (2e-3, 1e-3)
+    inside = found[start : start + 5 * columns].reshape(shape)
+    assert_close(inside.astype(float), want, *tolerance)
+    assert (inside[3] == 0).all()  # ignored
+    np.testing.assert_array_equal(found[:start], around[:start])
+    np.testing.assert_array_equal(found[start + 5 * columns :], around[start + 5 * columns :])
+
+
 @pytest.mark.parametrize("shape", [(5, 3), (2, 4, 3)])
 def test_one_gradient_of_all_losses(gpu: GpuBackend, shape: tuple[int, ...]) -> None:
     """One number times a factor gives the same bits as an array of their product."""

@@ -16,7 +16,7 @@ from rumus.gpu.device.device import Gpu
 from rumus.gpu.device.memory import Storage
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.shaders import constants, prelude, shader
-from rumus.gpu.device.stored import Stored, enabling
+from rumus.gpu.device.stored import Stored, enabling, vector
 from rumus.gpu.device.turns import check_turns
 from rumus.gpu.elementwise.copying import copy_strided, dense
 from rumus.gpu.rows.indexing import check_index
@@ -82,9 +82,11 @@ def run_rows(
     # One invocation per place, so that adjacent places are read together.
     is_beside = places >= 32 and columns <= 4096
     lanes, per_group = (1, 64) if is_beside else shared_rows(columns)
+    # Whole vectors of four, wherever a row begins in them.
+    width = 4 if name.startswith("cross_entropy") and places == 1 and columns >= 4 * lanes else 1
     types = tuple(a.stored for a in bound)
-    key = (name, *(stored.name for stored in types), lanes)
-    pipeline = gpu.pipeline(key, partial(row_program, name, types, lanes, per_group))
+    key = (name, *(stored.name for stored in types), lanes, width)
+    pipeline = gpu.pipeline(key, partial(row_program, name, types, lanes, per_group, width))
     starts = [array.rest for array in bound] + [0] * (5 - len(bound))
     left_out = _NO_CLASS if ignored is None else ignored % 2**32
     step = 0 if name == "cross_entropy_gradient" and arrays[3].size == 1 else 1
@@ -180,15 +182,23 @@ def _bindable(array: GPUArray, role: str, written: set[Storage]) -> GPUArray:
     return dense(array)
 
 
-def row_program(name: FusedName, types: tuple[Stored, ...], lanes: int, rows: int) -> Program:
-    """Return the WGSL of a row kernel: `lanes` invocations per row, `rows` rows per workgroup."""
+def row_program(
+    name: FusedName, types: tuple[Stored, ...], lanes: int, rows: int, width: int
+) -> Program:
+    """Return the WGSL of a row kernel: `lanes` invocations per row, `rows` rows per workgroup.
+
+    width: 4 if logits are read, and their gradients written, in vectors of four; otherwise 1.
+    """
     is_weighted = len(types) > len(_ROLES[name])
     roles = _ROLES[name] + ("s" if is_weighted else "")
     named = {_ALIASES[r]: s for r, s in zip(roles, types, strict=True) if r in _ALIASES}
-    writer = named.get("Out", named["X"]).writer()
+    is_gradient = name == "cross_entropy_gradient"
+    writer = named.get("Out", named["X"]).writer(4 if is_gradient else 1)
     body = shader("row_sum") + "\n" + shader("rows") + "\n"
     if name.startswith("cross_entropy"):
         body += _class_weight(is_weighted)
+    if is_gradient or name in _READS_LOGITS:
+        body += _fours(width, is_gradient)
     if name in _READS_LOGITS:
         body += shader("exponentials") + "\n"
     body += shader(name)
@@ -197,6 +207,14 @@ def row_program(name: FusedName, types: tuple[Stored, ...], lanes: int, rows: in
     text = enabling(*types) + sizes + aliases + prelude(body + writer) + writer + body
     access = "".join("w" if role in "onw" else "r" for role in roles)
     return Program(name, text, access, "IIIIIIfIIIIf", 4 * lanes * rows)
+
+
+def _fours(width: int, is_written: bool) -> str:
+    """The WGSL of the logits x, and of their elements four at a time."""
+    how, access = "beside" if width == 4 else "apart", "read_write" if is_written else "read"
+    declared = f"@group(0) @binding(0) var<storage, {access}> x: array<{vector('X', width)}>;\n"
+    write = shader(f"write_fours_{how}") if is_written else ""
+    return f"{declared}{shader(f'fours_{how}')}\n{write}\n"
 
 
 def _class_weight(is_weighted: bool) -> str:
