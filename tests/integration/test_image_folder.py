@@ -512,3 +512,90 @@ def test_parts_without_folders_may_be_classes(tmp_path: Path) -> None:
     for name in ("part 1", "part 2"):
         saved_at(tmp_path / name / "1.png")
     assert ImageFolder(tmp_path).classes == ["part 1", "part 2"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("HR", "LR"),
+        ("HR", "LR_x4"),
+        ("DIV2K_train_HR", "DIV2K_train_LR_bicubic"),
+        ("input", "target"),
+        ("inputs", "outputs"),
+        ("source", "target"),
+        ("rgb", "depth"),
+        ("cats_images", "cats_masks"),
+    ],
+)
+def test_images_and_their_targets_are_no_classes(names: tuple[str, ...], tmp_path: Path) -> None:
+    for name in names:
+        saved_at(tmp_path / name / "0.png")
+    with pytest.raises(ValueError, match=rf"folders called {', '.join(names)}, which look like im"):
+        ImageFolder(tmp_path)
+    assert len(ImageFolder(tmp_path, classes=list(names))) == 2
+
+
+@pytest.mark.parametrize("names", [("noisy", "clean"), ("blurred", "sharp"), ("before", "after")])
+def test_pairs_of_files_are_told_of(names: tuple[str, ...], tmp_path: Path) -> None:
+    for name in names:
+        saved_at(tmp_path / name / "0.png")
+    with pytest.warns(UserWarning, match=f"called {', '.join(names)}, which look like images and"):
+        ImageFolder(tmp_path)
+    saved_at(tmp_path / names[0] / "1.png")  # classes, of whatever number
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ImageFolder(tmp_path).classes == sorted(names)
+
+
+@pytest.mark.parametrize("names", [("left", "right"), ("input", "keyboard"), ("cat", "input")])
+def test_classes_of_the_same_files(names: tuple[str, ...], tmp_path: Path) -> None:
+    for name in names:
+        saved_at(tmp_path / name / "0.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ImageFolder(tmp_path).classes == sorted(names)
+
+
+def test_the_same_folders_in_all_classes_are_told_of(tmp_path: Path) -> None:
+    for name in ("2023/cat/0", "2023/dog/0", "2024/cat/0", "2024/dog/0"):
+        saved_at(tmp_path / f"{name}.png")
+    told = r"same folders in each, such as 2023 \(cat, dog\): use .*2023'.* classes=\['2023', '2024'"
+    with pytest.warns(UserWarning, match=told) as found:
+        assert ImageFolder(tmp_path).classes == ["2023", "2024"]
+    assert len(found) == 1
+    assert found[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ImageFolder(tmp_path, classes=["2023", "2024"])
+        saved_at(tmp_path / "2024" / "bird" / "0.png")
+        ImageFolder(tmp_path)
+
+
+def test_numbered_folders_in_classes_are_parts_of_them(tmp_path: Path) -> None:
+    for name in ("run/video1/0", "run/video2/0", "walk/video1/0", "walk/video2/0"):
+        saved_at(tmp_path / f"{name}.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ImageFolder(tmp_path).classes == ["run", "walk"]
+
+
+@pytest.mark.parametrize("name", ["cat - Copy", "cat (1)", "Copy of cat", "cat copy", "cat_copy_2"])
+def test_copies_of_folders_are_told_of(name: str, tmp_path: Path) -> None:
+    for folder in ("cat", "dog", name):
+        saved_at(tmp_path / folder / "0.png")
+    with pytest.warns(UserWarning, match=rf"folder '{re.escape(name)}' is called like a copy of 'c"):
+        ImageFolder(tmp_path)
+    (tmp_path / "cat").rename(tmp_path / "mouse")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert name in ImageFolder(tmp_path).classes
+
+
+def test_classes_in_other_folders_are_told_of(folder: Path, tmp_path: Path) -> None:
+    train = ImageFolder(folder)
+    for name in ("test/cat", "test/Dog"):
+        saved_at(tmp_path / "other" / name / "0.png")
+    told = r"have no labels, .*; (cat|Dog) is in test: give like\('.*test'\)"
+    with pytest.warns(UserWarning, match=told):
+        assert train.like(tmp_path / "other").labels == []
+    assert train.like(tmp_path / "other" / "test").labels == [0, 1]

@@ -11,12 +11,18 @@ from typing import Final, Self
 
 import numpy as np
 
-from rumus.tensor.expression.nearest_name import nearest_name
 from rumus.tensor.expression.user_warning import warn_user
-from rumus.train.base.class_names import checked_classes, unknown_class, warn_of_text_order
+from rumus.train.base.class_names import checked_classes, unknown_class
 from rumus.train.base.other_names import DATASET, IMAGE_FOLDER
 from rumus.train.base.printable import printable
 from rumus.train.data.dataset import Sample
+from rumus.train.data.folder_names import (
+    OF_IMAGES,
+    check_meaning,
+    is_visible,
+    warn_of_folders_within,
+    warn_of_unlike,
+)
 from rumus.train.data.image_file import ImageReader, Mode
 from rumus.train.data.npy import PathLike
 
@@ -31,36 +37,9 @@ _NOT_READ: Final = frozenset(
     }
 )  # fmt: skip
 
-# Folders that macOS, Synology, QNAP, Windows, Linux and Python add by themselves.
-_OF_SYSTEMS: Final = frozenset(
-    {
-        "__MACOSX", "@eaDir", "#recycle", "@Recycle", "System Volume Information", "lost+found",
-        "__pycache__",
-    }
-)  # fmt: skip
-_TRAINED_ON: Final = frozenset({"train", "training"})
-_HELD_OUT: Final = frozenset(
-    {
-        "val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation", "holdout",
-        "extra", "unlabeled", "unlabelled",
-    }
-)  # fmt: skip
-_FOLDS: Final = frozenset({"fold", "split", "part", "subset", "set", "batch"})
-# Folders of images, and of what belongs to each of them, in data sets for segmentation.
-_IMAGES: Final = frozenset(
-    {"image", "images", "img", "imgs", "imagestr", "imagests", "jpegimages", "pictures", "photos"}
-)
-_OF_SETS: Final = _IMAGES | {"set", "data", "dataset", "split", "folder", "batch", "part"}
-_OF_IMAGES: Final = frozenset(
-    {
-        "mask", "masks", "label", "labels", "labelstr", "labelsts", "annotation", "annotations",
-        "annots", "segmentation", "segmentations", "segmentationclass", "segmentationobject", "gt",
-        "groundtruth", "seg",
-    }
-)  # fmt: skip
 # The name of a file of an image's mask beside it, as cat_mask.png and cat_mask_1.png of cat.jpg.
 _BESIDE: Final = re.compile(
-    rf"(.+?)[ _.-]+(?:{'|'.join(sorted(_OF_IMAGES))})(?:[ _.-]*\d+)?\.\w+", re.IGNORECASE
+    rf"(.+?)[ _.-]+(?:{'|'.join(sorted(OF_IMAGES))})(?:[ _.-]*\d+)?\.\w+", re.IGNORECASE
 )
 
 
@@ -118,12 +97,12 @@ class ImageFolder:
         self._reader = ImageReader(mode, convert, size, resize, frame)
         self.mode, self.size = mode, size
         self.folder = Path(folder).absolute()
-        folders = sorted(p for p in self.folder.iterdir() if p.is_dir() and _is_visible(p.name))
+        folders = sorted(p for p in self.folder.iterdir() if p.is_dir() and is_visible(p.name))
         if not folders:
             raise ValueError(f"{printable(self.folder)} has no folders; each class must have one")
         found = [path.name for path in folders]
         if classes is None:
-            _check_meaning(self.folder, found)
+            check_meaning(self.folder, found)
         self.classes = found if classes is None else checked_classes(classes)
         numbers = {name: number for number, name in enumerate(self.classes)}
         self.files: list[Path] = []
@@ -138,8 +117,7 @@ class ImageFolder:
         _warn_of_left_out(self.folder, left_out)
         _warn_of_images_beside(self.folder)
         if classes is None:
-            _warn_of_one_class(folders, self.files)
-            _warn_of_folders_within(folders, self.files)
+            warn_of_folders_within(folders, self.files)
             _warn_of_masks(self.folder, self.files)
 
     def like(self, folder: PathLike) -> Self:
@@ -160,7 +138,7 @@ class ImageFolder:
         _warn_of_left_out(other.folder, left_out)
         parts = [path.relative_to(other.folder).parts[0] for path in other.files]
         other.labels = []
-        _warn_of_unlike(other.folder, parts, self.classes)
+        warn_of_unlike(other.folder, other.files, self.classes)
         if any(part in numbers for part in parts):
             if others := [part for part in parts if part not in numbers]:
                 raise unknown_class(printable(other.folder), others[0], self.classes)
@@ -191,80 +169,6 @@ def _check_pillow() -> None:
         ) from error
 
 
-def _check_meaning(folder: Path, names: Sequence[str]) -> None:
-    """Refuse folders that are splits; warn that numbered ones are sorted as text."""
-    shown = printable(folder)
-    splits = _splits_in(folder, names)
-    if splits:
-        raise ValueError(
-            f"{shown} has folders called {printable(', '.join(splits))}, which look like splits, "
-            f"not classes: use ImageFolder({printable(repr(str(folder / splits[0])))}), or "
-            f"classes={printable(list(names))} if they are classes"
-        )
-    images, others = _images_and_others(names)
-    if images and others:
-        told = (
-            f"{shown} has folders called {printable(', '.join([*images, *others]))}, which look "
-            "like images and what belongs to each, not like classes: write a dataset whose samples "
-            f"are (image, mask), or give classes={printable(list(names))} if they are classes"
-        )
-        if 2 * (len(images) + len(others)) > len(names):
-            raise ValueError(told)
-        warn_user(told)  # among many others they may well be classes
-    instead = "classes=sorted(os.listdir(folder), key=int)"
-    warn_of_text_order(shown, "folder", names, instead)
-
-
-def _warn_of_one_class(folders: Sequence[Path], files: Sequence[Path]) -> None:
-    """Warn if there is one class, all of whose images are in several folders: those may be them."""
-    if len(folders) > 1:
-        return
-    parts = {path.relative_to(folders[0]).parts[:-1][:1] for path in files}
-    if len(parts) > 1 and () not in parts:
-        shown = printable(folders[0].parent)
-        names = sorted(name for (name,) in parts)
-        told = ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")
-        warn_user(
-            f"{shown} has one class, {printable(folders[0].name)}, with folders in it "
-            f"({printable(told)}): use ImageFolder({printable(repr(str(folders[0])))}) if these "
-            f"are the classes, or give classes=[{printable(repr(folders[0].name))}]"
-        )
-
-
-def _warn_of_unlike(folder: Path, parts: Sequence[str], classes: Sequence[str]) -> None:
-    """Warn if no folder is a class, so that images have no labels, but one is spelled alike."""
-    names = dict.fromkeys(parts)
-    if any(name in classes for name in names):
-        return
-    pairs = ((name, nearest_name(name, classes)) for name in names if (folder / name).is_dir())
-    if found := next(((name, near) for name, near in pairs if near is not None), None):
-        name, near = (printable(repr(each)) for each in found)
-        warn_user(
-            f"{printable(folder)}: the images have no labels, since no folder is one of the "
-            f"classes; should {name} be {near}?"
-        )
-
-
-def _warn_of_folders_within(folders: Sequence[Path], files: Sequence[Path]) -> None:
-    """Warn of a class whose images are in folders that are splits, or images and their masks."""
-    depth = len(folders[0].parts)
-    within = dict.fromkeys(file.parts[: depth + 1] for file in files if len(file.parts) > depth + 1)
-    names: dict[Path, list[str]] = {}
-    for parts in within:
-        names.setdefault(Path(*parts[:-1]), []).append(parts[-1])
-    for path, found in names.items():
-        images, others = _images_and_others(found)
-        splits = _splits_in(path, found)
-        if (len(splits) > 1 and len(splits) == len(found)) or (images and others):
-            kind = "splits" if len(splits) > 1 else "images and what belongs to each"
-            warn_user(
-                f"{printable(path)} has folders called {printable(', '.join(found))}, which look "
-                f"like {kind}, and all of their images are of class {printable(path.name)}: move "
-                "them apart, or give classes=[...] if this is meant"
-            )
-            return
-
-
 def _warn_of_masks(folder: Path, files: Sequence[Path]) -> None:
     """Warn of files that are called like masks of images beside them."""
     found = [(path, match[1]) for path in files if (match := _BESIDE.fullmatch(path.name))]
@@ -287,7 +191,7 @@ def _warn_of_images_beside(folder: Path) -> None:
             entry.name
             for entry in entries
             if Path(entry.name).suffix.lower() in SUFFIXES
-            and _is_visible(entry.name)
+            and is_visible(entry.name)
             and entry.is_file()
         )
     if names:
@@ -295,51 +199,6 @@ def _warn_of_images_beside(folder: Path) -> None:
             f"{printable(folder)}: {len(names)} images are left out, such as "
             f"{printable(names[0])}, since they are in no folder of a class"
         )
-
-
-def _splits_in(folder: Path, names: Sequence[str]) -> list[str]:
-    """The folders that look like splits: all of them do, or some for each side.
-
-    One among others may well be a class, such as a train; so may a train beside a test tube, which
-    differ in other words, too, unless there are folders in them, as of classes.
-    """
-    words = {name: _words(name) for name in names}
-    trained, held_out = (
-        {name: words[name] - known - _OF_SETS for name in names if words[name] & known}
-        for known in (_TRAINED_ON, _HELD_OUT)
-    )
-    found = [name for name in names if name in trained or name in held_out]
-    if all(name.lower() in _TRAINED_ON | _HELD_OUT for name in names):
-        return found
-    if len(names) > 1 and all(words[name] and words[name] <= _FOLDS for name in names):
-        return [*names] if all(_has_folders(folder / name) for name in names) else []
-    is_alike = any(other in held_out.values() for other in trained.values())
-    if is_alike or (trained and held_out and any(_has_folders(folder / name) for name in found)):
-        return found
-    return []
-
-
-def _has_folders(folder: Path) -> bool:
-    return any(path.is_dir() and _is_visible(path.name) for path in folder.iterdir())
-
-
-def _images_and_others(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The folders that look like images, and like masks of images, maybe of one split each."""
-    words = {name: _words(name) - _TRAINED_ON - _HELD_OUT for name in names}
-    images, others = (
-        [name for name in names if words[name] and words[name] <= known]
-        for known in (_IMAGES, _OF_IMAGES)
-    )
-    return images, others
-
-
-def _words(name: str) -> set[str]:
-    """The words of a name without numbers, as train of train2017, and test of testA."""
-    return {*filter(None, re.split(r"[\W\d_]+", re.sub(r"(?<=[a-z])[A-Z]$", "", name).lower()))}
-
-
-def _is_visible(name: str) -> bool:
-    return not name.startswith((".", "$")) and name not in _OF_SYSTEMS
 
 
 def _warn_of_left_out(folder: Path, left_out: Mapping[str, int]) -> None:
@@ -380,5 +239,5 @@ def _walk(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(filter(_is_visible, folders))
-        yield from (Path(path, name) for name in filter(_is_visible, files))
+        folders[:] = sorted(filter(is_visible, folders))
+        yield from (Path(path, name) for name in filter(is_visible, files))
