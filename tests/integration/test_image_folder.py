@@ -599,3 +599,34 @@ def test_classes_in_other_folders_are_told_of(folder: Path, tmp_path: Path) -> N
     with pytest.warns(UserWarning, match=told):
         assert train.like(tmp_path / "other").labels == []
     assert train.like(tmp_path / "other" / "test").labels == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "a pointer of Git LFS"),
+        (b"\n<!DOCTYPE html>\n<html></html>", "a web page: download the file again"),
+        (b'{"error": "too many requests"}', "JSON: convert it, or"),
+        (b"<?xml version='1.0'?><svg/>", "XML: convert it"),
+        (b"", "empty: download it again"),
+        (bytes(3000), "blank at its start: restore it"),
+        (b"\0\0\0\x18ftypheic" + bytes(50), "HEIC: convert it to PNG or JPEG"),
+        (b"%PDF-1.4\n", "a PDF document"),
+    ],
+)
+def test_files_that_are_no_images_say_what_they_are(
+    content: bytes, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "1.png").write_bytes(content)
+    with pytest.raises(OSError, match=rf"1\.png cannot be read as an image: it is {told}"):
+        ImageFolder(tmp_path)[0]
+
+
+def test_a_damaged_image_is_none_of_another_kind(tmp_path: Path) -> None:
+    saved_at(tmp_path / "cat" / "1.png")
+    path = tmp_path / "cat" / "1.png"
+    path.write_bytes(path.read_bytes()[:45])
+    with pytest.raises(OSError, match=r"1\.png") as caught:
+        ImageFolder(tmp_path)[0]
+    assert "it is" not in str(caught.value)

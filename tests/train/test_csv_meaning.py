@@ -534,6 +534,34 @@ def test_what_is_not_text_is_told_what_it_is(content: bytes, advice: str, tmp_pa
         CsvDataset(tmp_path / "a.csv", target="y")
 
 
+@pytest.mark.parametrize("header", [None, ["a", "b"]])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "a pointer of Git LFS"),
+        ("<!DOCTYPE html>\n<html><body>no, no</body></html>\n", "a web page: download the"),
+        ('{"a": 1, "b": 2}\n{"a": 3, "b": 4}\n', "JSON: convert it"),
+        ('[{"a": 1}]', "JSON: convert it"),
+        ("<?xml version='1.0'?>\n<rows/>\n", "XML: convert it"),
+        ("%PDF-1.4\n%\n", "a PDF document"),
+    ],
+)
+def test_what_is_no_table_is_told_what_it_is(
+    content: str, told: str, header: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(ValueError, match=rf"a\.csv is {told}"):
+        CsvDataset(tmp_path / "a.csv", header=header)
+    (tmp_path / "a.csv").rename(tmp_path / "a.npy")
+    with pytest.raises(ValueError, match=f"as a .npy file: it is {told}"):
+        NpyDataset(tmp_path / "a.npy")
+
+
+def test_names_in_angles_are_of_columns(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("<OPEN>,<CLOSE>\n1,2\n")
+    assert CsvDataset(tmp_path / "a.csv").columns == ["<OPEN>", "<CLOSE>"]
+
+
 def test_names_of_classes_are_not_validated_with_numbers(tmp_path: Path) -> None:
     for name, kinds in (("names", "rose iris"), ("numbers", "1 0")):
         rows = [f"{n},{kind}" for n, kind in enumerate(kinds.split())]

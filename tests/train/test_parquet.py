@@ -149,6 +149,9 @@ def test_two_columns_of_one_name() -> None:
 
 def test_invalid_tables(tmp_path: Path) -> None:
     path = tmp_path / "data.parquet"
+    path.write_bytes(b"<!DOCTYPE html><html></html>")
+    with pytest.raises(ValueError, match="; it is a web page: download the file again"):
+        ParquetDataset(path)
     path.write_bytes(b"PAR1 and nothing else")
     with pytest.raises(ValueError, match="is not a Parquet or Arrow file"):
         ParquetDataset(path)

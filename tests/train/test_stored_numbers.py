@@ -465,6 +465,35 @@ def test_values_of_a_state(name: str, change: dict[str, Any]) -> None:
     assert it.state_dict() == before
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epoch": "3"},
+        {"epoch": 1.5},
+        {"step": -1},
+        {"step": None},
+        {"exhausted": "no"},
+        {"best": "0.5"},
+        {"best_step": True},
+        {"monitor": 3},
+        {"metrics": {"loss": "low"}},
+        {"metrics": [1.0]},
+        {"history": {}},
+        {"history": [1]},
+        {"hyper": None},
+        {"recent_losses": ["a"]},
+    ],
+)
+def test_values_of_a_position(change: dict[str, Any]) -> None:
+    """A training went on from them, and failed steps later or counted wrong."""
+    it = Position(epoch=2, best=float("nan"), metrics={"loss": float("inf")}, history=[{"a": None}])
+    before = it.state_dict()
+    it.load_state_dict(before)
+    with pytest.raises(StateMismatchError, match=f"Position: {next(iter(change))} must be"):
+        it.load_state_dict({**before, **change})
+    assert repr(it.state_dict()) == repr(before)
+
+
 def test_a_callback_of_the_user_may_save_more() -> None:
     class Noting(EarlyStopping):
         def state_dict(self) -> dict[str, Any]:

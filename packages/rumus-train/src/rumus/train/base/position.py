@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from numbers import Integral, Real
+from typing import Any, Final
 
+from rumus.tensor.expression.declared_type import shown
+from rumus.tensor.expression.errors import StateMismatchError
 from rumus.tensor.expression.state_names import check_names
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 0
+
+
+# Whether a saved value fits its declaration, and what it must be.
+_FITS: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
+    "int": (_is_count, "a count"),
+    "int | None": (lambda value: value is None or _is_count(value), "a count or None"),
+    "float | None": (lambda value: value is None or _is_number(value), "a number or None"),
+    "bool": (lambda value: isinstance(value, bool), "True or False"),
+    "str | None": (lambda value: isinstance(value, str | None), "a text or None"),
+    "dict[str, Any]": (lambda value: isinstance(value, Mapping), "a dict"),
+    "dict[str, float]": (
+        lambda value: isinstance(value, Mapping) and all(map(_is_number, value.values())),
+        "a dict of numbers",
+    ),
+    "list[float]": (
+        lambda value: isinstance(value, list) and all(map(_is_number, value)), "a list of numbers"
+    ),
+    "list[dict[str, Any]]": (
+        lambda value: isinstance(value, list) and all(isinstance(each, Mapping) for each in value),
+        "a list of dicts",
+    ),
+}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -47,8 +80,20 @@ class Position:
         return asdict(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take all of it; what is missing was not saved yet. ValueError for other names."""
+        """Take all of it; what is missing was not saved yet.
+
+        StateMismatchError for other names, and values of other kinds.
+        """
         check_names(self, state, (), optional=asdict(self))
+        for each in fields(self):
+            fits, told = _FITS[str(each.type)]
+            if each.name in state and not fits(state[each.name]):
+                raise StateMismatchError(
+                    f"Position: {each.name} must be {told}, not {shown(state[each.name])}: was the "
+                    "checkpoint changed?"
+                )
         loaded = Position(**state)
+        if loaded.mode not in (None, "min", "max"):
+            raise StateMismatchError(f"Position: mode must be min or max, not {shown(loaded.mode)}")
         for name in asdict(loaded):
             setattr(self, name, getattr(loaded, name))

@@ -15,6 +15,7 @@ from rumus.tensor.expression.choice import check_choice
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.memory.uninterrupted import is_of_handler
+from rumus.train.base.file_kind import kind_of_file
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
 
@@ -148,6 +149,8 @@ def _decoding(path: Path) -> Iterator[None]:
     except OSError as error:
         if is_of_handler(error):
             raise
+        if error.errno is None and (kind := kind_of_file(path, "ImageFolder")) is not None:
+            raise OSError(f"{printable(path)} cannot be read as an image: it is {kind}") from error
         if error.errno is None and repr(str(path))[1:-1] not in str(error):
             raise OSError(f"{printable(path)} cannot be read: {printable(error)}") from error
         raise

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rumus.tensor.expression.declared_type import shown
 from rumus.train.base.other_names import DATASET
+from rumus.train.base.file_kind import kind_of_file
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
 from rumus.train.data.dataset import Batch, Indices, Sample
@@ -144,7 +145,8 @@ def _mapped(path: Path) -> NDArray[Any]:
         if start.startswith(b"PK"):
             raise ValueError("it is an archive: save each of its arrays with numpy.save")
         if start != b"\x93NUMPY":
-            raise ValueError("it does not start like one")
+            kind = kind_of_file(path, "NpyDataset")
+            raise ValueError(f"it is {kind}" if kind else "it does not start like one")
         # A plain array over the memmap's memory, so that its rows are ordinary arrays.
         array: NDArray[Any] = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except Exception as error:  # NumPy evaluates the header, and damage can raise anything

@@ -22,6 +22,7 @@ from rumus.train.base.class_names import (
     warn_of_text_order,
 )
 from rumus.train.base.other_names import DATASET
+from rumus.train.base.file_kind import kind_of_file
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
 from rumus.train.data.dataset import Batch, Indices, Sample
@@ -255,7 +256,10 @@ class _Source:
 
     def _no_table(self, error: Exception) -> ValueError:
         told = f"{self.shown} is not a Parquet or Arrow file: {printable(error)}"
-        if isinstance(self._given, Path) and self._given.suffix in _IPC:
+        path = self._given
+        if isinstance(path, Path) and (kind := kind_of_file(path, "ParquetDataset")) is not None:
+            return ValueError(f"{told}; it is {kind}")
+        if isinstance(path, Path) and path.suffix in _IPC:
             told += "; if it is a stream, give pyarrow.ipc.open_stream(path).read_all()"
         return ValueError(told)
 

@@ -12,10 +12,12 @@ from typing import Final, TextIO, TypeAlias
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.nearest_name import nearest_name
 from rumus.train.base.class_names import ordered_names
+from rumus.train.base.file_kind import kind_of_file, kind_of_text
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
 from rumus.train.tables.csv_number import DELIMITERS
 
+_LONGEST: Final = 256  # bytes of a text of another kind that are looked at
 _OF_EXCEL: Final = re.compile(r"(?i:sep)=\W")  # its second line has the names
 _COMMENT: Final = re.compile(r"\s*#(.*\s|#*$)")  # a name such as #chrom is none
 Row: TypeAlias = tuple[int, list[str]]  # its last line's number, and its cells
@@ -51,6 +53,7 @@ class CsvTable(Iterator[Row]):
                 f"{shown(encoding)}"
             ) from error
         try:
+            self._check_kind()
             self._reader = csv.reader(self._text(), delimiter=delimiter, strict=True)
             self.names = self._header() if header is None else ordered_names("header", header)
         except BaseException:
@@ -68,12 +71,15 @@ class CsvTable(Iterator[Row]):
             self._file.seek(0)  # reading its lines says where
         return self._file
 
+    def _check_kind(self) -> None:
+        """Raise ValueError for a text of another kind, such as a web page."""
+        with self.path.open("rb") as file:
+            kind = kind_of_text(file.read(_LONGEST))
+        if kind is not None:
+            raise ValueError(f"{self.shown} is {kind}")
+
     def _header(self) -> list[str]:
         _, names = next(self, (0, []))
-        if names and names[0].startswith("version https://git-lfs"):
-            raise ValueError(
-                f"{self.shown} is a pointer of Git LFS: fetch the file with git lfs pull"
-            )
         if any("\0" in name for name in names):
             raise ValueError(
                 f"{self.shown}: the first line has NUL characters; {_how_to_read(self.path)}"
@@ -225,15 +231,8 @@ def _about_comment(cell: str) -> str:
     return f"if {printable(repr(cell))} is a comment, remove such lines: CSV files have none"
 
 
-# How files begin that are not text, or in an encoding that says so.
+# How texts begin in an encoding that says so.
 _BEGINNINGS: Final = {
-    b"\x1f\x8b": "it is compressed by gzip: unpack it first",
-    b"BZh": "it is compressed by bzip2: unpack it first",
-    b"\xfd7zXZ\0": "it is compressed by xz: unpack it first",
-    b"\x28\xb5\x2f\xfd": "it is compressed by zstd: unpack it first",
-    b"PK\x03\x04": "it is a ZIP archive, or a spreadsheet: save its table as CSV",
-    b"\xd0\xcf\x11\xe0": "it is a spreadsheet: save its table as CSV",
-    b"PAR1": "it is a Parquet file: use ParquetDataset",
     b"\xff\xfe\0\0": "give encoding='utf-32'",
     b"\0\0\xfe\xff": "give encoding='utf-32'",
     b"\xff\xfe": "give encoding='utf-16'",
@@ -243,6 +242,8 @@ _BEGINNINGS: Final = {
 
 def _how_to_read(path: Path) -> str:
     """What to do about a file that is not text in the given encoding."""
+    if (kind := kind_of_file(path, "CsvDataset")) is not None:
+        return f"it is {kind}"
     with path.open("rb") as file:
         start = file.read(4096)
     for beginning, advice in _BEGINNINGS.items():
