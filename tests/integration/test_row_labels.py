@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rumus.train import ArrayDataset, metrics
+from rumus.train import (
+    ArrayDataset,
+    BalancedSampler,
+    DataLoader,
+    LengthBuckets,
+    Subset,
+    WeightedSampler,
+    metrics,
+    random_split,
+)
 
 pandas: Any = pytest.importorskip("pandas")
 
@@ -88,3 +98,43 @@ def test_columns_of_no_numbers_are_named(column: Any, told: str) -> None:
     with pytest.raises(TypeError, match=f"array 0 has dtype object; .* convert the columns {told}"):
         ArrayDataset(table, np.zeros(2))
     assert len(ArrayDataset(table[["a"]], np.zeros(2))) == 2
+
+
+@pytest.mark.parametrize("sampler", [WeightedSampler, BalancedSampler, LengthBuckets])
+def test_samplers_of_another_order_are_refused(sampler: Any) -> None:
+    table = frame()
+    mixed = table.sample(frac=1, random_state=0)
+    dataset = ArrayDataset(mixed[["a"]], mixed["y"].to_numpy())
+    with pytest.raises(ValueError, match="the dataset and its sampler have the same row labels in"):
+        DataLoader(dataset, 2, sampler=sampler(table["y"]))
+    half = Subset(dataset, [0, 1, 2])
+    with pytest.raises(ValueError, match="the dataset and its sampler have the same row labels in"):
+        DataLoader(half, 2, sampler=sampler(mixed["y"][:3][::-1]))
+    for given in (mixed["y"], table["y"].to_numpy(), mixed["y"].reset_index(drop=True).to_list()):
+        assert len(DataLoader(dataset, 2, sampler=sampler(given))) == 3
+    assert len(DataLoader(half, 2, sampler=sampler(mixed["y"][:3]))) == 2
+    assert len(DataLoader(ArrayDataset(mixed.to_numpy()), 2, sampler=sampler(table["y"]))) == 3
+
+
+def test_row_labels_are_no_positions() -> None:
+    table = frame()
+    mixed = table.sample(frac=1, random_state=0)
+    dataset = ArrayDataset(mixed["a"])
+    chosen = mixed.index[mixed["y"] == 1]
+    with pytest.raises(ValueError, match=r"row labels of pandas, .*frame\.index\.get_indexer"):
+        Subset(dataset, chosen)
+    found = Subset(dataset, mixed.index.get_indexer(chosen))
+    assert [float(found[i][0]) for i in range(3)] == chosen.tolist()
+    assert Subset(dataset, chosen.to_numpy()).indices.tolist() == chosen.tolist()
+    assert len(Subset(ArrayDataset(table["a"]), table.index[table["y"] == 1])) == 3
+    assert len(Subset(ArrayDataset(table["a"].to_numpy()), chosen)) == 3
+    assert len(Subset(ArrayDataset(table["a"][3:]), pandas.Index([0, 1]))) == 2
+    assert len(random_split(dataset, [3, 3])) == 2
+    with pytest.raises(TypeError, match=r"not bool: numpy\.flatnonzero\(mask\) gives them"):
+        Subset(dataset, mixed["y"] == 1)
+
+
+def test_worker_processes_get_no_row_labels() -> None:
+    dataset = ArrayDataset(frame()["a"].set_axis(list("abcdef")))
+    assert b"pandas" not in pickle.dumps(dataset)
+    assert len(pickle.loads(pickle.dumps(dataset))) == 6

@@ -17,15 +17,47 @@ def check_row_order(named: Iterable[tuple[str, object]]) -> None:
 
     named: each with its name for messages.
     """
-    indexes = ((name, getattr(value, "index", None)) for name, value in named)
-    labels = {id(index): (name, index) for name, index in indexes if hasattr(index, "factorize")}
+    indexes = ((name, labels_of(value)) for name, value in named)
+    labels = {id(index): (name, index) for name, index in indexes if index is not None}
     for (first, one), (second, other) in combinations(labels.values(), 2):
-        if _is_reordered(one, other):
-            raise ValueError(
-                f"{first} and {second} have the same row labels in another order, but are paired "
-                "row by row: reorder the second as second.loc[first.index], or give to_numpy() of "
-                "both if their rows belong together as they are"
-            )
+        refuse_another_order(first, one, second, other)
+
+
+def labels_of(value: object) -> Any | None:
+    """Return the index of an object of pandas, None for anything else.
+
+    >>> labels_of([1, 2]) is None
+    True
+    """
+    index = getattr(value, "index", None)
+    return index if hasattr(index, "factorize") else None
+
+
+def refuse_another_order(first: str, one: Any | None, second: str, other: Any | None) -> None:
+    """Raise ValueError for two indexes with the same labels in another order.
+
+    first, second: what has them, for messages. one, other: None if there are none.
+    """
+    if one is not None and other is not None and _is_reordered(one, other):
+        raise ValueError(
+            f"{first} and {second} have the same row labels in another order, but are paired "
+            "row by row: reorder the second as second.loc[first.index], or give to_numpy() of "
+            "both if their rows belong together as they are"
+        )
+
+
+def refuse_labels(given: Any, labels: Any | None) -> None:
+    """Raise ValueError for an index of pandas that has labels of rows and not their positions.
+
+    labels: of the rows. If they count the rows from 0, they are positions, too.
+    """
+    if labels is None or not hasattr(given, "get_indexer") or not len(given):
+        return
+    if given.isin(labels).all() and not np.array_equal(labels, np.arange(len(labels))):
+        raise ValueError(
+            "indices are row labels of pandas, but count rows from 0: give "
+            "frame.index.get_indexer(indices), or indices.to_numpy() if they are positions"
+        )
 
 
 def _is_reordered(one: Any, other: Any) -> bool:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.masked import unmasked
 from rumus.train.base.other_names import DATASET
-from rumus.train.base.row_labels import check_row_order
+from rumus.train.base.row_labels import check_row_order, labels_of, refuse_labels
 
 Sample: TypeAlias = tuple[Any, ...]
 Batch: TypeAlias = tuple[NDArray[Any], ...]
@@ -68,10 +68,14 @@ class ArrayDataset:
 
     def __init__(self, *arrays: ArrayLike) -> None:
         check_row_order((f"array {i}", array) for i, array in enumerate(arrays))
+        self._labels = next((x for x in map(labels_of, arrays) if x is not None), None)
         self.arrays = tuple(unmasked(array) for array in arrays)
         names = [f"array {i}" for i in range(len(arrays))]
         _check_kinds(names, arrays, self.arrays)
         check_columns(names, self.arrays)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_labels": None}  # worker processes need none
 
     def __len__(self) -> int:
         return len(self.arrays[0])
@@ -127,7 +131,7 @@ class Subset:
     indices: the indices of the samples, in their new order.
 
     Raises IndexError for an index outside [0, len(dataset)), ValueError unless `indices` has one
-    axis, TypeError unless they are integers.
+    axis, and for row labels of pandas that are no positions, TypeError unless they are integers.
 
     >>> from rumus.train import ArrayDataset, Subset
     >>> half = Subset(ArrayDataset([10.0, 11.0, 12.0, 13.0]), [3, 1])
@@ -144,7 +148,9 @@ class Subset:
         if chosen.ndim != 1:
             raise ValueError(f"indices must have one axis, not shape {chosen.shape}")
         if chosen.size and chosen.dtype.kind not in "iu":
-            raise TypeError(f"indices must be integers, not {chosen.dtype}")
+            hint = ": numpy.flatnonzero(mask) gives them" if chosen.dtype.kind == "b" else ""
+            raise TypeError(f"indices must be integers, not {chosen.dtype}{hint}")
+        refuse_labels(given, row_labels(dataset))
         outside = chosen[(chosen < 0) | (chosen >= len(dataset))]
         if outside.size:
             raise IndexError(f"index {outside[0]} is outside [0, {len(dataset)})")
@@ -167,6 +173,14 @@ class Subset:
         index: the number of a sample.
         """
         return describe(self, index)
+
+
+def row_labels(dataset: object) -> Any | None:
+    """Return the labels that pandas gave the samples of a dataset, if there are any."""
+    if isinstance(dataset, Subset):
+        labels = row_labels(dataset.dataset)
+        return None if labels is None else labels.take(dataset.indices)
+    return getattr(dataset, "_labels", None) if isinstance(dataset, ArrayDataset) else None
 
 
 def _behind(dataset: Dataset, index: int) -> tuple[Dataset, int]:

@@ -11,7 +11,8 @@ from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.other_names import SAMPLER
 from rumus.train.base.random_stream import Purpose, permutation, uniform
-from rumus.train.data.dataset import Dataset, Indices
+from rumus.train.base.row_labels import labels_of, refuse_another_order
+from rumus.train.data.dataset import Dataset, Indices, row_labels
 
 _TOGETHER: Final = 50  # batches whose samples are sorted together
 
@@ -67,6 +68,7 @@ class WeightedSampler:
         self, weights: ArrayLike, count: int | None = None, *, replacement: bool = True
     ) -> None:
         self.weights = _checked(weights)
+        self._labels = labels_of(weights)
         self.replacement = replacement
         self._count = len(self.weights) if count is None else whole_number("count", count)
         drawable = int((self.weights > 0).sum())
@@ -81,11 +83,15 @@ class WeightedSampler:
             )
 
     def count(self, dataset: Dataset) -> int:
-        """Return the number of samples per epoch. Raises ValueError if lengths differ."""
+        """Return the number of samples per epoch.
+
+        Raises ValueError if lengths differ, or the order of row labels of pandas.
+        """
         if len(dataset) != len(self.weights):
             raise ValueError(
                 f"weights are for {len(self.weights)} samples, but the dataset has {len(dataset)}"
             )
+        refuse_another_order("the dataset", row_labels(dataset), "its sampler", self._labels)
         return self._count
 
     def order(self, dataset: Dataset, seed: int, epoch: int, batch_size: int) -> Indices:
@@ -125,6 +131,7 @@ class BalancedSampler(WeightedSampler):
             raise ValueError(f"labels must be whole numbers or text, not {found.dtype}")
         _, place, counts = np.unique(found, return_inverse=True, return_counts=True)
         super().__init__(1.0 / counts[place], count)
+        self._labels = labels_of(labels)
 
 
 @SAMPLER.of_instances
@@ -148,6 +155,7 @@ class LengthBuckets:
     @checked_arguments
     def __init__(self, lengths: ArrayLike, *, shuffle: bool = True) -> None:
         self.lengths: NDArray[Any] = np.asarray(lengths)
+        self._labels = labels_of(lengths)
         self.shuffle = shuffle
         if self.lengths.dtype.kind == "u":
             self.lengths = self.lengths.astype(np.int64)  # of which there are negative ones
@@ -157,11 +165,15 @@ class LengthBuckets:
             raise ValueError("lengths must not be negative or NaN")
 
     def count(self, dataset: Dataset) -> int:
-        """Return the number of samples. Raises ValueError for a dataset of another length."""
+        """Return the number of samples.
+
+        Raises ValueError for a dataset of another length or order of row labels of pandas.
+        """
         if len(dataset) != len(self.lengths):
             raise ValueError(
                 f"lengths are for {len(self.lengths)} samples, but the dataset has {len(dataset)}"
             )
+        refuse_another_order("the dataset", row_labels(dataset), "its sampler", self._labels)
         return len(self.lengths)
 
     def order(self, dataset: Dataset, seed: int, epoch: int, batch_size: int) -> Indices:
