@@ -559,7 +559,9 @@ def test_classes_of_the_same_files(names: tuple[str, ...], tmp_path: Path) -> No
 def test_the_same_folders_in_all_classes_are_told_of(tmp_path: Path) -> None:
     for name in ("2023/cat/0", "2023/dog/0", "2024/cat/0", "2024/dog/0"):
         saved_at(tmp_path / f"{name}.png")
-    told = r"same folders in each, such as 2023 \(cat, dog\): use .*2023'.* classes=\['2023', '2024'"
+    told = (
+        r"same folders in each, such as 2023 \(cat, dog\): use .*2023'.* classes=\['2023', '2024'"
+    )
     with pytest.warns(UserWarning, match=told) as found:
         assert ImageFolder(tmp_path).classes == ["2023", "2024"]
     assert len(found) == 1
@@ -583,7 +585,9 @@ def test_numbered_folders_in_classes_are_parts_of_them(tmp_path: Path) -> None:
 def test_copies_of_folders_are_told_of(name: str, tmp_path: Path) -> None:
     for folder in ("cat", "dog", name):
         saved_at(tmp_path / folder / "0.png")
-    with pytest.warns(UserWarning, match=rf"folder '{re.escape(name)}' is called like a copy of 'c"):
+    with pytest.warns(
+        UserWarning, match=rf"folder '{re.escape(name)}' is called like a copy of 'c"
+    ):
         ImageFolder(tmp_path)
     (tmp_path / "cat").rename(tmp_path / "mouse")
     with warnings.catch_warnings():

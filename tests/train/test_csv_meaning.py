@@ -766,3 +766,145 @@ def test_an_archive_of_arrays_is_no_array(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", a=np.zeros(3))
     with pytest.raises(ValueError, match=r"it is an archive: save each of its arrays with numpy"):
         NpyDataset(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "told"),
+    [
+        ("5.1,3.5,0\n4.9,3.0,1\n", {"target": "0"}, "holds only numbers"),
+        ("5.1\n4.9\n", {}, "holds only numbers"),
+        (
+            "5.1,3.5,setosa\n4.9,3.0,setosa\n4.7,3.2,virginica\n",
+            {"target": "setosa", "target_dtype": str},
+            "holds numbers and 'setosa', a class",
+        ),
+    ],
+)
+def test_a_first_line_of_data_is_told_of(
+    text: str, options: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    path = written(tmp_path, text)
+    with pytest.warns(UserWarning, match=rf"first line is read as column names, but {told}; give"):
+        CsvDataset(path, **options)
+    columns = [name for name in text.split("\n")[0].split(",") if name != options.get("target")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        CsvDataset(path, **options, columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("0,1,spam\n5,6,spam\n7,9,ham\n", {}),
+        ("words,spam\n5,spam\n7,ham\n", {}),
+        ("color,spam\nred,spam\nblue,ham\n", {"categories": ["color"]}),
+    ],
+)
+def test_a_target_may_be_called_like_a_class(
+    text: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        CsvDataset(written(tmp_path, text), target="spam", target_dtype=str, **options)
+
+
+@pytest.mark.parametrize("header", ["infer", "ab"])
+def test_a_text_is_no_list_of_names(header: Any, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=f"header must be a list of names, not the text '{header}'"):
+        CsvDataset(written(tmp_path, "1,2\n"), header=header)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "told"),
+    [
+        ("zip,x\n90210,1\n02134,2\n", {}, "'zip' .*, and 02134 is read as 2134: categories="),
+        ("x,y\n007,1\n7,2\n", {"dtype": int}, "'x' .*, and 007 is read as 7: categories="),
+        ("x,zip\n1,00501\n", {"target": "zip"}, "'zip' .* 501: target_dtype=str keeps codes"),
+    ],
+)
+def test_leading_zeros_are_told_of(
+    text: str, options: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    path = written(tmp_path, text)
+    with pytest.warns(UserWarning, match=f"column {told}") as found:
+        dataset = CsvDataset(path, **options)
+    assert len(found) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dataset.like(path)
+        names = [name for name in text.split("\n")[0].split(",") if name != options.get("target")]
+        CsvDataset(path, columns=names, **options)
+
+
+@pytest.mark.parametrize("cell", ["01", "0.50", "00", "-0.001", "0", "000.5", "1000", "1e-005"])
+def test_numbers_that_begin_with_zeros(cell: str, tmp_path: Path) -> None:
+    """Months, hours and fractions."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert CsvDataset(written(tmp_path, f"a,b\n{cell},1\n"))[0][0][0] == np.float32(cell)
+
+
+@pytest.mark.parametrize(
+    ("missing", "dtype", "told"),
+    [
+        (16777217, np.float32, "missing=16777217 becomes 16777216 in float32"),
+        (-9999, np.float16, "missing=-9999 becomes -10000 in float16"),
+        (1e-50, np.float32, "missing=1e-50 becomes 0 in float32"),
+        (-999.9, np.float32, None),
+        (-99999, np.float32, None),
+        (float("nan"), np.float16, None),
+        (2**53, np.float64, None),
+    ],
+)
+def test_a_number_for_missing_ones_that_is_rounded_is_told_of(
+    missing: float, dtype: Any, told: str | None, tmp_path: Path
+) -> None:
+    path = written(tmp_path, "a,b\n1,1\n,2\n")
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        CsvDataset(path, missing=missing, dtype=dtype)
+    assert len(found) == (told is not None)
+    if told is not None:
+        assert told in str(found[0].message)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            CsvDataset(path, missing=missing, dtype=np.float64)
+
+
+def test_texts_of_a_program_are_written_as_in_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path, "a;b\n1.234,5;2\n")
+    dataset = CsvDataset(path, delimiter=";", decimal=",", thousands=".")
+    rows: list[dict[str, Any]] = [
+        {"a": "1,5", "b": "1.234"}, {"a": 1.5, "b": np.float32(0.25)}, {"a": "1.234,5", "b": 2}
+    ]  # fmt: skip
+    assert dataset.encode(rows).tolist() == [[1.5, 1234], [1.5, 0.25], [1234.5, 2]]
+    with pytest.raises(ValueError, match=r"row 0: '1\.5' .*; its marks are not those of decimal="):
+        dataset.encode([{"a": "1.5", "b": 2}])
+
+
+def test_dates_and_whole_numbers_of_a_program(tmp_path: Path) -> None:
+    path = written(tmp_path, "n,day,paid\n3,2024-31-01,yes\n")
+    dataset = CsvDataset(
+        path, dates={"day": "%Y-%d-%m"}, booleans=["paid"], dtype=np.int64, missing=-1
+    )
+    rows: list[dict[str, Any]] = [
+        {"n": 3.0, "day": np.datetime64("2024-02-01"), "paid": 1.0},
+        {"n": np.float32(4), "day": np.datetime64("2024-02-01T00:00:00.000000000"), "paid": False},
+        {"n": 5, "day": np.datetime64("NaT"), "paid": np.True_},
+    ]
+    assert dataset.encode(rows).tolist() == [[3, 19754, 1], [4, 19754, 0], [5, -1, 1]]
+    with pytest.raises(ValueError, match=r"row 0: '3\.5' in column 'n' is not int64"):
+        dataset.encode([{"n": 3.5, "day": None, "paid": None}])
+
+
+@pytest.mark.parametrize("cell", ["(50)", "50-", "\u221250", "50%"])
+def test_signs_that_are_none_of_a_number(cell: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="remove what is no number from the cells"):
+        CsvDataset(written(tmp_path, f"a,b\n{cell},1\n"))
+
+
+def test_numbers_of_days_are_no_dates(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"'43831' .* not a date; leave it out of dates=\[\.\.\.\]"
+    ):
+        CsvDataset(written(tmp_path, "day,b\n43831,1\n"), dates=["day"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +92,21 @@ def test_a_folder_that_is_no_class_is_not_class_0(tmp_path: Path, others: tuple[
     assert train.like(drawn(tmp_path / "part", "dog/1.png")).labels == [1]
 
 
-@pytest.mark.parametrize("names", [("1.png", "2.png"), ("train/cat/1.png", "test/cat/1.png")])
-def test_images_outside_of_classes_have_no_labels(tmp_path: Path, names: tuple[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("1.png", "2.png"), None),
+        (("train/1.png", "test/deep/1.png"), None),
+        (("train/cat/1.png", "test/cat/1.png"), "have no labels, .*; cat is in (test|train): give"),
+    ],
+)
+def test_images_outside_of_classes_have_no_labels(
+    tmp_path: Path, names: tuple[str, str], told: str | None
+) -> None:
     train = ImageFolder(drawn(tmp_path / "train", "cat/1.png", "dog/1.png"))
-    new = train.like(drawn(tmp_path / "new", *names))
+    folder = drawn(tmp_path / "new", *names)
+    with nullcontext() if told is None else pytest.warns(UserWarning, match=told):
+        new = train.like(folder)
     assert len(new) == 2
     assert len(new[0]) == 1
     batch = next(iter(DataLoader(new, 2)))

@@ -12,12 +12,12 @@ from rumus.tensor.expression.errors import StateMismatchError
 from rumus.tensor.expression.state_names import check_names
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 0
+def _is_count(value: Any) -> bool:
+    return _is_number(value) and isinstance(value, Integral) and int(value) >= 0
 
 
 # Whether a saved value fits its declaration, and what it must be.

@@ -51,7 +51,7 @@ def refuse_labels(given: Any, labels: Any | None) -> None:
 
     labels: of the rows. If they count the rows from 0, they are positions, too.
     """
-    if labels is None or not hasattr(given, "get_indexer") or not len(given):
+    if labels is None or not len(given):
         return
     if given.isin(labels).all() and not np.array_equal(labels, np.arange(len(labels))):
         raise ValueError(

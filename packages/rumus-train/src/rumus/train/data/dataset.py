@@ -150,7 +150,8 @@ class Subset:
         if chosen.size and chosen.dtype.kind not in "iu":
             hint = ": numpy.flatnonzero(mask) gives them" if chosen.dtype.kind == "b" else ""
             raise TypeError(f"indices must be integers, not {chosen.dtype}{hint}")
-        refuse_labels(given, row_labels(dataset))
+        if hasattr(given, "get_indexer"):
+            refuse_labels(given, row_labels(dataset))
         outside = chosen[(chosen < 0) | (chosen >= len(dataset))]
         if outside.size:
             raise IndexError(f"index {outside[0]} is outside [0, {len(dataset)})")
@@ -177,10 +178,16 @@ class Subset:
 
 def row_labels(dataset: object) -> Any | None:
     """Return the labels that pandas gave the samples of a dataset, if there are any."""
-    if isinstance(dataset, Subset):
-        labels = row_labels(dataset.dataset)
-        return None if labels is None else labels.take(dataset.indices)
-    return getattr(dataset, "_labels", None) if isinstance(dataset, ArrayDataset) else None
+    inner: Any = dataset
+    parts: list[Indices] = []
+    while isinstance(inner, Subset):  # not by recursion: there may be thousands
+        parts.append(inner.indices)
+        inner = inner.dataset
+    labels = getattr(inner, "_labels", None) if isinstance(inner, ArrayDataset) else None
+    if labels is not None:
+        for indices in reversed(parts):
+            labels = labels.take(indices)
+    return labels
 
 
 def _behind(dataset: Dataset, index: int) -> tuple[Dataset, int]:

@@ -60,7 +60,8 @@ _ALIKE: Final[tuple[_Pair, ...]] = (
 )  # fmt: skip
 # What systems add to the name of a copy, as in "cat - Copy" and "cat (1)".
 _COPY: Final = re.compile(
-    r"copy of (.+)|(.+?)(?: - (?:copy|kopie|copie|copia)(?: \(\d+\))?|[ _]copy(?:[ _]\d+)?| \(\d+\))",
+    r"copy of (.+)|(.+?)"
+    r"(?: - (?:copy|kopie|copie|copia)(?: \(\d+\))?|[ _]copy(?:[ _]\d+)?| \(\d+\))",
     re.IGNORECASE,
 )
 
@@ -121,7 +122,11 @@ def warn_of_folders_within(folders: Sequence[Path], files: Iterable[Path]) -> No
             )
             return
     names = within[folders[0]]
-    if len(names) < 2 or "" in names or any(each.keys() != names.keys() for each in within.values()):
+    if (
+        len(names) < 2
+        or "" in names
+        or any(each.keys() != names.keys() for each in within.values())
+    ):
         return
     if len(folders) > 1 and len({frozenset(_words(name)) for name in names}) == 1:
         return  # numbered ones, as of videos

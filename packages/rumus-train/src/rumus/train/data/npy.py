@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor.expression.declared_type import shown
-from rumus.train.base.other_names import DATASET
 from rumus.train.base.file_kind import kind_of_file
+from rumus.train.base.other_names import DATASET
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
 from rumus.train.data.dataset import Batch, Indices, Sample

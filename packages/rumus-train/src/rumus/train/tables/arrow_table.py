@@ -21,8 +21,8 @@ from rumus.train.base.class_names import (
     unknown_class,
     warn_of_text_order,
 )
-from rumus.train.base.other_names import DATASET
 from rumus.train.base.file_kind import kind_of_file
+from rumus.train.base.other_names import DATASET
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
 from rumus.train.data.dataset import Batch, Indices, Sample
@@ -111,6 +111,7 @@ class ParquetDataset:
         if not self.columns:
             raise ValueError(f"{self._source.shown} has no columns for the features")
         self._encoding = FeatureEncoding(self.columns, *kinds, missing, standardize)
+        self._encoding.warn_of_missing(self._dtype)
         numbers = self._read(learns=True)
         if columns is None:
             warn_of_counting(self._source.shown, self._encoding.numbers, numbers)

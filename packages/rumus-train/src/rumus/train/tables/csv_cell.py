@@ -44,6 +44,12 @@ class IsoText(str):
     __slots__ = ()
 
 
+class Written(str):
+    """A text of a program, with the marks of the file's numbers, unlike a number of a program."""
+
+    __slots__ = ()
+
+
 class Days:
     """Turns the dates of one column into days since 1970, with the time of day as a fraction.
 
@@ -80,6 +86,8 @@ class Days:
         """Return what to do about a cell of this column that is no date."""
         if self.written is not None:
             return f"its format in dates= is {printable(repr(self.written))}"
+        if cell.strip().isdecimal() and len(cell.strip()) not in (6, 8):
+            return "leave it out of dates=[...] to read a number, such as one of days or seconds"
         example = "%Y%m%d" if cell.strip().isdecimal() else "%d.%m.%Y"
         return f"dates={{{printable(repr(name))}: '{example}'}}, or its format, reads it as one"
 

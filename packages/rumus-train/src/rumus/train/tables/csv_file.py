@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -32,6 +33,7 @@ from rumus.train.tables.csv_cell import (
     IsoText,
     MixedZones,
     Spelling,
+    Written,
     as_truth,
     spelling_of_numbers,
 )
@@ -54,6 +56,7 @@ from rumus.train.tables.rounding import is_off, tell_of_rounding, tell_of_vanish
 from rumus.train.tables.row_names import row_names, warn_of_counting, warn_of_row_names
 
 CHUNK: Final = 1 << 18  # cells kept as text at a time
+_CODE: Final = re.compile(r"\s*0[0-9]{2,30}\s*")  # not a month, a day or an hour
 _OF_ZERO: Final = "+-0. \t"  # letters of a cell that is 0
 _MANY_ZEROS: Final = "0" * 36  # behind the point of a number below 1e-37 without an exponent
 
@@ -156,9 +159,12 @@ class CsvDataset:
             kinds = as_categories(categories), as_booleans(booleans), as_dates(dates)
             self.columns = _features(table, columns, as_targets(target), {*chain(*kinds)})
             self._encoding = FeatureEncoding(self.columns, *kinds, missing, standardize)
-            numbers = self._read(table, learns=True)
+            self._encoding.warn_of_missing(self._dtype)
+            numbers = self._read(table, learns=True, tells_codes=columns is None)
         if columns is None:
             warn_of_counting(table.shown, self._encoding.numbers, numbers)
+            if target in self.classes and table.is_headed_by_numbers(self._encoding.numbers):
+                _warn_of_header(table.shown, f"numbers and {printable(repr(target))}, a class")
         if is_text and classes is None:
             instead = "target_dtype=int takes them for numbers, classes=[...]"
             warn_of_text_order(table.shown, "text", self.classes, instead)
@@ -188,7 +194,8 @@ class CsvDataset:
     def encode(self, rows: Sequence[Mapping[str, Any]]) -> NDArray[Any]:
         """Return the features of in-memory rows, ready for the model.
 
-        rows: each with a value for each of `columns`; None for one that is missing.
+        rows: each with a value for each of `columns`; None for one that is missing. A number in a
+            text is written as in the file, with its decimal marks and thousands separators.
 
         Raises ValueError with the row's number for a value that is missing or does not fit.
         """
@@ -201,9 +208,15 @@ class CsvDataset:
                     "of pandas has them as encode(frame.to_dict('records'))"
                 )
         where = {name: number for number, name in enumerate(self.columns)}
-        reader = _Features("row", self._encoding, None, self._dtype, where, between=" ")
+        of_file = self._file.spelling
+        spelling = None if of_file is None else _of_texts(of_file)
+        reader = _Features("row", self._encoding, spelling, self._dtype, where, between=" ")
+        whole = {*self._encoding.numbers} if self._dtype.kind in "iu" else self._encoding.booleans
         reader.take(
-            [(at, [_cell(row, name, at) for name in self.columns]) for at, row in enumerate(rows)]
+            [
+                (at, [_cell(row, name, at, name in whole) for name in self.columns])
+                for at, row in enumerate(rows)
+            ]
         )
         return reader.arrays(learns=False)[0]
 
@@ -227,12 +240,15 @@ class CsvDataset:
         """
         return f"{self.path}:{self._lines[index]}"
 
-    def _read(self, table: CsvTable, learns: bool) -> NDArray[Any]:
+    def _read(self, table: CsvTable, learns: bool, *, tells_codes: bool = False) -> NDArray[Any]:
         """Read the lines of a table; return the contents of its numeric columns."""
         where = {name: table.index(name) for name in self.columns}
         spelling = self._file.spelling
         reader = _Features(table.shown, self._encoding, spelling, self._dtype, where)
         target = self._reader_of_target(table)
+        reader.numbers.tells_codes = tells_codes
+        if isinstance(target, _Numbers):
+            target.tells_codes = tells_codes
         needed = [table.index(name) for name in as_targets(self._target)] if self._drops else []
         self._lines = _lines(table, [reader, *([] if target is None else [target])], needed)
         features, numbers = reader.arrays(learns)
@@ -267,14 +283,30 @@ class _File:
         return CsvTable(path, self.header, self.delimiter, self.encoding)
 
 
-def _cell(row: Mapping[str, Any], name: str, at: int) -> str:
-    """A Python value as a cell of a file with decimal points."""
+def _of_texts(spelling: Spelling) -> Spelling:
+    """The spelling of a program's texts; its numbers have decimal points."""
+    return lambda cell: spelling(cell) if isinstance(cell, Written) else cell
+
+
+def _cell(row: Mapping[str, Any], name: str, at: int, is_whole: bool) -> str:
+    """A Python value as a cell of a file with decimal points.
+
+    is_whole: whether a whole number is wanted, which may be a float.
+    """
     if name not in row:
         raise ValueError(f"row {at} has no {name!r}; give None if it is missing")
     value = row[name]
+    if isinstance(value, str):
+        return Written(value)
+    if isinstance(value, np.datetime64):
+        value = value.astype("datetime64[us]").item()
+    if value is None or str(value) == "NaT":  # of pandas
+        return ""
     if isinstance(value, date):
         return IsoText(value)
-    return "" if value is None else str(value)
+    if is_whole and isinstance(value, (float, np.floating)) and float(value).is_integer():
+        value = int(value)
+    return str(value)
 
 
 def _features(
@@ -296,14 +328,18 @@ def _features(
         left_out = row_names(table.names, {*targets, *declared})
         found = table.features(targets, left_out)
         warn_of_row_names(table.shown, left_out)
-        if table.is_headed_by_numbers and not targets:
-            warn_user(
-                f"{table.shown}: the first line is read as column names, but holds only numbers; "
-                "give header=[...] with names if it is data, or columns=[...] if it is not",
-            )
+        if table.is_headed_by_numbers(table.names):
+            _warn_of_header(table.shown, "only numbers")
     if not found:
         raise ValueError(f"{table.shown} has no columns for the features")
     return found
+
+
+def _warn_of_header(shown: str, has: str) -> None:
+    warn_user(
+        f"{shown}: the first line is read as column names, but holds {has}; give header=[...] with "
+        "names if it is data, or columns=[...] if it is not",
+    )
 
 
 def _lines(
@@ -342,7 +378,7 @@ class _Features:
         spellings = [self._spelling(name, spelling) for name in encoding.numbers]
         kept = encoding.dtype_of_numbers(dtype)
         names, fill = encoding.numbers, encoding.fill
-        self._numbers = _Numbers(shown, names, indices, spellings, kept, fill, between)
+        self.numbers = _Numbers(shown, names, indices, spellings, kept, fill, between)
         self._texts: dict[str, list[str]] = {name: [] for name in encoding.categories}
 
     def _spelling(self, name: str, of_numbers: Spelling | None) -> Spelling | None:
@@ -354,7 +390,7 @@ class _Features:
 
     def take(self, rows: Sequence[Row]) -> None:
         """Read some rows. Raises ValueError with the line of a cell that does not fit."""
-        self._numbers.take(rows)
+        self.numbers.take(rows)
         for name, found in self._texts.items():
             found.extend(self._categories(name, rows))
 
@@ -381,7 +417,7 @@ class _Features:
 
         With `learns`, fit the encoding to them.
         """
-        numbers = self._numbers.array()
+        numbers = self.numbers.array()
         if learns:
             self._encoding.learn(numbers, self._texts)
         encoding = self._encoding
@@ -409,6 +445,7 @@ class _Numbers:
         self._dates = [at for at, each in enumerate(spellings) if isinstance(each, Days)]
         self._parts: list[NDArray[Any]] = []
         self._told: set[str] = set()  # the columns that were told to be rounded
+        self.tells_codes = False  # whether numbers with leading zeros are told of
 
     def take(self, rows: Sequence[Row]) -> None:
         """Convert some rows.
@@ -425,6 +462,8 @@ class _Numbers:
             raise self._bad_cell(rows, place, cells[place], is_spelled=True) from error
         if self._dtype.kind == "f":
             self._see_rounded(cells, part)
+        if self.tells_codes:
+            self._see_codes(cells)
         self._parts.append(part.reshape(len(rows), len(self._indices)))
 
     def _see_rounded(self, cells: Sequence[str], part: NDArray[Any]) -> None:
@@ -453,6 +492,22 @@ class _Numbers:
             for at in np.flatnonzero(is_off(days, kept).any(0)).tolist():
                 warn_of_times(self._shown, self._names[dates[at]], days[:, at], kept[:, at])
                 self._told.add(self._names[dates[at]])
+
+    def _see_codes(self, cells: Sequence[str]) -> None:
+        """Say once of a table that it has whole numbers with leading zeros, such as zip codes."""
+        texts = "," + ",".join(cells)
+        if not any(f",0{digit}" in texts for digit in "0123456789"):
+            return  # which is a tenth of the time of looking at each
+        if (place := next((n for n, cell in enumerate(cells) if _CODE.fullmatch(cell)), -1)) < 0:
+            return
+        self.tells_codes = False
+        cell, name = cells[place].strip(), printable(repr(self._names[place % len(self._names)]))
+        keeps = "target_dtype=str" if self._is_target else f"categories=[{name}]"
+        warn_user(
+            f"{self._shown}: column {name} has numbers with leading zeros, and {cell} is read as "
+            f"{int(cell)}: {keeps} keeps codes as texts, and columns=[...] says that they are "
+            "numbers"
+        )
 
     def _spelled(self, rows: Sequence[Row], cells: Sequence[str]) -> list[str]:
         """The cells as plain numbers."""

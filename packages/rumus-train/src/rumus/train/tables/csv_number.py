@@ -103,7 +103,7 @@ _SPELLINGS: Final = (
         "a floating dtype reads nan, inf and -inf: write it so",
     ),
     (
-        re.compile(r"[+-]?[$€£¥]? ?\d[\d.,]* ?[%$€£¥]?"),
+        re.compile(r"\(?[+\-\u2212\u2013]?[$€£¥]? ?\d[\d.,]* ?[%$€£¥+\-]?\)?"),
         "remove what is no number from the cells, or leave the column out with columns=[...]",
     ),
 )  # fmt: skip

@@ -55,6 +55,11 @@ class CsvTable(Iterator[Row]):
         try:
             self._check_kind()
             self._reader = csv.reader(self._text(), delimiter=delimiter, strict=True)
+            if isinstance(header, str):
+                raise TypeError(
+                    f"header must be a list of names, not the text {header!r}; leave it out if the "
+                    "first line has them"
+                )
             self.names = self._header() if header is None else ordered_names("header", header)
         except BaseException:
             self.close()
@@ -158,15 +163,12 @@ class CsvTable(Iterator[Row]):
         others = {*targets, *left_out}
         return [name for name in self.names if name not in others]
 
-    @property
-    def is_headed_by_numbers(self) -> bool:
-        """Whether the names look like data: only numbers, and not those of the columns."""
-        if self._is_named or len(self.names) < 2:
-            return False
-        named = self.names[not self.names[0] :]
+    def is_headed_by_numbers(self, names: Sequence[str]) -> bool:
+        """Whether these of the names look like data: only numbers, and not those of the columns."""
+        named = list(names[1:] if "" in names[:1] else names)
         counted = [[str(n) for n in range(first, first + len(named))] for first in (0, 1)]
         try:
-            return bool(named and [float(name) for name in named]) and named not in counted
+            return bool(not self._is_named and [float(n) for n in named] and named not in counted)
         except ValueError:
             return False
 

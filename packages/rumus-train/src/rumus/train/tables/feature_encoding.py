@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -141,6 +142,23 @@ class FeatureEncoding:
         if dtype.kind != "f":
             raise TypeError(f"means need a floating dtype, not {dtype}")
         return np.dtype(np.float64)
+
+    def warn_of_missing(self, dtype: np.dtype[Any]) -> None:
+        """Warn of a number for missing ones that the dtype rounds, so that others become it, too.
+
+        Of a whole one, which stands for no measured number, or one that becomes 0.
+        """
+        kept = self.dtype_of_numbers(dtype)
+        if not isinstance(self.missing, Real) or kept.kind != "f":
+            return
+        given = float(self.missing)
+        with np.errstate(over="ignore"):
+            found = float(np.float64(given).astype(kept))
+        if np.isfinite(found) and found != given and (given.is_integer() or not found):
+            warn_user(
+                f"missing={self.missing} becomes {found:.9g} in {kept}, as other numbers do: give "
+                f"a number that {kept} holds, or a float64 dtype="
+            )
 
     def difference(self, other: FeatureEncoding, name: str) -> str | None:
         """Describe a difference that changes the features of a table, or return None.
