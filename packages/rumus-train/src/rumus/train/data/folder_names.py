@@ -41,11 +41,12 @@ OF_IMAGES: Final = frozenset(
         "groundtruth", "seg",
     }
 )  # fmt: skip
+_HOW: Final = frozenset({"x", "bicubic"})  # images are made smaller, as in LR_bicubic and LR_x4
 _Pair: TypeAlias = tuple[frozenset[str], frozenset[str]]
 # Words for the folder of images, and for that of what belongs to each.
 _PAIRS: Final[tuple[_Pair, ...]] = (
     (_IMAGES, OF_IMAGES),
-    (frozenset({"hr", "highres", "hires"}), frozenset({"lr", "lowres", "lores", "bicubic", "x"})),
+    (frozenset({"hr", "highres", "hires"}), frozenset({"lr", "lowres", "lores"})),
     (frozenset({"input", "inputs"}), frozenset({"target", "targets", "output", "outputs", "gt"})),
     (frozenset({"source", "sources"}), frozenset({"target", "targets"})),
     (frozenset({"rgb"}), frozenset({"depth", "disparity", "thermal", "infrared", "ir", "nir"})),
@@ -194,7 +195,7 @@ def _paired(names: Iterable[str], pairs: Sequence[_Pair]) -> list[str]:
 
     But for these words they are called alike, as DIV2K_train_HR and DIV2K_valid_LR_bicubic are.
     """
-    words = {name: _words(name) - _TRAINED_ON - _HELD_OUT for name in names}
+    words = {name: _words(name) - _TRAINED_ON - _HELD_OUT - _HOW for name in names}
     for pair in pairs:
         sides: list[defaultdict[frozenset[str], list[str]]] = []
         for known in pair:
