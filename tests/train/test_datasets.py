@@ -286,3 +286,15 @@ def test_images_without_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ImportError, match=r"pip install 'rumus-train\[images\]'"):
         ImageFolder(tmp_path)
+
+
+def test_dicts_and_sparse_matrices_are_no_arrays() -> None:
+    class Sparse:
+        def toarray(self) -> None: ...
+
+    given: Any = {"x": [1.0]}
+    with pytest.raises(TypeError, match=r"array 1 is a dict: .*ArrayDataset\(\*data\.values\(\)\)"):
+        ArrayDataset([1.0], given)
+    given = Sparse()
+    with pytest.raises(TypeError, match=r"array 0 is sparse: .*, toarray\(\)"):
+        ArrayDataset(given)

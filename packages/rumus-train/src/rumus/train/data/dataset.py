@@ -94,8 +94,15 @@ class ArrayDataset:
 def _check_kinds(
     names: Sequence[str], given: Sequence[object], arrays: Sequence[NDArray[Any]]
 ) -> None:
-    """Raise TypeError, naming the columns, for a DataFrame whose columns are not all numbers."""
+    """Raise TypeError for a DataFrame whose columns are not all numbers, naming them.
+
+    And for a dict of arrays and a sparse matrix, of which NumPy makes an array of one object.
+    """
     for name, value, array in zip(names, given, arrays, strict=True):
+        if isinstance(value, Mapping):
+            raise TypeError(f"{name} is a dict: give its arrays, as ArrayDataset(*data.values())")
+        if hasattr(value, "toarray") and array.dtype.kind == "O":
+            raise TypeError(f"{name} is sparse: give an array of all of its numbers, toarray()")
         dtypes: Any = getattr(value, "dtypes", None)
         if array.dtype.kind in "biufc" or not hasattr(dtypes, "items"):
             continue

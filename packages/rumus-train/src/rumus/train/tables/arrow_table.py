@@ -111,7 +111,6 @@ class ParquetDataset:
         if not self.columns:
             raise ValueError(f"{self._source.shown} has no columns for the features")
         self._encoding = FeatureEncoding(self.columns, *kinds, missing, standardize)
-        self._encoding.warn_of_missing(self._dtype)
         numbers = self._read(learns=True)
         if columns is None:
             warn_of_counting(self._source.shown, self._encoding.numbers, numbers)
