@@ -634,3 +634,24 @@ def test_a_damaged_image_is_none_of_another_kind(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"1\.png") as caught:
         ImageFolder(tmp_path)[0]
     assert "it is" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", [100, 5000, 9000])
+def test_a_changed_bit_of_a_png_is_noticed(place: int, tmp_path: Path) -> None:
+    """Pillow gives other pixels."""
+    drawn(tmp_path / "cat" / "1.png", size=(64, 64))
+    path = tmp_path / "cat" / "1.png"
+    data = bytearray(path.read_bytes())
+    ImageFolder(tmp_path)[0]
+    data[place] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"1\.png (is damaged: its pixels do|is not a readable)"):
+        ImageFolder(tmp_path)[0]
+
+
+def test_a_png_without_its_end_is_whole(tmp_path: Path) -> None:
+    drawn(tmp_path / "cat" / "1.png", size=(64, 64))
+    path = tmp_path / "cat" / "1.png"
+    whole = ImageFolder(tmp_path)[0][0]
+    path.write_bytes(path.read_bytes()[:-12])
+    np.testing.assert_array_equal(ImageFolder(tmp_path)[0][0], whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,6 +75,8 @@ class ImageReader:
         with _decoding(path):
             image = Image.open(path)
         with image:
+            if image.format == "PNG":
+                _check_sums(path)
             self._choose_frame(image, path)
             self._check_mode(image, path)
             is_signed = _is_signed(image)
@@ -162,6 +165,25 @@ def _decoding(path: Path) -> Iterator[None]:
         raise ValueError(
             f"{printable(path)} is not a readable image: {type(error).__name__}: {printable(error)}"
         ) from error
+
+
+def _check_sums(path: Path) -> None:
+    """Raise ValueError for a PNG whose pixels are not those that were written.
+
+    Pillow reads over their checksums: a changed bit would give other pixels silently.
+    """
+    data = memoryview(path.read_bytes())
+    at = 8
+    while at + 12 <= len(data):
+        size, kind = int.from_bytes(data[at : at + 4]), bytes(data[at + 4 : at + 8])
+        end = at + 8 + size
+        found, noted = zlib.crc32(data[at + 4 : end]), data[end : end + 4]
+        if kind in (b"IDAT", b"fdAT") and len(noted) == 4 and found != int.from_bytes(noted):
+            raise ValueError(
+                f"{printable(path)} is damaged: its pixels do not fit their checksum; download or "
+                "write it again"
+            )
+        at = end + 4
 
 
 def _upright(image: Image) -> Image:
