@@ -55,7 +55,7 @@ _PAIRS: Final[tuple[_Pair, ...]] = (
 _ALIKE: Final[tuple[_Pair, ...]] = (
     (frozenset({"noisy", "blur", "blurred", "blurry", "hazy", "rainy", "lq"}),
      frozenset({"clean", "sharp", "clear", "gt", "hq"})),
-    (frozenset({"color", "colour"}), frozenset({"depth", "thermal", "infrared", "gray", "grey"})),
+    (frozenset({"color"}), frozenset({"depth", "thermal", "infrared", "gray"})),
     (frozenset({"before"}), frozenset({"after"})),
     (frozenset({"photo", "photos"}), frozenset({"sketch", "sketches", "edges"})),
 )  # fmt: skip
