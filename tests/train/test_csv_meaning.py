@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import os
 import re
@@ -908,3 +909,20 @@ def test_numbers_of_days_are_no_dates(tmp_path: Path) -> None:
         ValueError, match=r"'43831' .* not a date; leave it out of dates=\[\.\.\.\]"
     ):
         CsvDataset(written(tmp_path, "day,b\n43831,1\n"), dates=["day"])
+
+
+def test_a_long_text_says_how_it_is_allowed(tmp_path: Path) -> None:
+    path = written(tmp_path, f"a,text\n1,{'x ' * 70_000}\n")
+    with pytest.raises(ValueError, match=r"csv:2: .*, csv\.field_size_limit\(10\*\*9\) allows it"):
+        CsvDataset(path, columns=["a"])
+    before = csv.field_size_limit(10**9)
+    try:
+        assert len(CsvDataset(path, columns=["a"])) == 1
+    finally:
+        csv.field_size_limit(before)
+
+
+def test_a_conflict_of_a_merge_is_told_of(tmp_path: Path) -> None:
+    text = "a,b\n<<<<<<< HEAD\n1,2\n=======\n1,3\n>>>>>>> main\n"
+    with pytest.raises(ValueError, match=r"csv:2: 1 cells .* a conflict of a merge: resolve it"):
+        CsvDataset(written(tmp_path, text))

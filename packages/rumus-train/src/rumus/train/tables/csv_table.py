@@ -106,6 +106,11 @@ class CsvTable(Iterator[Row]):
                 f"{self.shown}:{self._reader.line_num}: {error}; {_how_to_read(self.path)}"
             ) from error
         except csv.Error as error:
+            if "field limit" in str(error):
+                raise ValueError(
+                    f"{self.shown}:{self._reader.line_num}: {error}: a quote before it is not "
+                    "closed, or if it is one long text, csv.field_size_limit(10**9) allows it"
+                ) from error
             raise ValueError(
                 f"{self.shown}:{self._reader.line_num}: {error}; quote cells that contain the "
                 "delimiter or a quote, and write quotes inside them twice; set another delimiter "
@@ -115,7 +120,9 @@ class CsvTable(Iterator[Row]):
         if wanted and len(row) != wanted:
             hint = ""
             advice = about_comments(self.names[0], row[0]) or about_comment_line(row[0])
-            if advice:
+            if row[0].startswith(("<<<<<<< ", "=======", ">>>>>>> ")):
+                hint = "; it marks a conflict of a merge: resolve it first"
+            elif advice:
                 hint = f"; {advice}"
             elif (delimiter := self._other_delimiter(row)) is not None:
                 hint = f"; give delimiter={delimiter!r}?"
