@@ -170,7 +170,8 @@ def _decoding(path: Path) -> Iterator[None]:
 def _check_sums(path: Path) -> None:
     """Raise ValueError for a PNG whose pixels are not those that were written.
 
-    Pillow reads over their checksums: a changed bit would give other pixels silently.
+    Pillow reads over the checksums of their chunks, and in an image that packs well over that of
+    the whole: a changed bit would give other pixels silently.
     """
     data = memoryview(path.read_bytes())
     at = 8
@@ -190,6 +191,7 @@ def _upright(image: Image) -> Image:
     """Return the image, turned by its EXIF orientation."""
     from PIL import ImageOps
 
+    image.load()  # of a PNG, getexif does so, and its error would be taken for one of EXIF
     try:
         orientation = image.getexif().get(0x0112, 1)
     except Exception:  # damaged EXIF data does not affect the pixels
