@@ -298,3 +298,47 @@ def test_dicts_and_sparse_matrices_are_no_arrays() -> None:
     given = Sparse()
     with pytest.raises(TypeError, match=r"array 0 is sparse: .*, toarray\(\)"):
         ArrayDataset(given)
+
+
+def test_items_of_a_derived_class_are_read() -> None:
+    """Its `__getitem__` was passed over by the `batch` of the class it derives from."""
+
+    class Doubled(ArrayDataset):
+        def __getitem__(self, index: int, /) -> Any:
+            (x,) = super().__getitem__(index)
+            return (2 * x,)
+
+    class Negative(Subset):
+        def __getitem__(self, index: int, /) -> Any:
+            return tuple(-x for x in super().__getitem__(index))
+
+    class Quick(Doubled):
+        def batch(self, indices: Any) -> Any:
+            return (self.arrays[0][indices] * 2,)
+
+    class Named(ArrayDataset):
+        classes = ("a", "b")
+
+    x = np.arange(6.0)
+    plain, doubled = ArrayDataset(x), Doubled(x)
+    firsts: list[tuple[Any, list[float]]] = [
+        (doubled, [0.0, 2.0]),
+        (Quick(x), [0.0, 2.0]),
+        (Subset(doubled, [2, 1]), [4.0, 2.0]),
+        (Negative(plain, [2, 1]), [-2.0, -1.0]),
+        (Negative(doubled, [2, 1]), [-4.0, -2.0]),
+        (Subset(Negative(plain, [2, 1]), [1, 0]), [-1.0, -2.0]),
+    ]
+    for dataset, expected in firsts:
+        assert next(iter(DataLoader(dataset, 2)))[0].tolist() == expected
+    for fast in (plain, Named(x), Quick(x), Subset(plain, [0])):
+        assert batch_of(fast) is not None
+
+
+def test_arrays_of_a_dataset_are_no_tuple() -> None:
+    """Two arrays of one shape were two samples."""
+    x = np.ones((4, 3))
+    with pytest.raises(TypeError, match=r"one by one, not a tuple: ArrayDataset\(x, y\)"):
+        ArrayDataset((x, x))
+    assert len(ArrayDataset([x, x])) == 2
+    assert len(ArrayDataset((1.0, 2.0))) == 2

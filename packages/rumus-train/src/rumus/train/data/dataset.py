@@ -25,7 +25,8 @@ class Dataset(Protocol):
     Anything with these two methods is a dataset. Two more are optional:
 
     - `batch(indices) -> tuple or dict of arrays`: the samples of an array of indices at once,
-      stacked along a new first axis, as a copy. Faster for samples stored in arrays.
+      stacked along a new first axis, as a copy. Faster for samples stored in arrays. A class that
+      derives from one with it and has a `__getitem__` of its own is read by that.
     - `describe(index) -> str`: where a sample comes from (its file, say), for error messages.
     """
 
@@ -67,6 +68,9 @@ class ArrayDataset:
     """
 
     def __init__(self, *arrays: ArrayLike) -> None:
+        first: Any = arrays[0] if len(arrays) == 1 else None
+        if isinstance(first, tuple) and any(getattr(each, "ndim", 0) for each in first):
+            raise TypeError("ArrayDataset takes arrays one by one, not a tuple: ArrayDataset(x, y)")
         check_row_order((f"array {i}", array) for i, array in enumerate(arrays))
         self._labels = next((x for x in map(labels_of, arrays) if x is not None), None)
         self.arrays = tuple(unmasked(array) for array in arrays)
@@ -228,14 +232,22 @@ def samples_of(dataset: Dataset, indices: Sequence[int]) -> Sequence[Any] | None
 
 def batch_of(dataset: Dataset) -> Callable[[Indices], AnyBatch] | None:
     """Return a function that reads many samples at once, or None to read them one by one."""
-    if isinstance(dataset, Subset):
+    if isinstance(dataset, Subset) and not _has_own_items(type(dataset), Subset):
         inner: Any = dataset
         indices: Indices = np.arange(len(dataset))
-        while isinstance(inner, Subset):  # not by recursion: there may be thousands
+        while isinstance(inner, Subset) and not _has_own_items(type(inner), Subset):
+            # Not by recursion: there may be thousands.
             indices, inner = inner.indices[indices], inner.dataset
         whole = batch_of(inner)
         return None if whole is None else lambda chosen: whole(indices[chosen])
     if hasattr(dataset, "__getitems__"):
         return None  # Hugging Face's, whose `batch` is something else
     found: Callable[[Indices], AnyBatch] | None = getattr(dataset, "batch", None)
-    return found
+    of = next((base for base in type(dataset).__mro__ if "batch" in vars(base)), None)
+    return None if of is not None and _has_own_items(type(dataset), of) else found
+
+
+def _has_own_items(cls: type, base: type) -> bool:
+    """Whether a class has another `__getitem__` than its base, whose `batch` does not know it."""
+    order = cls.__mro__[: cls.__mro__.index(base)]
+    return any("__getitem__" in vars(derived) for derived in order)
