@@ -697,6 +697,31 @@ def test_callbacks_that_cannot_hear_their_event_are_refused_at_the_start() -> No
     Callbacks([More(), Static()])
 
 
+def test_methods_of_one_callback_and_methods_that_would_not_run() -> None:
+    """A function set in place of a method was passed over, and a generator never ran."""
+
+    class Silent(Callback):
+        pass
+
+    class Generating(Callback):
+        def on_epoch_end(self, event: Any) -> Any:
+            yield event
+
+    class Waiting(Callback):
+        async def on_epoch_end(self, event: Any) -> None:  # type: ignore[override]
+            raise NotImplementedError
+
+    silent: Any = Silent()
+    heard: list[int] = []
+    silent.on_epoch_end = lambda event: heard.append(event.epoch)
+    weight = Parameter([1.0], name="weight")
+    Trainer(SGD([weight], 0.1)).fit([()], lambda: weight.sum(), epochs=2, callbacks=[silent])
+    assert heard == [0, 1]
+    for callback in (Generating(), Waiting()):
+        with pytest.raises(TypeError, match="on_epoch_end would not run when it is called"):
+            Callbacks([callback])
+
+
 def test_a_metric_that_is_nan_in_every_validation_is_told_of_at_the_end() -> None:
     model = Counting(lambda at: math.nan, "accuracy")
     options: Any = {"monitor": "accuracy", "mode": "max", "validate_every": Every(steps=1)}

@@ -285,3 +285,63 @@ def test_several_optimizers_as_one(backend: Backend) -> None:
     assert trainer.optimizer.kind == "Muon+SGD"  # type: ignore[attr-defined]
     with pytest.raises(TypeError, match="takes rule-based optimizers"):
         Trainer([SGD([Parameter(1.0)]), "SGD"])  # type: ignore[list-item]
+
+
+def test_a_trainer_whose_step_fit_would_not_call() -> None:
+    class Clipped(Trainer[Any]):
+        def train_step(self, *arguments: Any, **options: Any) -> Tensor:
+            return super().train_step(*arguments, **options)
+
+    weight = Parameter([1.0], name="weight")
+    trainer = Clipped(SGD([weight], 0.1))
+    with pytest.raises(TypeError, match=r"Clipped\.train_step is called by nothing in fit"):
+        trainer.fit([(np.ones(1),)], lambda x: (weight * x).sum(), epochs=1)
+    trainer.train_step(lambda x: (weight * x).sum(), np.ones(1))
+    assert trainer.optimizer.steps == 1
+
+
+def test_a_trainer_with_another_librarys_methods() -> None:
+    """They were passed over: compute_loss, say, of a class derived from Trainer."""
+
+    class Other(Trainer[Any]):
+        def compute_loss(self, x: Tensor) -> Tensor:
+            return (weight * x).sum()
+
+        def on_train_epoch_end(self) -> None: ...
+
+    class Called(Other):
+        def on_train_epoch_end(self) -> None:
+            self.on_train_epoch_end()
+
+        def go(self) -> None:
+            self.fit(data, lambda x: self.compute_loss(x), epochs=1)
+
+    weight, data = Parameter([1.0], name="weight"), [(np.ones(1),)]
+    trainer = Other(SGD([weight], 0.1))
+    with pytest.warns(UserWarning, match="called by nothing in fit; here it is") as told:
+        trainer.fit(data, lambda x: (weight * x).sum(), epochs=1)
+    assert [str(each.message).split()[0] for each in told] == [
+        "Other.compute_loss", "Other.on_train_epoch_end",
+    ]  # fmt: skip
+    trainer.optimizer.release()
+    called = Called(SGD([weight], 0.1))
+    called.go()
+    called.fit(data, called.compute_loss, epochs=1)
+
+
+def test_a_loss_function_that_takes_something_else_is_told_what_it_gets() -> None:
+    weight = Parameter([1.0], name="weight")
+    trainer = Trainer(SGD([weight], 0.1))
+
+    def of_batch(batch: Any) -> Any:
+        return batch
+
+    def of_model(model: Any, batch: Any) -> Any:
+        return model(batch)
+
+    for loss_fn in (of_batch, of_model):
+        with pytest.raises(TypeError) as caught:
+            trainer.train_step(loss_fn, np.ones((2, 3), np.float32), np.ones(2, np.int32))
+        assert caught.value.__notes__ == [
+            "the loss function is called with the fields of a batch, here (float32[2, 3], int32[2])"
+        ]

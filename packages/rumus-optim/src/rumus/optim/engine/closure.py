@@ -14,6 +14,9 @@ from rumus.optim.engine.optimizer import Optimizer
 from rumus.optim.options.group import M_co
 from rumus.optim.options.other_names import MINIMIZE, STEP
 from rumus.tensor import ClosureNeededError, GradientStore, Tensor
+from rumus.tensor.expression.arguments import is_told
+from rumus.tensor.expression.called_attribute import note_called_attribute
+from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.graph.assignment import within_pass
 from rumus.tensor.graph.buffer_update import take_loose
 from rumus.tensor.operations.draws import Draws
@@ -79,6 +82,21 @@ def repeated(evaluate: Evaluate) -> Evaluate:
     return again
 
 
+def _note_arguments(error: Exception, arguments: Sequence[Any]) -> None:
+    """Add what a function was called with to an error of its own, not of what it calls."""
+    note_called_attribute(error)
+    depth, trace = 0, error.__traceback__
+    while trace is not None:  # of frames outside of this library
+        depth += not trace.tb_frame.f_globals.get("__name__", "").startswith("rumus.")
+        trace = trace.tb_next
+    if arguments and depth <= 1 and not is_told(error):
+        given = ", ".join(
+            f"{each.dtype}{list(each.shape)}" if isinstance(each, Tensor) else shown(each)
+            for each in arguments
+        )
+        error.add_note(f"the loss function is called with the fields of a batch, here ({given})")
+
+
 def forward_backward(
     loss_fn: Callable[..., Tensor], arguments: Sequence[Any], scale: Tensor | None = None
 ) -> tuple[Tensor, GradientStore]:
@@ -87,7 +105,11 @@ def forward_backward(
     scale: multiplies the gradients; see `Tensor.backward`.
     """
     take_loose()  # leftovers of earlier passes belong to no step
-    loss = within_pass(lambda: loss_fn(*arguments))
+    try:
+        loss = within_pass(lambda: loss_fn(*arguments))
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        _note_arguments(error, arguments)
+        raise
     if not isinstance(loss, Tensor):
         raise TypeError(
             f"the loss function must return the loss as a tensor, not {type(loss).__name__}: "

@@ -81,7 +81,8 @@ def wanted(
         return None
     if any(map(_FUNCTION.fullmatch, parts)) and any(map(_NUMBER.fullmatch, parts)):
         return None  # a hyperparameter, whose own check says of what it may be a function
-    return _told([part for part in parts if part != "None"])
+    is_choice = "None" in parts and any(map(_LITERAL.fullmatch, parts))
+    return _told([part for part in parts if part != "None"]) + " or None" * is_choice
 
 
 def fits(declared: str, known: Mapping[str, Any], value: object) -> bool:

@@ -161,6 +161,29 @@ TRAINER: Final = OtherNames(
         "score": "trainer.evaluate(loader, metrics)",
     },
 )
+HOOKS: Final = OtherNames(
+    "a Trainer",
+    {
+        **dict.fromkeys(("training_step", "compute_loss"), "loss_fn of fit, a function of a batch"),
+        **dict.fromkeys(
+            ("validation_step", "test_step", "prediction_step", "compute_metrics"),
+            "validate=(loader, metric_fn) of fit",
+        ),
+        **dict.fromkeys(
+            ("configure_optimizers", "create_optimizer", "create_optimizer_and_scheduler"),
+            "the optimizer that the Trainer is made with",
+        ),
+        **dict.fromkeys(
+            ("train_dataloader", "get_train_dataloader"), "loader, the first argument of fit"
+        ),
+        **dict.fromkeys(
+            ("val_dataloader", "get_eval_dataloader"), "validate=(loader, metric_fn) of fit"
+        ),
+        "create_scheduler": "lr=..., a schedule of the optimizer",
+        "lr_scheduler_step": "lr=..., a schedule of the optimizer",
+        "optimizer_step": "a callback's on_step_end(event)",
+    },
+)
 TRAINER_OPTIONS: Final = OtherNames(
     "Trainer",
     {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from inspect import signature
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
 from typing import Any, Final, Protocol
 
 from rumus.tensor import NonFiniteGradientError
@@ -143,6 +143,11 @@ def _check_methods(kind: type) -> None:
 def _hearing(callback: Callback, name: str) -> Callable[[Any], None]:
     """Return a method that hears an event; TypeError for one that cannot be called with it."""
     method: Callable[[Any], None] = getattr(callback, name)
+    if any(kind(method) for kind in (isgeneratorfunction, iscoroutinefunction, isasyncgenfunction)):
+        raise TypeError(
+            f"{type(callback).__name__}.{name} would not run when it is called, since it yields "
+            f"or is async: write a plain def {name}(self, event)"
+        )
     try:
         parameters = signature(method)
     except (TypeError, ValueError):  # of one that is not written in Python
@@ -155,6 +160,11 @@ def _hearing(callback: Callback, name: str) -> Callable[[Any], None]:
             f"def {name}(self, event), not {parameters}"
         ) from None
     return method
+
+
+def _function(method: Any) -> object:
+    """The function of a method, or what stands in its place in one object."""
+    return getattr(method, "__func__", method)
 
 
 class Callbacks:
@@ -173,7 +183,7 @@ class Callbacks:
             event: [
                 (type(callback).__name__, _hearing(callback, method))
                 for callback in self.all
-                if getattr(type(callback), method) is not getattr(Callback, method)
+                if _function(getattr(callback, method)) is not getattr(Callback, method)
             ]
             for event, method in _METHODS.items()
         }

@@ -210,6 +210,11 @@ def _by_name(metrics: Sequence[Metric]) -> dict[str, Metric]:
         raise TypeError(f"metrics must be a list of functions, not {shown(metrics)}")
     named: dict[str, Metric] = {}
     for metric in metrics:
+        if isinstance(metric, str):
+            raise TypeError(
+                f"the metric {metric!r} must be a function, as rumus.train.metrics.accuracy, and "
+                "not its name"
+            )
         name = getattr(getattr(metric, "func", metric), "__name__", type(metric).__name__)
         if name in named:
             raise ValueError(f"two metrics are called {name!r}: give a dict with a name for each")

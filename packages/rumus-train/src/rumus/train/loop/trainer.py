@@ -298,10 +298,13 @@ class Trainer(Generic[M_co]):
         from rumus.train.data.batches import check_loader
         from rumus.train.loop.default_view import with_progress
         from rumus.train.loop.monitor import Monitor, check_options
+        from rumus.train.loop.overridden import check_overridden
         from rumus.train.loop.run import Run
         from rumus.train.loop.validation import check_validate
 
         check_loss_function(loss_fn)
+        if type(self) is not Trainer:
+            check_overridden(type(self), loss_fn)
         check_loader("Trainer.fit", loader)
         check_validate(validate)
         check_resume(resume)
