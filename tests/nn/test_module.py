@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -158,6 +161,11 @@ def test_computed_values_are_not_buffers() -> None:
         ([[nn.ReLU()], [nn.ReLU()]], "is a list of modules in a list, .*ModuleList or Sequential"),
         ([(2, nn.ReLU())], "is a list of modules in a tuple"),
         ({"a": [1, Parameter([1.0])]}, "is a dict of parameters in a list, .*ModuleDict"),
+        (deque([nn.ReLU()]), "is a deque of modules, .*ModuleList"),
+        (frozenset([nn.ReLU()]), "is a frozenset of modules, .*ModuleList"),
+        (SimpleNamespace(a=nn.ReLU()), "is a SimpleNamespace of modules, .*ModuleDict"),
+        (np.array([nn.ReLU(), None]), "is a ndarray of modules, .*ModuleList"),
+        ([[{"a": (nn.ReLU(),)}]], "is a list of modules in a tuple, .*ModuleList"),
     ],
 )
 def test_a_plain_container_is_refused(held: object, message: str) -> None:
@@ -173,8 +181,78 @@ def test_plain_containers_of_other_things_are_fine() -> None:
     block = Block(Generator(0))
     block.sizes = [1, 2]  # type: ignore[attr-defined]
     block.names = {"a": 1}  # type: ignore[attr-defined]
+    block.counts = SimpleNamespace(a=1)  # type: ignore[attr-defined]
+    block.array = np.array([None, "a"])  # type: ignore[attr-defined]
     block.pairs = [(1, 2), [], {"a": [tensor([1.0])]}]  # type: ignore[attr-defined]
     assert len(block.parameters()) == 3
+
+
+def test_what_slots_hold_is_a_part() -> None:
+    """`__slots__` and dataclass(slots=True) hid it: it was neither trained nor saved."""
+
+    class Slotted(nn.Module):
+        __slots__ = ("inner", "unset")
+
+        def __init__(self) -> None:
+            self.inner = nn.Linear(1, 2)
+
+    @dataclass(slots=True, eq=False)
+    class Data(nn.Module):
+        inner: nn.Module
+        scale: Parameter
+
+    names = ("inner.weight", "inner.bias")
+    assert Slotted().parameters().names == names
+    data = Data(Slotted(), Parameter([1.0]))
+    assert data.parameters().names == ("scale", "inner.inner.weight", "inner.inner.bias")
+    assert not data.eval().inner.training
+
+
+def test_a_parameter_of_ones_own_is_replaced_by_another_shape() -> None:
+    layer: Any = nn.Linear(2, 3)
+    layer.scale = Parameter([1.0])
+    layer.scale = Parameter([1.0, 2.0])
+    assert layer.parameters().names == ("weight", "bias", "scale")
+    with pytest.raises(ValueError, match="weight has the shape"):
+        layer.weight = Parameter([1.0])
+
+
+def test_a_buffer_of_a_layer_keeps_its_shape() -> None:
+    """Running statistics of another shape were taken, and ignored or broadcast later."""
+    norm = nn.BatchNorm1d(3)
+    with pytest.raises(ValueError, match=r"running_mean has the shape \(3,\).* and not \(1,\)"):
+        norm.running_mean = tensor([0.0])
+    norm.running_mean = tensor([1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize("name", ["requires_grad", "trainable"])
+def test_an_attribute_that_would_freeze_nothing(name: str) -> None:
+    """As Keras freezes; a class of the user's may have an attribute of that name itself."""
+
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            setattr(self, name, True)
+            self.inner = nn.Linear(1, 1)
+
+    def freeze(module: nn.Module) -> None:
+        setattr(module, name, False)
+
+    for module in (nn.Linear(1, 1), nn.Sequential(nn.Linear(1, 1)), Block(Generator(0))):
+        with pytest.raises(AttributeError, match=rf"'{name}'; here it is model.freeze\(\)"):
+            freeze(module)
+    own = Own()
+    freeze(own)
+    assert getattr(own, name) is False
+
+
+def test_a_called_attribute_is_explained() -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.reshape((x.size(0), -1))  # type: ignore[operator]
+
+    with pytest.raises(TypeError, match="'int' object is not callable") as caught:
+        Net()(tensor([[1.0]]))
+    assert "x.shape[0] for x.size(0)" in caught.value.__notes__[0]
 
 
 def test_parts_may_have_the_names_of_methods() -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import FrameType, FunctionType, NoneType
+from functools import cache
+from types import FrameType, FunctionType, MemberDescriptorType, NoneType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, ParamSpec, Protocol, Self, TypeVar
 
 import numpy as np
@@ -43,9 +45,11 @@ from rumus.tensor.expression.arguments import (
     is_told,
     place_arguments,
 )
+from rumus.tensor.expression.called_attribute import note_called_attribute
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.dtype import as_dtype
 from rumus.tensor.expression.nearest_name import is_misspelled
+from rumus.tensor.expression.other_names import is_of_method
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.graph.assignment import running_pass
 from rumus.tensor.graph.evaluation import current_evaluation
@@ -57,7 +61,9 @@ from rumus.tensor.memory.uninterrupted import Uninterrupted
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 V = TypeVar("V")
-_CONTAINERS: Final = (list, tuple, set, dict)
+_CONTAINERS: Final = (list, tuple, set, frozenset, dict, deque, SimpleNamespace)
+_DEEPEST: Final = 4  # of containers in each other that are looked into
+_COMMANDS: Final = frozenset({"requires_grad", "trainable"})  # to freeze, in other libraries
 _MOST: Final = 1000  # items of a container in a container that are looked at: data has more
 
 
@@ -174,6 +180,8 @@ class Module:
                 _check_new(self, name, value)
             elif isinstance(value, bool) and is_misspelled(name, "training"):
                 _tell_misspelled(self, name, "training")
+            if name in _COMMANDS:
+                _check_command(self, name)
             if running_pass() is not None:
                 assigned(self, name, value)
             object.__setattr__(self, name, value)
@@ -185,7 +193,11 @@ class Module:
 
     def named_members(self) -> Iterable[tuple[str, object]]:
         """Return the module's contents by name: its attributes. Containers return their items."""
-        return vars(self).items()
+        own = vars(self)
+        kind: Any = type(self)
+        if names := _slots(kind):
+            own = {**{name: getattr(self, name) for name in names if hasattr(self, name)}, **own}
+        return own.items()
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """Iterate over the direct submodules, with their names.
@@ -195,7 +207,7 @@ class Module:
         for name, value in self.named_members():
             if isinstance(value, Module):
                 yield name, value
-            elif isinstance(value, _CONTAINERS):
+            elif isinstance(value, _CONTAINERS) or _is_of_objects(value):
                 _refuse_hidden(self, name, value)
 
     @checked_arguments
@@ -515,9 +527,9 @@ def _check_replaced(module: Module, name: str, held: object, value: object) -> N
     is_ours = cls.__module__.startswith("rumus.")
     if not is_ours or name.startswith("_") or isinstance(vars(Module).get(name), property):
         return
-    if name not in own_names(cls) and not isinstance(held, Parameter):  # it is the user's
+    if name not in own_names(cls):  # it is the user's
         return
-    if isinstance(held, Parameter) and isinstance(value, Parameter) and value.shape != held.shape:
+    if isinstance(held, Tensor) and isinstance(value, Tensor) and value.shape != held.shape:
         raise ValueError(
             f"{kind}.{name} has the shape {held.shape}, decided when the layer is made, and not "
             f"{value.shape}: make another {kind}"
@@ -588,6 +600,7 @@ def _called(module: Forward[P, R_co], args: Any, kwargs: Any) -> R_co:
         if _is_about_an_array(error):
             raise _met_an_array(type(module).__name__) from error
         if isinstance(error, TypeError) and not is_told(error):
+            note_called_attribute(error)
             _check_forward(module, args, kwargs)
         raise
 
@@ -637,23 +650,53 @@ def runs(module: Module, forward: Callable[..., Any]) -> bool:
     return is_called and getattr(module.forward, "__func__", None) is forward
 
 
-def _refuse_hidden(module: Module, name: str, held: Iterable[object]) -> None:
+def _refuse_hidden(module: Module, name: str, held: Any) -> None:
     """Raise TypeError if a plain container holds modules or parameters: they would go untrained."""
-    for item in _items(held):
-        is_nested = isinstance(item, _CONTAINERS) and len(item) <= _MOST
-        for each in _items(item) if is_nested else (item,):
-            if isinstance(each, (Module, Parameter)):
-                what = "modules" if isinstance(each, Module) else "parameters"
-                where = f" in a {type(item).__name__}" if is_nested else ""
-                instead = "ModuleDict" if isinstance(held, dict) else "ModuleList or Sequential"
-                raise TypeError(
-                    f"{type(module).__name__}.{name} is a {type(held).__name__} of {what}{where}, "
-                    f"which would not be found; use a {instead}, or attributes of their own"
-                )
+    waiting = [(held, item, 1) for item in _items(held)]
+    while waiting:
+        within, item, depth = waiting.pop()
+        if isinstance(item, (Module, Parameter)):
+            what = "modules" if isinstance(item, Module) else "parameters"
+            where = "" if within is held else f" in a {type(within).__name__}"
+            instead = "ModuleList or Sequential"
+            if isinstance(held, (dict, SimpleNamespace)):
+                instead = "ModuleDict"
+            raise TypeError(
+                f"{type(module).__name__}.{name} is a {type(held).__name__} of {what}{where}, "
+                f"which would not be found; use a {instead}, or attributes of their own"
+            )
+        is_nested = isinstance(item, _CONTAINERS) or _is_of_objects(item)
+        if is_nested and depth < _DEEPEST:
+            inside = list(_items(item))
+            waiting += [(item, each, depth + 1) for each in inside if len(inside) <= _MOST]
+
+
+def _is_of_objects(value: object) -> bool:
+    """Whether it is a NumPy array of Python objects."""
+    return isinstance(value, np.ndarray) and value.dtype.kind == "O"
 
 
 def _items(held: Any) -> Iterable[object]:
+    if isinstance(held, SimpleNamespace):
+        held = vars(held)
+    if isinstance(held, np.ndarray):
+        held = held.ravel()
     return held.values() if isinstance(held, dict) else held
+
+
+@cache
+def _slots(cls: type) -> tuple[str, ...]:
+    """The names of the attributes that a class of the user's keeps in `__slots__`."""
+    named = (pair for base in cls.__mro__ for pair in vars(base).items())
+    return tuple(name for name, member in named if isinstance(member, MemberDescriptorType))
+
+
+def _check_command(module: Module, name: str) -> None:
+    """Raise AttributeError for an assignment from outside that would freeze nothing."""
+    if name in vars(module) or hasattr(type(module), name):
+        return
+    if not is_of_method(sys._getframe(2), module):  # the frame behind `__setattr__`
+        MODULE.refuse(name, module)
 
 
 def check_tensor(name: str, x: object) -> None:

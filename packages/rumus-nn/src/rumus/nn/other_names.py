@@ -204,6 +204,7 @@ MODULE: Final = OtherNames(
         "get_layer": "an attribute, or dict(model.named_modules())[name]",
         "get_buffer": "an attribute, or dict(model.named_buffers())[name]",
         "trainable": "model.freeze(), or model.requires_grad_(True)",
+        "requires_grad": "model.freeze(), or model.requires_grad_(True)",
         "unfreeze": "model.requires_grad_(True)",
         "tabulate": "print(model)",
         "num_parameters": "print(model), which has the numbers of parameters",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from types import FrameType
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from rumus.tensor.expression.arguments import checked_arguments, place_arguments
@@ -51,11 +52,10 @@ class OtherNames:
         """
         if name in vars(owner) or hasattr(type(owner), name) or _declares(type(owner), name):
             return
-        if name not in self.rows or not type(owner).__module__.startswith("rumus."):
-            frame = sys._getframe(2)  # behind the owner's __setattr__
-            first = frame.f_code.co_varnames[:1]
-            if name.startswith("_") or (first and frame.f_locals.get(first[0]) is owner):
-                return
+        is_advised = name in self.rows and type(owner).__module__.startswith("rumus.")
+        setter = sys._getframe(2)  # behind the owner's __setattr__
+        if not is_advised and (name.startswith("_") or is_of_method(setter, owner)):
+            return
         self.refuse(name, owner)
 
     def of_instances(self, cls: C) -> C:
@@ -122,6 +122,18 @@ class OtherNames:
         TypeError: sum takes no 'dim'; here it is axis
         """
         return checked_arguments(function, self.check_keywords, self.check_missing)
+
+
+def is_of_method(frame: FrameType, owner: object) -> bool:
+    """Whether a frame runs a method of an object, rather than a function that was given it."""
+    code = frame.f_code
+    if not code.co_argcount or frame.f_locals.get(code.co_varnames[0]) is not owner:
+        return False
+    within = code.co_qualname.rpartition(".")[0]
+    is_in_class = within != "" and not within.endswith("<locals>")
+    # What a dataclass generates is in no class; what was added to one later has its name there.
+    of_class = getattr(getattr(type(owner), code.co_name, None), "__code__", None)
+    return is_in_class or code.co_name.startswith("__") or of_class is code
 
 
 def _declares(cls: type, name: str) -> bool:
