@@ -15,12 +15,14 @@ from rumus.optim import (
     Accumulation,
     Adam,
     AdamW,
+    AdEMAMix,
     FusedOptimizer,
     Lion,
     Lookahead,
     MultiOptimizer,
     ParameterGroup,
     Plateau,
+    Prodigy,
     RAdam,
     RMSprop,
     Rprop,
@@ -237,3 +239,21 @@ def test_the_hyperparameters_of_several_optimizers_are_read_only() -> None:
     with pytest.raises(TypeError):
         hyper["0.lr"] = 0.5  # which no step would read
     assert hyper == {"0.lr": 0.1, "0.weight_decay": 0.0, "1.lr": 0.1, "1.weight_decay": 0.0}
+
+
+@pytest.mark.parametrize("kind", [AdamW, Prodigy])
+def test_betas_are_any_two_numbers(kind: Any) -> None:
+    for betas in (np.array([0.5, 0.75]), (each for each in (0.5, 0.75))):
+        hyper = kind([Parameter([1.0])], betas=betas).hyper
+        assert (hyper["beta1"], hyper["beta2"]) == (0.5, 0.75)
+    for wrong in ("ab", {0.5: 1, 0.75: 2}, 0.5, [0.5]):
+        with pytest.raises(TypeError, match="betas must be "):
+            kind([Parameter([1.0])], betas=wrong)
+
+
+def test_three_betas_are_any_three_numbers() -> None:
+    betas: Any = (each for each in (0.5, 0.75, 0.875))
+    assert AdEMAMix([Parameter([1.0])], betas=betas).hyper["beta3"] == 0.875
+    for wrong in (3, [0.5, 0.75]):
+        with pytest.raises(TypeError, match="betas must be "):
+            AdEMAMix([Parameter([1.0])], betas=wrong)  # type: ignore[arg-type]

@@ -357,6 +357,15 @@ def test_polar_express_is_near_to_orthogonal(backend: Backend) -> None:
     assert errors[1] < 2e-5
 
 
+def test_coefficients_are_rows_of_an_array() -> None:
+    rows = [(2.0, -1.5, 0.5), (1.5, -0.5, 0.0)]
+    given: Any
+    for given in (np.array(rows), [np.array(row) for row in rows]):
+        assert triples(given, 2) == rows
+    given = np.array(rows[0])
+    assert triples(given, 2) == [rows[0]] * 2
+
+
 def test_polar_express_takes_as_many_triples_as_there_are_iterations() -> None:
     assert triples("polar_express", 3) == triples("polar_express", 10)[:3]
     assert triples("polar_express", 10)[7:] == [(1.875, -1.25, 0.375)] * 3

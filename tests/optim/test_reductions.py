@@ -269,3 +269,17 @@ def test_a_copy_of_the_parameters_is_never_packed(backend: Backend) -> None:
     assert state["p0"].tobytes() == np.linspace(1, 2, 5000, dtype=np.float32).tobytes()
     assert {"m.codes", "s.codes", "v.codes", "d", "p0"} <= set(state)
     assert state["d"].shape == ()
+
+
+def test_groups_that_share_a_number_stay_alike() -> None:
+    """A rate assigned to one group's hyper was taken, though all share the estimate."""
+    a, b = Parameter([1.0], name="a"), Parameter([1.0], name="b")
+    optimizer = Prodigy([ParameterGroup([a], weight_decay=0.5), ParameterGroup([b])])
+    hyper: Any = optimizer.groups[0].hyper
+    hyper["lr"] = 0.5
+    with pytest.raises(ValueError, match=r"lr is 0\.5 in one group and 1\.0 in another"):
+        optimizer.step((a * b).sum().backward())
+    assert (optimizer.steps, a.tolist()) == (0, [1.0])
+    hyper["lr"] = 1.0
+    optimizer.step((a * b).sum().backward())
+    assert optimizer.steps == 1

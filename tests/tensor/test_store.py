@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import iadd, imul, isub, itruediv
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from rumus.tensor import (
     UnclaimedGradientError,
     float32,
     float64,
+    no_grad,
     ones,
     tensor,
 )
@@ -215,3 +218,30 @@ def test_an_arena_takes_parameters_from_another_backend() -> None:
     Arena([parameter], float64, there).adopt()
     assert parameter.backend is there
     assert (parameter * tensor([3.0, 4.0], backend=there)).tolist() == [3.0, 8.0]
+
+
+def test_only_a_parameter_is_missing_a_gradient() -> None:
+    grads = GradientStore()
+    for wrong in (3, "weight", [Parameter([1.0])]):
+        with pytest.raises(TypeError, match=r"as grads\[model.weight\], not by"):
+            grads.missing(wrong)  # type: ignore[arg-type]
+    wrong_arena: Any
+    for wrong_arena in ([3], [tensor([1.0])]):
+        with pytest.raises(TypeError, match="Arena takes parameters, not"):
+            Arena(wrong_arena, float64, NumpyBackend())
+
+
+def test_an_update_by_hand_that_changes_nothing_is_told_of() -> None:
+    """p -= x gives the name to a new tensor, and leaves the parameter."""
+    weight, x = Parameter([1.0], name="weight"), tensor([2.0])
+    with no_grad():
+        acts: Any = (iadd, isub, imul, itruediv)
+        for act in acts:
+            with pytest.warns(UserWarning, match=r"leaves parameter 'weight' as it is; p.assign"):
+                act(weight, x)
+        assert acts[0](weight, tensor([[1.0], [2.0]])).shape == (2, 1)
+    assert weight.tolist() == [1.0]
+    assert acts[0](weight, x).sum().backward()[weight].tolist() == [1.0]
+    frozen = Parameter([1.0], requires_grad=False)
+    with no_grad():
+        assert acts[0](frozen, x).tolist() == [3.0]

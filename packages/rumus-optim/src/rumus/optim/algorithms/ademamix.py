@@ -11,6 +11,7 @@ from rumus.optim.fused.fused import FusedOptimizer
 from rumus.optim.options.group import Claimable, M_co
 from rumus.optim.options.hyperparameter import RANGES, Hyper, Ranges
 from rumus.optim.options.options import Options
+from rumus.tensor.expression.declared_type import is_ordered
 
 
 class AdEMAMix(FusedOptimizer[M_co]):
@@ -64,9 +65,10 @@ class AdEMAMix(FusedOptimizer[M_co]):
         for name, steps in (("t_alpha", t_alpha), ("t_beta3", t_beta3)):
             if steps is not None and steps < 1:
                 raise ValueError(f"{name} must be 1 step or more, or None, not {steps}")
-        if len(betas) != 3:
+        given = tuple(betas) if is_ordered(betas) else ()
+        if len(given) != 3:
             raise TypeError(f"betas must be three numbers, beta3 the slowest, not {betas!r}")
-        beta1, beta2, beta3 = betas
+        beta1, beta2, beta3 = given
         super().__init__(
             parameters,
             rules.ademamix,

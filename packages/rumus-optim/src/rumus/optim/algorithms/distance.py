@@ -11,6 +11,7 @@ from rumus.optim.options.group import Claimable, M_co
 from rumus.optim.options.hyperparameter import Hyper
 from rumus.optim.options.options import Options
 from rumus.tensor import Tensor
+from rumus.tensor.expression.declared_type import is_ordered
 from rumus.tensor.expression.real_number import real_number
 
 _UNLIMITED: Final = 1e30  # d never grows by more
@@ -137,9 +138,10 @@ class Prodigy(DistanceOptimizer[M_co]):
 
 def _with_third(betas: Any, beta3: float | None) -> tuple[float, float, float]:
     """Prodigy's beta1, beta2 and beta3, by default the root of beta2."""
-    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+    given = tuple(betas) if is_ordered(betas) else ()
+    if len(given) != 2:
         raise TypeError(f"betas must be two numbers, not {betas!r}")
-    beta1, beta2 = betas
+    beta1, beta2 = given
     return beta1, beta2, math.sqrt(abs(real_number("beta2", beta2))) if beta3 is None else beta3
 
 

@@ -75,7 +75,7 @@ def triples(coefficients: Coefficients, iterations: int) -> list[Triple]:
         raise TypeError(
             f'coefficients must be three numbers or "polar_express", not {shown(coefficients)}'
         )
-    given: list[Any] = list(coefficients)
+    given: list[Any] = [each.tolist() if hasattr(each, "tolist") else each for each in coefficients]
     each = given if any(isinstance(one, Sequence) for one in given) else [given] * iterations
     found = []
     for one in each:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from rumus.optim.engine.precision import computed_in
 from rumus.optim.engine.segments import Segment
 from rumus.optim.engine.stage import Stage
+from rumus.optim.options.group import ParameterGroup
 from rumus.optim.options.hyperparameter import LARGEST, Hyper, Ranges, at_step, checked
 from rumus.optim.options.running import Running
 from rumus.optim.options.schedule import Schedule
@@ -17,6 +18,34 @@ from rumus.tensor import float32
 from rumus.tensor.expression.arguments import unknown_name
 
 _KEPT: Final = 128  # steps per segment whose scalars are kept
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """The scalars from which numbers that all parameters share are computed.
+
+    names: of the scalars. numbers: of the shared ones.
+    """
+
+    names: frozenset[str]
+    numbers: tuple[str, ...]
+
+    def check(
+        self, kind: str, groups: Iterable[ParameterGroup], hyper: Mapping[str, Hyper]
+    ) -> None:
+        """Raise ValueError for groups that differ in one of them.
+
+        kind: the optimizer's name in errors. hyper: of groups without their own.
+        """
+        own = [group.over(hyper) for group in groups]
+        for name in sorted(self.names & hyper.keys()):
+            values = [each[name] for each in own]
+            if others := [value for value in values if value != values[0]]:
+                raise ValueError(
+                    f"{kind}: {name} is {values[0]} in one group and {others[0]} in another, but "
+                    f"{', '.join(self.numbers)}, shared by all parameters, depends on it: give all "
+                    "groups the same value"
+                )
 
 
 @dataclass(slots=True)
@@ -60,7 +89,8 @@ class StepScalars:
     kind: the optimizer's name in errors. hyper: its hyperparameters, for groups without their own;
     they may be replaced at any time. ranges: the ranges that schedules must stay in. own: each
     segment's scalars that are not hyperparameters and are the same at every step. names: of the
-    hyperparameters. drops_decay: whether the kernels have no place for a weight decay.
+    hyperparameters. drops_decay: whether the kernels have no place for a weight decay. common: of
+    the hyperparameters that all groups share.
     """
 
     kind: str
@@ -72,6 +102,7 @@ class StepScalars:
     own: Sequence[Mapping[str, float]]
     names: frozenset[str]
     drops_decay: bool
+    common: Common
     _known: dict[int, _Known] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -99,6 +130,7 @@ class StepScalars:
 
     def _check(self, hyper: Mapping[str, Hyper]) -> None:
         """Raise TypeError or ValueError for what was assigned past `set` and does not fit."""
+        self.common.check(self.kind, [each.group for each in self.segments], self.hyper)
         checked(hyper, self.ranges)
         if unknown := hyper.keys() - self.names:
             name = min(unknown)

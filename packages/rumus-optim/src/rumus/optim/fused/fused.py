@@ -17,7 +17,7 @@ from rumus.optim.engine.precision import computed_in
 from rumus.optim.engine.rule_state import RuleState
 from rumus.optim.engine.segments import Segment, in_one_piece
 from rumus.optim.engine.stage import Stage
-from rumus.optim.engine.step_scalars import StepScalars
+from rumus.optim.engine.step_scalars import Common, StepScalars
 from rumus.optim.engine.stepped import SteppedOptimizer
 from rumus.optim.engine.update_rule import Signature, UpdateRule, check_parts
 from rumus.optim.fused.compensation import COMPENSATION
@@ -304,15 +304,11 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
 
     def _check_common(self, hyper: Mapping[str, Hyper]) -> None:
         """Refuse groups that differ in scalars from which shared numbers are computed."""
-        own = [group.over(hyper) for group in self.groups]
-        for name in sorted(self._kernels.common & hyper.keys()):
-            values = [each[name] for each in own]
-            if others := [value for value in values if value != values[0]]:
-                raise ValueError(
-                    f"{self.kind}: {name} is {values[0]} in one group and {others[0]} in another, "
-                    f"but {', '.join(self._state.numbers)}, shared by all parameters, depends on "
-                    "it: give all groups the same value"
-                )
+        self._common.check(self.kind, self.groups, hyper)
+
+    @property
+    def _common(self) -> Common:
+        return Common(self._kernels.common, tuple(self._state.numbers))
 
     def _check_joint(self) -> None:
         """Refuse parameters that cannot be summed jointly, or that are optional."""
@@ -352,6 +348,7 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         self._scalars = StepScalars(
             self.kind, segments, self.stages, self.hyper, self._ranges, self.running, own,
             frozenset(names), not (is_added or self._is_decoupled or names == self.scalar_names),
+            self._common,
         )  # fmt: skip
 
     def _own_scalars(self, segment: Segment) -> Mapping[str, float]:

@@ -154,6 +154,11 @@ def named(parameters: Iterable[Parameter]) -> list[tuple[str, Parameter]]:
                 f"an optimizer takes parameters; item {position} is a dict: write it as "
                 "ParameterGroup(parameters, lr=...)"
             )
+        if isinstance(parameter, str):
+            raise TypeError(
+                f"an optimizer takes parameters; item {position} is the name {parameter!r}: pass "
+                "Parameters({name: parameter, ...}), of rumus.tensor"
+            )
         if isinstance(parameter, tuple):
             raise TypeError(
                 f"an optimizer takes parameters; item {position} is a tuple: pass "

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from rumus.optim.options.schedule import Schedule
+from rumus.tensor.expression.declared_type import is_ordered
 from rumus.tensor.expression.printable import abridged
 
 # A number, or a function from the number of the step (1, 2, ...) to a number.
@@ -113,7 +114,9 @@ def checked(given: Mapping[str, Any], ranges: Ranges = RANGES) -> dict[str, Hype
     for name, value in given.items():
         if name in TOGETHER:
             names = TOGETHER[name]
-            if not isinstance(value, (tuple, list)) or len(value) not in (2, len(names)):
+            is_listed = is_ordered(value) and not isinstance(value, (str, Mapping))
+            value = tuple(value) if is_listed else value
+            if not is_listed or len(value) not in (2, len(names)):
                 raise TypeError(f"{name} must be two numbers, not {value!r}")
             if twice := [part for part in names if part in given]:
                 raise TypeError(f"{twice[0]} is part of {name}: give only one of them")

@@ -10,9 +10,11 @@ import math
 from collections.abc import Iterator, Sequence
 
 from rumus.tensor.expression.arguments import checked_arguments
-from rumus.tensor.expression.dtype import DType
+from rumus.tensor.expression.declared_type import shown
+from rumus.tensor.expression.dtype import DType, as_dtype
 from rumus.tensor.graph.autograd import Version
 from rumus.tensor.graph.parameter import Parameter
+from rumus.tensor.graph.shaping import require_backend
 from rumus.tensor.graph.slot import Slot
 from rumus.tensor.graph.store import GradientStore
 from rumus.tensor.memory.backend import Array, Backend
@@ -51,7 +53,11 @@ class Arena:
     @checked_arguments
     def __init__(self, parameters: Sequence[Parameter], dtype: DType, backend: Backend) -> None:
         self.parameters = tuple(parameters)
-        self.dtype = dtype
+        for parameter in self.parameters:
+            if not isinstance(parameter, Parameter):
+                raise TypeError(f"Arena takes parameters, not {shown(parameter)}")
+        require_backend(backend)
+        self.dtype = dtype = as_dtype(dtype)
         self.backend = backend
         self.version = Version()
         self.table = SlotTable([parameter.size for parameter in parameters])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Generic, NewType, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NewType, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -14,6 +14,10 @@ from rumus.tensor.expression.arguments import checked_arguments, place_arguments
 from rumus.tensor.expression.declared_type import is_ordered, shown
 from rumus.tensor.expression.dtype import as_dtype, is_floating
 from rumus.tensor.expression.errors import OwnershipError
+from rumus.tensor.expression.user_warning import warn_user
+from rumus.tensor.graph.assignment import running_pass
+from rumus.tensor.graph.autograd import is_recording
+from rumus.tensor.graph.evaluation import current_evaluation
 from rumus.tensor.graph.other_names import PARAMETERS
 from rumus.tensor.graph.selection import Criterion, Role, check_role, selected
 from rumus.tensor.graph.slot import Slot
@@ -88,6 +92,30 @@ class Parameter(Tensor):
         self.requires_grad = requires_grad
         self._slot: Slot | None = None
         self._owner: weakref.ref[Owner] | None = None
+
+    if not TYPE_CHECKING:  # type checkers refuse what makes a parameter's name one of a tensor
+
+        def __iadd__(self, other: object) -> Any:
+            return self._told("+", other)
+
+        def __isub__(self, other: object) -> Any:
+            return self._told("-", other)
+
+        def __imul__(self, other: object) -> Any:
+            return self._told("*", other)
+
+        def __itruediv__(self, other: object) -> Any:
+            return self._told("/", other)
+
+    def _told(self, sign: str, other: object) -> Any:
+        """Warn of `p -= x` for an update by hand; the result is that of `p - x`."""
+        is_plain = is_recording() or running_pass() is not None or current_evaluation() is not None
+        if not is_plain and self._trainable and getattr(other, "shape", ()) in (self.shape, ()):
+            warn_user(
+                f"p {sign}= x makes a new tensor, and leaves {self.label} as it is; "
+                f"p.assign(p {sign} x) changes the parameter"
+            )
+        return NotImplemented
 
     @property
     def id(self) -> ParamId:

@@ -34,6 +34,17 @@ if TYPE_CHECKING:
     from rumus.tensor.graph.slot import Slot
 
 
+def _number(parameter: Parameter) -> ParamId:
+    """The number of a parameter. TypeError for anything else."""
+    try:
+        return parameter.id
+    except AttributeError:
+        raise TypeError(
+            "a store has gradients by parameter, as grads[model.weight], not by "
+            f"{type(parameter).__name__}"
+        ) from None
+
+
 @STORE.of_instances
 class GradientStore:
     """The gradients of one backward pass, or the sum of several.
@@ -78,13 +89,7 @@ class GradientStore:
         MissingGradientError if it is not there, or DrainedGradientError, which names who drained
         it.
         """
-        try:
-            found = self._gradients.get(parameter.id)
-        except AttributeError:
-            raise TypeError(
-                "a store has gradients by parameter, as grads[model.weight], not by "
-                f"{type(parameter).__name__}"
-            ) from None
+        found = self._gradients.get(_number(parameter))
         if found is None:
             raise self.missing(parameter)
         return found
@@ -110,7 +115,7 @@ class GradientStore:
 
         parameter: whose gradient it is.
         """
-        by = self._drained.get(parameter.id)
+        by = self._drained.get(_number(parameter))
         if by is not None:
             return DrainedGradientError(
                 f"the gradient of {parameter.label} was already drained from this store by {by}; "
