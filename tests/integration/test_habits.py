@@ -553,3 +553,21 @@ def test_a_validation_needs_a_function(validate: Any) -> None:
     trainer: Any = _trainer()
     with pytest.raises(TypeError, match=r"validate must be a function or \(loader, function"):
         trainer.fit(_loader(), lambda x: x.sum(), epochs=1, validate=validate)
+
+
+@pytest.mark.parametrize("name", of_train.RUN.rows)
+def test_names_of_a_run(name: str) -> None:
+    """A callback that set run.should_stop stopped nothing."""
+
+    class Stop(Callback):
+        def on_epoch_end(self, event: Any) -> None:
+            for act in (lambda: getattr(event.run, name), lambda: setattr(event.run, name, True)):
+                with pytest.raises(AttributeError, match=rf"'{name}'; here it is event\."):
+                    act()
+            heard.append(name)
+
+    heard: list[str] = []
+    weight = Parameter([1.0], name="weight")
+    trainer = Trainer(SGD([weight], 0.1))
+    trainer.fit([()], lambda: weight.sum(), epochs=1, callbacks=[Stop()])
+    assert heard == [name]

@@ -245,6 +245,108 @@ def test_an_attribute_that_would_freeze_nothing(name: str) -> None:
     assert getattr(own, name) is False
 
 
+def test_all_parameters_are_saved_whatever_an_optimizer_is_given() -> None:
+    """A class that overrode parameters() lost the others when it was saved, under other names."""
+
+    class Head(nn.Module):
+        def __init__(self) -> None:
+            self.body, self.head = nn.Linear(1, 2), nn.Linear(2, 1)
+
+        def parameters(self) -> Any:
+            return self.head.parameters()
+
+        def named_buffers(self) -> Any:
+            return iter(())
+
+    model = Head()
+    names = ["body.weight", "body.bias", "head.weight", "head.bias"]
+    assert model.parameters().names == ("weight", "bias")
+    assert list(model.state_dict()) == names
+    assert [p.dtype for p in model.to_dtype(float64).body.parameters()] == [float64, float64]
+    backend = NumpyBackend()
+    assert model.to(backend).body.weight.backend is backend
+
+
+def test_names_with_dots_that_are_taken() -> None:
+    """One of two parameters of a name was lost when the model was saved."""
+    model: Any = nn.Sequential(nn.Linear(1, 2))
+    setattr(model, "0.weight", Parameter([1.0]))
+    for ask in (model.parameters, model.state_dict, lambda: model.to_dtype(float64)):
+        with pytest.raises(ValueError, match=r"two parts of Sequential are called '0\.weight'"):
+            ask()
+    layer: Any = nn.Linear(1, 2)
+    setattr(layer, "mean.part", Parameter([1.0]))
+    assert layer.parameters().names == ("weight", "bias", "mean.part")
+
+
+class Doubled(nn.Linear):
+    """With less than a `Linear` takes."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(x) * 2.0
+
+
+class Passed(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def test_parts_of_a_block_are_replaced_by_any_module() -> None:
+    """They were called with arguments that only layers of rumus take."""
+    g = Generator(0)
+    x = g.normal((2, 3, 8))
+    for name in ("attention", "feed_forward", "attention_norm", "feed_forward_norm", "dropout"):
+        for part in (Passed(), nn.Sequential(nn.Linear(8, 8, generator=g), nn.GELU())):
+            block: Any = nn.TransformerBlock(8, 2, dropout=0.5, generator=g)
+            setattr(block, name, part)
+            for mode in (True, False):
+                assert block.train(mode)(x).shape == x.shape
+    block = nn.TransformerBlock(8, 2, generator=g)
+    block.attention, block.feed_forward = Passed(), Passed()
+    once = x + block.attention_norm(x)
+    expected = once + block.feed_forward_norm(once)
+    assert block(x).tolist() == expected.tolist()
+    with pytest.raises(TypeError, match="mask"):
+        block(x, mask=ones((3, 3)))
+
+
+@pytest.mark.parametrize("path", ["feed_forward.up", "feed_forward.down", "attention.output"])
+@pytest.mark.parametrize("activation", ["gelu", "swiglu"])
+def test_products_of_a_block_are_replaced(path: str, activation: Any) -> None:
+    """By a class derived from `Linear` whose forward takes x alone."""
+    g = Generator(0)
+    x = g.normal((2, 3, 8))
+    block: Any = nn.TransformerBlock(8, 2, activation=activation, generator=g)
+    whole, name = path.split(".")
+    inside = getattr(block, whole)
+    old = getattr(inside, name)
+    new: Any = Doubled(old.inputs, old.outputs, generator=g)
+    new.weight.assign(old.weight.numpy() / 2)
+    new.bias.assign(old.bias.numpy() / 2)
+    before = block(x).numpy()
+    setattr(inside, name, new)
+    np.testing.assert_allclose(block(x).numpy(), before, rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_of_attention_follows_its_module() -> None:
+    """A class of one's own was passed over, and so was train() of the dropout alone."""
+
+    class Nothing(nn.Dropout):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * 0.0
+
+    g = Generator(0)
+    x = g.normal((1, 3, 8))
+    attention: Any = nn.MultiHeadAttention(8, 2, dropout=0.9, bias=False, generator=g).eval()
+    still = attention(x).tolist()
+    attention.dropout.train()  # as for Monte-Carlo dropout
+    assert attention(x).tolist() != still
+    attention.dropout = nn.Identity()
+    np.testing.assert_allclose(attention(x).numpy(), still, rtol=1e-5, atol=1e-6)
+    attention.dropout = Nothing(0.0)
+    assert not attention(x).numpy().any()
+
+
 def test_a_called_attribute_is_explained() -> None:
     class Net(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike
 from rumus.nn.dropout import Dropout
 from rumus.nn.linear import Linear
 from rumus.nn.module import Module, runs
+from rumus.nn.replaced import may_drop, plus
 from rumus.nn.rotary import RotaryEmbedding
 from rumus.nn.setting import Settings, as_declared
 from rumus.tensor import (
@@ -143,7 +144,7 @@ class MultiHeadAttention(Module):
             query, key = self.rotary(query), self.rotary(key)
         mixed = self._attend(query, key, value, mask)
         merged = mixed.transpose(-3, -2).reshape(*x.shape)
-        return self.output(merged, residual=residual)
+        return plus(self.output, merged, residual)
 
     def _project(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
         """Queries, keys and values, by heads."""
@@ -168,7 +169,7 @@ class MultiHeadAttention(Module):
         return linear(x, weights[0], biases[0]), linear(context, weights[1], biases[1])
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        if self.dropout.p == 0 or not self.training:
+        if not may_drop(self.dropout):
             return scaled_dot_product_attention(query, key, value, mask=mask, causal=self.causal)
         weights = attention_weights(query, key, mask=mask, causal=self.causal)
         return weighted_values(self.dropout(weights), value)

@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike
 
 from rumus.nn.linear import Linear
 from rumus.nn.module import Module, runs
+from rumus.nn.replaced import plus, takes
 from rumus.tensor import (
     Backend,
     Expr,
@@ -79,7 +80,9 @@ class FeedForward(Module):
                 x, up.weight, up.bias, down.weight, down.bias,
                 activation=self._activation, residual=residual,
             )  # fmt: skip
-        return down(up(x, activation=self._activation), residual=residual)
+        if takes(up, "activation"):
+            return plus(down, up(x, activation=self._activation), residual)
+        return plus(down, self._activation(up(x)), residual)
 
 
 class SwiGLU(Module):
@@ -125,4 +128,4 @@ class SwiGLU(Module):
         x: (..., size).
         residual: of the same shape, added to the result.
         """
-        return self.down(_gated(self.gate(x), self.up(x)), residual=residual)
+        return plus(self.down, _gated(self.gate(x), self.up(x)), residual)

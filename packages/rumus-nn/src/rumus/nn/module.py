@@ -258,11 +258,19 @@ class Module:
     def _find(self, kind: type[V]) -> Iterator[tuple[str, V]]:
         """All attributes of a type in the tree, each object once, under its first name."""
         seen: set[int] = set()
+        names: set[str] = set()
         for path, module in self.named_modules():
             for name, value in module.named_members():
                 if isinstance(value, kind) and id(value) not in seen:
+                    whole = join(path, name)
+                    if whole in names:
+                        raise ValueError(
+                            f"two parts of {type(self).__name__} are called {whole!r}, and would "
+                            "be saved as one: rename the one that has a dot in its name"
+                        )
                     seen.add(id(value))
-                    yield join(path, name), value
+                    names.add(whole)
+                    yield whole, value
 
     def parameters(self) -> Parameters[Self]:
         """Return the parameters with their dotted paths, for an optimizer.
@@ -300,7 +308,9 @@ class Module:
     # Saving
 
     def _state(self) -> dict[str, Tensor]:
-        return {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        # A class may override what these methods return, for an optimizer: all of it is saved.
+        parameters, buffers = Module.parameters(self), Module.named_buffers(self)
+        return {**dict(parameters.items()), **dict(buffers)}
 
     def _own_state(self) -> OwnState:
         tensors = self._state()
@@ -448,9 +458,9 @@ class Module:
         backend: the destination, such as `rumus.gpu.default_backend()` or `NumpyBackend()`.
         """
         require_backend(backend)
-        moved = {id(buffer): buffer.to(backend) for _, buffer in self.named_buffers()}
+        moved = {id(buffer): buffer.to(backend) for _, buffer in Module.named_buffers(self)}
         with Uninterrupted():
-            move_parameters(list(self.parameters()), backend)
+            move_parameters(list(Module.parameters(self)), backend)
             for _, module in list(self.named_modules()):
                 for name, value in list(module.named_members()):
                     if id(value) in moved:
@@ -476,7 +486,7 @@ class Module:
         >>> model(tensor([[1.0, 2.0, 3.0]], dtype=np.float16)).dtype
         dtype('float16')
         """
-        parameters, found = list(self.parameters()), as_dtype(dtype)
+        parameters, found = list(Module.parameters(self)), as_dtype(dtype)
         with Uninterrupted():
             for parameter in sorted(parameters, key=lambda p: p.owner is None):
                 parameter.convert(found)  # raise before changing anything

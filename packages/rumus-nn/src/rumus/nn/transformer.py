@@ -11,6 +11,7 @@ from rumus.nn.dropout import Dropout
 from rumus.nn.feed_forward import FeedForward, SwiGLU
 from rumus.nn.layer_norm import LayerNorm
 from rumus.nn.module import Module
+from rumus.nn.replaced import may_drop, plus
 from rumus.nn.rms_norm import RMSNorm
 from rumus.nn.rotary import RotaryEmbedding
 from rumus.tensor import Backend, Generator, Tensor, float32, gelu, gelu_tanh, relu
@@ -96,8 +97,8 @@ class TransformerBlock(Module):
         x: (..., positions, size).
         mask: see `scaled_dot_product_attention`.
         """
-        if self.dropout.is_active():
-            x = x + self.dropout(self.attention(self.attention_norm(x), mask=mask))
+        if may_drop(self.dropout):
+            x = x + self.dropout(plus(self.attention, self.attention_norm(x), None, mask=mask))
             return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
-        x = self.attention(self.attention_norm(x), mask=mask, residual=x)
-        return self.feed_forward(self.feed_forward_norm(x), residual=x)
+        x = plus(self.attention, self.attention_norm(x), x, mask=mask)
+        return plus(self.feed_forward, self.feed_forward_norm(x), x)

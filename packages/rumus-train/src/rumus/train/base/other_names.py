@@ -511,6 +511,22 @@ SAMPLER: Final = OtherNames(
         "generator": "seed=... of the DataLoader",
     },
 )
+_STOP: Final = "event.run.stop(reason), in a callback"
+RUN: Final = OtherNames(
+    "a Run",
+    {
+        "should_stop": _STOP,
+        "should_training_stop": _STOP,
+        "stop_training": _STOP,
+        "stop_requested": _STOP,
+        "should_save": "event.run.save(), in a callback",
+        "model": "event.run.trainer.state, by name",
+        "optimizer": "event.run.trainer.optimizer",
+        "epoch": "event.epoch, in a callback",
+        "global_step": "event.step, in a callback",
+        "history": "event.run.position.history",
+    },
+)
 TRAINING: Final = OtherNames(
     "a Training",
     {

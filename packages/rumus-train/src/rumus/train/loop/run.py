@@ -16,6 +16,7 @@ from rumus.tensor.memory.uninterrupted import displaced
 from rumus.train.base.every import Every
 from rumus.train.base.limits import Limits
 from rumus.train.base.logged import OF_VALIDATION
+from rumus.train.base.other_names import RUN
 from rumus.train.base.position import Position
 from rumus.train.base.spans import Spans
 from rumus.train.base.step_clock import StepClock
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
 _OF_VALIDATION: Final = ("metrics", "metrics_step", *BEST)  # what a position says of it
 
 
+@RUN.of_finished
 class Run:
     """One training; see `Trainer.fit` for its arguments.
 
