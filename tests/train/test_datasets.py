@@ -319,12 +319,38 @@ def test_items_of_a_derived_class_are_read() -> None:
     class Named(ArrayDataset):
         classes = ("a", "b")
 
+    class Together(list[Any]):
+        def __getitems__(self, indices: Any) -> Any:
+            return [self[index] for index in indices]
+
+    class Halved(Together):
+        def __getitem__(self, index: Any, /) -> Any:
+            return tuple(x / 2 for x in super().__getitem__(index))
+
+    class Wrapped:
+        def __init__(self, dataset: Any) -> None:
+            self.dataset = dataset
+
+        def __len__(self) -> int:
+            return len(self.dataset)
+
+        def __getitem__(self, index: int, /) -> Any:
+            return tuple(-x for x in self.dataset[index])
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.dataset, name)
+
     x = np.arange(6.0)
     plain, doubled = ArrayDataset(x), Doubled(x)
     firsts: list[tuple[Any, list[float]]] = [
         (doubled, [0.0, 2.0]),
         (Quick(x), [0.0, 2.0]),
         (Subset(doubled, [2, 1]), [4.0, 2.0]),
+        (Together([(3.0,), (4.0,)]), [3.0, 4.0]),
+        (Halved([(3.0,), (4.0,)]), [1.5, 2.0]),
+        (Wrapped(plain), [0.0, -1.0]),
+        (Wrapped(Together([(3.0,), (4.0,)])), [-3.0, -4.0]),
+        (Subset(Wrapped(plain), [2, 1]), [-2.0, -1.0]),
         (Negative(plain, [2, 1]), [-2.0, -1.0]),
         (Negative(doubled, [2, 1]), [-4.0, -2.0]),
         (Subset(Negative(plain, [2, 1]), [1, 0]), [-1.0, -2.0]),

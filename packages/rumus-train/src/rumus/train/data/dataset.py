@@ -226,7 +226,7 @@ def named(dataset: Dataset, index: int) -> str:
 
 def samples_of(dataset: Dataset, indices: Sequence[int]) -> Sequence[Any] | None:
     """Return several samples at once if a dataset has `__getitems__`, as Hugging Face's do."""
-    taken = getattr(dataset, "__getitems__", None)
+    taken = _of_several(dataset, "__getitems__")
     return None if taken is None else list(taken(list(indices)))
 
 
@@ -240,11 +240,24 @@ def batch_of(dataset: Dataset) -> Callable[[Indices], AnyBatch] | None:
             indices, inner = inner.indices[indices], inner.dataset
         whole = batch_of(inner)
         return None if whole is None else lambda chosen: whole(indices[chosen])
-    if hasattr(dataset, "__getitems__"):
+    if hasattr(type(dataset), "__getitems__"):
         return None  # Hugging Face's, whose `batch` is something else
-    found: Callable[[Indices], AnyBatch] | None = getattr(dataset, "batch", None)
-    of = next((base for base in type(dataset).__mro__ if "batch" in vars(base)), None)
-    return None if of is not None and _has_own_items(type(dataset), of) else found
+    return _of_several(dataset, "batch")
+
+
+def _of_several(dataset: Dataset, name: str) -> Callable[[Any], Any] | None:
+    """Return a method that reads several samples, if it reads those of `dataset[i]`.
+
+    It does not if a class derived from its own has another `__getitem__`, or if only `__getattr__`
+    finds it, in a dataset that is wrapped.
+    """
+    cls = type(dataset)
+    of = next((base for base in cls.__mro__ if name in vars(base)), None)
+    if of is None:
+        found: Callable[[Any], Any] | None = getattr(dataset, "__dict__", {}).get(name)
+        return found
+    method: Callable[[Any], Any] = getattr(dataset, name)
+    return None if _has_own_items(cls, of) else method
 
 
 def _has_own_items(cls: type, base: type) -> bool:
