@@ -3,7 +3,7 @@
 Products on matrix units scale each line of an operand, a row of a or a column of b, by a power of
 two, so that it fits float16. Where one product takes the rows of a matrix, another often takes its
 columns: that of a gradient. So both are found in one reading, and kept until the matrix changes.
-Each is found in parts, whose readers take the maximum.
+Each is found in parts, whose readers take the maximum. A word holds those of four lines.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rumus.gpu.products.entry import entry
 from rumus.tensor import int32
 
 LANES: Final = 256  # invocations of a workgroup
-READS: Final = 16  # that an invocation has in flight at once, four packed in a word
+READS: Final = 16  # that an invocation has in flight at once
 LEAST: Final = 32  # invocations beside each other in a row, so that whole sectors are read
 FEW: Final = 16  # parts of a row, which a product reads at once
 PARTS: Final = 32  # of the columns
@@ -36,6 +36,13 @@ EXPONENTS: Final = """
 fn exponents(x: vec4<f32>) -> vec4<u32> {
     let found = (bitcast<vec4<u32>>(x) >> vec4<u32>(23u)) & vec4<u32>(255u);
     return select(found, vec4<u32>(0u), found == vec4<u32>(255u));
+}
+"""
+
+# The exponents of four lines.
+_UNPACKED: Final = """
+fn unpacked(word: u32) -> vec4<u32> {
+    return (vec4<u32>(word) >> vec4<u32>(0u, 8u, 16u, 24u)) & vec4<u32>(255u);
 }
 """
 
@@ -88,9 +95,11 @@ class Lines:
 
 @dataclass(frozen=True, slots=True)
 class LineExponents:
-    """Biased exponents [batch, part, line], 0 for nothing but zeros.
+    """Biased exponents [batch, part, line], 0 for nothing but zeros, as bytes of words.
 
-    outer, inner: the strides along the batch axes, in elements; 0 along an axis that broadcasts.
+    The last word of a part is whole: what it holds past the lines has no meaning.
+
+    outer, inner: the strides along the batch axes, in words; 0 along an axis that broadcasts.
     """
 
     array: GPUArray
@@ -179,8 +188,9 @@ def _look(
                    part_rows, own)  # fmt: skip
         both = []
         for pieces, lines in ((blocks, rows), (parts, columns)):
-            found = array.backend.allocate((outer * inner, pieces, lines), int32)
-            size = pieces * lines
+            words = -(-lines // 4)
+            found = array.backend.allocate((outer * inner, pieces, words), int32)
+            size = pieces * words
             both.append(
                 LineExponents(found, pieces, size * inner * (outer > 1), size * (inner > 1))
             )
@@ -216,6 +226,7 @@ def _declarations(variants: Sequence[ExponentsVariant]) -> Iterator[str]:
     yield f"var<workgroup> packed: array<u32, {READS // 4 * LANES}>;"
     yield f"var<workgroup> tops: array<vec4<u32>, {LANES}>;"
     yield EXPONENTS
+    yield _UNPACKED
 
 
 def _main(variants: Sequence[ExponentsVariant]) -> Iterator[str]:
@@ -249,7 +260,7 @@ def _part(n: int, variant: ExponentsVariant) -> Iterator[str]:
     yield "var top = vec4<u32>();"
     yield f"for (var first = part * k.part_rows{n}; first < stop; first += {variant.rows}u) {{"
     for i in range(READS):
-        row = f"min(first + {i * beside}u + beside, stop - 1u)"
+        row = f"min(first + {i // 4 * 4 * beside + i % 4}u + 4u * beside, stop - 1u)"
         place = f"(from_column + {row} * k.stride{n}) / {width}u"
         yield f"let x{i} = exponents(vec4<f32>(source{n}[{place}]));"
     for i in range(READS):
@@ -257,9 +268,8 @@ def _part(n: int, variant: ExponentsVariant) -> Iterator[str]:
         if width == 4:
             yield f"let pair{i} = max(x{i}.xy, x{i}.zw);"
     for i in range(0, READS, 4):
-        tops = (f"max(pair{j}.x, pair{j}.y)" if width == 4 else f"x{j}.x" for j in range(i, i + 4))
-        bits = " | ".join(f"({top} << {8 * c}u)" for c, top in enumerate(tops))
-        yield f"packed[{i // 4 * LANES}u + local] = {bits};"
+        tops = [f"max(pair{j}.x, pair{j}.y)" if width == 4 else f"x{j}.x" for j in range(i, i + 4)]
+        yield f"packed[{i // 4 * LANES}u + local] = {_packed(tops)};"
     yield from _store_rows(n, variant)
     yield "}"
     yield from _store_columns(n, variant)
@@ -267,15 +277,14 @@ def _part(n: int, variant: ExponentsVariant) -> Iterator[str]:
 
 def _store_rows(n: int, variant: ExponentsVariant) -> Iterator[str]:
     """Write the exponents of the rows that were packed, four words by each invocation."""
-    across, beside = variant.across, variant.beside
+    across = variant.across
     lanes = across // 4  # that share a word of four rows
     yield "workgroupBarrier();"
     yield f"let word = local / {lanes}u;"
     yield f"let lane = local % {lanes}u;"
     yield "var four = vec4<u32>();"
     for i in range(4):
-        each = f"vec4<u32>(packed[word * {across}u + lane + {i * lanes}u])"
-        yield f"four = max(four, ({each} >> vec4<u32>(0u, 8u, 16u, 24u)) & vec4<u32>(255u));"
+        yield f"four = max(four, unpacked(packed[word * {across}u + lane + {i * lanes}u]));"
     yield "tops[local] = four;"
     half = lanes // 2
     while half:
@@ -284,24 +293,34 @@ def _store_rows(n: int, variant: ExponentsVariant) -> Iterator[str]:
         yield f"tops[local] = max(tops[local], tops[local + {half}u]);"
         yield "}"
         half //= 2
-    yield "if (lane == 0u) {"
-    yield f"let row = first + word / {beside}u * {4 * beside}u + word % {beside}u;"
-    yield f"let to = (batch * k.blocks{n} + block) * k.rows{n} + row;"
-    for i in range(4):
-        yield f"if (row + {i * beside}u < stop) {{"
-        yield f"of_rows{n}[to + {i * beside}u] = tops[local][{i}];"
-        yield "}"
+    yield "if (lane == 0u && first + 4u * word < stop) {"
+    yield f"let to = (batch * k.blocks{n} + block) * ((k.rows{n} + 3u) / 4u) + first / 4u + word;"
+    yield f"of_rows{n}[to] = {_packed([f'tops[local].{c}' for c in 'xyzw'])};"
     yield "}"
 
 
 def _store_columns(n: int, variant: ExponentsVariant) -> Iterator[str]:
     """Write the exponents of the columns, after the rows beside each other are combined."""
+    width, across = variant.width, variant.across
     yield "workgroupBarrier();"
     yield "tops[local] = top;"
     yield "workgroupBarrier();"
-    yield f"if (local < {variant.across}u && column < k.columns{n}) {{"
+    yield f"if (local < {across}u) {{"
     for i in range(1, variant.beside):
-        yield f"top = max(top, tops[local + {i * variant.across}u]);"
-    yield f"let to = (batch * k.parts{n} + part) * k.columns{n} + column;"
-    yield from (f"of_columns{n}[to + {c}u] = top[{c}];" for c in range(variant.width))
+        yield f"top = max(top, tops[local + {i * across}u]);"
+    if width == 1:
+        yield "tops[local] = top;"
     yield "}"
+    four, first = [f"top.{c}" for c in "xyzw"], ""
+    if width == 1:  # four invocations share a word
+        yield "workgroupBarrier();"
+        four, first = [f"tops[local + {i}u].x" for i in range(4)], " && local % 4u == 0u"
+    yield f"if (local < {across}u && column < k.columns{n}{first}) {{"
+    yield f"let to = (batch * k.parts{n} + part) * ((k.columns{n} + 3u) / 4u) + column / 4u;"
+    yield f"of_columns{n}[to] = {_packed(four)};"
+    yield "}"
+
+
+def _packed(four: Sequence[str]) -> str:
+    """The word of four exponents."""
+    return " | ".join(f"({each} << {8 * i}u)" for i, each in enumerate(four))

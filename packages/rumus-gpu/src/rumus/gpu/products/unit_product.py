@@ -131,13 +131,15 @@ class Halves:
         begin = f"(local + {lanes - first}u) % {lanes}u" if first else "local"
         yield f"for (var line = {begin}; line < {self.staged.length}u; line += {lanes}u) {{"
         if self.by_line:
-            yield f"let held = min(first_{n} + line, k.{n}_length - 1u);"
+            yield f"let words = (k.{n}_length + 3u) / 4u;"
+            yield f"let held = min((first_{n} + line) / 4u, words - 1u);"
+            yield "let bits = line % 4u * 8u;"
             yield "var most = 0u;"
             yield f"for (var i = 0u; i < k.{n}_parts; i += {ABREAST}u) {{"
             for j in range(ABREAST):  # past the end the last one again, so that no read waits
-                line = f"min(i + {j}u, k.{n}_parts - 1u) * k.{n}_length + held"
-                yield f"let e{j} = exponents_{n}[exponents_base_{n} + {line}];"
-            yield from (f"most = max(most, e{j});" for j in range(ABREAST))
+                part = f"min(i + {j}u, k.{n}_parts - 1u)"
+                yield f"let e{j} = exponents_{n}[exponents_base_{n} + {part} * words + held];"
+            yield from (f"most = max(most, (e{j} >> bits) & 255u);" for j in range(ABREAST))
             yield "}"
         else:
             yield f"let most = exponents_{n}[0];"
