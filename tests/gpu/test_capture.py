@@ -276,6 +276,25 @@ def test_known_bounds_of_a_copy_end_with_its_next_write(gpu: GpuBackend) -> None
         gather(table, index)
 
 
+@pytest.mark.parametrize("is_read", [False, True], ids=["copied", "read between replays"])
+def test_known_bounds_of_a_kept_result_end_with_the_next_replay(
+    is_read: bool, gpu: GpuBackend
+) -> None:
+    table = tensor(np.arange(12.0).reshape(4, 3), backend=gpu)
+    step: Step = (lambda i: i + 0) if is_read else (lambda i: i[:, 0].clone())
+    capture, index = captured(gpu, step, np.array([[0, 1], [1, 0]]))
+    assert gather(table, index).shape == (*index.shape, 3)
+    for bad in (4, -1):
+        capture.replay([np.full((2, 2), bad, np.int32)])
+        with pytest.raises(IndexError, match=str(bad)):
+            gather(table, index)
+        with pytest.raises(IndexError, match="outside"):
+            table[index if bad > 0 else index - 4]
+    capture.replay([np.full((2, 2), 3, np.int32)])
+    assert gather(table, index).numpy().ravel()[0] == 9.0
+    assert table[index - 4].numpy().ravel()[0] == 9.0
+
+
 def refused(gpu: GpuBackend, step: Step, match: str) -> None:
     with pytest.raises(CaptureError, match=match):
         captured(gpu, step, np.ones(4))

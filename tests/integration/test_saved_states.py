@@ -14,7 +14,14 @@ import pytest
 from rumus.nn import Linear
 from rumus.optim import LBFGS, AdamW, Plateau
 from rumus.tensor import Generator, StateMismatchError, tensor
-from rumus.train import ArrayDataset, DataLoader, RunFolder, StreamLoader
+from rumus.train import (
+    ArrayDataset,
+    Checkpoints,
+    DataLoader,
+    RunFolder,
+    StreamLoader,
+    Trainer,
+)
 from rumus.train.base.position import Position
 from rumus.train.base.random_sources import (
     restore_program,
@@ -115,3 +122,35 @@ def test_values_of_another_kind_do_not_fit(kind: str, tmp_path: Path) -> None:
         with pytest.raises(StateMismatchError):
             put(other)
         assert repr(get()) == repr(before)
+
+
+def test_a_program_gets_all_of_its_random_states_or_none() -> None:
+    """A checkpoint whose last state does not fit has changed neither the first one nor a weight."""
+    before = copy.deepcopy(states_of_program())
+    random.random()
+    np.random.normal()
+    other = states_of_program()
+    restore_program(before)
+    for wrong in ({"state": {"key": "00", "pos": 1}}, {"bit_generator": "PCG64"}, {"gauss": "x"}):
+        with pytest.raises(ValueError, match=r"."):
+            restore_program({**other, "numpy": {**other["numpy"], **wrong}})
+        assert states_of_program() == before
+
+
+def test_a_checkpoint_whose_random_states_do_not_fit_changes_nothing(tmp_path: Path) -> None:
+    model = Linear(2, 1)
+    trainer = Trainer(AdamW(model.parameters(), 0.1), state={"model": model})
+    data = [(np.ones((4, 2), np.float32),)]
+    loss = lambda x: (model(x) * model(x)).sum()
+    trainer.fit(data, loss, epochs=2, checkpoints=tmp_path)
+    store = Checkpoints(tmp_path)
+    saved = store.load()
+    saved.state["position"]["random"]["numpy"]["bit_generator"] = "PCG64"
+    store.save(9, saved.state)
+    store.close()
+    trainer.train_step(loss, *data[0])
+    before = model.weight.numpy().copy(), states_of_program()
+    with pytest.raises(StateMismatchError, match="nothing was loaded:\n  position: .*PCG64"):
+        trainer.fit(data, loss, epochs=3, checkpoints=tmp_path, resume=True)
+    np.testing.assert_array_equal(model.weight.numpy(), before[0])
+    assert states_of_program() == before[1]

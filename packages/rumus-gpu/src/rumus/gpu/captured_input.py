@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.device import Gpu
-from rumus.gpu.device.memory import Storage
 from rumus.gpu.elementwise.copying import contiguous
 from rumus.tensor import CaptureError
 
@@ -82,14 +81,9 @@ class CapturedInput:
             self._source = _nothing
             return
         gpu.copy(contiguous(value), self.array)
-        if self.is_kept and _counts_writes(value.storage):
+        if self.is_kept and gpu.counts_writes(value.storage):
             self._source = weakref.ref(value)
             self._writes = value.storage.writes, self.array.storage.writes
-
-
-def _counts_writes(storage: Storage) -> bool:
-    """Whether every write to it is counted: not in host memory or in a captured step's."""
-    return type(storage) is Storage and storage.block.region is None
 
 
 def _is_in_range(index: GPUArray | NDArray[Any], length: int) -> bool:

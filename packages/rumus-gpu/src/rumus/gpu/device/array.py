@@ -117,6 +117,8 @@ class GPUArray:
         """Return bounds of the elements, or None if unknown."""
         if self.bounds is None or self.bounds[0] != self.storage.writes:
             return None
+        if not self.backend.gpu.counts_writes(self.storage):
+            return None
         return self.bounds[1:]
 
     def was_copied_from(self, source: GPUArray) -> None:

@@ -445,14 +445,22 @@ class Gpu:
 
         storage: the memory that it is about.
         """
-        # The host's memory is written without notice, and that of a captured step by its replays.
-        if type(storage) is not Storage or storage.block.region not in (None, self._watched.region):
+        if not self.counts_writes(storage):
             return {}
         writes, facts = self._watched.known.get(storage, (-1, {}))
         if writes != storage.writes:
             facts = {}
             self._watched.known[storage] = storage.writes, facts
         return facts
+
+    def counts_writes(self, storage: Storage) -> bool:
+        """Return whether every write to `storage` is counted, so that nothing known of it is old.
+
+        The host's memory is written without notice, and that of a captured step by its replays.
+
+        storage: the memory that it is about.
+        """
+        return type(storage) is Storage and storage.block.region in (None, self._watched.region)
 
     def forget(self) -> None:
         """Drop what `known` returned to this thread, with the arrays that hold it."""

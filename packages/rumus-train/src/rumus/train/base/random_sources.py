@@ -118,9 +118,21 @@ def states_of_program() -> dict[str, Any]:
 
 
 def restore_program(states: Mapping[str, Any]) -> None:
-    """Restore the states of a program's generators. ValueError if one is of another kind."""
+    """Restore the states of a program's generators, all or none.
+
+    ValueError if one is of another kind.
+    """
     if not states:
         return
+    before = states_of_program()
+    try:
+        _restore_program(states)
+    except BaseException:
+        _restore_program(before)
+        raise
+
+
+def _restore_program(states: Mapping[str, Any]) -> None:
     optional = ("torch", *(f"torch.{name}" for name in _DEVICES))
     if found := name_differences(None, states, ("python", "numpy"), optional):
         raise StateMismatchError(f"the saved random states do not fit: {'; '.join(found)}")

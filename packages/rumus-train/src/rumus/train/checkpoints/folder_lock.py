@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import weakref
 from importlib import import_module
 from pathlib import Path
@@ -36,11 +37,17 @@ class FolderLock:
         self.release()
 
     def acquire(self) -> None:
-        """Take the lock unless already held; FolderInUseError names another holder."""
+        """Take the lock unless already held; FolderInUseError names another holder.
+
+        OSError where the file cannot be opened, or is no regular file.
+        """
         if self._descriptor is not None:
             return
         descriptor = self._fs.open(self.folder / NAME, LOCK)
         try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                path = str(self.folder / NAME)
+                raise OSError(errno.EINVAL, "the lock must be a regular file: remove it", path)
             owner = _content(descriptor)
             if not _lock(descriptor, owner):
                 raise FolderInUseError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.train.base.every import Every
+from rumus.train.base.position import Position
 from rumus.train.base.random_sources import restore_program, states_of_program
 from rumus.train.checkpoints.checkpoint_store import Resume, Saved, Store, checkpoint_to_resume
 from rumus.train.checkpoints.checkpoints import Checkpoints
@@ -20,6 +22,28 @@ from rumus.train.loop.spikes import SpikeWatch
 
 if TYPE_CHECKING:
     from rumus.train.loop.run import Run
+
+
+class _Progress:
+    """The position of a run, with the program's generators, which nothing else holds.
+
+    position: of the run.
+    restores_random: whether loading it sets the generators.
+    """
+
+    def __init__(self, position: Position, restores_random: bool) -> None:
+        self._position, self._restores_random = position, restores_random
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position, and the states of the generators."""
+        self._position.random = states_of_program()
+        return self._position.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the position and set the generators. ValueError for what is no state of them."""
+        self._position.load_state_dict(state)
+        if self._restores_random:
+            restore_program(self._position.random)
 
 
 class RunCheckpoints:
@@ -90,8 +114,6 @@ class RunCheckpoints:
         self._check_monitored(found)
         run = self._run
         restore({**self._model, **self._of_run}, found.state, f"the checkpoint {found.path}")
-        if run.team.size == 1:
-            restore_program(run.position.random)
         self._saved_at, self.path = self._place, found.path
         self._check_best()
         self._spare_best()
@@ -132,7 +154,6 @@ class RunCheckpoints:
             stepper.undeclared.before_save()
         if stepper.undeclared_tensors is not None:
             stepper.undeclared_tensors.before_save()
-        position.random = states_of_program()
         with taking(store):
             tree = take({**self._model, **self._of_run})
             tree |= average_of(stepper.optimizer, self._model)
@@ -178,7 +199,7 @@ class RunCheckpoints:
         """What a checkpoint has beside the model and its optimizer."""
         run = self._run
         return {
-            "position": run.position,
+            "position": _Progress(run.position, run.team.size == 1),
             "losses": run.trainer.stepper.losses,
             "batches": run.batches,
             "callbacks": run.callbacks,
