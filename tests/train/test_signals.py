@@ -127,6 +127,58 @@ def test_a_signal(moment: str, number: int, code: int, step: int, tmp_path: Path
     assert Checkpoints(tmp_path).load().step == step
 
 
+PRINTING: Final = """
+import sys, time
+import numpy as np
+from rumus.optim import SGD
+from rumus.tensor import Parameter
+from rumus.train import Callback, Every, Trainer
+
+who, folder = sys.argv[1:]
+
+class Watch(Callback):
+    def on_train_start(self, event):
+        self.run = event.run
+
+    def on_step_end(self, event):
+        if who == "callback":
+            print("step", event.step, file=sys.stderr)
+
+def loss(x):
+    if watch.run.position.step == 4:
+        print("ready", flush=True)
+        until = time.monotonic() + 60
+        while watch.run.signals.received is None and time.monotonic() < until:
+            time.sleep(0.01)
+    if who == "loss":
+        print("a loss")
+    return ((weight - x) ** 2).mean()
+
+watch = Watch()
+weight = Parameter([0.0], name="weight")
+Trainer(SGD([weight], 0.1)).fit(
+    [(np.array([n], np.float32),) for n in range(6)], loss, epochs=2, checkpoints=folder,
+    callbacks=[watch], progress=None,
+)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no terminals")
+@pytest.mark.parametrize("who", ["loss", "callback"])
+def test_a_terminal_that_closes_while_something_is_printed(who: str, tmp_path: Path) -> None:
+    import pty
+
+    pid, terminal = pty.fork()  # type: ignore[attr-defined,unused-ignore]
+    if not pid:
+        os.execv(sys.executable, [sys.executable, "-c", PRINTING, who, str(tmp_path)])
+    shown = b""
+    while b"ready" not in shown:
+        shown += os.read(terminal, 1024)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 129
+    assert Checkpoints(tmp_path).load().step == 5
+
+
 def test_a_run_stopped_in_a_validation_resumes_with_it(tmp_path: Path) -> None:
     assert run("validation", tmp_path / "a", signal.SIGTERM) == (143, "")
     assert Checkpoints(tmp_path / "a").load().state["position"]["validation_due"]

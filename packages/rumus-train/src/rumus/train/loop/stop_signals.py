@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -79,6 +81,22 @@ class Abandoned(BaseException):
     """The first signal interrupted a part that may be interrupted. Never leaves this package."""
 
 
+def _leave_closed_terminal() -> None:
+    """Let what is printed go nowhere if its terminal is gone.
+
+    Printing would raise OSError, in a loss function as in a callback, and end the step that is to
+    be saved.
+    """
+    for stream in (1, 2):
+        try:
+            os.tcgetpgrp(stream)
+        except OSError as error:
+            if error.errno == errno.EIO:  # of another kind if it is a file, or no terminal
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream)
+                os.close(nowhere)
+
+
 class StopSignals:
     """Within its block, the first signal is noted, and a second one raises Interrupted at once.
 
@@ -139,6 +157,8 @@ class StopSignals:
             self._restore()
             raise shown(Interrupted(number))
         self.noted, self._received_at = number, now
+        if signal.Signals(number).name == "SIGHUP":
+            _leave_closed_terminal()
         if not self._shared:
             self.obey(number)
 
