@@ -5,6 +5,9 @@ from __future__ import annotations
 import datetime
 import decimal
 import json
+import signal
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -312,3 +315,42 @@ def test_a_stream_of_arrow_is_said_how_to_read(tmp_path: Path) -> None:
         ParquetDataset(tmp_path / "s.arrow")
     stream = pyarrow.ipc.open_stream(tmp_path / "s.arrow").read_all()
     assert len(ParquetDataset(stream)) == 2
+
+
+PROGRAM = """
+import signal, sys
+
+class Late(Exception):
+    pass
+
+def handler(number, frame):
+    raise Late
+
+class Alarm:  # an alarm as pyarrow imports one of its modules
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            sys.meta_path.remove(self)
+            signal.raise_signal(signal.SIGALRM)
+
+from rumus.train import ParquetDataset
+
+signal.signal(signal.SIGALRM, handler)
+sys.meta_path.insert(0, Alarm())
+try:
+    ParquetDataset(sys.argv[2])
+except Late:
+    print("late")
+print(ParquetDataset(sys.argv[2])[1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="no alarms")
+@pytest.mark.parametrize("name", ["pyarrow.ipc", "pyarrow.types", "pyarrow.dataset"])
+def test_a_handler_that_raises_as_pyarrow_is_imported(name: str, tmp_path: Path) -> None:
+    """A half imported one stays without its parts as long as the process lives."""
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"a": [1.0, 2.0]}), path)
+    command = [sys.executable, "-c", PROGRAM, name, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.stdout.splitlines()[0], done.stderr) == ("late", "")
+    assert "2." in done.stdout.splitlines()[1]

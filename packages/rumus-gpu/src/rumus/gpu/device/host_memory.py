@@ -11,7 +11,6 @@ import ctypes
 import mmap
 import os
 from collections import deque
-from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from rumus.gpu.device.memory import USAGE, Block, Pool, Storage, size_class
 from rumus.gpu.engine.protocol import Buffer, Device, Usage
+from rumus.tensor.memory.uninterrupted import suppressed
 
 KEPT: Final = 2**29  # maximum bytes kept for reuse
 _USAGE: Final = Usage.COPY_SRC | Usage.COPY_DST
@@ -68,7 +68,7 @@ def _pages(size: int) -> mmap.mmap:
         return mmap.mmap(-1, size)
     pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):  # a system built without huge pages
+        with suppressed(OSError):  # a system built without huge pages
             pages.madvise(mmap.MADV_HUGEPAGE)
     return pages
 

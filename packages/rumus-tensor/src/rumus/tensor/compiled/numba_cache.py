@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from rumus.tensor.compiled.whole_numba import whole_numba
+from rumus.tensor.memory.uninterrupted import is_of_handler
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,6 +100,8 @@ def _file_of(source: str, meaning: str) -> Path | None:
         with NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as at:
             at.write(source)
         os.replace(at.name, file)
-    except OSError:
+    except OSError as error:
+        if is_of_handler(error):
+            raise
         return None
     return file

@@ -28,9 +28,9 @@ class FolderLock:
     """The right to write to a folder, from `acquire` to `release` or the end of the process."""
 
     def __init__(self, fs: FileSystem, folder: Path) -> None:
+        self._descriptor: int | None = None  # first: `__del__` reads it
         self.folder = folder
         self._fs = fs
-        self._descriptor: int | None = None
         _locks.add(self)
 
     def __del__(self) -> None:

@@ -194,7 +194,9 @@ def _upright(image: Image) -> Image:
     image.load()  # of a PNG, getexif does so, and its error would be taken for one of EXIF
     try:
         orientation = image.getexif().get(0x0112, 1)
-    except Exception:  # damaged EXIF data does not affect the pixels
+    except Exception as error:  # damaged EXIF data does not affect the pixels
+        if is_of_handler(error):
+            raise
         return image
     return image if orientation == 1 else ImageOps.exif_transpose(image)
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor.expression.declared_type import shown
+from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.train.base.file_kind import kind_of_file
 from rumus.train.base.other_names import DATASET
 from rumus.train.base.printable import printable
@@ -150,7 +151,7 @@ def _mapped(path: Path) -> NDArray[Any]:
         # A plain array over the memmap's memory, so that its rows are ordinary arrays.
         array: NDArray[Any] = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except Exception as error:  # NumPy evaluates the header, and damage can raise anything
-        if isinstance(error, OSError) and error.errno is not None:
+        if is_of_handler(error) or (isinstance(error, OSError) and error.errno is not None):
             raise
         raise ValueError(
             f"{printable(path)} cannot be mapped as a .npy file: {printable(error)}"

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from rumus.tensor.memory.uninterrupted import put_back_after
+from rumus.tensor.memory.uninterrupted import is_of_handler, put_back_after
 from rumus.train.base.data_errors import WorkerError
 from rumus.train.data.batch_memory import BatchMemory, Place
 from rumus.train.data.batcher import Batcher, Stopped, Task
@@ -133,6 +133,8 @@ class Sent(NamedTuple):
         try:
             whole = pickle.dumps(batcher, 5, buffer_callback=arrays.append)
         except Exception as error:
+            if is_of_handler(error):
+                raise
             raise TypeError(
                 f"the dataset or the transform cannot be sent to a process: {error}; define it at "
                 "the top level of a module, or use threads, processes=False"

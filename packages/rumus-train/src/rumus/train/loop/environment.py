@@ -11,6 +11,7 @@ import numpy as np
 
 from rumus.optim import Optimizer
 from rumus.tensor import Backend, run_seed
+from rumus.tensor.memory.uninterrupted import is_of_handler
 
 if TYPE_CHECKING:
     from rumus.train.loop.run import Run
@@ -75,7 +76,9 @@ def memory_used(backend: Backend | None) -> int | None:
     try:
         with open("/proc/self/statm", "rb") as file:
             pages = int(file.read().split()[1])
-    except OSError:
+    except OSError as error:
+        if is_of_handler(error):
+            raise
         return None
     import resource
 
@@ -101,7 +104,9 @@ def _commit() -> dict[str, Any] | None:
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE)
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError) as error:
+        if is_of_handler(error):
+            raise
         return None
     commit, dirty, _ = done.stdout.strip().partition("-dirty")
     return {"commit": commit, "changed": bool(dirty)} if commit else None

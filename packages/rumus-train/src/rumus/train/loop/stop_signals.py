@@ -14,7 +14,7 @@ from time import monotonic
 from types import FrameType
 from typing import Any, Final
 
-from rumus.tensor.memory.uninterrupted import WaitingHandler
+from rumus.tensor.memory.uninterrupted import WaitingHandler, is_of_handler
 from rumus.train.base.notebook import in_notebook
 
 _ASKED_TO_STOP: Final = (signal.SIGTERM, signal.SIGINT)
@@ -72,7 +72,9 @@ def _caught() -> frozenset[int]:
     try:
         text = _STATUS.read_text(encoding="ascii")
         mask = int(text.partition("SigCgt:")[2].split(None, 1)[0], 16)
-    except (OSError, ValueError, IndexError):
+    except (OSError, ValueError, IndexError) as error:
+        if is_of_handler(error):
+            raise
         return frozenset()
     return frozenset(n for n in _OF_PROGRAMS if mask >> (n - 1) & 1)
 

@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.declared_type import shown as described
 from rumus.tensor.expression.nearest_name import nearest_name
+from rumus.tensor.memory.uninterrupted import Uninterrupted, is_of_handler
 from rumus.train.base.class_names import (
     checked_classes,
     class_numbers,
@@ -248,10 +249,12 @@ class _Source:
                     return reader.schema
             return parquet.read_schema(self._given)
         except (ValueError, OSError) as error:  # pyarrow's, for another kind of file
-            if isinstance(error, OSError) and error.errno is not None:
+            if is_of_handler(error) or (isinstance(error, OSError) and error.errno is not None):
                 raise  # the system's
             raise self._no_table(error) from error
         except Exception as error:  # of damage that pyarrow does not expect
+            if is_of_handler(error):
+                raise
             raise self._no_table(error) from error
 
     def _no_table(self, error: Exception) -> ValueError:
@@ -292,7 +295,7 @@ class _Source:
                 f"{self.shown} is damaged, or takes more memory than there is: {printable(error)}"
             ) from error
         except Exception as error:  # of damage behind the schema, of whatever kind
-            if isinstance(error, OSError) and error.errno is not None:
+            if is_of_handler(error) or (isinstance(error, OSError) and error.errno is not None):
                 raise  # the system's
             raise self._no_table(error) from error
 
@@ -536,8 +539,10 @@ def _advice(kind: Any, name: str) -> str:
 
 
 def _check_pyarrow() -> None:
+    """Import all of it in one piece: a half imported one stays without its parts."""
     try:
-        import pyarrow  # noqa: F401
+        with Uninterrupted():
+            from pyarrow import compute, feather, ipc, parquet, types  # noqa: F401
     except ImportError as error:
         raise ImportError(
             "ParquetDataset needs pyarrow, the extra `parquet`: pip install 'rumus-train[parquet]'"

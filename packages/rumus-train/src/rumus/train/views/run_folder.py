@@ -206,10 +206,13 @@ class RunFolder(Callback):
         """Open the files; see the class for the errors."""
         self.prepare()
         try:
-            starts = self._check_run(event)
-        except RunFolderError:
-            self._lock.release()
+            self._begin(event)
+        except BaseException:  # whatever it is: its traceback may be kept, and would keep the lock
+            self._close()
             raise
+
+    def _begin(self, event: TrainStart) -> None:
+        starts = self._check_run(event)
         self._id = self._id or os.urandom(8).hex()
         try:
             (self.path / DONE).unlink(missing_ok=True)
@@ -221,7 +224,6 @@ class RunFolder(Callback):
             if self._tensorboard:
                 self._events = TensorBoardFile(self.path, event.step)
         except OSError as error:
-            self._close()
             if is_of_handler(error):
                 raise
             raise self._unwritable(error) from error
@@ -396,7 +398,9 @@ class RunFolder(Callback):
     def _environment(self) -> dict[str, Any]:
         try:
             found = parse(_text_of(self.path / ENVIRONMENT).encode())
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            if is_of_handler(error):
+                raise
             return {}
         return found if isinstance(found, dict) else {}
 
@@ -456,6 +460,8 @@ class _Said(suppress):
         self._path = path
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
+        if error is not None and is_of_handler(error):
+            return False
         held = bool(super().__exit__(kind, error, trace))
         if error is not None and held:
             warn_user(f"{self._path} was not written: {error}", RunFolderWarning)

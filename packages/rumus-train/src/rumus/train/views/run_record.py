@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.train.base.regular_file import require_regular_file
 from rumus.train.base.strict_json import parse
 from rumus.train.base.toml_text import parse_toml
@@ -151,6 +152,8 @@ def _parsed(path: Path, parse: Any) -> dict[str, Any]:
     try:
         require_regular_file(path)
         found = parse(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if is_of_handler(error):
+            raise
         return {}
     return found if isinstance(found, dict) else {}
