@@ -293,8 +293,27 @@ class Says(nn.Module):
         self.buffer, self.whole, self.kept = zeros((3,)), zeros((1,), dtype=int32), None
         self.held = SimpleNamespace(mean=zeros((3,)), rate=1.0, kept=None, array=np.zeros(3))
         self.deep: Any = {"a": [{"b": zeros((3,))}], "array": np.zeros(3)}
+        self.running = zeros((3,))
         self.pair, self.slots, self.carried = (zeros((3,)), 1.0), Slots(), carrying()
         next(self.carried)
+
+    @property
+    def mean(self) -> Tensor:
+        """A buffer by another name."""
+        return self.running
+
+    @mean.setter
+    def mean(self, value: Tensor) -> None:
+        self.running = value
+
+    @property
+    def rate(self) -> int:
+        """A number by another name."""
+        return self.count
+
+    @rate.setter
+    def rate(self, value: int) -> None:
+        self.count = value
 
     def forward(self, x: Tensor) -> Tensor:
         self.effect(self, x)
@@ -368,6 +387,7 @@ def _set(name: str, value: Callable[[Any, Tensor], Any]) -> Callable[[Any, Tenso
 
 TOLD: dict[str, tuple[Callable[[Any, Tensor], None], str]] = {
     "a counter": (_set("count", lambda m, x: m.count + 1), "count is a number"),
+    "a counter by a property": (_set("rate", lambda m, x: m.rate + 1), "count is a number"),
     "a flag": (_set("flag", lambda m, x: True), "flag is a number"),
     "a list that grows": (lambda m, x: m.history.append(1.0), "history is changed"),
     "another list": (_set("history", lambda m, x: [*m.history, 1.0]), "history is a list"),
@@ -412,6 +432,7 @@ TOLD: dict[str, tuple[Callable[[Any, Tensor], None], str]] = {
 }  # fmt: skip
 SILENT: dict[str, Callable[[Any, Tensor], None]] = {
     "a cache of activations": _set("kept", lambda m, x: m.linear(x)),
+    "a buffer by a property": _set("mean", lambda m, x: 0.5 * m.mean + x.mean(0)),
     "a number that stays": _set("count", lambda m, x: 0),
     "a new number": _set("batch", lambda m, x: x.shape[0]),
     "a cache of another object": lambda m, x: vars(m.held).setdefault("mask", x.sign()),

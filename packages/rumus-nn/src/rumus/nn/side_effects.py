@@ -83,6 +83,8 @@ def assigned(module: Module, name: str, value: object) -> None:
     label = f"{type(module).__name__}.{name}"
     if is_buffer(before) and fits(value, before):
         running.assign(vars(module), name, before, label)
+    elif isinstance(getattr(type(module), name, None), property):
+        return  # its setter assigns what is to be heard
     elif is_recording() and _is_users(module) and (why := _why_told(before, value)) is not None:
         warn_once(label, f"{why}, {_STAYS}{_HOW.format(name)}")
 
