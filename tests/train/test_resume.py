@@ -511,6 +511,58 @@ def test_a_failed_save_does_not_end_the_training(tmp_path: Path) -> None:
     assert paths == [tmp_path / "step-00000001", None, tmp_path / "step-00000003"]
 
 
+class Damaged:
+    """Twelve samples, one of which cannot be read."""
+
+    def __init__(self, damaged: int | None) -> None:
+        self.damaged = damaged
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        if index == self.damaged:
+            raise ValueError("damaged")
+        return (np.full(1, index, np.float32),)
+
+
+@pytest.mark.parametrize("loads", ["a loader", "a loader with workers", "a generator"])
+@pytest.mark.parametrize(("accumulate", "damaged"), [(1, 6), (2, 8)])
+def test_what_was_trained_is_not_lost_to_a_loader_that_fails(
+    loads: str, accumulate: int, damaged: int, tmp_path: Path
+) -> None:
+    """The first batch of a step fails."""
+
+    class Batches:
+        def __init__(self, data: Damaged) -> None:
+            self.data = data
+
+        def __iter__(self) -> Iterator[tuple[Any, ...]]:
+            for n in range(6):
+                yield (np.stack([self.data[2 * n][0], self.data[2 * n + 1][0]]),)
+
+        def set_epoch(self, epoch: int) -> None: ...
+
+    def trained(damaged: int | None, **options: Any) -> NDArray[Any]:
+        weight = Parameter(np.zeros(1, np.float32), name="weight")
+        data, workers = Damaged(damaged), 2 if "workers" in loads else 0
+        loader: Any = DataLoader(data, 2, shuffle=False, seed=0, workers=workers)
+        Trainer(Adam([weight], 0.1)).fit(
+            Batches(data) if loads == "a generator" else loader,
+            lambda x: ((weight - x) ** 2).mean(),
+            epochs=2,
+            accumulate=accumulate,
+            **options,
+        )
+        return weight.numpy()
+
+    with pytest.raises((ValueError, RuntimeError), match="damaged"):
+        trained(damaged, checkpoints=tmp_path)
+    assert Checkpoints(tmp_path).load().step == damaged // 2 // accumulate
+    found = trained(None, checkpoints=tmp_path, resume=True)
+    np.testing.assert_array_equal(found, trained(None))
+
+
 def test_an_impossible_folder(tmp_path: Path) -> None:
     """Reported before the first step, not after the first epoch."""
     (tmp_path / "file").write_text("")

@@ -372,6 +372,48 @@ def test_signals_can_be_left_to_the_program() -> None:
         )  # fmt: skip
 
 
+def test_a_handler_that_a_callback_sets_stays() -> None:
+    def handle(number: int, frame: object) -> None: ...
+
+    class Sets(Callback):
+        def on_step_end(self, event: StepEnd) -> None:
+            signal.signal(signal.SIGUSR1, handle)
+
+    before = signal.getsignal(signal.SIGUSR1)
+    weight = Parameter([0.0], name="weight")
+    try:
+        Trainer(SGD([weight], 0.1)).fit(
+            [(np.ones(1, np.float32),)], lambda x: (weight * x).sum(), epochs=1, callbacks=[Sets()]
+        )
+        assert signal.getsignal(signal.SIGUSR1) is handle
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks")
+def test_a_child_that_is_forked_in_a_training_obeys_signals() -> None:
+    """Its own process handles them as before the training, which goes on."""
+    codes = []
+
+    class Forks(Callback):
+        def on_step_end(self, event: StepEnd) -> None:
+            reading, writing = os.pipe()
+            child = os.fork()
+            if not child:
+                os.write(writing, b"x")  # Python drops what has come before
+                time.sleep(20)
+                os._exit(0)
+            os.read(reading, 1)
+            os.kill(child, signal.SIGTERM)
+            codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    weight = Parameter([0.0], name="weight")
+    result = Trainer(SGD([weight], 0.1)).fit(
+        [(np.ones(1, np.float32),)], lambda x: (weight * x).sum(), epochs=1, callbacks=[Forks()]
+    )
+    assert (codes, result.reason) == ([-signal.SIGTERM], "epochs")
+
+
 def test_a_signal_that_is_ignored_stays_so() -> None:
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:

@@ -12,7 +12,7 @@ from rumus.optim import ClosureOptimizer
 from rumus.tensor import NonFiniteGradientError, Tensor
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.expression.whole_number import whole_number
-from rumus.tensor.memory.uninterrupted import displaced
+from rumus.tensor.memory.uninterrupted import displaced, is_of_handler
 from rumus.train.base.every import Every
 from rumus.train.base.limits import Limits
 from rumus.train.base.logged import OF_VALIDATION
@@ -253,14 +253,22 @@ class Run:
         if self._spikes is not None and self._spikes.rolls_back:
             self._spikes.note(self._here(position.step), loss, self.trainer.optimizer.outcome)
         if batches.is_complete:
+            self._first = batches.batch
             position.exhausted = self._next_batch() is None
         self._after_step(loss, batches.samples - before)
 
     def _next_batch(self) -> tuple[tuple[Any, ...], float] | None:
-        if self._clock is None:
-            return self.batches.next(self.position.epoch)
-        with self._clock.measuring("data"):
-            return self.batches.next(self.position.epoch)
+        """Return the loader's next batch. What was trained is not lost to a loader that fails."""
+        try:
+            if self._clock is None:
+                return self.batches.next(self.position.epoch)
+            with self._clock.measuring("data"):
+                return self.batches.next(self.position.epoch)
+        except Exception as error:
+            # Within a step, batches were taken that it has not counted.
+            if self.batches.batch == self._first and not is_of_handler(error):
+                self._save_for(error)
+            raise
 
     def _train(self, batch: tuple[Any, ...], weight: float) -> Tensor:
         if self.accumulate == 1:
@@ -333,7 +341,7 @@ class Run:
             self._save_for(error)
             raise
 
-    def _save_for(self, error: CallbackError) -> None:
+    def _save_for(self, error: Exception) -> None:
         """Save what was trained before an error ends the run."""
         if self.team.size > 1 or not self.position.step:
             return  # another rank may not have failed

@@ -118,7 +118,9 @@ class StopSignals:
         self._received_at = -math.inf
         self._wanted = wanted
         self._before: dict[int, Any] = {}
+        self._handler = WaitingHandler(self._note)
         self._may_cut = False
+        self._process = os.getpid()
 
     def __enter__(self) -> StopSignals:
         if self._wanted and threading.current_thread() is threading.main_thread():
@@ -136,22 +138,30 @@ class StopSignals:
             is_taken = before is not signal.SIG_DFL or number in caught
             if before is not signal.SIG_IGN and not (is_taken and number in _DEADLY):
                 self._before[number] = before
-                signal.signal(number, WaitingHandler(self._note))
+                signal.signal(number, self._handler)
 
     def __exit__(self, *_: object) -> None:
         self._restore()
 
     def _restore(self) -> None:
-        """Put the handlers back, each of which may raise as soon as it is there."""
+        """Put the handlers back, each of which may raise as soon as it is there.
+
+        One that the program has set meanwhile, as in a callback, stays.
+        """
         try:
             for number, before in list(self._before.items()):
-                signal.signal(number, signal.SIG_DFL if before is None else before)
+                if signal.getsignal(number) is self._handler:
+                    signal.signal(number, signal.SIG_DFL if before is None else before)
                 self._before.pop(number, None)
         except BaseException:
             self._restore()
             raise
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a child that was forked meanwhile trains nothing
+            self._restore()
+            signal.raise_signal(number)
+            return
         now = monotonic()
         if self.noted is not None:
             if now - self._received_at < AGAIN:
