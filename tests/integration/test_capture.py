@@ -52,7 +52,9 @@ from rumus.tensor import (
     Parameter,
     Tensor,
     UnclaimedGradientError,
+    cpu,
     gather,
+    int32,
     no_grad,
     tensor,
     zeros,
@@ -175,6 +177,26 @@ def test_batches_that_are_views_of_a_tensor_are_repeated(gpu: GpuBackend) -> Non
     counts = captured.trainer.counts
     assert counts.compared > 0
     assert counts.captured >= 9
+
+
+@pytest.mark.parametrize("first", [0, 1, 3])
+def test_batches_that_begin_anywhere_in_a_tensor_are_repeated(first: int, gpu: GpuBackend) -> None:
+    """A shuffled order begins where an offset is no multiple of what a device aligns."""
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(4, 5, 3)).astype(np.float32), draw.integers(0, 2, (4, 5))
+    found = []
+    for backend in (gpu, cpu()):
+        model = nn.Linear(3, 2, generator=Generator(0)).to(backend)
+        trainer = Trainer(SGD(model.parameters(), 0.1))
+        inputs, targets = tensor(x, backend=backend), tensor(y, dtype=int32, backend=backend)
+        for n in range(first, first + 6):
+            trainer.train_step(
+                lambda x, y, model=model: nn.cross_entropy_loss(model(x), y),
+                inputs[n % 4],
+                targets[n % 4],
+            )
+        found.append(model.weight.numpy())
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
 
 
 def test_a_busy_device_gets_its_batches_in_order(

@@ -329,7 +329,7 @@ def test_a_pipe_in_a_run_folder_does_not_block(name: str, tmp_path: Path) -> Non
 
 def test_a_pipe_in_the_place_of_the_lock_is_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "lock")
-    with pytest.raises(OSError, match="the lock must be a regular file: remove it.*/lock'"):
+    with pytest.raises(OSError, match=r"the lock must be a regular file: remove it.*/lock'"):
         Checkpoints(tmp_path).acquire()
     (tmp_path / "lock").unlink()
     Checkpoints(tmp_path).acquire()

@@ -150,7 +150,7 @@ def test_a_checkpoint_whose_random_states_do_not_fit_changes_nothing(tmp_path: P
     store.close()
     trainer.train_step(loss, *data[0])
     before = model.weight.numpy().copy(), states_of_program()
-    with pytest.raises(StateMismatchError, match="nothing was loaded:\n  position: .*PCG64"):
+    with pytest.raises(StateMismatchError, match=r"nothing was loaded:\n  position: .*PCG64"):
         trainer.fit(data, loss, epochs=3, checkpoints=tmp_path, resume=True)
     np.testing.assert_array_equal(model.weight.numpy(), before[0])
     assert states_of_program() == before[1]

@@ -228,7 +228,7 @@ class CapturedSteps:
         self.counts.plain += 1
         if not patience.is_left():
             return step.forward(step.arguments())
-        arguments = step.arguments()
+        arguments = [_as_recorded(argument) for argument in step.arguments()]
         with step.backend.observe() as notes, reads.follow():
             loss, grads = step.forward(arguments)
         reads.has_run()
@@ -491,6 +491,13 @@ def _argument(item: Any, backend: Backend) -> Any:
     if item.tensor is not None:
         return item.tensor
     return Tensor(backend.upload(item.array), backend)
+
+
+def _as_recorded(argument: Any) -> Any:
+    """An argument as a recording has it: on a GPU, a part of a larger tensor is copied there."""
+    if isinstance(argument, Tensor) and not getattr(argument._array, "is_flat", True):
+        return argument.clone()
+    return argument
 
 
 def beside(value: Any, backend: Backend) -> Any:

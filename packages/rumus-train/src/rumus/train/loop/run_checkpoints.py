@@ -112,7 +112,6 @@ class RunCheckpoints:
     def restore(self, found: Saved) -> None:
         """Continue from a checkpoint. Raises ValueError for one that does not fit the run."""
         self._check_monitored(found)
-        run = self._run
         restore({**self._model, **self._of_run}, found.state, f"the checkpoint {found.path}")
         self._saved_at, self.path = self._place, found.path
         self._check_best()
