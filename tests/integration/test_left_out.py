@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rumus import nn
 from rumus.gpu import Gpu, GpuBackend
 from rumus.optim import SAM, SGD
-from rumus.tensor import Backend, Generator, NumpyBackend, Parameter, Tensor, ones, stack, tensor
+from rumus.tensor import Backend, Generator, NumpyBackend, Parameter, Tensor, concat, einsum, ones, stack, tensor, where
 from rumus.train import Trainer
 
 RANDOM = np.random.default_rng(0)
@@ -192,6 +192,29 @@ MASKED: dict[str, Any] = {
     "at least 1": lambda losses, mask: (losses * mask).sum() / mask.sum().clip(1.0, None),
     "of means": lambda losses, mask: (losses * mask).mean() / mask.mean(),
     "of negated means": lambda losses, mask: -(-losses * mask).mean() / mask.mean(),
+    "times the reciprocal": lambda losses, mask: (losses * mask).sum() * (1 / mask.sum()),
+    "the reciprocal times": lambda losses, mask: (1.0 / mask.sum()) * (losses * mask).sum(),
+    "to the power of -1": lambda losses, mask: (losses * mask).sum() * mask.sum() ** -1,
+    "of shares": lambda losses, mask: (losses * (mask / mask.sum())).sum(),
+    "of doubled shares": lambda losses, mask: (losses * (2 * (mask / mask.sum()))).sum(),
+    "each divided": lambda losses, mask: ((losses * mask) / mask.sum()).sum(),
+    "each negated": lambda losses, mask: (-(-losses * mask / (mask.sum() + 1e-9))).sum(),
+    "each times the reciprocal": lambda losses, mask: (losses * mask * (1 / mask.sum())).sum(),
+    "each divided, averaged": lambda losses, mask: ((losses * mask) / mask.mean()).mean(),
+    "times a number of both": lambda losses, mask: (
+        (losses * mask).mean() * (float(mask.size) / mask.sum())
+    ),
+    "a dot product": lambda losses, mask: (losses.reshape(-1) @ mask.reshape(-1)) / mask.sum(),
+    "a dot product of shares": lambda losses, mask: (
+        losses.reshape(-1) @ (mask / mask.sum()).reshape(-1)
+    ),
+    "a sum of products": lambda losses, mask: einsum("ij,ij->", losses, mask) / mask.sum(),
+    "reshaped": lambda losses, mask: (losses * mask).sum(keepdims=True).reshape() / mask.sum(),
+    "converted": lambda losses, mask: (
+        (losses.astype(np.float64) * mask).sum().astype(np.float32)
+        / mask.astype(np.int32).sum().astype(np.float32)
+    ),
+    "of truths": lambda losses, mask: where(mask > 0, losses, 0.0).sum() / (mask > 0).sum(),
     "averaged again": lambda losses, mask: ((losses * mask).sum() / mask.sum()).mean(),
 }
 
@@ -270,28 +293,69 @@ def over_outputs(out: Tensor, y: Tensor) -> Tensor:
     return ((out - y) ** 2).mean(0).mean()
 
 
-def over_losses(out: Tensor, y: Tensor) -> Tensor:
-    return stack([nn.mse_loss(out, y), (out - y).abs().mean()]).mean()
-
-
-@pytest.mark.parametrize("combined", [over_outputs, over_losses])
 @pytest.mark.parametrize("rows", [6, 5])  # as many in the second batch as outputs
-def test_a_mean_of_means_asks_for_weights_if_batches_are_uneven(
-    combined: Callable[[Tensor, Tensor], Tensor], rows: int
-) -> None:
+def test_a_mean_of_means_asks_for_weights_if_batches_are_uneven(rows: int) -> None:
     """It has as many terms for each number of samples, so that counting them would be wrong."""
     x, y = RANDOM.normal(size=(8, 5)), RANDOM.normal(size=(8, 3))
     layer = nn.Linear(5, 3, generator=Generator(1))
-    loss = lambda x, y: combined(layer(x), y)
+    loss = lambda x, y: over_outputs(layer(x), y)
     trainer = Trainer(SGD(layer.parameters(), 0.0))
     trainer.fit([(x[:4], y[:4]), (x[4:], y[4:])], loss, epochs=1, accumulate=2)
     uneven = [(x[:rows], y[:rows]), (x[rows:], y[rows:])]
     for options in ({"accumulate": 2}, {"validate": (uneven, loss)}):
         given: dict[str, Any] = options
-        with pytest.raises(ValueError, match=r"the mean of [23] numbers .* weight_of="):
+        with pytest.raises(ValueError, match=r"the mean of 3 numbers .* weight_of="):
             trainer.fit(uneven if "accumulate" in given else [(x, y)], loss, epochs=1, **given)
     told: dict[str, Any] = {"weight_of": lambda x, y: float(len(x))}
     trainer.fit(uneven, loss, epochs=1, accumulate=2, **told)
+
+
+@pytest.mark.parametrize(
+    "scaled",
+    [
+        lambda x, w, t: (w * x / t).sum(),
+        lambda x, w, t: (w * x * (1 / t)).sum(),
+        lambda x, w, t: (w * (x / x.max())).sum(),
+    ],
+)
+def test_a_sum_of_what_is_divided_by_another_number_counts_by_samples(scaled: Any) -> None:
+    """Such as a temperature, or the largest pixel: it counts no terms."""
+    x = np.arange(18, dtype=np.float32).reshape(6, 3)
+    parts = [x[:4], x[4:5], x[5:]]
+    weight = Parameter([1.0], name="weight")
+    found = [scaled(tensor(part), weight, tensor(2.0)).item() for part in parts]  # per weight
+    Trainer(SGD([weight], 1.0)).fit(
+        [(part,) for part in parts],
+        lambda x: scaled(x, weight, tensor(2.0)),
+        epochs=1,
+        accumulate=3,
+    )
+    wanted = sum(len(part) * each for part, each in zip(parts, found, strict=True)) / 6
+    assert 1 - weight.item() == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize("join", [stack, lambda losses: concat([x.reshape(1) for x in losses])])
+def test_a_mean_of_several_losses_counts_as_they_do(join: Callable[..., Tensor]) -> None:
+    """By samples if each does, or, with targets that are ignored, not without weights."""
+    x, y = RANDOM.normal(size=(8, 5)), RANDOM.integers(0, 3, 8)
+
+    def fit(data: list[tuple[Any, ...]], **options: Any) -> Any:
+        layer = nn.Linear(5, 3, generator=Generator(1))
+
+        def loss(x: Tensor, y: Tensor) -> Tensor:
+            out = layer(x)
+            squares = nn.mse_loss(out, (y.unsqueeze(1) + 0.0).broadcast_to(out.shape))
+            return join([nn.cross_entropy_loss(out, y, ignore_index=-1), squares]).mean()
+
+        Trainer(SGD(layer.parameters(), 0.05)).fit(data, loss, epochs=1, **options)
+        return layer.weight.numpy()
+
+    uneven = [(x[:6], y[:6]), (x[6:], y[6:])]
+    wanted = fit([(x, y)])
+    np.testing.assert_allclose(fit(uneven, accumulate=2), wanted, rtol=1e-5)
+    y[:3] = -1
+    with pytest.raises(ValueError, match=r"averages 12 and 1 terms .* and 12 and 4 in one .* weight_of"):
+        fit([(x[:4], y[:4]), (x[4:], y[4:])], accumulate=2)
 
 
 def test_a_mean_over_a_mask_within_a_sum_asks_for_weights() -> None:

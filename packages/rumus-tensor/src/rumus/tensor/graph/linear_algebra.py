@@ -8,6 +8,7 @@ from typing import NoReturn
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.dtype import float32, is_floating, promote
 from rumus.tensor.graph.autograd import Product, Vjp
+from rumus.tensor.graph.means import note_dot
 from rumus.tensor.graph.operators import broadcast_shape, cast, sum_to
 from rumus.tensor.graph.tensor import Tensor, backend_of, result_of
 from rumus.tensor.memory.backend import Array, Shape
@@ -28,7 +29,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
         raise ValueError(f"matmul: {a.shape} @ {b.shape}: a scalar has no axis to multiply along")
     if a.ndim == 1:
         row = matmul(a.unsqueeze(0), b)
-        return row.squeeze(-2 if b.ndim > 1 else 0)
+        return row.squeeze(-2) if b.ndim > 1 else note_dot(row.squeeze(0), a, b)
     if b.ndim == 1:
         return matmul(a, b.unsqueeze(1)).squeeze(-1)
     if a.shape[-1] != b.shape[-2]:

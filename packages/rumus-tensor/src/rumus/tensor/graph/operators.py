@@ -25,6 +25,7 @@ from rumus.tensor.expression.places import check_places
 from rumus.tensor.expression.printable import abridged
 from rumus.tensor.expression.real_number import CHECKS, real_number
 from rumus.tensor.graph.autograd import Product, Spread, Vjp
+from rumus.tensor.graph.means import note_alike, note_number
 from rumus.tensor.graph.tensor import Tensor, as_tensor, backend_of, result_of
 from rumus.tensor.memory.backend import Array, Backend, Shape
 
@@ -161,7 +162,8 @@ def run(kernel: Kernel, tensors: Sequence[Tensor], scalars: Mapping[str, float])
     backend.elementwise(kernel, arrays, kernel.bind(scalars), (out,))
     wanted = tuple([i for i, t in enumerate(tensors) if t.requires_grad])
     if not wanted:
-        return Tensor(out, backend)
+        found = Tensor(out, backend)
+        return found if shape else note_number(found, kernel.name, tensors)
     plan = _plan(kernel, wanted)
     inputs = [tensors[i] for i in wanted]
     saved = [tensors[i] for i in plan.needed if i is not None]
@@ -270,9 +272,10 @@ def cast(x: Tensor, dtype: DType) -> Tensor:
         return x
     backend, before = x._backend, x.dtype
     out = converted(backend, x._array, dtype)
-    return result_of(
+    found = result_of(
         "astype", out, backend, (x,), lambda g, destinations: (converted(backend, g, before),)
     )
+    return note_alike(found, x)
 
 
 def compute(

@@ -89,8 +89,7 @@ def sum(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
 def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The mean over `axis`; integers become float32. ValueError for a mean of no elements."""
     if x.dtype == float16:  # the sum may overflow float16 where the mean does not
-        found = cast(mean(cast(x, float32), axis, keepdims), float16)
-        return note_average(found, x) if found.size == 1 else found
+        return cast(mean(cast(x, float32), axis, keepdims), float16)
     x = x if is_floating(x.dtype) else cast(x, float32)
     axes = normalize_axes(axis, x.ndim, "mean")
     count = count_over(x, axes, "mean")

@@ -15,6 +15,7 @@ from rumus.tensor.expression.declared_type import is_ordered, shown
 from rumus.tensor.expression.dtype import DType, promote
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.autograd import Spread
+from rumus.tensor.graph.means import note_alike, note_gathered
 from rumus.tensor.graph.operators import cast, sum_to
 from rumus.tensor.graph.other_names import JOINING
 from rumus.tensor.graph.reduction import normalize_axis
@@ -67,7 +68,7 @@ def reshape(x: Tensor, shape: Shape) -> Tensor:
             return gradient.over(before)
         return reshaped(backend, gradient, before)
 
-    return _view("reshape", x, view, back, (Spread,))
+    return note_alike(_view("reshape", x, view, back, (Spread,)), x)
 
 
 def permute(x: Tensor, axes: Shape) -> Tensor:
@@ -191,7 +192,7 @@ def concat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     def vjp(gradient: Array, _: Sequence[Array | None]) -> Sequence[Array]:
         return [copied(backend, gradient[cut]) for cut in cuts]
 
-    return result_of("concat", out, backend, parts, vjp)
+    return note_gathered(result_of("concat", out, backend, parts, vjp), parts)
 
 
 def split(x: Tensor, parts: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:

@@ -32,7 +32,7 @@ from rumus.tensor.expression.printable import abridged
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.autograd import Node, Version, Vjp, is_recording
-from rumus.tensor.graph.means import note_negative, note_quotient
+from rumus.tensor.graph.means import note_alike, note_product, note_quotient, note_reciprocal
 from rumus.tensor.graph.other_names import AXIS, BACKWARD, CREATION, TENSOR
 from rumus.tensor.memory.backend import Array, Backend, Shape
 from rumus.tensor.memory.recording import live
@@ -253,11 +253,25 @@ class Tensor(Arithmetic["Tensor"]):
     def _apply(self, operation: str, *operands: Any) -> Tensor:
         return operators.apply(operation, operands)
 
+    def __mul__(self, other: Tensor | float) -> Tensor:
+        return note_product(self._apply("mul", self, other), self, other)
+
+    def __rmul__(self, other: float) -> Tensor:
+        return note_product(self._apply("mul", other, self), self, other)
+
+    def __pow__(self, exponent: Tensor | float) -> Tensor:
+        found = super().__pow__(exponent)
+        is_inverse = isinstance(exponent, (int, float)) and exponent == -1
+        return note_reciprocal(found, 1, self) if is_inverse else found
+
+    def __rtruediv__(self, other: float) -> Tensor:
+        return note_reciprocal(self._apply("div", other, self), other, self)
+
     def __truediv__(self, other: Tensor | float) -> Tensor:
         return note_quotient(self._apply("div", self, other), self, other)
 
     def __neg__(self) -> Tensor:
-        return note_negative(self._apply("mul", self, -1), self)
+        return note_alike(self._apply("mul", self, -1), self)
 
     def __and__(self, other: Tensor | float) -> Tensor:
         _check_truth("&", self, other)

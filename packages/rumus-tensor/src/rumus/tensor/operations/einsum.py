@@ -11,6 +11,7 @@ import numpy as np
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.dtype import bool_, is_floating
 from rumus.tensor.graph.linear_algebra import matmul
+from rumus.tensor.graph.means import note_dot
 from rumus.tensor.graph.tensor import Tensor, backend_of
 
 
@@ -68,6 +69,8 @@ def einsum(subscripts: str, *operands: Tensor) -> Tensor:
             x, term = _product(other, named, x, term, kept)
         parts.append(_summed(x, term, kept))
     ((x, term),) = parts
+    if not result:
+        return note_dot(x, *operands)
     return x.permute(*(term.index(letter) for letter in result)) if term != result else x
 
 

@@ -77,6 +77,7 @@ class Weighing:
         A mean outside a loss function may have a constant number of terms: over the parameters,
         perhaps.
         """
+        means = [mean for mean in means if not mean.is_alias]
         losses = [mean for mean in means if mean.is_loss]
         own = [m for m in means if not m.is_loss and not _is_among(m, losses)]
         others = [m for m in own if m.count is not None or not _is_on_device(m)]
