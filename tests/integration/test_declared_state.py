@@ -309,3 +309,24 @@ def test_other_frozen_weights_than_before_are_told_of(is_part: bool, tmp_path: P
     (message,) = fit("other", 2, 4)
     name = "whole" if is_part else "base"
     assert f"with other weights of '{name}', which no optimizer trains and no checkpoint" in message
+
+
+@pytest.mark.parametrize("make", [tensor, np.asarray], ids=["tensor", "array"])
+def test_other_fixed_numbers_than_before_are_told_of(make: Any, tmp_path: Path) -> None:
+    """Such as a projection drawn at the start of the program, which each start draws anew."""
+
+    def fit(place: str, number: int, steps: int) -> list[str]:
+        projection = make(np.random.default_rng(number).normal(size=(3, 2)).astype(np.float32))
+        head = nn.Linear(2, 1, generator=Generator(1))
+        trainer = Trainer(SGD(head.parameters(), 0.1))
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            loss = lambda x: head(x @ tensor(np.asarray(projection))).sum()
+            trainer.fit([(X,)] * 4, loss, steps=steps, checkpoints=tmp_path / place, resume="auto")
+        return [str(each.message) for each in told]
+
+    assert fit("same", 1, 2) == fit("same", 1, 4) == []
+    assert fit("other", 1, 2) == []
+    (message,) = fit("other", 2, 4)
+    assert "with other weights of 'projection', which no optimizer trains" in message
+    assert "a tensor becomes the buffer of one" in message

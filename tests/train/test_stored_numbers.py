@@ -233,6 +233,26 @@ def test_a_name_is_a_number_or_a_metric() -> None:
         evaluate(lambda x: x, data, of_batch)
 
 
+def test_a_number_of_some_batches_is_the_mean_over_these() -> None:
+    """Also within a step that accumulates: the others had none. A validation says so once."""
+    weight = Parameter([1.0], name="weight")
+    trainer = Trainer(SGD([weight], 0.0))
+
+    def loss(x: Tensor) -> dict[str, Any]:
+        found: dict[str, Any] = {"loss": (weight * x).mean()}
+        return found | ({"large": x.mean()} if len(x) > 1 else {})
+
+    rows = [([1.0], [4.0, 6.0]), ([2.0], [3.0]), ([7.0, 9.0], [8.0, 8.0])]
+    data = [(np.array(batch, np.float32),) for pair in rows for batch in pair]
+    for accumulate in (1, 2, 3):
+        (entry,) = trainer.fit(data, loss, epochs=1, accumulate=accumulate).history
+        assert entry["large"] == pytest.approx((10 + 16 + 16) / 6)
+        assert entry["loss"] == pytest.approx(48 / 9)
+    with pytest.warns(UserWarning, match="'large' was returned for 3 of 6 batches, and is aver"):
+        first, _ = trainer.fit(data, loss, epochs=1, validate=(data, loss)).history
+    assert first["val_large"] == pytest.approx(7)
+
+
 def test_a_validation_is_over_the_whole_set() -> None:
     loader, seen = DataLoader(ArrayDataset(ROWS), 2), list[int]()
     fails = [True]

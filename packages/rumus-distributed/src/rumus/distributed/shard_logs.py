@@ -15,6 +15,8 @@ from rumus.train.base.logged import Log, Value
 Finishes: TypeAlias = dict[str, Callable[..., Any] | None]
 # Of the parts of logged values, by name.
 Sums: TypeAlias = dict[str, list[NDArray[Any]]]
+# Of a shard: its sums, and the total weight of each number.
+Shard: TypeAlias = tuple[Sums, dict[str, float]]
 _HOST: Final = NumpyBackend()
 
 
@@ -27,14 +29,16 @@ class ShardLogs:
 
     def __init__(self, finishes: Finishes) -> None:
         self._finishes = finishes
-        self.shards: list[Sums] = [{}]
+        self.shards: list[Shard] = [({}, {})]
 
     def add(self, log: Log, weight: float) -> None:
         """Add the values logged by the rows of a batch."""
-        sums = self.shards[-1]
+        sums, weights = self.shards[-1]
         for name, value in log.items():
             self._finishes[name] = value.finish
-            factor = weight if value.finish is None else 1.0
+            factor = 1.0
+            if value.finish is None:
+                factor, weights[name] = weight, weights.get(name, 0.0) + weight
             parts = [part.numpy().astype(np.float64) * factor for part in value.parts]
             _add(sums, name, parts)
 
@@ -43,18 +47,28 @@ class ShardLogs:
         self.shards += other.shards
 
     def joined(self, weight: float) -> Log:
-        """Return the values logged by all shards. Every rank must log the same names."""
+        """Return the values logged by all shards; numbers are averaged over those that log them.
+
+        weight: of the step.
+        """
         sums: Sums = {}
-        for shard in self.shards:
+        totals: dict[str, float] = {}
+        for shard, weights in self.shards:
             for name, parts in shard.items():
                 _add(sums, name, parts)
-        return {name: self._value(name, parts, weight) for name, parts in sums.items()}
+            for name, own in weights.items():
+                totals[name] = totals.get(name, 0.0) + own
+        return {
+            name: self._value(name, parts, totals.get(name), weight)
+            for name, parts in sums.items()
+        }
 
-    def _value(self, name: str, parts: list[NDArray[Any]], weight: float) -> Value:
-        finish = self._finishes.get(name)
-        share = 1 / weight if finish is None and name in self._finishes else 1.0
-        tensors = [tensor((part * share).astype(np.float32), backend=_HOST) for part in parts]
-        return Value(tuple(tensors), finish)
+    def _value(
+        self, name: str, parts: list[NDArray[Any]], own: float | None, weight: float
+    ) -> Value:
+        """The value of a name. own: the weight of the shards that log it; None for a metric."""
+        tensors = [tensor((part / (own or 1.0)).astype(np.float32), backend=_HOST) for part in parts]
+        return Value(tuple(tensors), self._finishes.get(name), share=(own or weight) / weight)
 
 
 def _add(sums: Sums, name: str, parts: list[NDArray[Any]]) -> None:

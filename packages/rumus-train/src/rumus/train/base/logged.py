@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, SupportsFloat, TypeAlias
 
 import numpy as np
@@ -33,11 +33,13 @@ class Value:
     held: its parts, or what they are counted from.
     finish: from the sums of the parts to the metric; None for a number, which is averaged.
     batches: how many it is of, more than one if a step accumulates.
+    share: of the step's weight, that of the batches that it is of.
     """
 
     held: tuple[Tensor, ...] | LateCounts
     finish: Callable[..., Any] | None = None
     batches: int = 1
+    share: float = 1.0
 
     @property
     def parts(self) -> tuple[Tensor, ...]:
@@ -143,13 +145,22 @@ def weighted(log: Log, weight: float) -> Log:
     return {name: value.weighted(weight) for name, value in log.items()}
 
 
-def added(logs: Sequence[Log]) -> Log:
-    """Return the sum of logs, by name."""
+def joined(logs: Sequence[tuple[Log, float]]) -> Log:
+    """Return the log of several batches: metrics added up, numbers averaged over those with them.
+
+    logs: of each batch, already multiplied by its weight, and the weight.
+    """
     found: dict[str, Value] = {}
-    for log in logs:
+    weights: dict[str, float] = {}
+    for log, weight in logs:
         for name, value in log.items():
             found[name] = found[name] + value if name in found else value
-    return found
+            weights[name] = weights.get(name, 0.0) + weight
+    total = sum(weight for _, weight in logs)
+    return {
+        name: replace(value.weighted(1 / weights[name]), share=weights[name] / total)
+        for name, value in found.items()
+    }
 
 
 class _Entry:
@@ -193,6 +204,7 @@ class _Place:
     is_number: bool
     total: EpochSum
     part: Tensor
+    share: float
 
 
 class Logged:
@@ -237,12 +249,13 @@ class Logged:
                 self._late.append((entry.late, held))
             else:
                 for total, part in zip(entry.sums, held, strict=True):
-                    self._places.append(_Place(name, value.finish is None, total, part))
+                    self._places.append(_Place(name, value.finish is None, total, part, value.share))
 
     def count(self, weight: SupportsFloat, outcome: Outcome) -> None:
         """Count the last noted values, if their step turns out to be applied."""
         for place, part in zip(self._places, self._noted, strict=True):
-            place.total.count(part, weight if place.is_number else 1.0, outcome)
+            own = weight if place.share == 1 else float(weight) * place.share
+            place.total.count(part, own if place.is_number else 1.0, outcome)
         for sums, _ in self._late:
             sums.count(outcome)
 

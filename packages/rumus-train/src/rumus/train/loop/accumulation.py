@@ -14,7 +14,7 @@ from rumus.tensor import Tensor
 from rumus.tensor.graph.assignment import WrittenAhead
 from rumus.tensor.graph.means import noting_means
 from rumus.tensor.memory.uninterrupted import Uninterrupted, put_back_after
-from rumus.train.base.logged import Log, added, weighted
+from rumus.train.base.logged import Log, joined, weighted
 from rumus.train.capture.captured_steps import LossFunction
 from rumus.train.loop.weighing import Weighing
 
@@ -58,7 +58,7 @@ def _step(
     if total is None:
         raise ValueError("all batches of a step have weight 0: remove them from the loader")
     weight = accumulation.weight
-    noted = stepper.losses.note(total * (1 / weight), weighted(added(logs), 1 / weight))
+    noted = stepper.losses.note(total * (1 / weight), joined(logs))
     counted.append((noted, weight))
     with accumulation.gradients() as grads:
         stepper.update(grads, noted)
@@ -72,10 +72,13 @@ def _passes(
     weighing: Weighing | None,
     accumulation: Accumulation,
     ahead: WrittenAhead,
-) -> tuple[Tensor | None, list[Log]]:
-    """Run the passes over all batches; return the weighted sum of their losses, and their logs."""
+) -> tuple[Tensor | None, list[tuple[Log, float]]]:
+    """Run the passes over all batches; return the weighted sum of their losses, and their logs.
+
+    With each log, which is weighted, comes its weight.
+    """
     total: Tensor | None = None
-    logs: list[Log] = []
+    logs: list[tuple[Log, float]] = []
     for batch, weight in window:
         with noting_means() as means:
             loss, grads = stepper.passes(loss_fn, batch)
@@ -89,5 +92,5 @@ def _passes(
             ahead.write(accumulation.updates[before:])
         if weight > 0:
             total = loss * weight if total is None else total + loss * weight
-            logs.append(weighted(stepper.log, weight))
+            logs.append((weighted(stepper.log, weight), weight))
     return total, logs

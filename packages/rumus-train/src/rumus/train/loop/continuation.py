@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
-from rumus.tensor import Parameter
+import numpy as np
+
+from rumus.tensor import Parameter, Tensor
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.train.checkpoints.snapshot import named_by
 from rumus.train.data.batches import batches_of_epoch
@@ -79,18 +82,29 @@ def _validated(validate: Validate | None) -> dict[str, int]:
 def _frozen(run: Run) -> dict[str, Any]:
     """Checksums of the weights that no optimizer trains and no checkpoint holds, by their module.
 
-    Such as those of a pretrained part: they are to be the same in each start.
+    Such as those of a pretrained part: they are to be the same in each start. So are tensors and
+    arrays that the loss function names, such as a random projection.
     """
     if run.checkpoints.store is None:
         return {}
     known = {id(tensor) for tensor in tensors_in(run.trainer.state.values())}
     found: dict[str, int] = {}
     for name, thing in named_by(run.loss_fn):
-        for weight in tensors_in([thing]) if hasattr(type(thing), "named_buffers") else ():
-            if isinstance(weight, Parameter) and weight.owner is None and id(weight) not in known:
-                numbers = weight.detach().reshape(-1)[:_COMPARED].numpy()
+        for weight in _fixed_in(thing):
+            is_owned = isinstance(weight, Parameter) and weight.owner is not None
+            if not is_owned and id(weight) not in known:
+                part = weight.detach() if isinstance(weight, Tensor) else weight
+                numbers = np.asarray(part.reshape(-1)[:_COMPARED])
                 found[_FROZEN + name] = crc32(numbers.tobytes(), found.get(_FROZEN + name, 0))
     return found
+
+
+def _fixed_in(thing: Any) -> Iterable[Any]:
+    """The parameters of a module; a tensor or an array of numbers itself."""
+    if hasattr(type(thing), "named_buffers"):
+        return [weight for weight in tensors_in([thing]) if isinstance(weight, Parameter)]
+    is_array = type(thing) is np.ndarray and thing.dtype.kind in "fiub"
+    return [thing] if isinstance(thing, Tensor) else [thing] if is_array else []
 
 
 def note_hyperparameters(run: Run, path: Path | None) -> None:
@@ -114,7 +128,7 @@ def note_hyperparameters(run: Run, path: Path | None) -> None:
             run,
             f"the run continues from {path} with other weights of {names}, which no optimizer "
             "trains and no checkpoint holds, than before: load the same ones at each start, or "
-            "name the module in Trainer(optimizer, state=...)",
+            "name the module in Trainer(optimizer, state=...); a tensor becomes the buffer of one",
         )
     before = {name: value for name, value in before.items() if not name.startswith(_FROZEN)}
     what = changed(before, now) if before else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -208,9 +209,12 @@ class Measured:
         self._totals: dict[str, tuple[float, float]] = {}  # weighted sums, and the weights
         self._states: dict[str, MetricState] = {}
         self._waiting: list[Found] = []
+        self._batches, self._counts = 0, Counter[str]()
 
     def add(self, found: Found) -> None:
         """Add the metrics of the next batch."""
+        self._batches += 1
+        self._counts.update(name for name, value, _ in found if not isinstance(value, MetricState))
         self._waiting.append(found)
         if len(self._waiting) >= LAG:
             self._read()
@@ -230,6 +234,13 @@ class Measured:
             )
         if not self._totals and not self._states:
             raise ValueError(f"the loader for validation yields nothing{why_nothing(loader)}")
+        for name, count in self._counts.items():
+            if count < self._batches:
+                warn_user(
+                    f"{name!r} was returned for {count} of {self._batches} batches, and is "
+                    "averaged over these, each counting by all its samples: return it for each "
+                    "batch, or a metric of rumus.train.metrics, which counts the samples it is given"
+                )
         averaged = {name: total / weight for name, (total, weight) in self._totals.items()}
         numbers = averaged | {name: float(state) for name, state in self._states.items()}
         return Measurement(numbers, _confusion(self._states))
