@@ -11,6 +11,7 @@ from rumus.optim import (
     AGC,
     LBFGS,
     SGD,
+    Accumulation,
     AdamW,
     ClipNorm,
     ClipValue,
@@ -20,6 +21,7 @@ from rumus.optim import (
 )
 from rumus.tensor import (
     Backend,
+    GradientStore,
     NonFiniteGradientError,
     NumpyBackend,
     OwnershipError,
@@ -234,3 +236,28 @@ def test_a_fixed_scale_is_known_without_asking() -> None:
     optimizer.scale_losses(LossScale(8.0, minimum=8.0, maximum=8.0))
     optimizer.step(((w * 3.0).sum() * 8.0).backward())
     assert w.item() == -0.5
+
+
+@pytest.mark.parametrize("way", ["accumulated", "into a store", "merged"])
+def test_a_scale_that_one_of_several_losses_was_not_multiplied_by_is_refused(way: str) -> None:
+    """What it contributes would be divided all the same, and so lost."""
+    w = Parameter([1.0], name="w")
+    optimizer = SGD([w], 0.5)
+    scaling = optimizer.scale_losses(LossScale())
+
+    def grads(*, is_scaled: bool) -> GradientStore:
+        on: dict[str, Any] = {"scale": scaling.on(w.backend)} if is_scaled else {}
+        first = (w * 3.0).sum().backward(scale=scaling.on(w.backend))
+        if way == "into a store":
+            return (w * 5.0).sum().backward(first, **on)
+        sums, others = Accumulation(), Accumulation()
+        sums.add(first)
+        (others if way == "merged" else sums).add((w * 7.0).sum().backward(**on))
+        sums.merge(others)
+        return sums.gradients()
+
+    with pytest.raises(ValueError, match=r"only some of their 2 losses .*\(scale=scaling\.on"):
+        optimizer.step(grads(is_scaled=False))
+    assert w.item() == 1.0
+    optimizer.step(grads(is_scaled=True))
+    assert w.item() == (-3.0 if way == "into a store" else -1.5)

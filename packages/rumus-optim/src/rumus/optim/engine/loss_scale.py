@@ -167,6 +167,15 @@ class Scaling:
         """Whether no code multiplies losses by it: it is not 1 or fixed, and none has asked."""
         return not self.is_used and self._scale != 1 and self.policy.minimum < self.policy.maximum
 
+    def is_of_some(self, scales: Sequence[Array | None]) -> bool:
+        """Whether some of the scales of losses are this one, and others not.
+
+        scales: those of a `GradientStore`.
+        """
+        own = [place.scale for place in self._places.values()]
+        found = [any(scale is each for each in own) for scale in scales]
+        return any(found) and not all(found)
+
     @property
     def scale(self) -> float:
         """The scale that the host knows."""

@@ -140,7 +140,14 @@ class SteppedOptimizer(LaidOutOptimizer[M_co]):
                 "multiplied by it: loss.backward(scale=scaling.on(backend))"
             )
         self.poll()
-        return collected(self.segments, grads)
+        found = collected(self.segments, grads)
+        if self.scaling is not None and self.scaling.is_of_some(grads.scales):
+            raise ValueError(
+                f"{self._name} divides gradients by the scale of scale_losses(), but only some of "
+                f"their {len(grads.scales)} losses were multiplied by it: give each "
+                "loss.backward(scale=scaling.on(backend))"
+            )
+        return found
 
     def _make_updater(self) -> Updater:
         """The updater: the backend's own, or the host's if there are several backends."""

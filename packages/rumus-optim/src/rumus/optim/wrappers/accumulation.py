@@ -78,6 +78,7 @@ class Accumulation:
         self._sums: dict[ParamId, _Sum] = {}
         self._whole: dict[tuple[ParamId, ...], Array] = {}  # arrays of adjacent parameters
         self._updates: list[BufferUpdate] = []  # in the order of the passes
+        self._scales: list[Array | None] = []  # of the losses
         self.weight = 0.0  # the total since the last `gradients()`, which divides by it
         self.count = 0  # calls of `add` with a weight above 0
 
@@ -116,6 +117,7 @@ class Accumulation:
                 updates = grads.keep_updates()
                 hold(updates)
                 self._updates += updates
+                self._scales += grads.scales
             grads.take_updates()
             grads.drain(list(grads), _BY)
 
@@ -170,6 +172,7 @@ class Accumulation:
                     elif not is_new:
                         self._whole[part.parameter.id,] = part.array
             self._updates += other._updates
+            self._scales += other._scales
             self.weight, self.count = self.weight + other.weight, self.count + other.count
             other._forget()
 
@@ -205,7 +208,7 @@ class Accumulation:
         self._whole = {(number,): known.array for number, known in self._sums.items()}
 
     def _forget(self) -> None:
-        self._sums, self._whole, self._updates = {}, {}, []
+        self._sums, self._whole, self._updates, self._scales = {}, {}, [], []
         self.weight, self.count = 0.0, 0
 
     def gradients(self) -> GradientStore:
@@ -236,6 +239,7 @@ class Accumulation:
                 backend.elementwise(_WEIGH, (total,), scalars, (mean,))
         with Uninterrupted():
             found.propose(self._updates)
+            found.scales += self._scales
             self._forget()
         return found
 

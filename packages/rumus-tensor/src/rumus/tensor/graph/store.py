@@ -59,7 +59,15 @@ class GradientStore:
     ([2.0], False)
     """
 
-    __slots__ = ("__weakref__", "_backends", "_drained", "_gradients", "_parameters", "_updates")
+    __slots__ = (
+        "__weakref__",
+        "_backends",
+        "_drained",
+        "_gradients",
+        "_parameters",
+        "_updates",
+        "scales",
+    )
 
     def __init__(self) -> None:
         self._gradients: dict[ParamId, Array] = {}
@@ -67,6 +75,7 @@ class GradientStore:
         self._backends: dict[ParamId, Backend] = {}
         self._drained: dict[ParamId, str] = {}
         self._updates: list[BufferUpdate] = []
+        self.scales: list[Array | None] = []  # of the losses: `backward(scale=)`
 
     def __len__(self) -> int:
         return len(self._gradients)
@@ -418,6 +427,8 @@ def gradients_of(
         )
     collector = Collector(store)
     seed = _seed(loss, scale)
+    if not len(store):
+        store.scales.clear()
     updates = take_loose()
     if isinstance(edge, Node):
         updates += backward(edge, seed, collector)
@@ -432,6 +443,7 @@ def gradients_of(
         with Uninterrupted():
             collector.commit()
             store.propose(updates)
+    store.scales.append(None if scale is None else scale._array)
     return store
 
 
