@@ -208,6 +208,13 @@ MASKED: dict[str, Any] = {
     "a dot product of shares": lambda losses, mask: (
         losses.reshape(-1) @ (mask / mask.sum()).reshape(-1)
     ),
+    "a product of one number": lambda losses, mask: (
+        (losses.reshape(1, -1) @ mask.reshape(-1, 1)).reshape() / mask.sum()
+    ),
+    "row by row": lambda losses, mask: (
+        sum((losses[i] * mask[i]).sum() for i in range(len(losses))) / mask.sum()
+    ),
+    "of halves": lambda losses, mask: (losses / 2 * mask).sum() / mask.sum(),
     "a sum of products": lambda losses, mask: einsum("ij,ij->", losses, mask) / mask.sum(),
     "reshaped": lambda losses, mask: (losses * mask).sum(keepdims=True).reshape() / mask.sum(),
     "converted": lambda losses, mask: (
@@ -385,8 +392,29 @@ def test_a_sum_by_a_number_that_counts_asks_for_weights(count: Any) -> None:
     trainer = Trainer(SGD(layer.parameters(), 0.1))
     with pytest.raises(ValueError, match=r"averages 2 terms .* and 9 in one of 4.* weight_of="):
         trainer.fit(masked(), loss, epochs=1, accumulate=2)
+
+    def of_shares(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+        return ((layer(x) - y) ** 2 * mask / count(mask)).sum()
+
+    with pytest.raises(ValueError, match=r"averages 2 terms .* and 9 in one of 4.* weight_of="):
+        trainer.fit(masked(), of_shares, epochs=1, accumulate=2)
     told: dict[str, Any] = {"weight_of": lambda x, y, mask: float(mask.sum())}
     trainer.fit(masked(), loss, epochs=1, accumulate=2, **told)
+
+
+@pytest.mark.parametrize("combined", [lambda rows: stack(rows).sum() / len(rows), sum])
+def test_means_of_each_row_count_by_rows(combined: Any) -> None:
+    """However many there are: there is one for each sample."""
+    x, y = RANDOM.normal(size=(8, 5)), RANDOM.normal(size=(8, 3))
+    layer = nn.Linear(5, 3, generator=Generator(1))
+    trainer = Trainer(SGD(layer.parameters(), 0.05))
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        result: Tensor = combined([nn.mse_loss(layer(x[i]), y[i]) for i in range(len(x))])
+        return result
+
+    (entry,) = trainer.fit([(x[:6], y[:6]), (x[6:], y[6:])], loss, epochs=1, accumulate=2).history
+    assert entry["loss"] > 0
 
 
 @pytest.mark.parametrize("count", [lambda x: 2, len, lambda x: 0.5 * x.shape[1]])

@@ -29,7 +29,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
         raise ValueError(f"matmul: {a.shape} @ {b.shape}: a scalar has no axis to multiply along")
     if a.ndim == 1:
         row = matmul(a.unsqueeze(0), b)
-        return row.squeeze(-2) if b.ndim > 1 else note_dot(row.squeeze(0), a, b)
+        return row.squeeze(-2 if b.ndim > 1 else 0)
     if b.ndim == 1:
         return matmul(a, b.unsqueeze(1)).squeeze(-1)
     if a.shape[-1] != b.shape[-2]:
@@ -42,7 +42,8 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     out = backend.allocate((*batch, a.shape[-2], b.shape[-1]), dtype)
     backend.matmul(a._array, b._array, out)
     vjp = _matmul_vjp(a, b)
-    return result_of("matmul", out, backend, (a, b), vjp, saved=(a, b), fills_places=True)
+    found = result_of("matmul", out, backend, (a, b), vjp, saved=(a, b), fills_places=True)
+    return note_dot(found, a, b) if out.size == 1 else found
 
 
 def refuse_operand(operand: object) -> NoReturn:

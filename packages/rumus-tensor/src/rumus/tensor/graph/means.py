@@ -54,21 +54,38 @@ class Mean:
         return value._array is self.array
 
 
+class _Arrays(dict[int, "weakref.ref[Any]"]):
+    """Arrays of tensors, by their identity, that are not kept alive."""
+
+    def add(self, tensor: Tensor) -> None:
+        self[id(tensor._array)] = weakref.ref(tensor._array)
+
+    def has(self, tensor: object) -> bool:
+        array = getattr(tensor, "_array", None)
+        found = self.get(id(array)) if self and array is not None else None
+        return found is not None and found() is array
+
+
 @dataclass(frozen=True, slots=True)
 class _Divisor:
     """What something was divided by: a number without a graph, times a factor.
 
+    number: a whole number of the program's may count something, too.
     is_count: whether it was computed from all elements of some tensor, such as a mask.
     """
 
-    number: Tensor
+    number: Tensor | float
     factor: float
     is_count: bool
 
-    def times(self, size: float) -> Tensor:
-        """Return it, times a size, as a number."""
-        factor, number = self.factor * size, self.number.detach().reshape()
-        return number if factor == 1 else number * factor
+    def mean(self, result: Tensor, size: float) -> Mean:
+        """Return that a tensor is a mean of as many terms as it says, times a size."""
+        factor, number = self.factor * size, self.number
+        if isinstance(number, float):
+            return Mean(result._array, number * factor, is_loss=False, is_guess=True)
+        terms = number.detach().reshape()
+        terms = terms if factor == 1 else terms * factor
+        return Mean(result._array, None, terms, is_loss=False)
 
 
 class _Listening(threading.local):
@@ -77,21 +94,19 @@ class _Listening(threading.local):
     means: since the innermost block began; None outside of blocks.
     totals: sums over all elements of some tensor, since the outermost one did.
     counts: numbers computed from totals without a graph, such as mask.sum().clip(1), likewise.
-    shares: what was divided by a number without a graph, and that number, in the block.
+    shares: what was divided by a number without a graph, in the block; divisors: these numbers.
     gathered: means that were joined to a tensor, likewise.
     """
 
     def __init__(self) -> None:
         self.means: list[Mean] | None = None
-        self.totals: list[weakref.ref[Any]] = []
-        self.counts: list[weakref.ref[Any]] = []
-        self.shares: list[tuple[weakref.ref[Any], _Divisor]] = []
-        self.gathered: list[weakref.ref[Any]] = []
+        self.totals, self.counts, self.gathered = _Arrays(), _Arrays(), _Arrays()
+        self.shares, self.divisors = _Arrays(), dict[int, _Divisor]()
 
     def forget(self) -> None:
         """Begin anew."""
-        for found in (self.totals, self.counts, self.shares, self.gathered):
-            found.clear()  # type: ignore[attr-defined]
+        for found in (self.totals, self.counts, self.gathered, self.shares, self.divisors):
+            found.clear()
 
 
 _listening = _Listening()
@@ -111,13 +126,13 @@ def note_mean(result: Tensor, count: Tensor | float) -> Tensor:
 
 def note_average(result: Tensor, of: Tensor) -> Tensor:
     """Report that `result` is the mean of all elements of a tensor, and return it."""
-    if _listening.means is None or _is_noted_again(result, of) or _is_in(_listening.gathered, of):
+    if _listening.means is None or _is_noted_again(result, of) or _listening.gathered.has(of):
         return result  # a mean of means has the terms of these
-    count = _divisor_of(of)
-    if count is None:
+    divisor = _divisor_of(of)
+    if divisor is None or isinstance(divisor.number, float):
         _listening.means.append(Mean(result._array, of.size, is_loss=False, rows=of.shape[0]))
     else:
-        _note_by(result, count, of.size)
+        _listening.means.append(divisor.mean(result, of.size))
     return result
 
 
@@ -138,10 +153,10 @@ def note_dot(result: Tensor, *factors: Tensor) -> Tensor:
 
 def _note_total(result: Tensor, divisor: _Divisor | None) -> None:
     """Report a sum of all elements, or a mean if they were divided by the number of terms."""
-    if divisor is None:
-        _listening.totals.append(weakref.ref(result._array))
-    else:
-        _note_by(result, divisor)
+    if divisor is not None:
+        _noted().append(divisor.mean(result, 1))
+    if divisor is None or isinstance(divisor.number, float):
+        _listening.totals.add(result)
 
 
 def _is_noted_again(result: Tensor, of: Tensor) -> bool:
@@ -156,12 +171,12 @@ def note_alike(result: Tensor, of: Tensor) -> Tensor:
 
     So all is known of it that is known of the other: that it is a mean, or a sum.
     """
-    if _listening.means is not None:
-        known = [each for each in _listening.means if each.is_in(of)]
+    if _listening.means is not None and result._array is not of._array:
+        known = [each for each in _listening.means if each.is_in(of)] if of.size == 1 else ()
         _listening.means += [replace(each, array=result._array, is_alias=True) for each in known]
         for found in (_listening.totals, _listening.counts, _listening.gathered):
-            if _is_in(found, of):
-                found.append(weakref.ref(result._array))
+            if found.has(of):
+                found.add(result)
         if (divisor := _divisor_of(of)) is not None:
             _note_share(result, divisor)
     return result
@@ -183,8 +198,22 @@ def note_quotient(result: Tensor, total: Tensor, count: object) -> Tensor:
             divisor = _Divisor(counted, 1.0, _is_count(counted))
             if not _is_noted_by(result, total, divisor) and divisor.is_count:
                 _note_share(result, divisor)
-    elif _is_total(total) and isinstance(count, Real) and (number := float(count)).is_integer():
-        _noted().append(Mean(result._array, number, is_loss=False, is_guess=True))
+    elif isinstance(count, Real) and (number := float(count)).is_integer():
+        if _listening.totals.has(total):
+            _noted().append(_Divisor(number, 1.0, True).mean(result, 1))
+        elif result.size > 1:
+            _note_share(result, _Divisor(number, 1.0, True))
+    return result
+
+
+def note_sum(result: Tensor, a: Tensor, b: object) -> Tensor:
+    """Report that `result` is the sum of a tensor and a tensor or number, and return it.
+
+    A sum of sums of all elements is one of the elements of both; Python's begins with 0.
+    """
+    totals = _listening.totals
+    if totals and totals.has(a) and (totals.has(b) or (type(b) is int and b == 0)):
+        totals.add(result)
     return result
 
 
@@ -214,41 +243,35 @@ def note_product(result: Tensor, a: Tensor, b: object) -> Tensor:
 def note_number(result: Tensor, operation: str, of: Sequence[Tensor]) -> Tensor:
     """Report that `result` was computed from these numbers without a graph, and return it."""
     if _listening.means is not None and operation in _COUNTING and any(map(_is_count, of)):
-        _listening.counts.append(weakref.ref(result._array))
+        _listening.counts.add(result)
     return result
 
 
 def note_gathered(result: Tensor, of: Sequence[Tensor]) -> Tensor:
     """Report that `result` joins these numbers, and return it."""
     if (means := _listening.means) and any(mean.is_in(each) for mean in means for each in of):
-        _listening.gathered.append(weakref.ref(result._array))
+        _listening.gathered.add(result)
     return result
 
 
 def _is_noted_by(result: Tensor, whole: object, divisor: _Divisor) -> bool:
     """Whether what is divided is a sum or mean of all elements, and its quotient a mean."""
     average = _average_of(whole)
-    is_mean = result.size == 1 and (average is not None or _is_total(whole))
+    is_mean = result.size == 1 and (average is not None or _listening.totals.has(whole))
     if is_mean:
         size = None if average is None else average.count
-        _note_by(result, divisor, 1 if size is None else size)
+        _noted().append(divisor.mean(result, 1 if size is None else size))
     return is_mean
 
 
-def _note_by(result: Tensor, divisor: _Divisor, size: float = 1) -> None:
-    """Report a mean of as many terms as a divisor says, times the size of a mean before."""
-    _noted().append(Mean(result._array, None, divisor.times(size), is_loss=False))
-
-
 def _note_share(result: Tensor, divisor: _Divisor) -> None:
-    _listening.shares.append((weakref.ref(result._array), divisor))
+    _listening.shares.add(result)
+    _listening.divisors[id(result._array)] = divisor
 
 
-def _divisor_of(tensor: object) -> _Divisor | None:
+def _divisor_of(tensor: Any) -> _Divisor | None:
     """What a tensor was divided by, of numbers that count."""
-    array = getattr(tensor, "_array", None)
-    found = [divisor for share, divisor in _listening.shares if share() is array]
-    return found[0] if found and array is not None else None
+    return _listening.divisors[id(tensor._array)] if _listening.shares.has(tensor) else None
 
 
 def _noted() -> list[Mean]:
@@ -264,19 +287,10 @@ def _average_of(tensor: object) -> Mean | None:
     return plain[0] if len(found) == len(plain) == 1 else None
 
 
-def _is_total(tensor: object) -> bool:
-    return _is_in(_listening.totals, tensor)
-
-
 def _is_count(tensor: Tensor) -> bool:
     """Whether a number was computed from all elements of some tensor, as those of a mask."""
-    is_sum = _is_total(tensor) or _is_in(_listening.counts, tensor)
+    is_sum = _listening.totals.has(tensor) or _listening.counts.has(tensor)
     return is_sum or _average_of(tensor) is not None
-
-
-def _is_in(found: Sequence[weakref.ref[Any]], tensor: object) -> bool:
-    array = getattr(tensor, "_array", None)
-    return array is not None and any(each() is array for each in found)
 
 
 def note_again(means: Sequence[Mean]) -> None:
@@ -294,6 +308,7 @@ def noting_means() -> Iterator[list[Mean]]:
     try:
         yield from displacing(_listening, "means", found)
     finally:
-        _listening.shares.clear()  # which hold arrays
+        _listening.shares.clear()
+        _listening.divisors.clear()  # which hold arrays
         if around is not None:
             around += found

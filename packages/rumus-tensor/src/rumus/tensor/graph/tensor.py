@@ -32,7 +32,7 @@ from rumus.tensor.expression.printable import abridged
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.autograd import Node, Version, Vjp, is_recording
-from rumus.tensor.graph.means import note_alike, note_product, note_quotient, note_reciprocal
+from rumus.tensor.graph.means import note_alike, note_product, note_quotient, note_reciprocal, note_sum
 from rumus.tensor.graph.other_names import AXIS, BACKWARD, CREATION, TENSOR
 from rumus.tensor.memory.backend import Array, Backend, Shape
 from rumus.tensor.memory.recording import live
@@ -252,6 +252,12 @@ class Tensor(Arithmetic["Tensor"]):
 
     def _apply(self, operation: str, *operands: Any) -> Tensor:
         return operators.apply(operation, operands)
+
+    def __add__(self, other: Tensor | float) -> Tensor:
+        return note_sum(self._apply("add", self, other), self, other)
+
+    def __radd__(self, other: float) -> Tensor:
+        return note_sum(self._apply("add", other, self), self, other)
 
     def __mul__(self, other: Tensor | float) -> Tensor:
         return note_product(self._apply("mul", self, other), self, other)

@@ -109,7 +109,9 @@ def prelu(x: T, weight: T) -> T:
     x: floating, of any shape.
     weight: one number, or one per channel, broadcast to x.
     """
-    return (x > 0).where(x, weight * x)
+    is_positive = x > 0
+    # The weight's gradient is 0 for positive x: so also for an infinite one.
+    return is_positive.where(x, weight * is_positive.where(0.0, x))
 
 
 @elementwise

@@ -85,11 +85,24 @@ class Weighing:
         if self._first is None:
             self._first = counts, plain, samples
         before, plain_before, first = self._first
-        pairs = zip(plain, plain_before, strict=False)
-        uneven = [(a, b) for a, b in pairs if a != b and a * first != b * samples]
+
+        def is_even(a: float, b: float) -> bool:
+            return a == b or a * first == b * samples
+
+        if len(plain) == len(plain_before):
+            pairs = zip(plain, plain_before, strict=True)
+            uneven = [(a, b) for a, b in pairs if not is_even(a, b)]
+        else:  # there is one for each sample, perhaps
+            uneven = [
+                (a, plain_before[0])
+                for a in plain
+                if plain_before and not any(is_even(a, b) for b in plain_before)
+            ]
         now, then = [count * first for count in counts], [count * samples for count in before]
         if len(now) != len(then):  # other losses are in it, as of a term that begins later
             now, then = sorted({*now}), sorted({*then})
+            if len(counts) * first == len(before) * samples and {*counts} == {*before}:
+                now = then  # one for each sample
         if now != then or uneven:
             told = (before, counts) if not uneven else (uneven[0][1:], uneven[0][:1])
             raise ValueError(
