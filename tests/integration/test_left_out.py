@@ -12,7 +12,19 @@ from numpy.typing import NDArray
 from rumus import nn
 from rumus.gpu import Gpu, GpuBackend
 from rumus.optim import SAM, SGD
-from rumus.tensor import Backend, Generator, NumpyBackend, Parameter, Tensor, concat, einsum, ones, stack, tensor, where
+from rumus.tensor import (
+    Backend,
+    Generator,
+    NumpyBackend,
+    Parameter,
+    Tensor,
+    concat,
+    einsum,
+    ones,
+    stack,
+    tensor,
+    where,
+)
 from rumus.train import Trainer
 
 RANDOM = np.random.default_rng(0)
@@ -361,7 +373,7 @@ def test_a_mean_of_several_losses_counts_as_they_do(join: Callable[..., Tensor])
     wanted = fit([(x, y)])
     np.testing.assert_allclose(fit(uneven, accumulate=2), wanted, rtol=1e-5)
     y[:3] = -1
-    with pytest.raises(ValueError, match=r"averages 12 and 1 terms .* and 12 and 4 in one .* weight_of"):
+    with pytest.raises(ValueError, match=r"averages 12 and 1 .* and 12 and 4 in one .* weight_of"):
         fit([(x[:4], y[:4]), (x[4:], y[4:])], accumulate=2)
 
 
@@ -394,7 +406,8 @@ def test_a_sum_by_a_number_that_counts_asks_for_weights(count: Any) -> None:
         trainer.fit(masked(), loss, epochs=1, accumulate=2)
 
     def of_shares(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
-        return ((layer(x) - y) ** 2 * mask / count(mask)).sum()
+        result: Tensor = ((layer(x) - y) ** 2 * mask / count(mask)).sum()
+        return result
 
     with pytest.raises(ValueError, match=r"averages 2 terms .* and 9 in one of 4.* weight_of="):
         trainer.fit(masked(), of_shares, epochs=1, accumulate=2)

@@ -82,3 +82,13 @@ def test_two_layers_without_a_generator_differ() -> None:
 def test_p_out_of_range(p: float) -> None:
     with pytest.raises(ValueError, match=r"Dropout: p must be in \[0, 1\]"):
         nn.Dropout(p)
+
+
+def test_nothing_is_left_of_what_is_dropped(backend: Backend) -> None:
+    """Also of an infinity and NaN, of which a product with 0 would be NaN."""
+    values = np.resize(np.array([np.inf, -np.inf, np.nan, 1.0], np.float32), 64)
+    x = Parameter(values, name="x", backend=backend)
+    kept = Generator(5).keep(0.5, (64,)).numpy()
+    result = nn.Dropout(0.5, generator=Generator(5))(x)
+    np.testing.assert_array_equal(result.numpy(), np.where(kept, values * 2, 0))
+    np.testing.assert_array_equal(result.sum().backward()[x].numpy(), np.where(kept, 2, 0))

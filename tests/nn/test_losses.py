@@ -603,3 +603,23 @@ def test_a_negative_share_of_a_class_is_refused_or_counts(backend: Backend) -> N
         return
     with pytest.raises(ValueError, match=r"target 1.5 at index \(0, 0\) is outside \[0, 1\]"):
         nn.cross_entropy_loss(logits, shares)
+
+
+def test_an_ignored_row_of_nan_has_no_gradient(backend: Backend) -> None:
+    logits = np.array([[np.nan, 1.0], [1.0, 2.0]], np.float32)
+    x = Parameter(logits, name="x", backend=backend)
+    loss = nn.cross_entropy_loss(x, tensor([-1, 1], backend=backend), ignore_index=-1)
+    assert loss.item() == pytest.approx(0.3132617, rel=1e-5)
+    gradient = loss.backward()[x].numpy()
+    np.testing.assert_allclose(gradient, [[0, 0], [0.2689414, -0.2689414]], rtol=1e-5)
+
+
+def test_prelu_of_infinity_gives_its_weight_no_gradient(backend: Backend) -> None:
+    """It is multiplied by the weight only where it is not positive; 0 times it is NaN."""
+    x = Parameter(np.array([np.inf, 2.0, -3.0], np.float32), name="x", backend=backend)
+    weight = Parameter([0.25], name="weight", backend=backend)
+    result = nn.prelu(x, weight)
+    np.testing.assert_array_equal(result.numpy(), [np.inf, 2, -0.75])
+    grads = result.sum().backward()
+    np.testing.assert_array_equal(grads[weight].numpy(), [-3])
+    np.testing.assert_array_equal(grads[x].numpy(), [1, 1, 0.25])

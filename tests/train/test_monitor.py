@@ -270,7 +270,8 @@ def test_the_end_of_an_epoch_says_which_step_its_metrics_are_of() -> None:
     "name",
     [
         "f1", "val_AUC", "R2", "perplexity", "n_correct", "count", "n", "max_error", "error_std",
-        "median", "dice", "val_jaccard", "balanced_accuracy", "BLEU", "wer", "sensitivity",
+        "median", "worst", "p95", "correct", "dice", "val_jaccard", "balanced_accuracy", "BLEU",
+        "wer", "sensitivity",
     ],
 )  # fmt: skip
 def test_a_metric_that_is_not_a_mean_is_reported(name: str) -> None:

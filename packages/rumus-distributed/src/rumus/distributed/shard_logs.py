@@ -59,15 +59,16 @@ class ShardLogs:
             for name, own in weights.items():
                 totals[name] = totals.get(name, 0.0) + own
         return {
-            name: self._value(name, parts, totals.get(name), weight)
-            for name, parts in sums.items()
+            name: self._value(name, parts, totals.get(name), weight) for name, parts in sums.items()
         }
 
     def _value(
         self, name: str, parts: list[NDArray[Any]], own: float | None, weight: float
     ) -> Value:
         """The value of a name. own: the weight of the shards that log it; None for a metric."""
-        tensors = [tensor((part / (own or 1.0)).astype(np.float32), backend=_HOST) for part in parts]
+        tensors = [
+            tensor((part / (own or 1.0)).astype(np.float32), backend=_HOST) for part in parts
+        ]
         return Value(tuple(tensors), self._finishes.get(name), share=(own or weight) / weight)
 
 

@@ -219,9 +219,10 @@ def note_sum(result: Tensor, a: Tensor, b: object) -> Tensor:
 
 def note_reciprocal(result: Tensor, number: object, of: Tensor) -> Tensor:
     """Report that `result` is a number divided by a tensor, and return it."""
-    if _listening.means is not None and isinstance(number, Real) and number:
-        if of.size == 1 and not of.requires_grad:
-            _note_share(result, _Divisor(of, 1 / float(number), _is_count(of)))
+    if _listening.means is None or not isinstance(number, Real) or not number:
+        return result
+    if of.size == 1 and not of.requires_grad:
+        _note_share(result, _Divisor(of, 1 / float(number), _is_count(of)))
     return result
 
 

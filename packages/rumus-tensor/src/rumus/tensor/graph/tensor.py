@@ -32,7 +32,13 @@ from rumus.tensor.expression.printable import abridged
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.autograd import Node, Version, Vjp, is_recording
-from rumus.tensor.graph.means import note_alike, note_product, note_quotient, note_reciprocal, note_sum
+from rumus.tensor.graph.means import (
+    note_alike,
+    note_product,
+    note_quotient,
+    note_reciprocal,
+    note_sum,
+)
 from rumus.tensor.graph.other_names import AXIS, BACKWARD, CREATION, TENSOR
 from rumus.tensor.memory.backend import Array, Backend, Shape
 from rumus.tensor.memory.recording import live

@@ -37,9 +37,9 @@ _OTHERS: Final = re.compile(
 _UNCLEAR: Final = re.compile(
     _words(
         r"map|iou|jaccard|dice|corr|correlation|pearson|spearman|specificity|bleu|wer|cer|ece|fid"
-        r"|max|maximum|min|minimum|median|quantile|percentile|std|stdev|variance"
+        r"|max|maximum|min|minimum|worst|median|quantile|percentile|p\d\d|std|stdev|variance"
     )
-    + r"|^(n|num|number)(_|$)|^(counts?|hits|sum)$",  # these add up
+    + r"|^(n|num|number)(_|$)|^(counts?|hits|correct|sum|total)$",  # these add up
     re.IGNORECASE,
 )
 # Losses, and what each sample has of its own, such as the precision of the first five answers.

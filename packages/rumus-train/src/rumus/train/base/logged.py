@@ -249,7 +249,9 @@ class Logged:
                 self._late.append((entry.late, held))
             else:
                 for total, part in zip(entry.sums, held, strict=True):
-                    self._places.append(_Place(name, value.finish is None, total, part, value.share))
+                    self._places.append(
+                        _Place(name, value.finish is None, total, part, value.share)
+                    )
 
     def count(self, weight: SupportsFloat, outcome: Outcome) -> None:
         """Count the last noted values, if their step turns out to be applied."""

@@ -238,8 +238,8 @@ class Measured:
             if count < self._batches:
                 warn_user(
                     f"{name!r} was returned for {count} of {self._batches} batches, and is "
-                    "averaged over these, each counting by all its samples: return it for each "
-                    "batch, or a metric of rumus.train.metrics, which counts the samples it is given"
+                    "averaged over these, each counting by all its samples: return it for each, "
+                    "or a metric of rumus.train.metrics, which counts the samples it is given"
                 )
         averaged = {name: total / weight for name, (total, weight) in self._totals.items()}
         numbers = averaged | {name: float(state) for name, state in self._states.items()}
