@@ -330,3 +330,19 @@ def test_other_fixed_numbers_than_before_are_told_of(make: Any, tmp_path: Path) 
     (message,) = fit("other", 2, 4)
     assert "with other weights of 'projection', which no optimizer trains" in message
     assert "a tensor becomes the buffer of one" in message
+
+
+def test_an_array_that_a_run_writes_is_not_fixed(tmp_path: Path) -> None:
+    """Such as one for notes: that of a resumed run begins anew, or goes on."""
+    notes, head = np.zeros(8), nn.Linear(3, 1, generator=Generator(1))
+    trainer = Trainer(SGD(head.parameters(), 0.1), state={"head": head})
+
+    def loss(x: Tensor) -> Tensor:
+        notes[int(np.count_nonzero(notes))] = 1
+        result: Tensor = head(x).sum()
+        return result
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for steps in (2, 4):
+            trainer.fit([(X,)] * 4, loss, steps=steps, checkpoints=tmp_path, resume="auto")

@@ -79,7 +79,7 @@ def _validated(validate: Validate | None) -> dict[str, int]:
     return {}
 
 
-def _frozen(run: Run) -> dict[str, Any]:
+def _frozen(run: Run, *, with_modules: bool = True) -> dict[str, Any]:
     """Checksums of the weights that no optimizer trains and no checkpoint holds, by their module.
 
     Such as those of a pretrained part: they are to be the same in each start. So are tensors and
@@ -90,19 +90,34 @@ def _frozen(run: Run) -> dict[str, Any]:
     known = {id(tensor) for tensor in tensors_in(run.trainer.state.values())}
     found: dict[str, int] = {}
     for name, thing in named_by(run.loss_fn):
-        for weight in _fixed_in(thing):
+        for weight in _fixed_in(thing, with_modules):
             is_owned = isinstance(weight, Parameter) and weight.owner is not None
             if not is_owned and id(weight) not in known:
-                part = weight.detach() if isinstance(weight, Tensor) else weight
-                numbers = np.asarray(part.reshape(-1)[:_COMPARED])
+                is_tensor = isinstance(weight, Tensor)
+                flat = weight.detach().reshape(-1) if is_tensor else weight.flat
+                numbers = np.asarray(flat[:_COMPARED])
                 found[_FROZEN + name] = crc32(numbers.tobytes(), found.get(_FROZEN + name, 0))
     return found
 
 
-def _fixed_in(thing: Any) -> Iterable[Any]:
+def forget_changed(run: Run) -> None:
+    """Forget the checksums of tensors and arrays that the run itself writes: they are not fixed."""
+    before = run.position.hyper
+    now = _frozen(run, with_modules=False) if any(map(_is_frozen, before)) else {}
+    changed = [name for name, value in now.items() if before.get(name, value) != value]
+    if changed:
+        run.position.hyper = {name: v for name, v in before.items() if name not in changed}
+
+
+def _is_frozen(name: str) -> bool:
+    return name.startswith(_FROZEN)
+
+
+def _fixed_in(thing: Any, with_modules: bool) -> Iterable[Any]:
     """The parameters of a module; a tensor or an array of numbers itself."""
     if hasattr(type(thing), "named_buffers"):
-        return [weight for weight in tensors_in([thing]) if isinstance(weight, Parameter)]
+        within = tensors_in([thing]) if with_modules else ()
+        return [weight for weight in within if isinstance(weight, Parameter)]
     is_array = type(thing) is np.ndarray and thing.dtype.kind in "fiub"
     return [thing] if isinstance(thing, Tensor) else [thing] if is_array else []
 
@@ -130,7 +145,7 @@ def note_hyperparameters(run: Run, path: Path | None) -> None:
             "trains and no checkpoint holds, than before: load the same ones at each start, or "
             "name the module in Trainer(optimizer, state=...); a tensor becomes the buffer of one",
         )
-    before = {name: value for name, value in before.items() if not name.startswith(_FROZEN)}
+    before = {name: value for name, value in before.items() if not _is_frozen(name)}
     what = changed(before, now) if before else None
     if what is not None:
         _warn(

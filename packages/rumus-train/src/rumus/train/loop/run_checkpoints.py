@@ -16,6 +16,7 @@ from rumus.train.checkpoints.checkpoint_store import Resume, Saved, Store, check
 from rumus.train.checkpoints.checkpoints import Checkpoints
 from rumus.train.checkpoints.snapshot import average_of, restore, take, taking
 from rumus.train.checkpoints.state_tree import split
+from rumus.train.loop.continuation import forget_changed
 from rumus.train.loop.events import CheckpointSaved
 from rumus.train.loop.rollback import Rollback
 from rumus.train.loop.spikes import SpikeWatch
@@ -153,6 +154,7 @@ class RunCheckpoints:
             stepper.undeclared.before_save()
         if stepper.undeclared_tensors is not None:
             stepper.undeclared_tensors.before_save()
+        forget_changed(run)
         with taking(store):
             tree = take({**self._model, **self._of_run})
             tree |= average_of(stepper.optimizer, self._model)
