@@ -346,3 +346,13 @@ def test_an_array_that_a_run_writes_is_not_fixed(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         for steps in (2, 4):
             trainer.fit([(X,)] * 4, loss, steps=steps, checkpoints=tmp_path, resume="auto")
+
+
+@pytest.mark.parametrize("dtype", ["datetime64[s]", "timedelta64[D]", "U3", "S2", "?", "i4,M8[s]"])
+def test_a_loss_function_may_hold_arrays_of_any_kind(dtype: str, tmp_path: Path) -> None:
+    """Such as the times of its samples."""
+    times, head = np.zeros(4, dtype), nn.Linear(3, 1, generator=Generator(1))
+    trainer = Trainer(SGD(head.parameters(), 0.1), state={"head": head})
+    loss = lambda x: head(x).sum() * (1.0 * len(times))
+    result = trainer.fit([(X,)] * 4, loss, epochs=1, checkpoints=tmp_path)
+    assert result.history[0]["step"] == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Final
 
 import numpy as np
@@ -239,7 +240,7 @@ def test_a_fixed_scale_is_known_without_asking() -> None:
 
 
 @pytest.mark.parametrize("way", ["accumulated", "into a store", "merged"])
-def test_a_scale_that_one_of_several_losses_was_not_multiplied_by_is_refused(way: str) -> None:
+def test_a_scale_that_one_of_several_losses_was_not_given_is_told_of(way: str) -> None:
     """What it contributes would be divided all the same, and so lost."""
     w = Parameter([1.0], name="w")
     optimizer = SGD([w], 0.5)
@@ -256,8 +257,8 @@ def test_a_scale_that_one_of_several_losses_was_not_multiplied_by_is_refused(way
         sums.merge(others)
         return sums.gradients()
 
-    with pytest.raises(ValueError, match=r"only some of their 2 losses .*\(scale=scaling\.on"):
+    with pytest.warns(UserWarning, match=r"only some of their 2 losses .*\(scale=scaling\.on"):
         optimizer.step(grads(is_scaled=False))
-    assert w.item() == 1.0
-    optimizer.step(grads(is_scaled=True))
-    assert w.item() == (-3.0 if way == "into a store" else -1.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer.step(grads(is_scaled=True))

@@ -12,6 +12,7 @@ from rumus.optim.engine.loss_scale import LossScale, Scaling
 from rumus.optim.options.group import M_co
 from rumus.optim.options.other_names import STEP
 from rumus.tensor import Backend, GradientStore, Kernel, Parameter
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import ImmediateUpdater, Outcome, Updater
@@ -142,9 +143,9 @@ class SteppedOptimizer(LaidOutOptimizer[M_co]):
         self.poll()
         found = collected(self.segments, grads)
         if self.scaling is not None and self.scaling.is_of_some(grads.scales):
-            raise ValueError(
+            warn_user(
                 f"{self._name} divides gradients by the scale of scale_losses(), but only some of "
-                f"their {len(grads.scales)} losses were multiplied by it: give each "
+                f"their {len(grads.scales)} losses were given it: write for each "
                 "loss.backward(scale=scaling.on(backend))"
             )
         return found

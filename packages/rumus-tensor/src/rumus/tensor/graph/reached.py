@@ -145,7 +145,10 @@ def content_of_array(array: np.ndarray[Any, Any]) -> tuple[Hashable, ...]:
     """What differs between two arrays if their numbers do."""
     if array.dtype.hasobject or array.size > LARGEST:
         return (array.shape,)
-    return array.shape, zlib.crc32(np.ascontiguousarray(array).data)
+    is_of_numbers = array.dtype.kind in "biufc"  # dates have no buffer
+    return array.shape, zlib.crc32(
+        np.ascontiguousarray(array).data if is_of_numbers else array.tobytes()
+    )
 
 
 def _content(value: object) -> Hashable | None:
