@@ -21,11 +21,13 @@ from rumus.distributed.launcher import Job, command, environment
 from rumus.distributed.link import bounds
 from rumus.distributed.mpi_library import MpiLibrary
 from rumus.distributed.own_gpu import own_gpu
+from rumus.distributed.shard_logs import ShardLogs
 from rumus.distributed.shard_streams import STRETCH, ShardStreams
 from rumus.distributed.tree import Tree, add_rows
 from rumus.optim import LAMB, LBFGS, SGD, Lookahead, Optimizer
-from rumus.tensor import Generator, NumpyBackend, Parameter
+from rumus.tensor import Generator, NumpyBackend, Parameter, tensor
 from rumus.train import ArrayDataset, DataLoader, Trainer
+from rumus.train.base.logged import Value
 
 
 def test_one_process_imports_no_mpi() -> None:
@@ -304,3 +306,14 @@ def test_a_gpu_that_two_ranks_use_is_refused() -> None:
         "ranks 0 and 2 both use the GPU H100 aa of node1: "
         "give each its own with model.to(ranks.gpu())"
     ]
+
+
+def test_a_number_that_some_shards_log_is_the_mean_over_these() -> None:
+    """The others have none: it is not 0 there."""
+    logs, others = ShardLogs({}), ShardLogs({})
+    logs.add({"large": Value((tensor(4.0),))}, 2.0)
+    logs.add({"large": Value((tensor(7.0),))}, 1.0)
+    others.add({}, 3.0)
+    logs.merge(others)
+    value = logs.joined(6.0)["large"]
+    assert (value.parts[0].item(), value.share) == (5.0, 0.5)
