@@ -611,7 +611,7 @@ def test_an_ignored_row_of_nan_has_no_gradient(backend: Backend) -> None:
     loss = nn.cross_entropy_loss(x, tensor([-1, 1], backend=backend), ignore_index=-1)
     assert loss.item() == pytest.approx(0.3132617, rel=1e-5)
     gradient = loss.backward()[x].numpy()
-    np.testing.assert_allclose(gradient, [[0, 0], [0.2689414, -0.2689414]], rtol=1e-5)
+    np.testing.assert_allclose(gradient, [[0.0, 0.0], [0.2689414, -0.2689414]], rtol=1e-5)
 
 
 def test_prelu_of_infinity_gives_its_weight_no_gradient(backend: Backend) -> None:
