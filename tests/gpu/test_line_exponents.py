@@ -1,4 +1,4 @@
-"""The exponents of rows and columns: against NumPy's, found once, and again after a write."""
+"""The exponents of arrays, and of their rows and columns: found once, and again after a write."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rumus.gpu.comparison import compare
 from rumus.gpu.device.device import Gpu
 from rumus.gpu.device.matrix_units import PlainLoops, UnitShape
 from rumus.gpu.products.line_exponents import LineExponents, Lines, line_exponents
-from rumus.tensor import Parameter, tensor
+from rumus.tensor import GradientStore, Parameter, convolution, tensor
 from rumus.tensor.graph.tensor import Tensor
 
 Array = NDArray[Any]
@@ -83,10 +83,10 @@ def test_batches_parts_and_two_operands(loops: GpuBackend, monkeypatch: pytest.M
     assert found[1].outer == found[1].inner == 0
 
 
-def kernels(backend: GpuBackend, loss: Any) -> list[str]:
+def kernels(backend: GpuBackend, loss: Any, kernel: str = "exponents") -> list[str]:
     with backend.profile() as profile:
         loss()
-    return [event.kernel for event in profile.events if event.kernel == "exponents"]
+    return [event.kernel for event in profile.events if event.kernel == kernel]
 
 
 def test_a_matrix_is_read_once_for_a_product_and_its_gradients(loops: GpuBackend) -> None:
@@ -103,6 +103,30 @@ def test_a_matrix_is_read_once_for_a_product_and_its_gradients(loops: GpuBackend
     assert len(kernels(loops, lambda: x @ x.T)) == 0  # known from before
     y = tensor(np.ones((40, 24), np.float32), backend=loops)
     assert len(kernels(loops, lambda: y @ y.T)) == 1
+
+
+def test_an_array_is_read_once_for_a_convolution_and_its_gradients(loops: GpuBackend) -> None:
+    random = np.random.default_rng(0)
+    x, w = (
+        random.standard_normal(shape).astype(np.float32) for shape in ((2, 4, 6, 6), (4, 4, 3, 3))
+    )
+    images = Parameter(x, name="images", backend=loops)
+    weight = Parameter(w, name="weight", backend=loops)
+    g = tensor(random.standard_normal((2, 4, 6, 6)).astype(np.float32), backend=loops)
+    grads = GradientStore()
+
+    def step() -> None:
+        (convolution(images, weight, padding=1) * g).sum().backward(into=grads)
+
+    # The images, the weight and g.
+    assert len(kernels(loops, step, "reduce_exponent")) == 3
+    by_one = 1e20
+    grads = GradientStore()
+    images.assign(x * np.float32(by_one))
+    assert len(kernels(loops, step, "reduce_exponent")) == 2  # the images, and another g
+    wanted = convolution(tensor(x * by_one), tensor(w), padding=1).numpy()
+    found = convolution(images, weight, padding=1).numpy()
+    np.testing.assert_allclose(found / by_one, wanted / by_one, atol=0.02)
 
 
 def test_a_written_matrix_is_read_again(loops: GpuBackend) -> None:
