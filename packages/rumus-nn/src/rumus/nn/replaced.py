@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import Final
+from typing import Any, Final
 
 from rumus.nn.dropout import Dropout
 from rumus.nn.module import Module, runs
@@ -19,7 +18,10 @@ def takes(module: Module, name: str) -> bool:
     >>> takes(Linear(1, 1), "residual"), takes(ReLU(), "residual")
     (True, False)
     """
-    code = getattr(inspect.unwrap(module.forward), "__code__", None)
+    forward: Any = module.forward
+    while hasattr(forward, "__wrapped__"):  # not inspect.unwrap, for which steps are not captured
+        forward = forward.__wrapped__
+    code = getattr(forward, "__code__", None)
     if code is None or code.co_flags & _TAKES_ANY_NAME:
         return True
     return name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
