@@ -148,7 +148,7 @@ def test_frozen_parameters_are_not_claimed(backend: Backend) -> None:
         ([1.0], TypeError, "item 0 is float"),
         ([None], TypeError, "item 0 is NoneType"),
         ([np.zeros(2)], TypeError, "item 0 is ndarray"),
-        ({"w": 1}, TypeError, "item 0 is str"),
+        ({"w": 1}, TypeError, "item 0 is the name 'w': pass Parameters"),
         (None, TypeError, "NoneType"),
         (3, TypeError, "int"),
     ],

@@ -266,12 +266,16 @@ def mutated_by_a_step(run: Run, t: int) -> Iterator[Any]:
 
 
 def failing_schedule(run: Run, t: int, schedule: Any) -> Iterator[Any]:
-    last = run.optimizer.groups[-1]
-    before = dict(last.hyper)
-    last.hyper["lr"] = schedule
+    groups = run.optimizer.groups
+    if not ROWS[run.plan.kind].is_joint:  # otherwise all must have the same one
+        groups = groups[-1:]
+    before = [dict(group.hyper) for group in groups]
+    for group in groups:
+        group.hyper["lr"] = schedule
     store = run.loss(t).backward()
     yield store, lambda: run.optimizer.step(store)
-    last.hyper = before
+    for group, hyper in zip(groups, before, strict=True):
+        group.hyper = hyper
 
 
 def schedule_raises(run: Run, t: int) -> Iterator[Any]:
