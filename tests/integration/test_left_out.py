@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from rumus.tensor import (
     tensor,
     where,
 )
-from rumus.train import Trainer
+from rumus.train import Trainer, evaluate
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(16, 4)).astype(np.float32)
@@ -198,6 +199,7 @@ def test_a_custom_mean_within_a_sum_asks_for_weights_if_uneven() -> None:
         trainer.fit(parts, loss, epochs=1, accumulate=2)
 
 
+ZERO = tensor(0.0)
 MASKED: dict[str, Any] = {
     "by its sum": lambda losses, mask: (losses * mask).sum() / mask.sum(),
     "negated": lambda losses, mask: -(-losses * mask).sum() / mask.sum(),
@@ -225,6 +227,14 @@ MASKED: dict[str, Any] = {
     ),
     "row by row": lambda losses, mask: (
         sum((losses[i] * mask[i]).sum() for i in range(len(losses))) / mask.sum()
+    ),
+    "row by row, from 0.0": lambda losses, mask: (
+        sum(((losses[i] * mask[i]).sum() for i in range(len(losses))), start=ZERO) / mask.sum()
+    ),
+    "0.0 first": lambda losses, mask: (0.0 + (losses * mask).sum()) / mask.sum(),
+    "a doubled sum": lambda losses, mask: (losses / 2 * mask).sum() * 2.0 / mask.sum(),
+    "a bounded number": lambda losses, mask: (
+        (losses * mask).sum() / where(mask.sum() > 0, mask.sum(), 1.0)
     ),
     "of halves": lambda losses, mask: (losses / 2 * mask).sum() / mask.sum(),
     "a sum of products": lambda losses, mask: einsum("ij,ij->", losses, mask) / mask.sum(),
@@ -269,6 +279,87 @@ def test_the_mean_over_a_mask_counts_by_the_mask(spelling: str) -> None:
         assert trainer.counts.replayed
     for ours, wanted in zip(*found, strict=True):
         np.testing.assert_allclose(ours, wanted, rtol=1e-5)
+
+
+BOUNDED: list[Callable[[Tensor], Any]] = [
+    lambda count: count,
+    lambda count: count.clip(1.0, None),
+    lambda count: count.maximum(1.0),
+    lambda count: where(count > 0, count, 1.0),
+    lambda count: count.clip(1.0, None) + 1e-8,
+]
+
+
+@pytest.mark.parametrize("bounded", BOUNDED)
+def test_a_batch_of_which_the_mask_leaves_nothing_counts_nothing(
+    bounded: Callable[[Tensor], Any], backend: Backend
+) -> None:
+    """A mean of no terms is NaN, or 0 where their number is taken as at least 1."""
+    random = np.random.default_rng(1)
+    x, y = random.normal(size=(6, 5)), random.normal(size=(6, 3)) + 3
+    mask = np.ones((6, 3))
+    mask[2:4] = 0
+    arrays = [each.astype(np.float32) for each in (x, y, mask)]
+    parts = [tuple(each[i : i + 2] for each in arrays) for i in (0, 2, 4)]
+    found = []
+    for data, accumulate in ((parts, 3), ([tuple(arrays)], 1)):
+        layer = nn.Linear(5, 3, generator=Generator(1)).to(backend)
+
+        def loss(x: Tensor, y: Tensor, mask: Tensor, layer: nn.Linear = layer) -> Tensor:
+            result: Tensor = ((layer(x) - y) ** 2 * mask).sum() / bounded(mask.sum())
+            return result
+
+        trainer = Trainer(SGD(layer.parameters(), 0.05))
+        measured = trainer.evaluate(data, loss)["loss"]
+        if not backend.runs_ahead:
+            trainer.fit(data, loss, epochs=1, accumulate=accumulate)
+        found.append([layer.weight.numpy(), measured])
+    for ours, wanted in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, wanted, rtol=1e-5)
+
+
+def test_a_validation_of_no_terms_is_nan() -> None:
+    layer = nn.Linear(5, 3, generator=Generator(1))
+    x, mask = np.ones((2, 5), np.float32), np.zeros((2, 3), np.float32)
+    loss = lambda x, mask: (layer(x) * mask).sum() / mask.sum()
+    with np.errstate(invalid="ignore"):
+        measured = Trainer(SGD(layer.parameters(), 0.1)).evaluate([(x, mask)], loss)
+    assert np.isnan(measured["loss"])
+
+
+def test_a_validation_counts_tokens_without_being_told(backend: Backend) -> None:
+    """Also where only the device knows how many, within fit and without it."""
+    random = np.random.default_rng(2)
+    x, y = random.normal(size=(4, 8, 5)).astype(np.float32), random.integers(0, 7, (4, 8))
+    y[:2, 1:] = -100
+    parts, found = [(x[:2], y[:2]), (x[2:], y[2:])], []
+    for data in (parts, [(x, y)]):
+        layer = nn.Linear(5, 7, generator=Generator(1)).to(backend)
+        loss = lambda x, y, layer=layer: nn.cross_entropy_loss(layer(x), y)
+        trainer = Trainer(SGD(layer.parameters(), 0.0), state={"layer": layer})
+        fitted = trainer.fit([(x, y)], loss, epochs=1, validate=(data, loss)).metrics
+        named = trainer.evaluate(data, [nn.cross_entropy_loss])["cross_entropy_loss"]
+        found.append([trainer.evaluate(data, loss)["loss"], fitted["loss"], named])
+    np.testing.assert_allclose(found[0], [found[1][0]] * 3, rtol=1e-5)
+    np.testing.assert_allclose(found[1], [found[1][0]] * 3, rtol=1e-5)
+
+
+def test_an_evaluation_takes_the_weights_that_it_asks_for() -> None:
+    random = np.random.default_rng(3)
+    x, y = random.normal(size=(4, 5)).astype(np.float32), np.array([0, -100, -100, 1])
+    parts = [(x[:3], y[:3]), (x[3:], y[3:])]
+    layer = nn.Linear(5, 7, generator=Generator(1))
+    trainer = Trainer(SGD(layer.parameters(), 0.0))
+    loss = lambda x, y: 2.0 * nn.cross_entropy_loss(layer(x), y)
+    weight_of = lambda x, y: float((np.asarray(y) != -100).sum())
+    whole = trainer.evaluate([(x, y)], loss)["loss"]
+    for measured in (trainer.evaluate, partial(evaluate, layer)):
+        with pytest.raises(ValueError, match="give weight_of="):
+            measured([*parts[:1], (x[2:], y[2:])], loss)
+        assert measured(parts, loss, weight_of=weight_of)["loss"] == pytest.approx(whole)
+        given: Any = 2
+        with pytest.raises(TypeError, match="weight_of must be a function, not 2"):
+            measured(parts, loss, weight_of=given)
 
 
 def test_the_mean_loss_over_masks_counts_by_them(backend: Backend) -> None:
@@ -392,7 +483,15 @@ def number(mask: Tensor) -> Any:
     return float(mask.sum())
 
 
-@pytest.mark.parametrize("count", [number, lambda mask: np.float32(number(mask))])
+@pytest.mark.parametrize(
+    "count",
+    [
+        number,
+        lambda mask: np.float32(number(mask)),
+        lambda mask: np.array(number(mask)),
+        lambda mask: number(mask) + 1e-6,
+    ],
+)
 def test_a_sum_by_a_number_that_counts_asks_for_weights(count: Any) -> None:
     """Such as float(mask.sum()): batches would count by samples, which nobody has said."""
     layer = nn.Linear(5, 3, generator=Generator(1))

@@ -59,9 +59,9 @@ def joined(link: Link, own: dict[int, Found]) -> Callable[[], Measurement]:
 def _as_data(found: Found) -> Found:
     """The results on the host, ready to be sent."""
     return [
-        (name, replace(add_up([value]), finish=_elsewhere), weight)
+        (name, replace(add_up([value]), finish=_elsewhere), float(weight))
         if isinstance(value, MetricState)
-        else (name, float(value), weight)
+        else (name, float(value), float(weight))
         for name, value, weight in found
     ]
 

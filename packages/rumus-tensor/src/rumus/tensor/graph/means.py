@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import displacing
 
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
     from rumus.tensor.graph.tensor import Tensor
 
 # What makes of a count another, as of one that is at least 1.
-_COUNTING: Final = frozenset(("add", "sub", "mul", "maximum", "minimum", "clip"))
+_BOUNDING: Final = frozenset(("maximum", "clip", "where"))
+_COUNTING: Final = _BOUNDING | {"add", "sub", "mul", "minimum"}
+_NEAR_WHOLE: Final = 1e-3  # float(mask.sum()) + 1e-6 counts as float(mask.sum()) does
+_NOTHING: Final = 1e-8  # the weight of a mean of no terms, which is 0 / 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,9 @@ class _Divisor:
         if isinstance(number, float):
             return Mean(result._array, number * factor, is_loss=False, is_guess=True)
         terms = number.detach().reshape()
+        if (bounded := _listening.unbounded.get(id(number._array))) is not None:
+            count = bounded[1].detach().reshape()
+            terms = terms * ((count != 0).astype(np.float32) + _NOTHING)
         terms = terms if factor == 1 else terms * factor
         return Mean(result._array, None, terms, is_loss=False)
 
@@ -94,6 +102,7 @@ class _Listening(threading.local):
     means: since the innermost block began; None outside of blocks.
     totals: sums over all elements of some tensor, since the outermost one did.
     counts: numbers computed from totals without a graph, such as mask.sum().clip(1), likewise.
+    unbounded: arrays of counts that are at least 1, and what they were before, in the block.
     shares: what was divided by a number without a graph, in the block; divisors: these numbers.
     gathered: means that were joined to a tensor, likewise.
     """
@@ -102,10 +111,17 @@ class _Listening(threading.local):
         self.means: list[Mean] | None = None
         self.totals, self.counts, self.gathered = _Arrays(), _Arrays(), _Arrays()
         self.shares, self.divisors = _Arrays(), dict[int, _Divisor]()
+        self.unbounded = dict[int, tuple[Any, "Tensor"]]()
 
     def forget(self) -> None:
         """Begin anew."""
-        for found in (self.totals, self.counts, self.gathered, self.shares, self.divisors):
+        for found in (self.totals, self.counts, self.gathered):
+            found.clear()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Forget what holds arrays."""
+        for found in (self.shares, self.divisors, self.unbounded):
             found.clear()
 
 
@@ -198,7 +214,7 @@ def note_quotient(result: Tensor, total: Tensor, count: object) -> Tensor:
             divisor = _Divisor(counted, 1.0, _is_count(counted))
             if not _is_noted_by(result, total, divisor) and divisor.is_count:
                 _note_share(result, divisor)
-    elif isinstance(count, Real) and (number := float(count)).is_integer():
+    elif number := _near_whole(count):
         if _listening.totals.has(total):
             _noted().append(_Divisor(number, 1.0, True).mean(result, 1))
         elif result.size > 1:
@@ -206,15 +222,33 @@ def note_quotient(result: Tensor, total: Tensor, count: object) -> Tensor:
     return result
 
 
+def _near_whole(count: object) -> float | None:
+    """A number of the program's that is nearly whole, as one to which an eps is added."""
+    if isinstance(count, np.ndarray) and count.size == 1:
+        count = count.item()
+    if not isinstance(count, Real) or not abs(number := float(count)) < np.inf:
+        return None
+    whole = float(round(number))
+    return whole if abs(number - whole) <= _NEAR_WHOLE else None
+
+
 def note_sum(result: Tensor, a: Tensor, b: object) -> Tensor:
     """Report that `result` is the sum of a tensor and a tensor or number, and return it.
 
-    A sum of sums of all elements is one of the elements of both; Python's begins with 0.
+    A sum of sums of all elements is one of the elements of both; it may begin with 0, as Python's.
     """
     totals = _listening.totals
-    if totals and totals.has(a) and (totals.has(b) or (type(b) is int and b == 0)):
-        totals.add(result)
+    if totals and (totals.has(a) or totals.has(b)):
+        other = b if totals.has(a) else a
+        if totals.has(other) or _is_constant(other):
+            totals.add(result)
     return result
+
+
+def _is_constant(number: Any) -> bool:
+    """Whether it is a number that depends on no parameter."""
+    is_single = getattr(number, "size", 0) == 1
+    return isinstance(number, Real) or (is_single and not getattr(number, "requires_grad", False))
 
 
 def note_reciprocal(result: Tensor, number: object, of: Tensor) -> Tensor:
@@ -229,8 +263,11 @@ def note_reciprocal(result: Tensor, number: object, of: Tensor) -> Tensor:
 def note_product(result: Tensor, a: Tensor, b: object) -> Tensor:
     """Report that `result` is the product of a tensor and a tensor or number, and return it.
 
-    A product with what was divided by a number has been divided by that number.
+    A product with what was divided by a number has been divided by that number. A sum of all
+    elements times a number of the program's remains one.
     """
+    if _listening.totals.has(a) and isinstance(b, Real):
+        _listening.totals.add(result)
     if _listening.means is not None and _listening.shares:
         for share, other in ((a, b), (b, a)):
             divisor = _divisor_of(share)
@@ -245,6 +282,11 @@ def note_number(result: Tensor, operation: str, of: Sequence[Tensor]) -> Tensor:
     """Report that `result` was computed from these numbers without a graph, and return it."""
     if _listening.means is not None and operation in _COUNTING and any(map(_is_count, of)):
         _listening.counts.add(result)
+        unbounded = _listening.unbounded
+        found = [unbounded[id(each._array)][1] for each in of if id(each._array) in unbounded]
+        found += filter(_is_count, of) if operation in _BOUNDING else ()
+        if found:
+            unbounded[id(result._array)] = result._array, found[0]
     return result
 
 
@@ -309,7 +351,6 @@ def noting_means() -> Iterator[list[Mean]]:
     try:
         yield from displacing(_listening, "means", found)
     finally:
-        _listening.shares.clear()
-        _listening.divisors.clear()  # which hold arrays
+        _listening.let_go()
         if around is not None:
             around += found

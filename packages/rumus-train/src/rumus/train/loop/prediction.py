@@ -62,7 +62,11 @@ def predict(
 
 @checked_first
 def evaluate(
-    model: Callable[..., Any], loader: Iterable[Any], metrics: Metrics
+    model: Callable[..., Any],
+    loader: Iterable[Any],
+    metrics: Metrics,
+    *,
+    weight_of: Callable[..., float] | None = None,
 ) -> dict[str, float]:
     """Return metrics of a model over all samples of a loader, in evaluation mode.
 
@@ -74,6 +78,7 @@ def evaluate(
         "labels" or "y"). A single function gets the whole batch and returns a number, or several by
         name, as for `validate=` of `Trainer.fit`. Numbers are averaged over the samples; metrics
         are exact over the whole set.
+    weight_of: returns the weight of a batch in the means, as in `Trainer.fit`.
 
     Raises ValueError for a loader that yields nothing, mixes samples, or is in the middle of an
     epoch, and for a dict with several fields that may be the target.
@@ -87,7 +92,8 @@ def evaluate(
     _check_model("evaluate", model)
     check_loader("evaluate", loader)
     with evaluating():
-        return measurements(loader, backend_of_model(model), metric_function(model, metrics))
+        function = metric_function(model, metrics)
+        return measurements(loader, backend_of_model(model), function, weight_of)
 
 
 def predictions(
@@ -111,12 +117,15 @@ def predictions(
 
 
 def measurements(
-    loader: Iterable[Any], backend: Backend, metric_fn: Callable[..., Any]
+    loader: Iterable[Any],
+    backend: Backend,
+    metric_fn: Callable[..., Any],
+    weight_of: Callable[..., float] | None = None,
 ) -> dict[str, float]:
     """Return the metrics of `metric_fn` over all batches."""
     require_own_samples(loader)
     warn_of_other_samples(loader)
-    return measure((loader, metric_fn), backend).numbers
+    return measure((loader, metric_fn), backend, weight_of).numbers
 
 
 def metric_function(model: Callable[..., Any], metrics: Metrics) -> Callable[..., Any]:

@@ -244,8 +244,8 @@ class Trainer(Generic[M_co]):
             if the loss is a mean (of `rumus.nn`, any `mean()`, or a sum or mean divided by a
             tensor, such as that of a mask), it is the number of terms averaged, such as targets
             that are not ignored; otherwise the number of samples. Raises ValueError if neither is
-            right for an accumulation or a validation: on a GPU, for such a mean within a larger
-            sum, or for a mean of means.
+            right for an accumulation or a validation: for such a mean within a larger sum, for a
+            mean of means, and in an accumulation if only a GPU knows the number.
         nonfinite: how to handle non-finite gradients; by default, as set in the optimizer. "raise"
             and "skip" are the optimizer's; with a loss scale they apply only at its minimum, and
             other overflowing steps are skipped. "rollback" restores parameters and optimizer from
@@ -381,7 +381,13 @@ class Trainer(Generic[M_co]):
             return predictions(loader, self.backend, function)
 
     @checked_first
-    def evaluate(self, loader: Iterable[Any], metrics: Metrics) -> dict[str, float]:
+    def evaluate(
+        self,
+        loader: Iterable[Any],
+        metrics: Metrics,
+        *,
+        weight_of: Callable[..., float] | None = None,
+    ) -> dict[str, float]:
         """Return metrics of the model over all samples of a loader.
 
         Like `rumus.train.evaluate`, with the module in the trainer's `state`, and with the
@@ -390,6 +396,7 @@ class Trainer(Generic[M_co]):
         loader: of batches.
         metrics: functions of (scores, targets), in a sequence or by name, or one function of a
             batch.
+        weight_of: returns the weight of a batch in the means, as in `fit`.
 
         Raises the errors of `rumus.train.evaluate`, and ValueError unless `state` names exactly one
         module or metrics is a function of a batch, and for a table or classes unlike those of the
@@ -403,7 +410,7 @@ class Trainer(Generic[M_co]):
         function = metric_function(model, metrics)
         self._check_meaning(loader)
         with self._evaluating():
-            return measurements(loader, self.backend, function)
+            return measurements(loader, self.backend, function, weight_of)
 
     def _check_meaning(self, loader: object) -> None:
         """Raise ValueError for data whose classes or features are not those of the training."""

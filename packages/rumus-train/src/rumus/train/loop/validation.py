@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
+from itertools import repeat
 from types import CodeType
 from typing import Any, Final, TypeAlias
 
@@ -45,8 +47,8 @@ Validate: TypeAlias = (
     Callable[[], Mapping[str, float] | float] | tuple[Iterable[Any], Callable[..., Any]]
 )  # fmt: skip
 
-# Of one batch: names, numbers or states that may be on a device, and how much they count.
-Found: TypeAlias = list[tuple[str, Any, float]]
+# Of one batch: names, numbers or states, and how much they count; all may be on a device.
+Found: TypeAlias = list[tuple[str, Any, float | Tensor]]
 
 # Words of what is better if there is more of it, and of what is if there is less.
 _SCORE: Final = re.compile(
@@ -168,9 +170,9 @@ class Measuring:
         named = _named(found)
         self._averaged.see(named)
         if self._weight_of is None:
-            weights = self._weighing.weigh([*named.values()], means, samples(given))
+            weights = self._weighing.weigh_late([*named.values()], means, samples(given))
         else:
-            weights = [weight_from(self._weight_of, given)] * len(named)
+            weights = [*repeat(weight_from(self._weight_of, given), len(named))]
         pairs = zip(named.items(), weights, strict=True)
         return [(name, _number(name, value), weight) for (name, value), weight in pairs]
 
@@ -241,7 +243,10 @@ class Measured:
                     "averaged over these, each counting by all its samples: return it for each, "
                     "or a metric of rumus.train.metrics, which counts the samples it is given"
                 )
-        averaged = {name: total / weight for name, (total, weight) in self._totals.items()}
+        averaged = {
+            name: total / weight if weight else math.nan
+            for name, (total, weight) in self._totals.items()
+        }
         numbers = averaged | {name: float(state) for name, state in self._states.items()}
         return Measurement(numbers, _confusion(self._states))
 
@@ -256,9 +261,11 @@ class Measured:
         self._states |= {name: add_up(each) for name, each in states.items()}
         plain = [row for row in rows if not isinstance(row[1], MetricState)]
         values = late_numbers([value for _, value, _ in plain])
-        for (name, _, weight), number in zip(plain, values, strict=True):
+        weights = late_numbers([weight for _, _, weight in plain])
+        for (name, _, _), number, weight in zip(plain, values, weights, strict=True):
             total, weighed = self._totals.get(name, (0.0, 0.0))
-            self._totals[name] = total + weight * number, weighed + weight
+            added = weight * number if weight else 0.0  # a mean of no terms may be NaN
+            self._totals[name] = total + added, weighed + weight
 
 
 def _warn_of_score(function: Callable[..., Any], found: object) -> None:

@@ -10,6 +10,7 @@ from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.graph.means import Mean
 
 ADVICE: Final = "give weight_of=, a function that returns the weight of a batch"
+_UNREAD: Final = f"only the device knows how many targets are ignored: {ADVICE}"
 
 
 class Weighing:
@@ -34,12 +35,21 @@ class Weighing:
 
         Raises ValueError, which suggests `weight_of`, if no weight is known to be right.
         """
-        weights, used = [], list[Mean]()
+        found = self.weigh_late(values, means, samples)
+        if any(isinstance(weight, Tensor) for weight in found):
+            raise ValueError(_UNREAD)
+        return [float(weight) for weight in found]
+
+    def weigh_late(
+        self, values: Sequence[object], means: Sequence[Mean], samples: float
+    ) -> list[float | Tensor]:
+        """Return the weights like `weigh`; a tensor where only the device knows one."""
+        weights, used = list[float | Tensor](), list[Mean]()
         for position, value in enumerate(values):
             own = _mean_of(value, means)
             used += [] if own is None else [own]
             self._check_average(own, position, samples)
-            weights.append(samples if own is None else float(_known(own)))
+            weights.append(samples if own is None else _weight(own))
         if len(used) < len(values):
             self._check([m for m in means if not _is_among(m, used)], samples)
         return weights
@@ -165,11 +175,18 @@ def _is_among(mean: Mean, others: Sequence[Mean]) -> bool:
 
 
 def _known(mean: Mean) -> float:
-    if mean.counted is not None and not _is_on_device(mean):
-        return float(mean.counted)
-    if mean.count is None:
-        raise ValueError(f"only the device knows how many targets are ignored: {ADVICE}")
-    return mean.count
+    found = _weight(mean)
+    if isinstance(found, Tensor):
+        raise ValueError(_UNREAD)
+    return found
+
+
+def _weight(mean: Mean) -> float | Tensor:
+    """The number of terms; a tensor if only the device knows it."""
+    if mean.counted is not None:
+        return mean.counted if _is_on_device(mean) else float(mean.counted)
+    assert mean.count is not None
+    return float(mean.count)
 
 
 def _is_on_device(mean: Mean) -> bool:
