@@ -278,7 +278,15 @@ def test_splits_among_other_folders_are_no_classes(
 
 
 @pytest.mark.parametrize(
-    "names", [("test tube", "train"), ("car", "toy_train", "test-tube"), ("dev board", "train")]
+    "names",
+    [
+        ("test tube", "train"),
+        ("car", "toy_train", "test-tube"),
+        ("dev board", "train"),
+        ("Contest", "trainer"),
+        ("latest", "train"),
+        ("car", "train_val"),
+    ],
 )
 def test_classes_may_have_the_words_of_splits(names: tuple[str, ...], tmp_path: Path) -> None:
     for name in names:
@@ -286,7 +294,15 @@ def test_classes_may_have_the_words_of_splits(names: tuple[str, ...], tmp_path: 
     assert ImageFolder(tmp_path).classes == sorted(names)
 
 
-@pytest.mark.parametrize("names", [("test", "train"), ("test_images", "train-set")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("test", "train"), ("test_images", "train-set"), ("trainset", "testset"),
+        ("TrainSet", "TestSet"), ("traindata", "valdata"), ("trainImages", "testImages"),
+        ("trainval", "test"), ("train_val", "test"), ("xTrain", "xTest"), ("train", "test_public"),
+        ("Training", "PublicTest", "PrivateTest"),
+    ],
+)  # fmt: skip
 def test_splits_without_folders_are_no_classes(names: tuple[str, ...], tmp_path: Path) -> None:
     for name in names:
         drawn(tmp_path / name / "0.png")
@@ -433,6 +449,13 @@ def test_numbered_folders_are_sorted_as_text(tmp_path: Path) -> None:
     assert ImageFolder(tmp_path, classes=ordered).labels == [0, 1, 3, 2]
 
 
+def test_folders_of_decimal_numbers_are_sorted_as_text(tmp_path: Path) -> None:
+    for number in ("0.5", "2.5", "10.5"):
+        drawn(tmp_path / number / "0.png")
+    with pytest.warns(UserWarning, match=r"class 1 is the folder 10\.5; .*, key=float\) sorts"):
+        ImageFolder(tmp_path)
+
+
 def test_a_transparent_color_is_not_dropped_silently(tmp_path: Path) -> None:
     drawn(tmp_path / "cat" / "0.png")
     Image.open(tmp_path / "cat" / "0.png").save(tmp_path / "cat" / "1.png", transparency=(1, 2, 3))
@@ -499,6 +522,17 @@ def test_images_beside_the_classes_are_told_of(tmp_path: Path) -> None:
     assert len(found) == 1
 
 
+def test_images_beside_the_classes_of_another_folder_are_told_of(
+    folder: Path, tmp_path: Path
+) -> None:
+    train = ImageFolder(folder)
+    for name in ("other/cat/1", "other/sample"):
+        saved_at(tmp_path / f"{name}.png")
+    with pytest.warns(UserWarning, match=r"1 images are left out, such as sample.png") as found:
+        assert train.like(tmp_path / "other").labels == [1]
+    assert found[0].filename == __file__
+
+
 @pytest.mark.parametrize(
     "names", [("fold1", "fold2"), ("train", "extra"), ("train", "unlabeled"), ("part_1", "part_2")]
 )
@@ -526,6 +560,7 @@ def test_parts_without_folders_may_be_classes(tmp_path: Path) -> None:
         ("source", "target"),
         ("rgb", "depth"),
         ("cats_images", "cats_masks"),
+        ("images", "images_mask"),
     ],
 )
 def test_images_and_their_targets_are_no_classes(names: tuple[str, ...], tmp_path: Path) -> None:
@@ -536,10 +571,15 @@ def test_images_and_their_targets_are_no_classes(names: tuple[str, ...], tmp_pat
     assert len(ImageFolder(tmp_path, classes=list(names))) == 2
 
 
-@pytest.mark.parametrize("names", [("noisy", "clean"), ("blurred", "sharp"), ("before", "after")])
-def test_pairs_of_files_are_told_of(names: tuple[str, ...], tmp_path: Path) -> None:
-    for name in names:
-        saved_at(tmp_path / name / "0.png")
+@pytest.mark.parametrize(
+    "names",
+    [("noisy", "clean"), ("blurred", "sharp"), ("before", "after"), ("frames", "masks"),
+     ("original", "mask")],
+)  # fmt: skip
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_pairs_of_files_are_told_of(names: tuple[str, ...], suffix: str, tmp_path: Path) -> None:
+    saved_at(tmp_path / names[0] / f"0{suffix}")
+    saved_at(tmp_path / names[1] / "0.png")
     with pytest.warns(UserWarning, match=f"called {', '.join(names)}, which look like images and"):
         ImageFolder(tmp_path)
     saved_at(tmp_path / names[0] / "1.png")  # classes, of whatever number
@@ -582,7 +622,9 @@ def test_numbered_folders_in_classes_are_parts_of_them(tmp_path: Path) -> None:
         assert ImageFolder(tmp_path).classes == ["run", "walk"]
 
 
-@pytest.mark.parametrize("name", ["cat - Copy", "cat (1)", "Copy of cat", "cat copy", "cat_copy_2"])
+@pytest.mark.parametrize(
+    "name", ["cat - Copy", "cat (1)", "Copy of cat", "cat (Copy)", "cat_copy_2"]
+)
 def test_copies_of_folders_are_told_of(name: str, tmp_path: Path) -> None:
     for folder in ("cat", "dog", name):
         saved_at(tmp_path / folder / "0.png")
@@ -663,6 +705,13 @@ def test_damaged_pixels_are_no_damaged_exif(
     monkeypatch.setattr(image_file, "_check_sums", lambda path: None)
     with pytest.raises(OSError, match=r"1\.png cannot be read: "):
         ImageFolder(tmp_path)[0]
+
+
+def test_what_follows_a_png_is_none_of_it(tmp_path: Path) -> None:
+    saved_at(tmp_path / "cat" / "1.png")
+    with (tmp_path / "cat" / "1.png").open("ab") as file:
+        file.write(struct.pack(">I", 4) + b"IDATabcd" + bytes(4))
+    assert ImageFolder(tmp_path)[0][0].shape == (2, 2, 3)
 
 
 def test_a_png_without_its_end_is_whole(tmp_path: Path) -> None:

@@ -33,7 +33,9 @@ _FOLDS: Final = frozenset({"fold", "split", "part", "subset", "set", "batch"})
 _IMAGES: Final = frozenset(
     {"image", "images", "img", "imgs", "imagestr", "imagests", "jpegimages", "pictures", "photos"}
 )
-_OF_SETS: Final = _IMAGES | {"set", "data", "dataset", "split", "folder", "batch", "part"}
+_OF_SETS: Final = _IMAGES | {
+    "set", "data", "dataset", "split", "folder", "batch", "part", "public", "private", "hidden"
+}  # fmt: skip
 OF_IMAGES: Final = frozenset(
     {
         "mask", "masks", "label", "labels", "labelstr", "labelsts", "annotation", "annotations",
@@ -41,6 +43,12 @@ OF_IMAGES: Final = frozenset(
         "groundtruth", "seg",
     }
 )  # fmt: skip
+# Where a word of splits ends in another word, as in trainset and trainval, and where it begins in
+# one, as in PublicTest.
+_SPLIT: Final = "|".join(sorted(_TRAINED_ON | _HELD_OUT))
+_REST: Final = "|".join(sorted(_OF_SETS | {"val", "test"}))
+_EARLY: Final = re.compile(rf"\b(?:{_SPLIT})(?=(?:{_REST})\b)")
+_LATE: Final = re.compile(rf"(?<=[a-z])(?=(?:{_SPLIT.title()})(?![a-z]))")
 _HOW: Final = frozenset({"x", "bicubic"})  # images are made smaller, as in LR_bicubic and LR_x4
 _Pair: TypeAlias = tuple[frozenset[str], frozenset[str]]
 # Words for the folder of images, and for that of what belongs to each.
@@ -53,6 +61,7 @@ _PAIRS: Final[tuple[_Pair, ...]] = (
 )
 # Others that may be classes, unless their files have the same names.
 _ALIKE: Final[tuple[_Pair, ...]] = (
+    (frozenset({"frame", "frames", "orig", "original", "originals", "raw"}), OF_IMAGES),
     (frozenset({"noisy", "blur", "blurred", "blurry", "hazy", "rainy", "lq"}),
      frozenset({"clean", "sharp", "clear", "gt", "hq"})),
     (frozenset({"color"}), frozenset({"depth", "thermal", "infrared", "gray"})),
@@ -62,7 +71,8 @@ _ALIKE: Final[tuple[_Pair, ...]] = (
 # What systems add to the name of a copy, as in "cat - Copy" and "cat (1)".
 _COPY: Final = re.compile(
     r"copy of (.+)|(.+?)"
-    r"(?: - (?:copy|kopie|copie|copia)(?: \(\d+\))?|[ _]copy(?:[ _]\d+)?| \(\d+\))",
+    r"(?: - (?:copy|kopie|copie|copia)(?: \(\d+\))?|[ _]copy(?:[ _]\d+)?"
+    r"| \((?:copy(?: \d+)?|\d+)\))",
     re.IGNORECASE,
 )
 
@@ -95,7 +105,7 @@ def check_meaning(folder: Path, names: Sequence[str]) -> None:
             raise ValueError(told)
         warn_user(told)  # among many others they may well be classes
     _warn_of_copies(shown, names)
-    instead = "classes=sorted(os.listdir(folder), key=int)"
+    instead = "classes=sorted(os.listdir(folder), key={number})"
     warn_of_text_order(shown, "folder", names, instead)
 
 
@@ -176,7 +186,11 @@ def _splits_in(folder: Path, names: Sequence[str]) -> list[str]:
     """
     words = {name: _words(name) for name in names}
     trained, held_out = (
-        {name: words[name] - known - _OF_SETS for name in names if words[name] & known}
+        {
+            name: frozenset(words[name] - _TRAINED_ON - _HELD_OUT - _OF_SETS)
+            for name in names
+            if words[name] & known
+        }
         for known in (_TRAINED_ON, _HELD_OUT)
     )
     found = [name for name in names if name in trained or name in held_out]
@@ -184,7 +198,10 @@ def _splits_in(folder: Path, names: Sequence[str]) -> list[str]:
         return found
     if len(names) > 1 and all(words[name] and words[name] <= _FOLDS for name in names):
         return [*names] if all(_has_folders(folder / name) for name in names) else []
-    is_alike = any(other in held_out.values() for other in trained.values())
+    called = defaultdict[frozenset[str], set[str]](set)
+    for name, rest in held_out.items():
+        called[rest].add(name)
+    is_alike = any(called[rest] - {name} for name, rest in trained.items())
     if is_alike or (trained and held_out and any(_has_folders(folder / name) for name in found)):
         return found
     return []
@@ -202,17 +219,21 @@ def _paired(names: Iterable[str], pairs: Sequence[_Pair]) -> list[str]:
             sides.append(defaultdict(list))
             for name, found in words.items():
                 if found & known:
-                    sides[-1][frozenset(found - known)].append(name)
+                    sides[-1][frozenset(found - pair[0] - pair[1])].append(name)
         left, right = sides
-        both = [rest for rest in left if rest in right]
+        both = [rest for rest in left if rest in right and len({*left[rest], *right[rest]}) > 1]
         if both:
-            return [name for side in sides for rest in both for name in side[rest]]
+            return list(dict.fromkeys(n for side in sides for rest in both for n in side[rest]))
     return []
 
 
 def _of_the_same_files(folder: Path, names: Sequence[str]) -> Sequence[str]:
-    """The folders if all of them have files of the same names, otherwise none."""
-    found = {frozenset(filter(is_visible, os.listdir(folder / name))) for name in names}
+    """The folders if all of them have files of the same names, otherwise none.
+
+    But for their suffixes: masks of photographs are in another format.
+    """
+    listed = (filter(is_visible, os.listdir(folder / name)) for name in names)
+    found = {frozenset(Path(file).stem for file in files) for files in listed}
     return names if len(found) == 1 else []
 
 
@@ -233,5 +254,9 @@ def _has_folders(folder: Path) -> bool:
 
 
 def _words(name: str) -> set[str]:
-    """The words of a name without numbers, as train of train2017, and test of testA."""
-    return {*filter(None, re.split(r"[\W\d_]+", re.sub(r"(?<=[a-z])[A-Z]$", "", name).lower()))}
+    """The words of a name without numbers, as train of train2017, and test of testA.
+
+    Those of splits are words of their own in trainset and PublicTest, too.
+    """
+    text = _LATE.sub(" ", re.sub(r"(?<=[a-z])[A-Z]$", "", name)).lower()
+    return {*_EARLY.sub(r"\g<0> ", re.sub(r"[\W\d_]+", " ", text)).split()}

@@ -185,6 +185,8 @@ def _check_sums(path: Path) -> None:
                 "write it again"
             )
         at = end + 4
+        if kind == b"IEND":
+            return  # what follows is none of the image
 
 
 def _upright(image: Image) -> Image:

@@ -140,6 +140,9 @@ class ImageFolder:
         other.labels = []
         warn_of_unlike(other.folder, other.files, self.classes)
         if any(part in numbers for part in parts):
+            _warn_of_images_beside(other.folder)
+            other.files = [path for path in other.files if path.parent != other.folder]
+            parts = [path.relative_to(other.folder).parts[0] for path in other.files]
             if others := [part for part in parts if part not in numbers]:
                 raise unknown_class(printable(other.folder), others[0], self.classes)
             other.labels = [numbers[part] for part in parts]
