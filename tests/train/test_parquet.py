@@ -354,3 +354,23 @@ def test_a_handler_that_raises_as_pyarrow_is_imported(name: str, tmp_path: Path)
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert (done.stdout.splitlines()[0], done.stderr) == ("late", "")
     assert "2." in done.stdout.splitlines()[1]
+
+
+@pytest.mark.parametrize(("written", "named"), [("parquet", "arrow"), ("arrow", "parquet")])
+def test_a_file_is_what_it_begins_like(written: str, named: str, tmp_path: Path) -> None:
+    table = pyarrow.table({"a": [1.0, 2.0]})
+    path = tmp_path / f"a.{named}"
+    if written == "parquet":
+        pyarrow.parquet.write_table(table, path)
+    else:
+        pyarrow.feather.write_feather(table, path)
+    assert [float(sample[0][0]) for sample in map(ParquetDataset(path).__getitem__, (0, 1))] == [
+        1,
+        2,
+    ]
+
+
+def test_a_text_is_said_to_be_none_of_arrow(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match=r"a\.csv is not a Parquet or .*; CsvDataset reads text"):
+        ParquetDataset(tmp_path / "a.csv")

@@ -43,6 +43,7 @@ from rumus.train.tables.rounding import holding, tell_of_rounding, warn_of_round
 from rumus.train.tables.row_names import row_names, warn_of_counting, warn_of_row_names
 
 _IPC: Final = frozenset((".arrow", ".feather", ".ipc"))
+_TEXTS: Final = frozenset((".csv", ".tsv", ".txt"))
 _TOGETHER: Final = 32  # columns held twice while they become rows
 _BLOCK: Final = 4096  # rows of these
 _DAY: Final = 86_400 * 10**6  # microseconds
@@ -53,7 +54,7 @@ class ParquetDataset:
     """Columns of a Parquet or Arrow file: samples (features,) or (features, target).
 
     table: a `pyarrow.Table` or a file; an Arrow file if its name ends in .arrow, .feather or .ipc,
-        otherwise Parquet. Only the needed columns are read.
+        otherwise Parquet, unless it begins like the other. Only the needed columns are read.
     columns, dtype, target, target_dtype, classes, categories, missing, standardize: as in
         `CsvDataset`; an index of pandas, named or not, is not a feature. Booleans become 1 and 0.
         A target of ordered categories has their classes, in their order.
@@ -116,7 +117,7 @@ class ParquetDataset:
         if columns is None:
             warn_of_counting(self._source.shown, self._encoding.numbers, numbers)
         if self._is_text and classes is None:
-            instead = "target_dtype=int takes them for numbers, classes=[...]"
+            instead = "target_dtype={number} takes them for numbers, classes=[...]"
             warn_of_text_order(self._source.shown, "text", self.classes, instead)
 
     @property
@@ -244,7 +245,7 @@ class _Source:
             return self._given.schema
         require_regular_file(self._given)
         try:
-            if self._given.suffix in _IPC:
+            if _is_arrow(self._given):
                 with ipc.open_file(self._given) as reader:
                     return reader.schema
             return parquet.read_schema(self._given)
@@ -262,6 +263,8 @@ class _Source:
         path = self._given
         if isinstance(path, Path) and (kind := kind_of_file(path, "ParquetDataset")) is not None:
             return ValueError(f"{told}; it is {kind}")
+        if isinstance(path, Path) and path.suffix in _TEXTS:
+            told += "; CsvDataset reads text"
         if isinstance(path, Path) and path.suffix in _IPC:
             told += "; if it is a stream, give pyarrow.ipc.open_stream(path).read_all()"
         return ValueError(told)
@@ -286,7 +289,7 @@ class _Source:
         if not isinstance(self._given, Path):
             self._table = self._given.select(chosen)
             return
-        read = feather.read_table if self._given.suffix in _IPC else parquet.read_table
+        read = feather.read_table if _is_arrow(self._given) else parquet.read_table
         try:
             self._table = read(self._given, columns=chosen)
             self._table.validate(full=True)  # or offsets that are damaged would lead anywhere
@@ -461,6 +464,13 @@ class _Source:
             where = f"{self.shown}, row {row}: column {name!r}"
             raise unknown(where, found[row], known)
         return found
+
+
+def _is_arrow(path: Path) -> bool:
+    """Whether a file is an Arrow file by its beginning, or else by its name."""
+    with path.open("rb") as file:
+        start = file.read(6)
+    return start == b"ARROW1" or (path.suffix in _IPC and not start.startswith(b"PAR1"))
 
 
 def _index_names(schema: Any) -> frozenset[str]:
