@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import os
+import pickle
 import re
 import socket
 import warnings
@@ -524,10 +525,13 @@ def test_times_with_and_without_a_zone_are_not_mixed(second: str, tmp_path: Path
         (gzip.compress(b"a,y\n1,2\n"), "it is compressed by gzip: unpack it first"),
         (b"PK\x03\x04\xff" + bytes(20), "it is a ZIP archive, or a spreadsheet"),
         (b"PAR1\xff" + bytes(20), "it is a Parquet file: use ParquetDataset"),
+        (pickle.dumps(np.ones(3)), "it is a pickle: save its arrays with numpy.save"),
+        (b"SQLite format 3\0" + bytes(99), "it is a database of SQLite: save its table as CSV"),
+        (b"a.csv" + bytes(252) + b"ustar\0" + bytes(99), "it is an archive: unpack it first"),
         ("a,y\n1,2\n".encode("utf-16-le").join([b"\xff\xfe", b""]), "give encoding='utf-16'"),
         ("stra\xdfe,y\n1,2\n".encode("latin-1"), "give encoding='latin-1', or the file's encoding"),
     ],
-    ids=["gzip", "zip", "parquet", "utf-16", "latin-1"],
+    ids=["gzip", "zip", "parquet", "pickle", "sqlite", "tar", "utf-16", "latin-1"],
 )
 def test_what_is_not_text_is_told_what_it_is(content: bytes, advice: str, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(content)
@@ -896,6 +900,44 @@ def test_dates_and_whole_numbers_of_a_program(tmp_path: Path) -> None:
     assert dataset.encode(rows).tolist() == [[3, 19754, 1], [4, 19754, 0], [5, -1, 1]]
     with pytest.raises(ValueError, match=r"row 0: '3\.5' in column 'n' is not int64"):
         dataset.encode([{"n": 3.5, "day": None, "paid": None}])
+
+
+def test_days_of_a_program_are_categories_as_in_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path, "day,y\n2020-01-01,1\n2020-01-02,2\n")
+    dataset = CsvDataset(path, target="y", categories=["day"])
+    days = [np.datetime64("2020-01-02"), np.datetime64("2020-01-01", "ns"), date(2020, 1, 2)]
+    assert dataset.encode([{"day": day} for day in days]).tolist() == [[0, 1], [1, 0], [0, 1]]
+    dataset = CsvDataset(path, target="y", dates=["day"])
+    with pytest.raises(ValueError, match="row 0: '20200-01-01' in column 'day' is not a date"):
+        dataset.encode([{"day": np.datetime64("20200-01-01")}])
+
+
+def test_rows_of_an_iterator_are_encoded(tmp_path: Path) -> None:
+    """None of them were: they were used up before."""
+    dataset = CsvDataset(written(tmp_path, "a,b\n1,2\n"))
+    rows: Any = ({"a": n, "b": 0} for n in range(3))
+    assert dataset.encode(rows).tolist() == [[0, 0], [1, 0], [2, 0]]
+
+
+@pytest.mark.parametrize(
+    ("cells", "told"),
+    [
+        (("1.0", "2.0", "10.0"), r"class 1 is the text 10\.0; target_dtype=float takes them"),
+        (("-1", "-2", "3"), "class 0 is the text -1; target_dtype=float takes them"),
+        (("1", "2", "1" * 299), "class 1 is the text 1+; target_dtype=int takes them"),
+        (("1", "2", "1" * 5000), None),
+        (("1.0", "2.0", "3.0"), None),
+    ],
+)
+def test_classes_of_numbers_are_sorted_as_text(
+    cells: tuple[str, ...], told: str | None, tmp_path: Path
+) -> None:
+    path = written(tmp_path, "a,y\n" + "".join(f"1,{cell}\n" for cell in cells))
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        CsvDataset(path, target="y", target_dtype=str)
+    assert len(found) == (told is not None)
+    assert told is None or re.search(told, str(found[0].message))
 
 
 @pytest.mark.parametrize("cell", ["(50)", "50-", "\u221250", "50%"])

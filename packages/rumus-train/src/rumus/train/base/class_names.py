@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Final
 
 import numpy as np
@@ -16,7 +17,7 @@ from rumus.tensor.expression.user_warning import warn_user
 from rumus.train.base.datasets import datasets_of
 from rumus.train.base.printable import printable
 
-_NUMBER: Final = re.compile(r"[+-]?[0-9]{1,300}(\.[0-9]*)?")
+_NUMBER: Final = re.compile(r"[+-]?\d{1,300}(\.\d*)?")
 
 
 def ordered_names(parameter: str, names: Iterable[str]) -> list[str]:
@@ -69,16 +70,17 @@ def warn_of_text_order(shown: str, what: str, classes: Sequence[str], instead: s
 
     And if two of them are alike but for case, spaces or the encoding of accents.
 
-    what: a class is here. instead: what numbers them in the order of numbers.
+    what: a class is here. instead: what numbers them in the order of numbers, of type {number}.
     """
     warn_of_twins(shown, "classes", classes, "classes=[...]")
-    if not all(name.isdecimal() for name in classes):
+    if not all(map(_NUMBER.fullmatch, classes)):
         return
-    ordered = sorted(classes, key=int)
+    ordered = sorted(classes, key=Decimal)
+    number = "int" if all(name.isdecimal() for name in classes) else "float"
     if (place := next((n for n, a in enumerate(classes) if a != ordered[n]), None)) is not None:
         warn_user(
             f"{shown}: classes are sorted as text, so class {place} is the {what} "
-            f"{classes[place]}; {instead} sorts them as numbers"
+            f"{classes[place]}; {instead.format(number=number)} sorts them as numbers"
         )
 
 

@@ -166,7 +166,7 @@ class CsvDataset:
             if target in self.classes and table.is_headed_by_numbers(self._encoding.numbers):
                 _warn_of_header(table.shown, f"numbers and {printable(repr(target))}, a class")
         if is_text and classes is None:
-            instead = "target_dtype=int takes them for numbers, classes=[...]"
+            instead = "target_dtype={number} takes them for numbers, classes=[...]"
             warn_of_text_order(table.shown, "text", self.classes, instead)
 
     @property
@@ -201,6 +201,7 @@ class CsvDataset:
         """
         if isinstance(rows, Mapping):
             raise TypeError("encode takes a list of rows; for a single one, write encode([row])")
+        rows = list(rows)  # which may be an iterator
         for at, row in enumerate(rows):
             if not hasattr(row, "keys"):
                 raise TypeError(
@@ -298,10 +299,10 @@ def _cell(row: Mapping[str, Any], name: str, at: int, is_whole: bool) -> str:
     value = row[name]
     if isinstance(value, str):
         return Written(value)
-    if isinstance(value, np.datetime64):
-        value = value.astype("datetime64[us]").item()
-    if value is None or str(value) == "NaT":  # of pandas
+    if value is None or str(value) == "NaT":  # of NumPy or pandas
         return ""
+    if isinstance(value, np.datetime64):
+        return IsoText(np.datetime_as_string(value, unit="auto"))
     if isinstance(value, date):
         return IsoText(value)
     if is_whole and isinstance(value, (float, np.floating)) and float(value).is_integer():
