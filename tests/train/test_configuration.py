@@ -209,3 +209,52 @@ def test_values_that_could_not_be_read_back_are_not_written(tmp_path: Path) -> N
     assert not (tmp_path / "c.toml").exists()
     save_configuration(Config(optim=Optim(clip=math.nan)), tmp_path / "c.toml")
     assert math.isnan(load_configuration(Config, tmp_path / "c.toml").optim.clip or 0)
+
+
+@dataclass
+class Rates:
+    """Floats that programs often write as whole numbers."""
+
+    decay: float = 0
+    betas: tuple[float, float] = (0, 0.99)
+    clips: dict[str, list[float]] = field(default_factory=lambda: {"a": [1]})
+
+
+def test_whole_numbers_may_stand_for_floats_in_a_program(tmp_path: Path) -> None:
+    save_configuration(Rates(), tmp_path / "c.toml")
+    assert load_configuration(Rates, tmp_path / "c.toml") == Rates()
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (
+            {"decay": 2**60 + 1},
+            r"decay is 1152921504606846977, .* but as 1\.152921504606847e\+18: give",
+        ),
+        ({"betas": [0.9, 0.99]}, r"betas is \[0\.9, 0\.99\], which .*, but as \(0\.9, 0\.99\)"),
+    ],
+)
+def test_a_value_that_is_not_read_back_is_named(
+    values: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        save_configuration(Rates(**values), tmp_path / "c.toml")
+    assert not (tmp_path / "c.toml").exists()
+
+
+@pytest.mark.parametrize("text", ["1e400", "-1e400", "1e-400", "0.1e-999"])
+def test_numbers_of_no_float_are_refused(text: str, tmp_path: Path) -> None:
+    """They were infinite, or 0."""
+    with pytest.raises(ConfigurationError, match=f"decay must be a number, not '{text}'"):
+        load_configuration(Rates, settings=[f"decay={text}"])
+    (tmp_path / "c.toml").write_text(f"decay = {text}\n")
+    with pytest.raises(ConfigurationError, match=rf"c\.toml is not TOML: no float holds {text}"):
+        load_configuration(Rates, tmp_path / "c.toml")
+    for plain in ("inf", "-inf", "0e5", "-0.0", "0.0e-400"):
+        assert load_configuration(Rates, settings=[f"decay={plain}"]).decay == float(plain)
+
+
+def test_a_table_for_a_number_is_shown_as_typed() -> None:
+    with pytest.raises(ConfigurationError, match=r"decay must be a number, not \{'x': '1'\}"):
+        load_configuration(Rates, settings=["decay.x=1"])

@@ -37,11 +37,14 @@ class ConfigurationError(PrintableError, ValueError):
     """A configuration does not fit its dataclass; the message lists all errors."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Text:
     """A value as typed: `read` takes it as text or as TOML, depending on the annotation."""
 
     text: str
+
+    def __repr__(self) -> str:
+        return repr(self.text)
 
 
 class _Wrong(Exception):
@@ -116,10 +119,25 @@ def configuration_table(config: Any) -> dict[str, Any]:
     {'clip': 'none', 'data': 'digits.npy'}
     """
     table = {f.name: _plain(getattr(config, f.name), f.name) for f in _fields(type(config))}
-    again = configure(type(config), table)
-    if repr(dataclasses.asdict(again)) != repr(dataclasses.asdict(config)):  # NaN is not NaN
-        raise ConfigurationError(f"{config} would not read back unchanged")
+    given, again = map(dataclasses.asdict, (config, configure(type(config), table)))
+    for name, value in given.items():
+        if not _is_same(value, again[name]):
+            raise ConfigurationError(
+                f"{name} is {_shown(value)}, which would not read back unchanged, but as "
+                f"{_shown(again[name])}: give another value, of the annotated type"
+            )
     return table
+
+
+def _is_same(given: Any, read: Any) -> bool:
+    """Whether a value was read back, a whole number maybe as a float."""
+    if isinstance(given, dict) and isinstance(read, dict):
+        return [*given] == [*read] and all(_is_same(given[name], read[name]) for name in given)
+    if isinstance(given, (list, tuple)) and type(given) is type(read):
+        return len(given) == len(read) and all(map(_is_same, given, read))
+    if type(given) is int and type(read) is float:
+        return given == read
+    return repr(given) == repr(read)  # NaN is not NaN
 
 
 @checked_first
@@ -328,7 +346,7 @@ def _needed(hint: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    shown = repr(value.text if isinstance(value, Text) else value)
+    shown = repr(value)
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+_NOT_ZERO: Final = re.compile(r"[^eE]*[1-9]")
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _ESCAPES: Final[Mapping[str, str]] = {
     "\\": "\\\\", '"': '\\"', "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r",
@@ -22,7 +24,7 @@ _TOO_DEEP: Final = re.compile(
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """Parse TOML; ValueError if it is invalid or nested too deeply.
+    """Parse TOML; ValueError if it is invalid, nested too deeply or has a number of no float.
 
     >>> parse_toml("sizes = " + "[" * 3000 + "]" * 3000)
     Traceback (most recent call last):
@@ -34,7 +36,7 @@ def parse_toml(text: str) -> dict[str, Any]:
     if _TOO_DEEP.search(text):
         raise ValueError("it is nested too deeply")
     try:
-        table = tomllib.loads(text)
+        table = tomllib.loads(text, parse_float=_number)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     level: list[Any] = [table]
@@ -44,6 +46,14 @@ def parse_toml(text: str) -> dict[str, Any]:
         if not level:
             return table
     raise ValueError("it is nested too deeply")
+
+
+def _number(text: str) -> float:
+    """A float; ValueError if it is infinite, or 0, but not written so."""
+    found = float(text)
+    if (math.isinf(found) and text[-1].isdecimal()) or (not found and _NOT_ZERO.match(text)):
+        raise ValueError(f"no float holds {text}")
+    return found
 
 
 def to_toml(table: Mapping[str, Any]) -> str:
