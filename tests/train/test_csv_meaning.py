@@ -968,3 +968,19 @@ def test_a_conflict_of_a_merge_is_told_of(tmp_path: Path) -> None:
     text = "a,b\n<<<<<<< HEAD\n1,2\n=======\n1,3\n>>>>>>> main\n"
     with pytest.raises(ValueError, match=r"csv:2: 1 cells .* a conflict of a merge: resolve it"):
         CsvDataset(written(tmp_path, text))
+
+
+@pytest.mark.parametrize("name", ["Kind", " kinds", "knid"])
+def test_a_target_of_another_spelling_is_told_of(name: str, tmp_path: Path) -> None:
+    """The samples had none, which nothing said."""
+    train = CsvDataset(written(tmp_path, "a,kind\n1,2\n"), target="kind")
+    path = tmp_path / "test.csv"
+    path.write_text(f"a,{name}\n1,2\n")
+    told = rf"test\.csv has no target 'kind', so the samples have none; should '{name.strip()}' be"
+    with pytest.warns(UserWarning, match=told) as found:
+        assert len(train.like(path)[0]) == 1
+    assert found[0].filename == __file__
+    path.write_text("a,id\n1,2\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(train.like(path)[0]) == 1

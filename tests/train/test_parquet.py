@@ -374,3 +374,12 @@ def test_a_text_is_said_to_be_none_of_arrow(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match=r"a\.csv is not a Parquet or .*; CsvDataset reads text"):
         ParquetDataset(tmp_path / "a.csv")
+
+
+def test_a_target_of_another_spelling_is_told_of() -> None:
+    train = ParquetDataset(pyarrow.table({"a": [1.0], "kind": [2]}), target="kind")
+    with pytest.warns(UserWarning, match="has no target 'kind', .*; should 'Kind' be it"):
+        assert len(train.like(pyarrow.table({"a": [1.0], "Kind": [2]}))[0]) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(train.like(pyarrow.table({"a": [1.0], "id": [2]}))[0]) == 1

@@ -38,6 +38,7 @@ from rumus.train.tables.feature_encoding import (
     dtype_of,
     number_dtype,
     refuse_both,
+    warn_of_missed,
 )
 from rumus.train.tables.rounding import holding, tell_of_rounding, warn_of_rounding, warn_of_times
 from rumus.train.tables.row_names import row_names, warn_of_counting, warn_of_row_names
@@ -136,6 +137,9 @@ class ParquetDataset:
         other = object.__new__(type(self))
         other.__dict__ |= self.__dict__ | {"_source": _Source(table)}
         if not set(as_targets(self._target)) & set(other._source.names):
+            source = other._source
+            others = {*source.names} - {*self.columns}
+            warn_of_missed(source.shown, as_targets(self._target), others)
             other._target = None
         other._read(learns=False)
         return other

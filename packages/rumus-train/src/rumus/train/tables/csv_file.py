@@ -51,6 +51,7 @@ from rumus.train.tables.feature_encoding import (
     dtype_of,
     number_dtype,
     refuse_both,
+    warn_of_missed,
 )
 from rumus.train.tables.rounding import is_off, tell_of_rounding, tell_of_vanished, warn_of_times
 from rumus.train.tables.row_names import row_names, warn_of_counting, warn_of_row_names
@@ -187,6 +188,9 @@ class CsvDataset:
         other.__dict__ |= self.__dict__ | {"path": Path(path)}
         with self._file.open(other.path) as table:
             if not set(as_targets(self._target)) & set(table.names):
+                warn_of_missed(
+                    table.shown, as_targets(self._target), {*table.names} - {*self.columns}
+                )
                 other._target = None
             other._read(table, learns=False)
         return other
