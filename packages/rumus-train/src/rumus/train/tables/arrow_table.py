@@ -130,6 +130,8 @@ class ParquetDataset:
     def like(self, table: PathLike | Any) -> Self:
         """Read another table the same way; targets are skipped if it has none.
 
+        A UserWarning tells of another column that is spelled like the target.
+
         It uses the classes, categories, means and deviations of this dataset.
 
         table: with the same columns.

@@ -179,6 +179,8 @@ class CsvDataset:
     def like(self, path: PathLike) -> Self:
         """Read another file the same way; targets are skipped if it has none.
 
+        A UserWarning tells of another column that is spelled like the target.
+
         It uses the classes, categories, means and deviations of this dataset, and raises like the
         class.
 
