@@ -252,7 +252,8 @@ def masked() -> list[tuple[NDArray[Any], ...]]:
     """Two batches of four rows each; the mask leaves 2 numbers of the first, and 9 of the other."""
     mask = np.zeros((8, 3), np.float32)
     mask[:2, 0], mask[4:7] = 1, 1
-    x, y = RANDOM.normal(size=(8, 5)), RANDOM.normal(size=(8, 3)) + np.arange(8)[:, None]
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(8, 5)), random.normal(size=(8, 3)) + np.arange(8)[:, None]
     arrays = [array.astype(np.float32) for array in (x, y, mask)]
     return [tuple(array[rows] for array in arrays) for rows in (slice(0, 4), slice(4, 8))]
 
