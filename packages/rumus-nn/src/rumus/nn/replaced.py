@@ -19,7 +19,7 @@ def takes(module: Module, name: str) -> bool:
     (True, False)
     """
     forward: Any = module.forward
-    while hasattr(forward, "__wrapped__"):  # not inspect.unwrap, for which steps are not captured
+    while hasattr(forward, "__wrapped__"):  # not inspect.unwrap, whose reads end a capture
         forward = forward.__wrapped__
     code = getattr(forward, "__code__", None)
     if code is None or code.co_flags & _TAKES_ANY_NAME:
