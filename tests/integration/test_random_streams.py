@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import warnings
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -23,9 +24,13 @@ from rumus.tensor import (
     Generator,
     NonFiniteGradientError,
     NumpyBackend,
+    Parameter,
     Tensor,
     int32,
+    ones,
+    seed,
 )
+from rumus.tensor.memory.recording import Capturing
 from rumus.train import Trainer
 
 Make = Callable[[Any], Optimizer[Any]]
@@ -211,3 +216,72 @@ def test_a_generator_is_copied_and_pickled(gpu: GpuBackend) -> None:
     for again in (copy.deepcopy(run.masks), pickle.loads(pickle.dumps(run.masks))):
         assert again.state() == run.masks.state()
         assert again.words((4,)).tolist() == Generator.words(copy.copy(run.masks), (4,)).tolist()
+
+
+def made(backend: Backend) -> Tensor:
+    generator = Generator(4, 2)
+    return generator.normal((32,), backend=backend) * dropped(backend, generator)
+
+
+def made_of_the_seed(backend: Backend) -> Tensor:
+    seed(3)
+    return dropped(backend)
+
+
+def dropped(backend: Backend, generator: Generator | None = None) -> Tensor:
+    """A layer made in each step has a new stream."""
+    layer = nn.Dropout(0.5, generator=generator)
+    return layer(ones((32,), backend=backend))
+
+
+def restored(backend: Backend, state: Any = Generator(9).state()) -> Tensor:  # noqa: B008
+    KNOWN.restore(state)
+    return KNOWN.uniform((3,), backend=backend)
+
+
+def put_back(backend: Backend) -> Tensor:
+    KNOWN.position = 8
+    return dropped(backend, KNOWN)
+
+
+def skipped(backend: Backend) -> Tensor:
+    KNOWN.skip(8)
+    return KNOWN.uniform((3,), backend=backend)
+
+
+def copied(backend: Backend) -> Tensor:
+    return copy.deepcopy(KNOWN).uniform((3,), backend=backend)
+
+
+def copied_and_drawn(backend: Backend) -> Tensor:
+    """The state of a generator that goes on is another at each step."""
+    return copy.copy(KNOWN).uniform((3,), backend=backend) * KNOWN.uniform((3,), backend=backend)
+
+
+KNOWN: Final = Generator(5)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [made, made_of_the_seed, dropped, restored, put_back, skipped, copied, copied_and_drawn],
+)
+def test_a_replay_moves_generators_as_the_code_does(
+    draw: Callable[[Backend], Tensor], device: Capturing
+) -> None:
+    """Those that the code makes, copies, restores or moves begin where it has them begin."""
+    found: list[Any] = []
+    for capture in (True, False):
+        KNOWN.restore(Generator(5).state())
+        seed(1)
+        weight = Parameter([1.0, 2.0], name="weight", backend=device)
+        trainer = Trainer(SGD([weight], 0.01), capture=capture)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error" if draw is not copied_and_drawn else "ignore")
+            for _ in range(12):
+                trainer.train_step(
+                    lambda x, w=weight: (w * w * x).sum() * draw(device).sum(),
+                    np.array([0.5, 0.25]),
+                )
+        assert bool(trainer.counts.replayed) is (capture and draw is not copied_and_drawn)
+        found.append((weight.tolist(), KNOWN.state()))
+    assert found[0] == found[1]

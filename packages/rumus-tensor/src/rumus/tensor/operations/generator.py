@@ -55,6 +55,7 @@ class Generator:
         self.stream = stream
         self._position = 0
         self.undecided = Undecided(self)
+        self._go_to(lambda: (seed, stream, 0))
 
     def __repr__(self) -> str:
         return f"Generator(seed={self.seed}, stream={self.stream}, position={self._position})"
@@ -79,8 +80,16 @@ class Generator:
     @position.setter
     def position(self, value: int) -> None:
         position = _in_blocks(value)
-        self.undecided.hear(wait=True)
-        self._position = position
+        self._go_to(lambda: (self.seed, self.stream, position))
+
+    def _go_to(self, place: Callable[[], Place]) -> None:
+        """Go to a place, as a replay of the step that does so does again."""
+
+        def go() -> None:
+            self.undecided.hear(wait=True)
+            self.place = place()
+
+        live(go)
 
     @property
     def key(self) -> int:
@@ -99,8 +108,7 @@ class Generator:
         """
         check_names(self, state, ("seed", "stream", "position"), saved_by="state")
         fresh, position = Generator(state["seed"], state["stream"]), _in_blocks(state["position"])
-        self.undecided.hear(wait=True)
-        self.seed, self.stream, self._position = fresh.seed, fresh.stream, position
+        self._go_to(lambda: (fresh.seed, fresh.stream, position))
 
     @property
     def place(self) -> Place:
@@ -126,7 +134,7 @@ class Generator:
         >>> generator.position
         8
         """
-        self._advance(words)
+        live(lambda: self._advance(words))
 
     def _advance(self, words: int) -> int:
         """Reserve words, in whole blocks of four; return the index of the first."""

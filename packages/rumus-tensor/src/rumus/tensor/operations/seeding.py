@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 
 from rumus.tensor.expression.whole_number import whole_number
+from rumus.tensor.memory.recording import live, refuse
 from rumus.tensor.operations.generator import Generator
 
 
@@ -51,9 +52,15 @@ def seed(value: int | None = None) -> int:
     found = _drawn() if value is None else whole_number("seed", value)
     if not 0 <= found < 2**32:
         raise ValueError(f"seed must be in [0, 2**32), not {value}")
-    with _process.lock:
-        _process.value, _process.is_given = found, value is not None
-        _process.streams = itertools.count()
+    if value is None and _process.value is not None:
+        refuse("it draws a new seed; call seed() before the step")
+
+    def begin() -> None:
+        with _process.lock:
+            _process.value, _process.is_given = found, value is not None
+            _process.streams = itertools.count()
+
+    live(begin)
     return found
 
 
@@ -80,5 +87,6 @@ def next_generator() -> Generator:
     Streams are handed out in order, so making something earlier changes everything made after it.
     Pass an explicit `Generator` to anything that must not depend on that.
     """
-    found = run_seed()
-    return Generator(found, next(_process.streams) % 2**32)
+    generator = Generator(run_seed())
+    generator._go_to(lambda: (run_seed(), next(_process.streams) % 2**32, 0))
+    return generator

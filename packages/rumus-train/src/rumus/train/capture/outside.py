@@ -117,10 +117,12 @@ _TRUSTED: Final = (
     "rumus.train.base",
     "numpy",
     "numba",
+    "llvmlite",
     "wgpu",
     "wgpudawn",
     "cffi",
     "_cffi_backend",
+    "pycparser",
 )
 _HEAP, _IMMUTABLE = 1 << 9, 1 << 8  # type flag: created by a class statement, if not immutable
 

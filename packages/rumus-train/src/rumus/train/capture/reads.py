@@ -733,6 +733,8 @@ class Reads:
         if is_trusted(module) or is_known:
             if is_asked and frame.f_code in _READ_BY_HOST:
                 self._check_device(frame.f_locals.get("self"))
+            if is_asked and frame.f_code is Generator.__getstate__.__code__:  # it is copied
+                self.read_attribute(frame.f_locals["self"], "state")
             return None
         if not is_asked and module.partition(".")[0] in sys.stdlib_module_names:
             return None  # what is trusted uses it
