@@ -285,3 +285,20 @@ def test_a_replay_moves_generators_as_the_code_does(
         assert bool(trainer.counts.replayed) is (capture and draw is not copied_and_drawn)
         found.append((weight.tolist(), KNOWN.state()))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("draw", [put_back, restored, skipped])
+def test_a_step_that_a_device_refuses_moves_no_generator_that_it_restores(
+    draw: Callable[[Backend], Tensor], gpu: GpuBackend
+) -> None:
+    found: list[Any] = []
+    for capture in (True, False):
+        KNOWN.restore(Generator(5).state())
+        weight = Parameter([1.0, 2.0], name="weight", backend=gpu)
+        trainer = Trainer(SGD([weight], 0.01, nonfinite="skip"), capture=capture)
+        for step in range(STEPS):
+            x = np.array([0.5, np.inf if step in BAD else 0.25])
+            trainer.train_step(lambda x, w=weight: (w * w * x).sum() * draw(gpu).sum(), x)
+        assert bool(trainer.counts.replayed) is capture
+        found.append((weight.tolist(), KNOWN.state()))
+    assert found[0] == found[1]

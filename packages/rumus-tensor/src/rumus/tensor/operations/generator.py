@@ -80,13 +80,13 @@ class Generator:
     @position.setter
     def position(self, value: int) -> None:
         position = _in_blocks(value)
+        self.undecided.hear_on_host()
         self._go_to(lambda: (self.seed, self.stream, position))
 
     def _go_to(self, place: Callable[[], Place]) -> None:
         """Go to a place, as a replay of the step that does so does again."""
 
         def go() -> None:
-            self.undecided.hear(wait=True)
             self.place = place()
 
         live(go)
@@ -108,6 +108,7 @@ class Generator:
         """
         check_names(self, state, ("seed", "stream", "position"), saved_by="state")
         fresh, position = Generator(state["seed"], state["stream"]), _in_blocks(state["position"])
+        self.undecided.hear_on_host()
         self._go_to(lambda: (fresh.seed, fresh.stream, position))
 
     @property
