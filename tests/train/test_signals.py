@@ -390,13 +390,47 @@ def test_a_handler_that_a_callback_sets_stays() -> None:
         signal.signal(signal.SIGUSR1, before)
 
 
+class Wraps(Callback):
+    """Puts a handler around the current one, as loggers and launchers do."""
+
+    def __init__(self) -> None:
+        self.heard: list[int] = []
+
+    def on_step_end(self, event: StepEnd) -> None:
+        within: Any = signal.getsignal(signal.SIGTERM)
+
+        def handle(number: int, frame: Any) -> None:
+            self.heard.append(number)
+            within(number, frame)
+
+        signal.signal(signal.SIGTERM, handle)
+
+
+def test_a_handler_around_that_of_a_training_goes_on_to_the_programs_own() -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    wraps, weight = Wraps(), Parameter([0.0], name="weight")
+    try:
+        Trainer(SGD([weight], 0.1)).fit(
+            [(np.ones(1, np.float32),)], lambda x: (weight * x).sum(), epochs=1, callbacks=[wraps]
+        )
+        for _ in range(2):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert wraps.heard == heard == [signal.SIGTERM] * 2
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks")
-def test_a_child_that_is_forked_in_a_training_obeys_signals() -> None:
+@pytest.mark.parametrize("is_wrapped", [False, True])
+def test_a_child_that_is_forked_in_a_training_obeys_signals(is_wrapped: bool) -> None:
     """Its own process handles them as before the training, which goes on."""
     codes = []
 
-    class Forks(Callback):
+    class Forks(Wraps):
         def on_step_end(self, event: StepEnd) -> None:
+            if is_wrapped:
+                super().on_step_end(event)
             reading, writing = os.pipe()
             child = os.fork()
             if not child:
@@ -407,10 +441,13 @@ def test_a_child_that_is_forked_in_a_training_obeys_signals() -> None:
             os.kill(child, signal.SIGTERM)
             codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
-    weight = Parameter([0.0], name="weight")
-    result = Trainer(SGD([weight], 0.1)).fit(
-        [(np.ones(1, np.float32),)], lambda x: (weight * x).sum(), epochs=1, callbacks=[Forks()]
-    )
+    weight, before = Parameter([0.0], name="weight"), signal.getsignal(signal.SIGTERM)
+    try:
+        result = Trainer(SGD([weight], 0.1)).fit(
+            [(np.ones(1, np.float32),)], lambda x: (weight * x).sum(), epochs=1, callbacks=[Forks()]
+        )
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert (codes, result.reason) == ([-signal.SIGTERM], "epochs")
 
 

@@ -121,6 +121,7 @@ class StopSignals:
         self._handler = WaitingHandler(self._note)
         self._may_cut = False
         self._process = os.getpid()
+        self._is_over = False
 
     def __enter__(self) -> StopSignals:
         if self._wanted and threading.current_thread() is threading.main_thread():
@@ -141,7 +142,10 @@ class StopSignals:
                 signal.signal(number, self._handler)
 
     def __exit__(self, *_: object) -> None:
-        self._restore()
+        try:
+            self._restore()
+        finally:
+            self._is_over = True
 
     def _restore(self) -> None:
         """Put the handlers back, each of which may raise as soon as it is there.
@@ -152,15 +156,16 @@ class StopSignals:
             for number, before in list(self._before.items()):
                 if signal.getsignal(number) is self._handler:
                     signal.signal(number, signal.SIG_DFL if before is None else before)
-                self._before.pop(number, None)
         except BaseException:
             self._restore()
             raise
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a child that was forked meanwhile trains nothing
+        # A child that was forked meanwhile trains nothing, and a handler of the program that was
+        # put around this one may call it after the training.
+        if self._is_over or os.getpid() != self._process:
             self._restore()
-            signal.raise_signal(number)
+            self._do_as_before(number, frame)
             return
         now = monotonic()
         if self.noted is not None:
@@ -173,6 +178,14 @@ class StopSignals:
             _leave_closed_terminal()
         if not self._shared:
             self.obey(number)
+
+    def _do_as_before(self, number: int, frame: FrameType | None) -> None:
+        before = self._before.get(number)
+        if callable(before):
+            before(number, frame)
+        else:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
 
     def obey_within(self, inner: Interrupted) -> None:
         """End this training, too, because of a signal that has ended one within it.
