@@ -135,7 +135,11 @@ class Generator:
         >>> generator.position
         8
         """
-        live(lambda: self._advance(words))
+
+        def advance() -> None:
+            self._advance(words)
+
+        live(advance)
 
     def _advance(self, words: int) -> int:
         """Reserve words, in whole blocks of four; return the index of the first."""
