@@ -59,6 +59,8 @@ def server(data: CsvDataset, folder: str) -> ThreadingHTTPServer:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python survey.py survey.csv")
     found, best = train(sys.argv[1], "runs/survey")
     print(f"best loss {best:.3f}")
     server(found, "runs/survey").serve_forever()

@@ -52,6 +52,12 @@ def test_the_survey(survey: Path, tmp_path: Path) -> None:
         server.server_close()
 
 
+def test_without_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", [str(PROGRAM)])
+    with pytest.raises(SystemExit, match=r"usage: python survey\.py survey\.csv"):
+        runpy.run_path(str(PROGRAM), run_name="__main__")
+
+
 def test_its_length() -> None:
     lines = PROGRAM.read_text(encoding="utf-8").splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("TEXTS"))

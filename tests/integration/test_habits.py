@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 import re
 from collections.abc import Callable
@@ -27,13 +28,25 @@ from rumus.optim import (
     SGD,
     Accumulation,
     AdamW,
+    LossScale,
     ParameterGroup,
     Plateau,
     clip_grad_norm,
+    cosine,
+    one_cycle,
+    step_decay,
 )
 from rumus.optim.options import other_names as of_optim
-from rumus.optim.options.other_names import GROUP, OPTIMIZER
-from rumus.tensor import Generator, GradientStore, OwnershipError, Parameter, Tensor, tensor
+from rumus.optim.options.other_names import GROUP, OPTIMIZER, SCHEDULE
+from rumus.tensor import (
+    Generator,
+    GradientStore,
+    OwnershipError,
+    Parameter,
+    Tensor,
+    no_grad,
+    tensor,
+)
 from rumus.tensor.expression.other_names import OtherNames
 from rumus.tensor.graph import other_names as of_tensor
 from rumus.tensor.graph.other_names import AXIS, TENSOR
@@ -43,6 +56,7 @@ from rumus.train import (
     Checkpoints,
     DataLoader,
     EarlyStopping,
+    Every,
     LengthBuckets,
     StreamLoader,
     Subset,
@@ -571,3 +585,136 @@ def test_names_of_a_run(name: str) -> None:
     trainer = Trainer(SGD([weight], 0.1))
     trainer.fit([()], lambda: weight.sum(), epochs=1, callbacks=[Stop()])
     assert heard == [name]
+
+
+def _trained(**options: Any) -> Any:
+    weight = Parameter([1.0], name="weight")
+    return Trainer(SGD([weight], 0.1)).fit([()], lambda: weight.sum(), epochs=1, **options)
+
+
+class _Epochs(Callback):
+    def on_epoch_end(self, epoch: Any, logs: Any = None) -> None: ...
+
+
+class _End(Callback):
+    def on_train_end(self, logs: Any = None) -> None: ...
+
+
+@pytest.mark.parametrize("kind", [_Epochs, _End])
+def test_a_callback_with_the_arguments_of_keras(kind: Any) -> None:
+    """It got the event as its epoch, or as its logs."""
+    with pytest.raises(TypeError, match=r"with the event alone, so write def on_\w+\(self, event"):
+        _trained(callbacks=[kind()])
+
+
+def test_names_of_a_callbacks_arguments_are_free() -> None:
+    class Heard(Callback):
+        def on_epoch_start(self, epoch: Any) -> None:
+            heard.append(epoch.epoch)
+
+        def on_epoch_end(self, logs: Any) -> None:
+            heard.append(logs.epoch)
+
+        def on_train_end(self, event: Any, logs: Any = None) -> None:
+            heard.append(event.epoch)
+
+    heard: list[int] = []
+    _trained(callbacks=[Heard()])
+    assert heard == [0, 0, 1]
+
+
+class _Duck:
+    order = 0
+
+    def on_step_end(self, event: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("callback", "told"),
+    [
+        (EarlyStopping, r"make it first, EarlyStopping\(\)"),
+        (Checkpoints("folder"), r"it is an argument of fit, checkpoints=\.\.\."),
+        (_Duck(), "derive a class from Callback"),
+        (print, "derive a class from Callback"),
+    ],
+)
+def test_what_is_no_callback(callback: Any, told: str) -> None:
+    with pytest.raises(TypeError, match=rf"^callbacks: .* is not a Callback: {told}$"):
+        _trained(callbacks=[callback])
+
+
+def test_a_callback_that_ends_a_training_as_in_keras() -> None:
+    model: Any = nn.Linear(1, 1)
+    with pytest.raises(AttributeError, match=r"'stop_training'; here it is event\.run\.stop"):
+        model.stop_training = True
+
+
+class _OwnTrainer(Trainer[Any]):
+    def __init__(self, model: nn.Module, lr: float, epochs: int) -> None:
+        super().__init__(AdamW(model.parameters(), lr), state={"model": model})
+
+
+class _OwnLoader(DataLoader):
+    def __init__(self, x: Any, y: Any, bs: int, device: str) -> None:
+        super().__init__(ArrayDataset(x, y), bs)
+
+
+class _OwnCheckpoints(Checkpoints):
+    def __init__(self, filepath: str, monitor: str) -> None:
+        super().__init__(filepath)
+
+
+def test_a_derived_class_has_arguments_of_its_own() -> None:
+    """Its names were refused as those of other libraries."""
+    trainer = _OwnTrainer(model=nn.Linear(1, 1), lr=0.1, epochs=3)
+    assert "model" in trainer.state
+    assert len(_OwnLoader(x=np.ones((4, 2)), y=np.ones(4), bs=2, device="cpu")) == 2
+    assert _OwnCheckpoints(filepath="folder", monitor="loss").folder == Path("folder")
+
+
+@pytest.mark.parametrize("name", sorted(set(inspect.signature(Trainer.fit).parameters) - {"self"}))
+def test_arguments_of_fit_are_not_of_the_trainer(name: str) -> None:
+    make: Any = Trainer
+    with pytest.raises(TypeError, match=rf"^Trainer takes no '{name}'; here it is .*trainer\.fit"):
+        make(_optimizer(), **{name: 1})
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "given", "told"),
+    [
+        (lambda: _optimizer().set, (1e-4,), {}, r"by name, not 0\.0001: as lr="),
+        (lambda: SAM(_optimizer()).set, (1e-4,), {}, r"by name, not 0\.0001: as lr="),
+        (lambda: nn.Linear(1, 1).to, (), {"device": "cuda"}, r"no 'device'; here it is to_gpu\(\)"),
+        (lambda: tensor([1.0]).to, (), {"device": "cuda"}, r"no 'device'; here it is to_gpu\(\)"),
+        (lambda: tensor([1.0]).to, (), {"dtype": "f"}, r"no 'dtype'; here it is astype\(dtype\)"),
+        (lambda: cosine, (1e-3,), {"T_max": 9}, r"a schedule takes no 'T_max'; here it is steps$"),
+        (lambda: step_decay, (1e-3,), {"step_size": 3}, r"no 'step_size'; here it is every$"),
+        (lambda: one_cycle, (1e-3, 9), {"pct_start": 0.1}, r"no 'pct_start'; here it is rise$"),
+        (
+            lambda: LossScale,
+            (),
+            {"init_scale": 2.0},
+            r"^LossScale takes no .*; here it is initial$",
+        ),
+        (lambda: Every, (), {"minutes": 5}, r"^Every takes no 'minutes'; here it is seconds$"),
+        (lambda: Every, (), {"step": 5}, r"^Every takes no 'step'; did you mean 'steps'\?$"),
+    ],
+)
+def test_arguments_of_other_libraries(
+    function: Callable[[], Any], args: Any, given: Any, told: str
+) -> None:
+    with pytest.raises(TypeError, match=told):
+        function()(*args, **given)
+
+
+@pytest.mark.parametrize("name", SCHEDULE.rows)
+def test_names_of_a_schedule(name: str) -> None:
+    with pytest.raises(AttributeError, match=rf"'{name}'; here it is "):
+        getattr(cosine(1e-3, 9), name)
+
+
+def test_a_block_without_parentheses() -> None:
+    block: Any = no_grad
+    message = r"^no_grad is called first: write with no_grad\(\):$"
+    with pytest.raises(TypeError, match=message), block:
+        pass

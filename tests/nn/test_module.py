@@ -357,6 +357,18 @@ def test_a_called_attribute_is_explained() -> None:
     assert "x.shape[0] for x.size(0)" in caught.value.__notes__[0]
 
 
+def test_a_call_of_something_else_has_no_note_of_attributes() -> None:
+    class Net(nn.Module):
+        activation: Any = None
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.activation(x.reshape((x.shape[0], -1)))  # type: ignore[no-any-return]
+
+    with pytest.raises(TypeError, match="'NoneType' object is not callable") as caught:
+        Net()(tensor([[1.0]]))
+    assert not hasattr(caught.value, "__notes__")
+
+
 def test_parts_may_have_the_names_of_methods() -> None:
     """An ensemble may call its parts members, and a tree may have children."""
 

@@ -68,6 +68,9 @@ LAYERS: Final[dict[str, tuple[Function, Function, tuple[int, ...]]]] = {
     "adaptive max 2d": (
         nn.AdaptiveMaxPool2d((3, 4)), torch.nn.AdaptiveMaxPool2d((3, 4)), (2, 3, 7, 10)
     ),
+    "adaptive max 2d, kept": (
+        nn.AdaptiveMaxPool2d((None, 4)), torch.nn.AdaptiveMaxPool2d((None, 4)), (2, 3, 7, 10)
+    ),
     "adaptive max 2d, one": (nn.AdaptiveMaxPool2d(1), torch.nn.AdaptiveMaxPool2d(1), (2, 3, 7, 9)),
     "global mean": (nn.GlobalAvgPool(), lambda y: y.mean((2, 3)), (2, 3, 7, 9)),
     "global max": (nn.GlobalMaxPool(keepdims=True), lambda y: y.amax(2, True), (2, 3, 7)),

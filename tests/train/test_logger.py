@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -87,6 +88,9 @@ def test_a_hanging_logger_does_not_stop_training() -> None:
 
 
 def test_invalid_loggers() -> None:
+    for other in (logging.getLogger(), lambda values: None):  # failed at the first step's end
+        with pytest.raises(TypeError, match=r"called as log\(values, step\), which"):
+            LogTo(other)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="3 is neither"):
         LogTo(3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="must not be negative"):

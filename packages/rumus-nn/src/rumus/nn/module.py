@@ -53,6 +53,7 @@ from rumus.tensor.expression.other_names import is_of_method
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.graph.assignment import running_pass
 from rumus.tensor.graph.evaluation import current_evaluation
+from rumus.tensor.graph.other_names import TO
 from rumus.tensor.graph.shaping import require_backend
 from rumus.tensor.memory.late_array import host_copy
 from rumus.tensor.memory.recording import depends_on
@@ -63,7 +64,8 @@ R_co = TypeVar("R_co", covariant=True)
 V = TypeVar("V")
 _CONTAINERS: Final = (list, tuple, set, frozenset, dict, deque, SimpleNamespace)
 _DEEPEST: Final = 4  # of containers in each other that are looked into
-_COMMANDS: Final = frozenset({"requires_grad", "trainable"})  # to freeze, in other libraries
+# To freeze, or to end a training, in other libraries.
+_COMMANDS: Final = frozenset({"requires_grad", "trainable", "stop_training"})
 _MOST: Final = 1000  # items of a container in a container that are looked at: data has more
 
 
@@ -450,6 +452,7 @@ class Module:
         """Stop training all parameters; `requires_grad_()` undoes it."""
         return self.requires_grad_(False)
 
+    @TO.before_call
     def to(self, backend: Backend) -> Self:
         """Move parameters and buffers in place, and return the module.
 
@@ -702,7 +705,7 @@ def _slots(cls: type) -> tuple[str, ...]:
 
 
 def _check_command(module: Module, name: str) -> None:
-    """Raise AttributeError for an assignment from outside that would freeze nothing."""
+    """Raise AttributeError for an assignment from outside that would freeze or end nothing."""
     if name in vars(module) or hasattr(type(module), name):
         return
     if not is_of_method(sys._getframe(2), module):  # the frame behind `__setattr__`

@@ -186,7 +186,7 @@ class AvgPool2d(_AvgPool):
     axes = 2
 
 
-class _AdaptiveAvgPool(_Pooling):
+class _AdaptivePooling(_Pooling):
     _settings: ClassVar[Settings] = {"size": _parts}
 
     def __init__(self, size: int | Sequence[int | None] | None) -> None:
@@ -200,13 +200,19 @@ class _AdaptiveAvgPool(_Pooling):
         self._sizes("size", [1 if n is None else n for n in sizes], 1)
         return tuple(None if n is None else int(n) for n in sizes)
 
+    def _counts(self, x: Tensor) -> list[tuple[int, int]]:
+        """The length of each axis, and into how many parts it goes."""
+        pairs = zip(x.shape[2:], self.size, strict=True)
+        return [(n, n if count is None else count) for n, count in pairs]
+
+
+class _AdaptiveAvgPool(_AdaptivePooling):
     def _pool(self, x: Tensor) -> Tensor:
         if not all(x.shape[2:]):
             raise ValueError(f"{type(self).__name__}: there is nothing to average in {x.shape}")
         if self.size == (1,) * self.axes:
             return x.mean(tuple(range(2, x.ndim)), keepdims=True)
-        pairs = zip(x.shape[2:], self.size, strict=True)
-        parts = [(n, n if count is None else count) for n, count in pairs]
+        parts = self._counts(x)
         is_even = all(n % count == 0 for n, count in parts)
         if is_even and x.backend.fused("avg_pool") is not None:
             return avg_pool(x, [n // count for n, count in parts])
@@ -246,19 +252,11 @@ class AdaptiveAvgPool2d(_AdaptiveAvgPool):
     axes = 2
 
 
-class _AdaptiveMaxPool(_Pooling):
-    _settings: ClassVar[Settings] = {"size": _parts}
-
-    def __init__(self, size: int | Sequence[int]) -> None:
-        self.size = self._parts(size)
-
-    def _parts(self, size: int | Sequence[int]) -> tuple[int, ...]:
-        return self._sizes("size", size, 1)
-
+class _AdaptiveMaxPool(_AdaptivePooling):
     def _pool(self, x: Tensor) -> Tensor:
         if not all(x.shape[2:]):
             raise ValueError(f"{type(self).__name__}: there is nothing to take in {x.shape}")
-        parts = list(zip(x.shape[2:], self.size, strict=True))
+        parts = self._counts(x)
         if all(n % count == 0 for n, count in parts):
             return max_pool(x, [n // count for n, count in parts])
         # The last axis first: among equal elements, the first in memory gets the gradient.
@@ -275,7 +273,7 @@ class _AdaptiveMaxPool(_Pooling):
 class AdaptiveMaxPool1d(_AdaptiveMaxPool):
     """`AdaptiveMaxPool2d` for sequences, (batch, channels, length).
 
-    size: the length of the result.
+    size: the length of the result; None keeps the input's.
 
     >>> from rumus.nn import AdaptiveMaxPool1d
     >>> from rumus.tensor import ones
@@ -289,7 +287,7 @@ class AdaptiveMaxPool1d(_AdaptiveMaxPool):
 class AdaptiveMaxPool2d(_AdaptiveMaxPool):
     """The largest element of each part of an image, split as in `AdaptiveAvgPool2d`.
 
-    size: one number or one per axis.
+    size: one number or one per axis; None keeps an axis unchanged.
 
     >>> from rumus.nn import AdaptiveMaxPool2d
     >>> from rumus.tensor import ones

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from rumus.optim.options.other_names import LOSS_SCALE
 from rumus.tensor import Backend, Expr, Kernel, Tensor, float32, maximum, minimum, where
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.decided import fixed
@@ -22,6 +23,7 @@ from rumus.tensor.memory.recording import is_capturing
 LARGEST: Final = 2.0**60
 
 
+@LOSS_SCALE.of_fields
 @fixed
 @dataclass(frozen=True, slots=True)
 class LossScale:

@@ -31,7 +31,7 @@ from rumus.optim.options.hyperparameter import COMMON, RANGES, Hyper, Ranges, ch
 from rumus.optim.options.options import StateDevice, StateDType
 from rumus.optim.options.running import Running
 from rumus.tensor import Tensor
-from rumus.tensor.expression.arguments import unknown_name
+from rumus.tensor.expression.arguments import checked_arguments, unknown_name
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
@@ -264,6 +264,7 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         FusedOptimizer.__init__(ported, parameters, rule, rate, **given)
         return ported
 
+    @checked_arguments
     def set(self, **hyper: Hyper | tuple[float, ...]) -> None:
         """Change hyperparameters from the next step on, except where a group has its own.
 

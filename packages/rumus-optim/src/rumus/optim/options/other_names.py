@@ -202,6 +202,58 @@ MODULE: Final = OtherNames(
         "ZeroRedundancyOptimizer": "Trainer(optimizer, ranks=..., zero=True)",
     },
 )
+_NEEDS_NO_STEP: Final = "nothing: a schedule is a function of the optimizer's step, lr(step)"
+SCHEDULE: Final = OtherNames(
+    "a Schedule",
+    {
+        "step": _NEEDS_NO_STEP,
+        "get_last_lr": "optimizer.hyper['lr'](optimizer.steps)",
+        "get_lr": "optimizer.hyper['lr'](optimizer.steps)",
+        **dict.fromkeys(
+            ("state_dict", "load_state_dict"), "save_state(optimizer, path), which has its step"
+        ),
+        "last_epoch": "optimizer.steps",
+        "optimizer": "lr=... of an optimizer, which the schedule is given to",
+    },
+)
+SCHEDULE_OPTIONS: Final = OtherNames(
+    "a schedule",
+    {
+        "optimizer": "lr=... of an optimizer, which the schedule is given to",
+        **dict.fromkeys(("T_max", "total_iters", "total_steps", "decay_steps"), "steps"),
+        **dict.fromkeys(("num_training_steps", "max_iters", "transition_steps"), "steps"),
+        **dict.fromkeys(("num_warmup_steps", "warmup_steps"), "warmup(steps).then(schedule)"),
+        **dict.fromkeys(
+            ("lr", "base_lr", "initial_learning_rate", "init_value", "max_lr", "peak_value"),
+            "the first argument, a rate",
+        ),
+        **dict.fromkeys(("eta_min", "min_lr", "end_value", "end_learning_rate"), "end, a rate"),
+        **dict.fromkeys(("start_factor", "end_factor"), "start and end, which are rates"),
+        **dict.fromkeys(("gamma", "decay_rate"), "factor, or shrink of cyclic"),
+        "step_size": "every",
+        "milestones": "after",
+        "T_0": "period",
+        "T_mult": "growth",
+        "pct_start": "rise",
+        "div_factor": "divide",
+        "final_div_factor": "final_divide",
+        "step_size_up": "up",
+        "step_size_down": "down",
+        "last_epoch": "nothing: the optimizer counts its steps",
+        "verbose": "nothing: print(schedule(step))",
+    },
+)
+LOSS_SCALE: Final = OtherNames(
+    "LossScale",
+    {
+        "init_scale": "initial",
+        "growth_factor": "growth",
+        "backoff_factor": "backoff",
+        "growth_interval": "every",
+        "min_scale": "minimum",
+        "enabled": "nothing: leave loss_scale= out",
+    },
+)
 AVERAGE: Final = OtherNames(
     "an average",
     {

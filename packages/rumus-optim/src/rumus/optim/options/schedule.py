@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from rumus.optim.options.other_names import SCHEDULE, SCHEDULE_OPTIONS
 from rumus.tensor.expression.arguments import checked_first
 from rumus.tensor.expression.decided import fixed
 from rumus.tensor.expression.declared_type import is_ordered, shown
@@ -36,6 +37,7 @@ _ENDLESS_SHOWN: Final = 1000  # steps shown in a plot of an endless schedule
 _POINTS: Final = 2000  # at most, in a plot
 
 
+@SCHEDULE.of_instances
 @fixed
 @dataclass(frozen=True, slots=True, repr=False)
 class Schedule:
@@ -137,6 +139,7 @@ class Schedule:
         return self.text
 
 
+@SCHEDULE_OPTIONS.as_keywords
 def constant(value: float, steps: int | None = None) -> Schedule:
     """Return a constant schedule; with `steps`, another one can follow.
 
@@ -150,6 +153,7 @@ def constant(value: float, steps: int | None = None) -> Schedule:
     return _made(_constant, (_finite("value", value),), steps, "constant", value)
 
 
+@SCHEDULE_OPTIONS.as_keywords
 def warmup(steps: int, start: float = 0.0) -> Schedule:
     """Return a linear warmup: the factor start + (1 - start) t / steps, 1 at the last step.
 
@@ -169,6 +173,7 @@ def warmup(steps: int, start: float = 0.0) -> Schedule:
     return _made(_warmup, (steps, start), steps, "warmup", *given)
 
 
+@SCHEDULE_OPTIONS.as_keywords
 def linear(start: float, end: float, steps: int) -> Schedule:
     """Return a linear schedule from `start` to `end`; with one step, it is `start`.
 
@@ -186,6 +191,7 @@ def linear(start: float, end: float, steps: int) -> Schedule:
     return _made(_linear, values, steps, "linear", start, end, steps)
 
 
+@SCHEDULE_OPTIONS.as_keywords
 def cosine(start: float, steps: int, end: float = 0.0) -> Schedule:
     """Return a cosine schedule: end + (start - end) (1 + cos(pi x)) / 2, x from 0 to 1.
 
@@ -203,6 +209,7 @@ def cosine(start: float, steps: int, end: float = 0.0) -> Schedule:
     return _made(_cosine, values, steps, "cosine", start, steps, *_unless(end, 0.0))
 
 
+@SCHEDULE_OPTIONS.as_keywords
 def polynomial(start: float, steps: int, end: float = 0.0, power: float = 1.0) -> Schedule:
     """Return a polynomial schedule: end + (start - end) (1 - x)^power, x from 0 to 1; power > 0.
 
@@ -222,6 +229,7 @@ def polynomial(start: float, steps: int, end: float = 0.0, power: float = 1.0) -
     return _made(_polynomial, values, steps, "polynomial", start, steps, end, power)
 
 
+@SCHEDULE_OPTIONS.as_keywords
 def exponential(start: float, factor: float, steps: int | None = None) -> Schedule:
     """Return an exponential schedule: start factor^(t - 1); factor > 0.
 
@@ -239,6 +247,7 @@ def exponential(start: float, factor: float, steps: int | None = None) -> Schedu
     return _made(_exponential, values, steps, "exponential", start, factor)
 
 
+@SCHEDULE_OPTIONS.as_keywords
 def step_decay(start: float, every: int, factor: float = 0.1, steps: int | None = None) -> Schedule:
     """Return a schedule that is multiplied by `factor` > 0 after every `every` steps.
 
@@ -257,6 +266,7 @@ def step_decay(start: float, every: int, factor: float = 0.1, steps: int | None 
     return _made(_step_decay, values, steps, "step_decay", start, every, factor)
 
 
+@SCHEDULE_OPTIONS.as_keywords
 def multi_step(
     start: float, after: Sequence[int], factor: float = 0.1, steps: int | None = None
 ) -> Schedule:
@@ -285,6 +295,7 @@ def multi_step(
     return _made(_multi_step, values, steps, "multi_step", start, list(milestones), factor)
 
 
+@SCHEDULE_OPTIONS.as_keywords
 def inverse_sqrt(start: float, after: int = 1, steps: int | None = None) -> Schedule:
     """Return start sqrt(after / (after + t - 1)): proportional to 1 / sqrt(t) after `after` steps.
 
@@ -302,6 +313,7 @@ def inverse_sqrt(start: float, after: int = 1, steps: int | None = None) -> Sche
     return _made(_inverse_sqrt, values, steps, "inverse_sqrt", start, after)
 
 
+@SCHEDULE_OPTIONS.as_keywords
 def one_cycle(
     peak: float,
     steps: int,
@@ -337,6 +349,7 @@ def one_cycle(
     return _made(_one_cycle, values, steps, "one_cycle", peak, steps, *options)
 
 
+@SCHEDULE_OPTIONS.as_keywords
 def cyclic(
     low: float, high: float, up: int, down: int | None = None, *, shrink: float = 1.0
 ) -> Schedule:
@@ -361,6 +374,7 @@ def cyclic(
     return _made(_cyclic, values, None, "cyclic", low, high, up, down, *_unless(shrink, 1.0))
 
 
+@SCHEDULE_OPTIONS.as_keywords
 def warm_restarts(start: float, period: int, growth: int = 1, end: float = 0.0) -> Schedule:
     """Return half cosine waves from `start` toward `end`, each `growth` times as long as the last.
 

@@ -13,6 +13,7 @@ from rumus.optim.options.group import M_co
 from rumus.optim.options.hyperparameter import Hyper
 from rumus.optim.options.other_names import STATE, STEP
 from rumus.tensor import Backend, GradientStore, Parameter
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.kinds import is_a
 from rumus.tensor.memory.backend import Array
@@ -99,6 +100,7 @@ class Wrapper(Optimizer[M_co]):
         """Return the owned gradients; see `Optimizer.gradients`."""
         return self.fused.gradients(grads)
 
+    @checked_arguments
     def set(self, **hyper: Hyper | tuple[float, ...]) -> None:
         """Change hyperparameters of the base."""
         self.fused.set(**hyper)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
-_ATTRIBUTES: Final[Mapping[str, str]] = {
-    "size": "x.shape for x.size(), x.shape[0] for x.size(0), x.size for the number of elements",
-    "shape": "x.shape",
-    "ndim": "x.ndim",
-    "T": "x.T",
-    "dtype": "x.dtype",
+# By the type of their value, which is what an error of a call names.
+_ATTRIBUTES: Final[Mapping[str, tuple[str, str]]] = {
+    "size": (
+        "int",
+        "x.shape for x.size(), x.shape[0] for x.size(0), x.size for the number of elements",
+    ),
+    "shape": ("tuple", "x.shape"),
+    "ndim": ("int", "x.ndim"),
+    "T": ("Tensor", "x.T"),
+    "dtype": ("numpy.dtype", "x.dtype"),
 }
+_CALLED: Final = re.compile(r"'([\w.]+)' object is not callable")
 
 
 def note_called_attribute(error: BaseException) -> None:
@@ -29,8 +35,10 @@ def note_called_attribute(error: BaseException) -> None:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    if trace is None or not str(error).endswith("object is not callable"):
+    called = _CALLED.fullmatch(str(error))
+    if trace is None or called is None:
         return
     for name in trace.tb_frame.f_code.co_names:
-        if name in _ATTRIBUTES and not hasattr(error, "__notes__"):
-            error.add_note(f"{name} is an attribute of a tensor: {_ATTRIBUTES[name]}")
+        kind, instead = _ATTRIBUTES.get(name, ("", ""))
+        if called[1].startswith(kind or " ") and not hasattr(error, "__notes__"):
+            error.add_note(f"{name} is an attribute of a tensor: {instead}")

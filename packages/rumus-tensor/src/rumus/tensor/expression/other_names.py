@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
 from types import FrameType
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
-from rumus.tensor.expression.arguments import checked_arguments, place_arguments
+from rumus.tensor.expression.arguments import (
+    check_arguments,
+    checked_arguments,
+    constructor_names,
+    place_arguments,
+)
 from rumus.tensor.expression.decided import check_of_class, is_decided, taken_by_constructor
 
 P = ParamSpec("P")
@@ -120,11 +126,38 @@ class OtherNames:
                 told = f"{self.of} takes no {name!r}; here it is {self.rows[name]}"
                 raise TypeError(told) from None
 
+    def check_constructor(
+        self, cls: type, args: tuple[object, ...], given: Mapping[str, object]
+    ) -> None:
+        """`check_keywords` and `check_arguments`, unless the constructor is a user's."""
+        if own := constructor_names(cls):
+            self.check_keywords(name for name in given if name not in own)
+        check_arguments(cls, args, given)
+
     def check_missing(self, left: Iterable[str]) -> None:
         """Raise TypeError if one of the arguments that were left out is needed."""
         for name in left:
             if name in self.needed:
                 raise TypeError(f"{self.of} needs {name!r}: {self.needed[name]}") from None
+
+    def of_fields(self, cls: C) -> C:
+        """Class decorator, of a dataclass: `as_keywords` of its constructor."""
+        members: Any = cls
+        members.__init__ = self.as_keywords(members.__init__)
+        return cls
+
+    def before_call(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Return `function`, which says of the table's keywords what to write; for one with checks
+        of its own.
+        """
+
+        @wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            if kwargs:
+                self.check_keywords(kwargs)
+            return function(*args, **kwargs)
+
+        return checked
 
     def as_keywords(self, function: Callable[P, R]) -> Callable[P, R]:
         """Return `function`, whose errors use the keywords of the table; see `checked_arguments`.

@@ -44,6 +44,10 @@ def check_places(
     named = [each for each in declared if each.kind is Parameter.KEYWORD_ONLY]
     takes_more = any(each.kind is Parameter.VAR_POSITIONAL for each in declared)
     if args[len(placed) :] and not takes_more:
+        if not placed and any(each.kind is Parameter.VAR_KEYWORD for each in declared):
+            raise TypeError(
+                f"{of} takes what it is given by name, not {shown(args[0])}: as lr=..."
+            ) from None
         rest = [each for each in named if each.name not in given]
         known = getattr(inspect.unwrap(function), "__globals__", {})
         raise TypeError(_of_too_many(of, placed, rest, args, known)) from None

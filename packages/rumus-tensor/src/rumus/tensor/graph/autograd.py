@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import wraps
-from typing import Any, Protocol, TypeAlias, TypeVar
+from functools import update_wrapper
+from typing import Any, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -355,20 +355,28 @@ def is_recording() -> bool:
     return _mode.recording
 
 
-def _without_parentheses(make: Callable[[], C]) -> Callable[[], C]:
-    """Return `make`, which says so if a function is given to it: a decorator that is not called."""
+class _Called(Generic[C]):
+    """A function that makes a block, and says so where it is not called, as in `with no_grad:`."""
 
-    @wraps(make)
-    def checked(*given: object) -> C:
+    def __init__(self, make: Callable[[], C]) -> None:
+        self._make = make
+        update_wrapper(self, make)
+
+    def __call__(self, *given: object) -> C:
         if given:
-            name = make.__name__
+            name = self._make.__name__
             raise TypeError(f"{name} takes no arguments: write @{name}() before a function")
-        return make()
+        return self._make()
 
-    return checked
+    def __enter__(self) -> NoReturn:
+        name = self._make.__name__
+        raise TypeError(f"{name} is called first: write with {name}():")
+
+    def __exit__(self, *error: object) -> None:
+        return
 
 
-@_without_parentheses
+@_Called
 @contextmanager
 def no_grad() -> Iterator[None]:
     """Compute without a tape, in a `with` block or as a decorator: for evaluation.

@@ -242,6 +242,15 @@ BACKWARD: Final = OtherNames(
         "inputs": "nothing: every parameter gets its gradient, and a frozen one none",
     },
 )
+TO: Final = OtherNames(
+    "to",
+    {
+        "device": "to_gpu(), or to(rumus.tensor.cpu())",
+        "dtype": "astype(dtype) of a tensor, to_dtype(dtype) of a module",
+        "non_blocking": "always so: only reading waits",
+        "copy": "clone() of a tensor, copy.deepcopy(model)",
+    },
+)
 STORE: Final = OtherNames(
     "a GradientStore",
     {

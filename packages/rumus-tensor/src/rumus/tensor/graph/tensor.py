@@ -39,7 +39,7 @@ from rumus.tensor.graph.means import (
     note_reciprocal,
     note_sum,
 )
-from rumus.tensor.graph.other_names import AXIS, BACKWARD, CREATION, TENSOR
+from rumus.tensor.graph.other_names import AXIS, BACKWARD, CREATION, TENSOR, TO
 from rumus.tensor.memory.backend import Array, Backend, Shape
 from rumus.tensor.memory.recording import live
 
@@ -624,6 +624,7 @@ class Tensor(Arithmetic["Tensor"]):
         """Return a copy in new memory; gradients flow through it."""
         return shaping.copy(self)
 
+    @TO.before_call
     def to(self, backend: Backend) -> Tensor:
         """Return the elements on another backend; gradients flow back to this one.
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from rumus.tensor.expression.decided import fixed
 from rumus.tensor.expression.real_number import real_number
+from rumus.train.base.other_names import EVERY
 
 
+@EVERY.of_fields
 @fixed
 @dataclass(frozen=True, slots=True)
 class Every:

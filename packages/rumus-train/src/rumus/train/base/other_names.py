@@ -222,9 +222,22 @@ TRAINER_OPTIONS: Final = OtherNames(
                 "seconds",
                 "progress",
                 "resume",
+                "loader",
+                "validate_every",
+                "accumulate",
+                "weight_of",
+                "nonfinite",
+                "spikes",
+                "rollbacks",
+                "save_every",
+                "monitor",
+                "mode",
+                "restore_best",
+                "signals",
+                "profile_steps",
             ),
             "an argument of trainer.fit: loader, epochs, steps, seconds, validate, validate_every, "
-            "callbacks, checkpoints, save_every, resume or progress",
+            "callbacks, checkpoints, save_every, nonfinite, accumulate, resume or progress",
         ),
         **dict.fromkeys(
             ("loss", "criterion", "metrics", "compute_metrics"),
@@ -368,6 +381,16 @@ FIT: Final = OtherNames(
         ),
         **dict.fromkeys(("precision", "amp", "fp16"), "Trainer(optimizer, loss_scale=LossScale())"),
         "seed": "rumus.tensor.seed(value), before the model is made",
+    },
+)
+EVERY: Final = OtherNames(
+    "Every",
+    {
+        "n": "steps, epochs or seconds",
+        "iterations": "steps",
+        "batches": "steps",
+        "minutes": "seconds",
+        "hours": "seconds",
     },
 )
 STOPPING: Final = OtherNames(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self
 
-from rumus.tensor.expression.arguments import check_arguments, checked_first, place_arguments
+from rumus.tensor.expression.arguments import checked_first, place_arguments
 from rumus.tensor.expression.choice import check_choice
 from rumus.tensor.expression.decided import check_of_class, decided, is_decided
 from rumus.tensor.expression.declared_type import shown, wanted
@@ -157,8 +157,7 @@ class Checkpoints:
     if not TYPE_CHECKING:  # so that type checkers see every method
 
         def __new__(cls, *args: object, **given: object) -> Self:  # noqa: D102
-            CHECKPOINTS_OPTIONS.check_keywords(given)
-            check_arguments(cls, args, given)
+            CHECKPOINTS_OPTIONS.check_constructor(cls, args, given)
             return super().__new__(cls)
 
         def __getattr__(self, name: str) -> NoReturn:

@@ -284,7 +284,9 @@ def average_of(
 def checked_names(state: Mapping[str, Any]) -> dict[str, Any]:
     """Return objects by name. ValueError for a name that is taken or invalid as a file name."""
     if not isinstance(state, Mapping):
-        raise TypeError(f"state must map names to objects, not {state!r}: state={{'model': model}}")
+        raise TypeError(
+            f"state must map names to objects, not {shown(state)}: state={{'model': model}}"
+        )
     for name in state:
         if not str(name).isidentifier() or not str(name).isascii():
             raise ValueError(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 import numpy as np
 
 from rumus.tensor import Backend, StateMismatchError, run_seed
-from rumus.tensor.expression.arguments import check_arguments, checked_arguments, place_arguments
+from rumus.tensor.expression.arguments import checked_arguments, place_arguments
 from rumus.tensor.expression.decided import check_of_class, decided, is_decided
 from rumus.tensor.expression.state_names import name_differences
 from rumus.tensor.expression.user_warning import warn_user
@@ -156,8 +156,7 @@ class DataLoader:
     if not TYPE_CHECKING:  # for type checkers
 
         def __new__(cls, *args: object, **given: object) -> Self:  # noqa: D102
-            LOADER_OPTIONS.check_keywords(given)
-            check_arguments(cls, args, given)
+            LOADER_OPTIONS.check_constructor(cls, args, given)
             return super().__new__(cls)
 
         def __getattr__(self, name: str) -> NoReturn:

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
+from inspect import (
+    Parameter,
+    Signature,
+    isasyncgenfunction,
+    iscoroutinefunction,
+    isgeneratorfunction,
+    signature,
+)
 from typing import Any, Final, Protocol
 
 from rumus.tensor import NonFiniteGradientError
@@ -129,6 +136,7 @@ _METHODS: Final[Mapping[type[Any], str]] = {
     TrainEnd: "on_train_end",
     Failed: "on_error",
 }
+CALLED: Final = ("order", *_METHODS.values())  # what makes an object a callback
 
 
 def _check_methods(kind: type) -> None:
@@ -154,12 +162,23 @@ def _hearing(callback: Callback, name: str) -> Callable[[Any], None]:
         return method
     try:
         parameters.bind(None)
+        takes_event = not _is_of_keras(parameters)
     except TypeError:
+        takes_event = False
+    if not takes_event:
         raise TypeError(
             f"{type(callback).__name__}.{name} is called with the event alone, so write "
             f"def {name}(self, event), not {parameters}"
-        ) from None
+        )
     return method
+
+
+def _is_of_keras(parameters: Signature) -> bool:
+    """Whether a method takes Keras's arguments, (epoch, logs=None) or (logs=None)."""
+    names = list(parameters.parameters)
+    if names[:1] == ["logs"]:
+        return parameters.parameters["logs"].default is not Parameter.empty
+    return names[:1] in (["epoch"], ["batch"]) and names[1:2] == ["logs"]
 
 
 def _function(method: Any) -> object:

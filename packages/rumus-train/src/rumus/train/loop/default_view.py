@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from rumus.tensor.expression.choice import check_choice
+from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.real_number import real_number
 from rumus.train.base.notebook import in_notebook
-from rumus.train.loop.callback import Callback
+from rumus.train.loop.callback import CALLED, Callback
 
 
 def with_progress(callbacks: Sequence[Callback], progress: str | None) -> Sequence[Callback]:
@@ -21,8 +22,13 @@ def with_progress(callbacks: Sequence[Callback], progress: str | None) -> Sequen
     if not isinstance(callbacks, (list, tuple)):
         raise TypeError(f"callbacks must be a list, not {callbacks!r}: callbacks=[...]")
     for each in callbacks:
-        if isinstance(each, type) or not hasattr(each, "order"):
-            raise TypeError(f"callbacks: {each!r} is not a Callback")
+        if isinstance(each, type) or not all(hasattr(each, name) for name in CALLED):
+            told = "derive a class from Callback"
+            if isinstance(each, type):
+                told = f"make it first, {each.__name__}()"
+            elif hasattr(each, "save"):
+                told = "it is an argument of fit, checkpoints=..."
+            raise TypeError(f"callbacks: {shown(each)} is not a Callback: {told}")
         real_number(f"callbacks: order of {type(each).__name__}", each.order)
     if len({id(each) for each in callbacks}) < len(callbacks):
         raise ValueError("callbacks: one is given twice, and would hear everything twice")

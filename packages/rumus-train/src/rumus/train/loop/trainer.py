@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, Self
 from rumus.optim import FusedOptimizer, LossScale, Optimizer
 from rumus.optim.options.group import M_co
 from rumus.tensor import Backend, GradientStore, Tensor, cpu
-from rumus.tensor.expression.arguments import check_arguments, checked_first, place_arguments
+from rumus.tensor.expression.arguments import checked_first, place_arguments
 from rumus.tensor.expression.decided import check_of_class, decided, is_decided
 from rumus.tensor.expression.real_number import real_number
 from rumus.train.base.limits import Limits
@@ -128,8 +128,7 @@ class Trainer(Generic[M_co]):
     if not TYPE_CHECKING:  # for type checkers
 
         def __new__(cls, *args: object, **given: object) -> Self:  # noqa: D102
-            TRAINER_OPTIONS.check_keywords(given)
-            check_arguments(cls, args, given)
+            TRAINER_OPTIONS.check_constructor(cls, args, given)
             return super().__new__(cls)
 
         def __getattr__(self, name: str) -> NoReturn:

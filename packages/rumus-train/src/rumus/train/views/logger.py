@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 from rumus.tensor import Tensor
@@ -31,6 +33,16 @@ class Logger(Protocol):
         step: the training step.
         """
         ...
+
+
+def _takes_entry(log: Callable[..., object]) -> bool:
+    try:
+        signature(log).bind({}, 1)
+    except ValueError:  # of a function that is not written in Python
+        return True
+    except TypeError:
+        return False
+    return True
 
 
 class LoggerWarning(RuntimeWarning):
@@ -79,6 +91,12 @@ class LogTo(Callback):
             raise TypeError(
                 "a logger must have log(values, step) or be such a function; "
                 f"{shown(logger)} is neither"
+            )
+        given: Any = logger
+        if isinstance(given, logging.Logger) or not _takes_entry(log):
+            raise TypeError(
+                f"a logger is called as log(values, step), which {shown(logger)} does not take: "
+                "write a function, as lambda values, step: print(step, values)"
             )
         if not seconds >= 0 or not patience >= 0:
             raise ValueError(f"seconds and patience must not be negative: {seconds}, {patience}")
