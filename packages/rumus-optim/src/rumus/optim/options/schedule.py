@@ -139,7 +139,7 @@ class Schedule:
         return self.text
 
 
-@SCHEDULE_OPTIONS.as_keywords
+@SCHEDULE_OPTIONS.before_call
 def constant(value: float, steps: int | None = None) -> Schedule:
     """Return a constant schedule; with `steps`, another one can follow.
 
@@ -153,7 +153,7 @@ def constant(value: float, steps: int | None = None) -> Schedule:
     return _made(_constant, (_finite("value", value),), steps, "constant", value)
 
 
-@SCHEDULE_OPTIONS.as_keywords
+@SCHEDULE_OPTIONS.before_call
 def warmup(steps: int, start: float = 0.0) -> Schedule:
     """Return a linear warmup: the factor start + (1 - start) t / steps, 1 at the last step.
 
@@ -173,7 +173,7 @@ def warmup(steps: int, start: float = 0.0) -> Schedule:
     return _made(_warmup, (steps, start), steps, "warmup", *given)
 
 
-@SCHEDULE_OPTIONS.as_keywords
+@SCHEDULE_OPTIONS.before_call
 def linear(start: float, end: float, steps: int) -> Schedule:
     """Return a linear schedule from `start` to `end`; with one step, it is `start`.
 
@@ -191,7 +191,7 @@ def linear(start: float, end: float, steps: int) -> Schedule:
     return _made(_linear, values, steps, "linear", start, end, steps)
 
 
-@SCHEDULE_OPTIONS.as_keywords
+@SCHEDULE_OPTIONS.before_call
 def cosine(start: float, steps: int, end: float = 0.0) -> Schedule:
     """Return a cosine schedule: end + (start - end) (1 + cos(pi x)) / 2, x from 0 to 1.
 
@@ -209,7 +209,7 @@ def cosine(start: float, steps: int, end: float = 0.0) -> Schedule:
     return _made(_cosine, values, steps, "cosine", start, steps, *_unless(end, 0.0))
 
 
-@SCHEDULE_OPTIONS.as_keywords
+@SCHEDULE_OPTIONS.before_call
 def polynomial(start: float, steps: int, end: float = 0.0, power: float = 1.0) -> Schedule:
     """Return a polynomial schedule: end + (start - end) (1 - x)^power, x from 0 to 1; power > 0.
 
@@ -229,7 +229,7 @@ def polynomial(start: float, steps: int, end: float = 0.0, power: float = 1.0) -
     return _made(_polynomial, values, steps, "polynomial", start, steps, end, power)
 
 
-@SCHEDULE_OPTIONS.as_keywords
+@SCHEDULE_OPTIONS.before_call
 def exponential(start: float, factor: float, steps: int | None = None) -> Schedule:
     """Return an exponential schedule: start factor^(t - 1); factor > 0.
 
@@ -247,7 +247,7 @@ def exponential(start: float, factor: float, steps: int | None = None) -> Schedu
     return _made(_exponential, values, steps, "exponential", start, factor)
 
 
-@SCHEDULE_OPTIONS.as_keywords
+@SCHEDULE_OPTIONS.before_call
 def step_decay(start: float, every: int, factor: float = 0.1, steps: int | None = None) -> Schedule:
     """Return a schedule that is multiplied by `factor` > 0 after every `every` steps.
 
@@ -266,7 +266,7 @@ def step_decay(start: float, every: int, factor: float = 0.1, steps: int | None 
     return _made(_step_decay, values, steps, "step_decay", start, every, factor)
 
 
-@SCHEDULE_OPTIONS.as_keywords
+@SCHEDULE_OPTIONS.before_call
 def multi_step(
     start: float, after: Sequence[int], factor: float = 0.1, steps: int | None = None
 ) -> Schedule:
@@ -295,7 +295,7 @@ def multi_step(
     return _made(_multi_step, values, steps, "multi_step", start, list(milestones), factor)
 
 
-@SCHEDULE_OPTIONS.as_keywords
+@SCHEDULE_OPTIONS.before_call
 def inverse_sqrt(start: float, after: int = 1, steps: int | None = None) -> Schedule:
     """Return start sqrt(after / (after + t - 1)): proportional to 1 / sqrt(t) after `after` steps.
 
@@ -313,7 +313,7 @@ def inverse_sqrt(start: float, after: int = 1, steps: int | None = None) -> Sche
     return _made(_inverse_sqrt, values, steps, "inverse_sqrt", start, after)
 
 
-@SCHEDULE_OPTIONS.as_keywords
+@SCHEDULE_OPTIONS.before_call
 def one_cycle(
     peak: float,
     steps: int,
@@ -349,7 +349,7 @@ def one_cycle(
     return _made(_one_cycle, values, steps, "one_cycle", peak, steps, *options)
 
 
-@SCHEDULE_OPTIONS.as_keywords
+@SCHEDULE_OPTIONS.before_call
 def cyclic(
     low: float, high: float, up: int, down: int | None = None, *, shrink: float = 1.0
 ) -> Schedule:
@@ -374,7 +374,7 @@ def cyclic(
     return _made(_cyclic, values, None, "cyclic", low, high, up, down, *_unless(shrink, 1.0))
 
 
-@SCHEDULE_OPTIONS.as_keywords
+@SCHEDULE_OPTIONS.before_call
 def warm_restarts(start: float, period: int, growth: int = 1, end: float = 0.0) -> Schedule:
     """Return half cosine waves from `start` toward `end`, each `growth` times as long as the last.
 

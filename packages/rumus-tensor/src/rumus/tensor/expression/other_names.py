@@ -141,9 +141,9 @@ class OtherNames:
                 raise TypeError(f"{self.of} needs {name!r}: {self.needed[name]}") from None
 
     def of_fields(self, cls: C) -> C:
-        """Class decorator, of a dataclass: `as_keywords` of its constructor."""
+        """Class decorator, of a dataclass: `before_call` of its constructor."""
         members: Any = cls
-        members.__init__ = self.as_keywords(members.__init__)
+        members.__init__ = self.before_call(members.__init__)
         return cls
 
     def before_call(self, function: Callable[P, R]) -> Callable[P, R]:

@@ -387,6 +387,8 @@ EVERY: Final = OtherNames(
     "Every",
     {
         "n": "steps, epochs or seconds",
+        "step": "steps",
+        "epoch": "epochs",
         "iterations": "steps",
         "batches": "steps",
         "minutes": "seconds",
