@@ -32,6 +32,7 @@ import weakref
 from collections import ChainMap, OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Callable, Iterator
 from decimal import Context, Decimal, getcontext, setcontext
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -1186,6 +1187,31 @@ def test_values_that_a_step_does_not_read_do_not_matter(device: Capturing) -> No
 
     _, trainer = weights(device, lambda: thing.rate, change)
     assert trainer.counts.captured == STEPS - 2
+
+
+def test_what_a_step_imports_is_not_followed(
+    device: Capturing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs once, and may be long; what it defines is read as anything else is."""
+    (tmp_path / "imported_late.py").write_text(
+        "import time\n\nstart = time.time()\nrate = 1.0\n", encoding="utf-8"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "imported_late", raising=False)
+
+    def number() -> float:
+        import imported_late  # type: ignore[import-not-found]
+
+        return float(imported_late.rate)
+
+    def change() -> None:
+        sys.modules["imported_late"].__dict__["rate"] = 2.0
+
+    found, trainer = weights(device, number, change)
+    assert trainer.counts.captured > 0
+    sys.modules["imported_late"].__dict__["rate"] = 1.0
+    wanted, _ = weights(device, number, change, capture=False)
+    assert found == wanted
 
 
 def test_a_curriculum_comes_back_to_steps_that_it_knows(device: Capturing) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from decimal import Decimal
+from importlib import import_module
 from types import (
     BuiltinFunctionType,
     CellType,
@@ -103,7 +104,7 @@ _PROTOCOLS: Final = (
     "_caller",
 )  # which module asks, always the same
 
-
+_IMPORTS: Final[CodeType] = import_module("_frozen_importlib")._find_and_load.__code__
 _READ_BY_HOST: Final = frozenset(
     function.__code__
     for name in ("numpy", "item", "tolist", "__float__", "__int__", "__bool__", "__index__",
@@ -125,6 +126,7 @@ class Reads:
         self._left: list[tuple[Any, str, str]] = []  # that it has written, before any read
         self._names: set[str] = set()  # that were read of nobody knows what
         self._reads_all = self._reads_namespaces = False
+        self._imports = False  # whether a module is being imported
         self._has_dates = self._has_datetimes = self._has_now = False
         self._take(step, _label_of(step))
 
@@ -721,7 +723,13 @@ class Reads:
 
     def _entered(self, frame: FrameType, event: str, arg: object) -> Any:
         """A function begins, or a generator goes on. Returns what follows its instructions."""
+        if self._imports:
+            return None
         module = frame.f_globals.get("__name__", "")
+        if frame.f_code is _IMPORTS:
+            self._imports = True
+            frame.f_trace_lines = False
+            return self._after_import
         caller = frame.f_back.f_trace if frame.f_back is not None else None
         is_asked = isinstance(caller, FollowedFrame)
         name = frame.f_code.co_qualname
@@ -749,6 +757,11 @@ class Reads:
         self._inner.update(c for c in constants if isinstance(c, CodeType))
         self._note_times(constants)
         return followed
+
+    def _after_import(self, frame: FrameType, event: str, arg: object) -> Any:
+        """Follow again once a module is there: it is made once, however often the step runs."""
+        self._imports = event != "return"
+        return self._after_import
 
     def _check_device(self, read: object) -> None:
         """A tensor of the host gives its numbers to code that is not run again."""
