@@ -172,7 +172,7 @@ def _is_of_library(frame: FrameType | None) -> bool:
         if root in ("importlib", "tempfile"):  # the latter for names of files
             return True
         if root not in sys.stdlib_module_names:
-            return root == "llvmlite" or is_trusted(module) or is_of_rumus(module)
+            return is_trusted(module) or is_of_rumus(module)
         frame = frame.f_back
     return True
 
