@@ -129,6 +129,27 @@ def test_an_array_is_read_once_for_a_convolution_and_its_gradients(loops: GpuBac
     np.testing.assert_allclose(found / by_one, wanted / by_one, atol=0.02)
 
 
+def test_an_interrupted_reading_is_not_kept(
+    loops: GpuBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    x, w = (
+        random.standard_normal(shape).astype(np.float32) for shape in ((2, 4, 6, 6), (4, 4, 3, 3))
+    )
+    images, weight = tensor(x, backend=loops), tensor(w, backend=loops)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rumus.gpu.convolutions.convolution.reduce", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            convolution(images, weight, padding=1)
+    # The images and the weight, neither of which was read before.
+    read = kernels(loops, lambda: convolution(images, weight, padding=1), "reduce_exponent")
+    assert len(read) == 2
+
+
 def test_a_written_matrix_is_read_again(loops: GpuBackend) -> None:
     random = np.random.default_rng(0)
     values, w = (random.standard_normal(shape).astype(np.float32) for shape in ((32, 48), (48, 16)))

@@ -323,10 +323,11 @@ def _exponent(gpu: Gpu, array: GPUArray) -> GPUArray:
     """The exponent of the largest finite magnitude in an array, kept until it is written."""
     known = gpu.known(array.storage)
     place = array.offset, array.size if array.is_contiguous else (array.shape, array.strides)
-    if place not in known:
-        known[place] = array.backend.allocate((1,), int32)
-        reduce(gpu, "exponent", array, tuple(range(array.ndim)), known[place])
-    found: GPUArray = known[place]
+    found: GPUArray | None = known.get(place)
+    if found is None:
+        found = array.backend.allocate((1,), int32)
+        reduce(gpu, "exponent", array, tuple(range(array.ndim)), found)
+        known[place] = found
     return found
 
 
