@@ -571,24 +571,102 @@ def test_images_and_their_targets_are_no_classes(names: tuple[str, ...], tmp_pat
     assert len(ImageFolder(tmp_path, classes=list(names))) == 2
 
 
+PAIRS = ("0", "1"), ("0", "1")
+
+
 @pytest.mark.parametrize(
-    "names",
-    [("noisy", "clean"), ("blurred", "sharp"), ("before", "after"), ("frames", "masks"),
-     ("original", "mask")],
-)  # fmt: skip
+    ("files", "is_told"),
+    [
+        (PAIRS, True),
+        ((("7", "900"), ("7", "900")), True),
+        ((("a", "b", "c", "d"), ("a", "b", "d")), True),  # one without a mask
+        ((("a", "b"), ("a_mask", "b_mask")), True),
+        ((("im_a_L", "im_b_L"), ("im_a_R", "im_b_R")), True),
+        ((("0",), ("0",)), False),
+        ((("0", "1", "2"), ("0", "1")), False),
+        ((("cat.0", "cat.1"), ("dog.0", "dog.1")), False),
+        ((("a", "b", "c"), ("a", "d", "e")), False),
+        ((("1/a", "2/b", "x"), ("3/a", "4/b", "y")), False),
+    ],
+)
+@pytest.mark.parametrize("names", [("left", "right"), ("A", "B"), ("clean", "noisy")])
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_pairs_of_files_are_told_of(names: tuple[str, ...], suffix: str, tmp_path: Path) -> None:
-    saved_at(tmp_path / names[0] / f"0{suffix}")
-    saved_at(tmp_path / names[1] / "0.png")
-    with pytest.warns(UserWarning, match=f"called {', '.join(names)}, which look like images and"):
-        ImageFolder(tmp_path)
-    saved_at(tmp_path / names[0] / "1.png")  # classes, of whatever number
+def test_two_folders_of_files_that_are_called_alike_are_told_of(
+    names: tuple[str, str],
+    files: tuple[tuple[str, ...], tuple[str, ...]],
+    is_told: bool,
+    suffix: str,
+    tmp_path: Path,
+) -> None:
+    for name, stems, each in zip(names, files, (suffix, ".png"), strict=True):
+        for stem in stems:
+            saved_at(tmp_path / name / f"{stem}{each}")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert ImageFolder(tmp_path).classes == [*names]
+    said = f"the images in {', '.join(names)} are called alike, as images and what belongs to each"
+    assert [said in str(each.message) for each in told] == [True] * is_told
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert ImageFolder(tmp_path).classes == sorted(names)
+        ImageFolder(tmp_path, classes=names)
 
 
-@pytest.mark.parametrize("names", [("left", "right"), ("input", "keyboard"), ("hr", "x")])
+def test_several_folders_of_files_that_merely_count_are_classes(tmp_path: Path) -> None:
+    for name in ("a/1", "a/2", "b/1", "b/2", "c/1", "c/2", "d/1_1", "d/1_2", "e/1_1", "e/1_2"):
+        saved_at(tmp_path / f"{name}.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ImageFolder(tmp_path)
+    for name in ("c/9", "f/9", "f/1", "f/2"):
+        saved_at(tmp_path / f"{name}.png")
+    with pytest.warns(UserWarning, match="the images in c, f are called alike"):
+        ImageFolder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("labeled", "unlabeled"),
+        ("Labelled", "Unlabelled", "test"),
+        ("labeled_images", "unlabeled_images"),
+    ],
+)
+def test_labeled_and_unlabeled_images_are_splits(names: tuple[str, ...], tmp_path: Path) -> None:
+    for name in names:
+        saved_at(tmp_path / name / "1.png")
+    with pytest.raises(ValueError, match="look like splits"):
+        ImageFolder(tmp_path)
+
+
+def test_folders_within_the_classes_may_be_the_classes(tmp_path: Path) -> None:
+    for name in ("animals/cat", "animals/dog", "cars/bmw"):
+        saved_at(tmp_path / name / "1.png")
+    told = r"with all of their images in folders, such as animals \(cat, dog\): move these into one"
+    with pytest.warns(UserWarning, match=told) as found:
+        assert ImageFolder(tmp_path).classes == ["animals", "cars"]
+    assert len(found) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ImageFolder(tmp_path, classes=["animals", "cars"])
+        saved_at(tmp_path / "cars" / "1.png")
+        ImageFolder(tmp_path)
+
+
+@pytest.mark.parametrize("names", [("class_1", "class_10", "class_2"), ("10st", "1st", "9st")])
+def test_numbers_in_the_names_of_folders_are_sorted_as_text(
+    names: tuple[str, ...], tmp_path: Path
+) -> None:
+    for name in names:
+        saved_at(tmp_path / name / "x.png")
+    told = "so class [01] is the folder .*; classes=.* puts them in the order of their numbers"
+    with pytest.warns(UserWarning, match=told):
+        assert ImageFolder(tmp_path).classes == [*names]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ImageFolder(tmp_path, classes=names)
+
+
+@pytest.mark.parametrize("names", [("input", "keyboard"), ("hr", "x")])
 def test_classes_of_the_same_files(names: tuple[str, ...], tmp_path: Path) -> None:
     for name in names:
         saved_at(tmp_path / name / "0.png")
@@ -610,7 +688,8 @@ def test_the_same_folders_in_all_classes_are_told_of(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ImageFolder(tmp_path, classes=["2023", "2024"])
-        saved_at(tmp_path / "2024" / "bird" / "0.png")
+    saved_at(tmp_path / "2024" / "bird" / "0.png")
+    with pytest.warns(UserWarning, match=r"with all of their images in folders, such as 2023 "):
         ImageFolder(tmp_path)
 
 

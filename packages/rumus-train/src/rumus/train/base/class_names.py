@@ -18,6 +18,7 @@ from rumus.train.base.datasets import datasets_of
 from rumus.train.base.printable import printable
 
 _NUMBER: Final = re.compile(r"[+-]?\d{1,300}(\.\d*)?")
+_NUMBERED: Final = re.compile(r"(\D*)(\d{1,300})(\D*)")
 
 
 def ordered_names(parameter: str, names: Iterable[str]) -> list[str]:
@@ -66,21 +67,28 @@ def class_numbers(names: Sequence[str], classes: list[str]) -> NDArray[np.int64]
 
 
 def warn_of_text_order(shown: str, what: str, classes: Sequence[str], instead: str) -> None:
-    """Warn if found classes are all numbers, and their order as texts is another one.
+    """Warn if found classes are numbered alike, and their order as texts is another one.
 
-    And if two of them are alike but for case, spaces or the encoding of accents.
+    As all numbers are, and class_1 beside class_10. And if two of them are alike but for case,
+    spaces or the encoding of accents.
 
-    what: a class is here. instead: what numbers them in the order of numbers, of type {number}.
+    what: a class is here. instead: what puts numbers in their order, of type {number}.
     """
     warn_of_twins(shown, "classes", classes, "classes=[...]")
-    if not all(map(_NUMBER.fullmatch, classes)):
-        return
-    ordered = sorted(classes, key=Decimal)
-    number = "int" if all(name.isdecimal() for name in classes) else "float"
+    if all(map(_NUMBER.fullmatch, classes)):
+        ordered = sorted(classes, key=Decimal)
+        number = "int" if all(name.isdecimal() for name in classes) else "float"
+        instead = f"{instead.format(number=number)} sorts them as numbers"
+    else:
+        found = [match for name in classes if (match := _NUMBERED.fullmatch(name))]
+        if len(found) < len(classes) or len({match.group(1, 3) for match in found}) > 1:
+            return
+        ordered = [match[0] for match in sorted(found, key=lambda match: int(match[2]))]
+        instead = "classes=[...] puts them in the order of their numbers"
     if (place := next((n for n, a in enumerate(classes) if a != ordered[n]), None)) is not None:
         warn_user(
             f"{shown}: classes are sorted as text, so class {place} is the {what} "
-            f"{classes[place]}; {instead.format(number=number)} sorts them as numbers"
+            f"{printable(classes[place])}; {instead}"
         )
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 from rumus.tensor.expression.nearest_name import nearest_name
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.train.base.class_names import warn_of_text_order
 from rumus.train.base.printable import printable
+from rumus.train.data.alike_files import alike_in_files, are_numbered
 
 # Folders that macOS, Synology, QNAP, Windows, Linux and Python add by themselves.
 _OF_SYSTEMS: Final = frozenset(
@@ -21,7 +21,7 @@ _OF_SYSTEMS: Final = frozenset(
         "__pycache__",
     }
 )  # fmt: skip
-_TRAINED_ON: Final = frozenset({"train", "training"})
+_TRAINED_ON: Final = frozenset({"train", "training", "labeled", "labelled"})
 _HELD_OUT: Final = frozenset(
     {
         "val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation", "holdout",
@@ -29,20 +29,24 @@ _HELD_OUT: Final = frozenset(
     }
 )  # fmt: skip
 _FOLDS: Final = frozenset({"fold", "split", "part", "subset", "set", "batch"})
-# Folders of images, and of what belongs to each of them, in data sets for segmentation.
+# Folders of images, and of what belongs to each of them.
 _IMAGES: Final = frozenset(
-    {"image", "images", "img", "imgs", "imagestr", "imagests", "jpegimages", "pictures", "photos"}
-)
-_OF_SETS: Final = _IMAGES | {
-    "set", "data", "dataset", "split", "folder", "batch", "part", "public", "private", "hidden"
-}  # fmt: skip
+    {
+        "image", "images", "img", "imgs", "imagestr", "imagests", "jpegimages", "pictures",
+        "photos", "hr", "highres", "hires", "input", "inputs", "source", "sources", "rgb",
+    }
+)  # fmt: skip
 OF_IMAGES: Final = frozenset(
     {
         "mask", "masks", "label", "labels", "labelstr", "labelsts", "annotation", "annotations",
         "annots", "segmentation", "segmentations", "segmentationclass", "segmentationobject", "gt",
-        "groundtruth", "seg",
+        "groundtruth", "seg", "lr", "lowres", "lores", "target", "targets", "output", "outputs",
+        "depth", "disparity", "thermal", "infrared", "ir", "nir",
     }
 )  # fmt: skip
+_OF_SETS: Final = _IMAGES | {
+    "set", "data", "dataset", "split", "folder", "batch", "part", "public", "private", "hidden"
+}  # fmt: skip
 # Where a word of splits ends in another word, as in trainset and trainval, and where it begins in
 # one, as in PublicTest.
 _SPLIT: Final = "|".join(sorted(_TRAINED_ON | _HELD_OUT))
@@ -50,24 +54,6 @@ _REST: Final = "|".join(sorted(_OF_SETS | {"val", "test"}))
 _EARLY: Final = re.compile(rf"\b(?:{_SPLIT})(?=(?:{_REST})\b)")
 _LATE: Final = re.compile(rf"(?<=[a-z])(?=(?:{_SPLIT.title()})(?![a-z]))")
 _HOW: Final = frozenset({"x", "bicubic"})  # images are made smaller, as in LR_bicubic and LR_x4
-_Pair: TypeAlias = tuple[frozenset[str], frozenset[str]]
-# Words for the folder of images, and for that of what belongs to each.
-_PAIRS: Final[tuple[_Pair, ...]] = (
-    (_IMAGES, OF_IMAGES),
-    (frozenset({"hr", "highres", "hires"}), frozenset({"lr", "lowres", "lores"})),
-    (frozenset({"input", "inputs"}), frozenset({"target", "targets", "output", "outputs", "gt"})),
-    (frozenset({"source", "sources"}), frozenset({"target", "targets"})),
-    (frozenset({"rgb"}), frozenset({"depth", "disparity", "thermal", "infrared", "ir", "nir"})),
-)
-# Others that may be classes, unless their files have the same names.
-_ALIKE: Final[tuple[_Pair, ...]] = (
-    (frozenset({"frame", "frames", "orig", "original", "originals", "raw"}), OF_IMAGES),
-    (frozenset({"noisy", "blur", "blurred", "blurry", "hazy", "rainy", "lq"}),
-     frozenset({"clean", "sharp", "clear", "gt", "hq"})),
-    (frozenset({"color"}), frozenset({"depth", "thermal", "infrared", "gray"})),
-    (frozenset({"before"}), frozenset({"after"})),
-    (frozenset({"photo", "photos"}), frozenset({"sketch", "sketches", "edges"})),
-)  # fmt: skip
 # What systems add to the name of a copy, as in "cat - Copy" and "cat (1)".
 _COPY: Final = re.compile(
     r"copy of (.+)|(.+?)"
@@ -83,9 +69,9 @@ def is_visible(name: str) -> bool:
 
 
 def check_meaning(folder: Path, names: Sequence[str]) -> None:
-    """Refuse folders that are splits, or images and what belongs to each.
+    """Refuse folders that are splits, or most of them images and what belongs to each.
 
-    Warn of what may be so, of folders that are copies, and that numbered ones are sorted as text.
+    Warn of folders that are copies, and that numbered ones are sorted as text.
     """
     shown = printable(folder)
     splits = _splits_in(folder, names)
@@ -95,25 +81,42 @@ def check_meaning(folder: Path, names: Sequence[str]) -> None:
             f"not classes: use ImageFolder({printable(repr(str(folder / splits[0])))}), or "
             f"classes={printable(list(names))} if they are classes"
         )
-    if paired := _paired(names, _PAIRS) or _of_the_same_files(folder, _paired(names, _ALIKE)):
-        told = (
-            f"{shown} has folders called {printable(', '.join(paired))}, which look "
-            "like images and what belongs to each, not like classes: write a dataset whose samples "
-            f"are (image, mask), or give classes={printable(list(names))} if they are classes"
-        )
-        if 2 * len(paired) > len(names) and _paired(names, _PAIRS):
-            raise ValueError(told)
-        warn_user(told)  # among many others they may well be classes
+    if 2 * len(paired := _paired(names)) > len(names):
+        raise ValueError(_told_of_pairs(folder, paired, names))
     _warn_of_copies(shown, names)
     instead = "classes=sorted(os.listdir(folder), key={number})"
     warn_of_text_order(shown, "folder", names, instead)
 
 
-def warn_of_folders_within(folders: Sequence[Path], files: Iterable[Path]) -> None:
-    """Warn of classes whose images are in folders that say something else.
+def warn_of_pairs(folders: Sequence[Path], files: Iterable[Path]) -> None:
+    """Warn of folders that may be images and what belongs to each, by their names or their files.
 
-    Of splits, or of images and what belongs to each; or the same folders in all of the classes (or
-    several in the only one), which may be the classes.
+    folders: of the classes. files: their images.
+    """
+    folder, names = folders[0].parent, [path.name for path in folders]
+    if paired := _paired(names):  # among many others they may well be classes
+        warn_user(_told_of_pairs(folder, paired, names))
+    elif alike := alike_in_files(folder, files):
+        warn_user(
+            f"{printable(folder)}: the images in {printable(', '.join(alike))} are called alike, "
+            "as images and what belongs to each are: if they are pairs, write a dataset whose "
+            "samples are (image, other), or give classes=[...] if they are classes"
+        )
+
+
+def _told_of_pairs(folder: Path, paired: Iterable[str], names: Sequence[str]) -> str:
+    return (
+        f"{printable(folder)} has folders called {printable(', '.join(paired))}, which look "
+        "like images and what belongs to each, not like classes: write a dataset whose samples "
+        f"are (image, mask), or give classes={printable(list(names))} if they are classes"
+    )
+
+
+def warn_of_folders_within(folders: Sequence[Path], files: Iterable[Path]) -> bool:
+    """Warn of classes whose images are in folders that say something else; return whether they do.
+
+    Of splits, or of images and what belongs to each; or that may be the classes, if all images are
+    in them.
 
     folders: of the classes. files: their images.
     """
@@ -123,7 +126,7 @@ def warn_of_folders_within(folders: Sequence[Path], files: Iterable[Path]) -> No
         within[folders[0].parent / first][below[0] if below else ""] = None
     for path, names in within.items():
         found = [name for name in names if name]
-        splits, paired = _splits_in(path, found), _paired(found, _PAIRS)
+        splits, paired = _splits_in(path, found), _paired(found)
         if (len(splits) > 1 and len(splits) == len(found)) or paired:
             kind = "images and what belongs to each" if paired else "splits"
             warn_user(
@@ -131,26 +134,26 @@ def warn_of_folders_within(folders: Sequence[Path], files: Iterable[Path]) -> No
                 f"like {kind}, and all of their images are of class {printable(path.name)}: move "
                 "them apart, or give classes=[...] if this is meant"
             )
-            return
-    names = within[folders[0]]
-    if (
-        len(names) < 2
-        or "" in names
-        or any(each.keys() != names.keys() for each in within.values())
-    ):
-        return
-    if len(folders) > 1 and len({frozenset(_words(name)) for name in names}) == 1:
-        return  # numbered ones, as of videos
-    here, told = folders[0], ", ".join([*names][:2]) + (", ..." if len(names) > 2 else "")
-    has = f"one class, {printable(here.name)}, with folders in it"
-    if len(folders) > 1:
+            return True
+    several = {path: names for path, names in within.items() if len(names) > 1}
+    if not several or any("" in names for names in within.values()):
+        return False
+    if len(folders) > 1 and all(map(are_numbered, several.values())):
+        return False  # as of videos
+    here, inner = next(iter(several.items()))
+    told = ", ".join([*inner][:2]) + (", ..." if len(inner) > 2 else "")
+    use = f"use ImageFolder({printable(repr(str(here)))}) if these are the classes"
+    if len(folders) == 1:
+        has = f"one class, {printable(here.name)}, with folders in it"
+    elif all(names.keys() == inner.keys() for names in within.values()):
         has = f"classes with the same folders in each, such as {printable(here.name)}"
+    else:
+        has = f"classes with all of their images in folders, such as {printable(here.name)}"
+        use = "move these into one folder if they are the classes"
     outer = ", ".join(map(repr, [folder.name for folder in folders][:2]))
     given = f"classes=[{printable(outer)}{', ...' if len(folders) > 2 else ''}]"
-    warn_user(
-        f"{printable(here.parent)} has {has} ({printable(told)}): use "
-        f"ImageFolder({printable(repr(str(here)))}) if these are the classes, or give {given}"
-    )
+    warn_user(f"{printable(here.parent)} has {has} ({printable(told)}): {use}, or give {given}")
+    return True
 
 
 def warn_of_unlike(folder: Path, files: Iterable[Path], classes: Sequence[str]) -> None:
@@ -207,34 +210,21 @@ def _splits_in(folder: Path, names: Sequence[str]) -> list[str]:
     return []
 
 
-def _paired(names: Iterable[str], pairs: Sequence[_Pair]) -> list[str]:
+def _paired(names: Iterable[str]) -> list[str]:
     """The folders that look like images, and like what belongs to each, maybe of one split each.
 
     But for these words they are called alike, as DIV2K_train_HR and DIV2K_valid_LR_bicubic are.
     """
-    words = {name: _words(name) - _TRAINED_ON - _HELD_OUT - _HOW for name in names}
-    for pair in pairs:
-        sides: list[defaultdict[frozenset[str], list[str]]] = []
-        for known in pair:
-            sides.append(defaultdict(list))
-            for name, found in words.items():
-                if found & known:
-                    sides[-1][frozenset(found - pair[0] - pair[1])].append(name)
-        left, right = sides
-        both = [rest for rest in left if rest in right and len({*left[rest], *right[rest]}) > 1]
-        if both:
-            return list(dict.fromkeys(n for side in sides for rest in both for n in side[rest]))
-    return []
-
-
-def _of_the_same_files(folder: Path, names: Sequence[str]) -> Sequence[str]:
-    """The folders if all of them have files of the same names, otherwise none.
-
-    But for their suffixes: masks of photographs are in another format.
-    """
-    listed = (filter(is_visible, os.listdir(folder / name)) for name in names)
-    found = {frozenset(Path(file).stem for file in files) for files in listed}
-    return names if len(found) == 1 else []
+    left, right = (defaultdict[frozenset[str], list[str]](list) for _ in range(2))
+    for name in names:
+        words = frozenset(_words(name) - _TRAINED_ON - _HELD_OUT - _HOW)
+        for side, known in ((left, _IMAGES), (right, OF_IMAGES)):
+            if words & known:
+                side[words - _IMAGES - OF_IMAGES].append(name)
+    both = [rest for rest in left if rest in right and len({*left[rest], *right[rest]}) > 1]
+    return list(
+        dict.fromkeys(name for side in (left, right) for rest in both for name in side[rest])
+    )
 
 
 def _warn_of_copies(shown: str, names: Sequence[str]) -> None:

@@ -21,6 +21,7 @@ from rumus.train.data.folder_names import (
     check_meaning,
     is_visible,
     warn_of_folders_within,
+    warn_of_pairs,
     warn_of_unlike,
 )
 from rumus.train.data.image_file import ImageReader, Mode
@@ -117,7 +118,8 @@ class ImageFolder:
         _warn_of_left_out(self.folder, left_out)
         _warn_of_images_beside(self.folder)
         if classes is None:
-            warn_of_folders_within(folders, self.files)
+            if not warn_of_folders_within(folders, self.files):
+                warn_of_pairs(folders, self.files)
             _warn_of_masks(self.folder, self.files)
 
     def like(self, folder: PathLike) -> Self:
