@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,11 @@ import pytest
 from rumus.train import (
     ArrayDataset,
     BalancedSampler,
+    CsvDataset,
     DataLoader,
     LengthBuckets,
+    NpyDataset,
+    ParquetDataset,
     Subset,
     WeightedSampler,
     metrics,
@@ -138,3 +142,35 @@ def test_worker_processes_get_no_row_labels() -> None:
     dataset = ArrayDataset(frame()["a"].set_axis(list("abcdef")))
     assert b"pandas" not in pickle.dumps(dataset)
     assert len(pickle.loads(pickle.dumps(dataset))) == 6
+
+
+@pytest.mark.parametrize("sampler", [WeightedSampler, BalancedSampler, LengthBuckets])
+@pytest.mark.parametrize("kind", ["csv", "parquet", "npy"])
+def test_samplers_of_another_order_than_a_file_are_refused(
+    kind: str, sampler: Any, tmp_path: Path
+) -> None:
+    table = frame().reset_index(drop=True)
+    path = tmp_path / f"data.{kind}"
+    if kind == "npy":
+        np.save(path, table["a"])
+    else:
+        table.to_csv(path, index=False) if kind == "csv" else table.to_parquet(path)
+    read = {"csv": CsvDataset, "parquet": ParquetDataset, "npy": NpyDataset}[kind]
+    dataset: Any = read(path)
+    mixed = table["y"].sample(frac=1, random_state=0)
+    for given, weights in (
+        (dataset, mixed),
+        (Subset(dataset, [1, 3]), table["y"][[3, 1]]),
+    ):
+        with pytest.raises(ValueError, match="row labels of the dataset in another order than its"):
+            DataLoader(given, 2, sampler=sampler(weights))
+    for weights in (table["y"], mixed.to_numpy(), mixed.set_axis(list("abcdef"))):
+        assert len(DataLoader(dataset, 2, sampler=sampler(weights))) == 3
+    assert len(DataLoader(Subset(dataset, [3, 1]), 2, sampler=sampler(table["y"][[3, 1]]))) == 1
+
+
+def test_a_file_of_which_rows_are_left_out_has_no_positions(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a,y\n1,1\n2,\n3,1\n")
+    dataset = CsvDataset(tmp_path / "a.csv", target="y", missing_target="drop")
+    weights = pandas.Series([1.0, 2.0], index=[1, 0])
+    assert len(DataLoader(dataset, 2, sampler=WeightedSampler(weights))) == 1

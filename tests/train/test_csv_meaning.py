@@ -985,3 +985,47 @@ def test_a_target_of_another_spelling_is_told_of(name: str, tmp_path: Path) -> N
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(train.like(path)[0]) == 1
+
+
+@pytest.mark.parametrize("name", ["y_true", "label", "Kind of it"])
+def test_a_new_column_may_be_the_target_by_another_name(name: str, tmp_path: Path) -> None:
+    train = CsvDataset(written(tmp_path, "a,b,y\n1,2,3\n"), columns=["a"], target="y")
+    path = tmp_path / "test.csv"
+    path.write_text(f"a,b,{name}\n1,2,3\n")
+    with pytest.warns(UserWarning, match=f"has no target 'y', .*; should '{name}' be it"):
+        train.like(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        CsvDataset(written(tmp_path, "a\n1\n")).like(path)
+        for names in ("a,b", "a,b,id", "a,b,index"):
+            path.write_text(f"{names}\n{','.join('1' for _ in names.split(','))}\n")
+            assert len(train.like(path)[0]) == 1
+
+
+def test_a_feature_that_is_the_target_is_told_of(tmp_path: Path) -> None:
+    rows = [(n % 3, n % 2, n % 2) for n in range(3000)]
+    text = "a,y_true,y\n" + "".join(f"{a},{b},{c}\n" for a, b, c in rows)
+    path = written(tmp_path, text)
+    told = "the feature 'y_true' is equal to the target in all rows"
+    with pytest.warns(UserWarning, match=told) as found:
+        CsvDataset(path, target="y")
+    assert found[0].filename == __file__
+    with pytest.warns(UserWarning, match=told):
+        CsvDataset(path, target="y", standardize=True, target_dtype=np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        CsvDataset(path, target="y", columns=["a", "y_true"])
+        CsvDataset(path, target=["a"])
+        CsvDataset(written(tmp_path, text + "1,1,0\n"), target="y")
+        CsvDataset(written(tmp_path, "a,y\n" + 20 * "1,1\n"), target="y")
+        CsvDataset(written(tmp_path, "a,y\n1,1\n2,2\n"), target="y")
+
+
+def test_a_first_line_of_data_with_a_class_of_its_own_is_told_of(tmp_path: Path) -> None:
+    text = "1.5,4,2.5,a\n4,5,6,b\n4,5,7,c\n"
+    with pytest.warns(UserWarning, match="first line .* holds numbers in no order; give header="):
+        CsvDataset(written(tmp_path, text), target="a", target_dtype=str)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # wavelengths
+        path = written(tmp_path, "400.5,402,404.5,a\n4,5,6,b\n4,5,7,c\n")
+        CsvDataset(path, target="a", target_dtype=str)

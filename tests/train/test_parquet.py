@@ -383,3 +383,18 @@ def test_a_target_of_another_spelling_is_told_of() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(train.like(pyarrow.table({"a": [1.0], "id": [2]}))[0]) == 1
+
+
+def test_a_new_column_may_be_the_target_by_another_name() -> None:
+    train = ParquetDataset(pyarrow.table({"a": [1.0], "y": [2]}), target="y")
+    with pytest.warns(UserWarning, match="has no target 'y', .*; should 'y_true' be it"):
+        train.like(pyarrow.table({"a": [1.0], "y_true": [2]}))
+
+
+def test_a_feature_that_is_the_target_is_told_of() -> None:
+    table = pyarrow.table({"a": [1.0] * 12, "y_true": [*range(12)], "y": [*range(12)]})
+    with pytest.warns(UserWarning, match="the feature 'y_true' is equal to the target in all rows"):
+        ParquetDataset(table, target="y")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ParquetDataset(table, target="y", columns=["a", "y_true"])

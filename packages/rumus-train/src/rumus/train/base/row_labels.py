@@ -36,9 +36,20 @@ def labels_of(value: object) -> Any | None:
 def refuse_another_order(first: str, one: Any | None, second: str, other: Any | None) -> None:
     """Raise ValueError for two indexes with the same labels in another order.
 
-    first, second: what has them, for messages. one, other: None if there are none.
+    first, second: what has them, for messages. one, other: None if there are none. The first may
+        be an array of the positions of rows in a file.
     """
-    if one is not None and other is not None and _is_reordered(one, other):
+    if one is None or other is None:
+        return
+    if isinstance(one, np.ndarray):
+        is_of_all = other.is_unique and len(one) == len(other) and other.isin(one).all()
+        if is_of_all and not np.array_equal(one, other):
+            raise ValueError(
+                f"{second} has the row labels of {first} in another order than its file, but they "
+                "are paired row by row: reorder it by its labels, as with sort_index(), or give "
+                "its to_numpy() if it has the order of the file"
+            )
+    elif _is_reordered(one, other):
         raise ValueError(
             f"{first} and {second} have the same row labels in another order, but are paired "
             "row by row: reorder the second as second.loc[first.index], or give to_numpy() of "

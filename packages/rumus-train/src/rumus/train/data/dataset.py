@@ -187,6 +187,15 @@ class Subset:
         return describe(self, index)
 
 
+class RowsOfFiles:
+    """A dataset of the rows of files, which pandas labels with their positions as it reads them.
+
+    has_all_rows: whether none of them is left out.
+    """
+
+    has_all_rows = True
+
+
 def row_labels(dataset: object) -> Any | None:
     """Return the labels that pandas gave the samples of a dataset, if there are any."""
     inner: Any = dataset
@@ -194,7 +203,10 @@ def row_labels(dataset: object) -> Any | None:
     while isinstance(inner, Subset):  # not by recursion: there may be thousands
         parts.append(inner.indices)
         inner = inner.dataset
-    labels = getattr(inner, "_labels", None) if isinstance(inner, ArrayDataset) else None
+    labels = inner._labels if isinstance(inner, ArrayDataset) else None
+    is_whole_file = isinstance(inner, RowsOfFiles) and inner.has_all_rows
+    if is_whole_file:
+        labels = np.arange(len(inner))
     if labels is not None:
         for indices in reversed(parts):
             labels = labels.take(indices)

@@ -16,7 +16,7 @@ from rumus.train.base.file_kind import kind_of_file
 from rumus.train.base.other_names import DATASET
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
-from rumus.train.data.dataset import Batch, Indices, Sample
+from rumus.train.data.dataset import Batch, Indices, RowsOfFiles, Sample
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -59,7 +59,7 @@ class _Column:
 
 
 @DATASET.of_instances
-class NpyDataset:
+class NpyDataset(RowsOfFiles):
     """Arrays in `.npy` files, memory-mapped and read on demand.
 
     Each argument is one field of the samples: a file, or several whose rows are concatenated.

@@ -91,7 +91,8 @@ class WeightedSampler:
             raise ValueError(
                 f"weights are for {len(self.weights)} samples, but the dataset has {len(dataset)}"
             )
-        refuse_another_order("the dataset", row_labels(dataset), "its sampler", self._labels)
+        if self._labels is not None:
+            refuse_another_order("the dataset", row_labels(dataset), "its sampler", self._labels)
         return self._count
 
     def order(self, dataset: Dataset, seed: int, epoch: int, batch_size: int) -> Indices:
@@ -173,7 +174,8 @@ class LengthBuckets:
             raise ValueError(
                 f"lengths are for {len(self.lengths)} samples, but the dataset has {len(dataset)}"
             )
-        refuse_another_order("the dataset", row_labels(dataset), "its sampler", self._labels)
+        if self._labels is not None:
+            refuse_another_order("the dataset", row_labels(dataset), "its sampler", self._labels)
         return len(self.lengths)
 
     def order(self, dataset: Dataset, seed: int, epoch: int, batch_size: int) -> Indices:

@@ -26,7 +26,7 @@ from rumus.train.base.file_kind import kind_of_file
 from rumus.train.base.other_names import DATASET
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
-from rumus.train.data.dataset import Batch, Indices, Sample
+from rumus.train.data.dataset import Batch, Indices, RowsOfFiles, Sample
 from rumus.train.data.npy import PathLike
 from rumus.train.tables.feature_encoding import (
     FeatureEncoding,
@@ -38,10 +38,15 @@ from rumus.train.tables.feature_encoding import (
     dtype_of,
     number_dtype,
     refuse_both,
-    warn_of_missed,
 )
 from rumus.train.tables.rounding import holding, tell_of_rounding, warn_of_rounding, warn_of_times
-from rumus.train.tables.row_names import row_names, warn_of_counting, warn_of_row_names
+from rumus.train.tables.row_names import (
+    row_names,
+    warn_of_answers,
+    warn_of_counting,
+    warn_of_new,
+    warn_of_row_names,
+)
 
 _IPC: Final = frozenset((".arrow", ".feather", ".ipc"))
 _TEXTS: Final = frozenset((".csv", ".tsv", ".txt"))
@@ -51,7 +56,7 @@ _DAY: Final = 86_400 * 10**6  # microseconds
 
 
 @DATASET.of_instances
-class ParquetDataset:
+class ParquetDataset(RowsOfFiles):
     """Columns of a Parquet or Arrow file: samples (features,) or (features, target).
 
     table: a `pyarrow.Table` or a file; an Arrow file if its name ends in .arrow, .feather or .ipc,
@@ -92,6 +97,7 @@ class ParquetDataset:
         standardize: bool = False,
     ) -> None:
         self._source = _Source(table)
+        self._names = self._source.names
         self.classes: list[str] = [] if classes is None else checked_classes(classes)
         self._is_text = classes is not None or dtype_of("target_dtype", target_dtype).kind == "U"
         self._target = target
@@ -117,6 +123,9 @@ class ParquetDataset:
         numbers = self._read(learns=True)
         if columns is None:
             warn_of_counting(self._source.shown, self._encoding.numbers, numbers)
+            if targets and not self._is_text:
+                names = self._encoding.numbers
+                warn_of_answers(self._source.shown, names, numbers, self._arrays[1])
         if self._is_text and classes is None:
             instead = "target_dtype={number} takes them for numbers, classes=[...]"
             warn_of_text_order(self._source.shown, "text", self.classes, instead)
@@ -130,7 +139,8 @@ class ParquetDataset:
     def like(self, table: PathLike | Any) -> Self:
         """Read another table the same way; targets are skipped if it has none.
 
-        A UserWarning tells of another column that is spelled like the target.
+        A UserWarning tells of a column that this table lacks, which may be the target by another
+        name.
 
         It uses the classes, categories, means and deviations of this dataset.
 
@@ -139,9 +149,9 @@ class ParquetDataset:
         other = object.__new__(type(self))
         other.__dict__ |= self.__dict__ | {"_source": _Source(table)}
         if not set(as_targets(self._target)) & set(other._source.names):
-            source = other._source
-            others = {*source.names} - {*self.columns}
-            warn_of_missed(source.shown, as_targets(self._target), others)
+            source, known = other._source, {*self._names}
+            new = (name for name in source.names if name not in known)
+            warn_of_new(source.shown, as_targets(self._target), new)
             other._target = None
         other._read(learns=False)
         return other

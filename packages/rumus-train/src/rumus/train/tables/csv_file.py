@@ -26,7 +26,7 @@ from rumus.train.base.class_names import (
 )
 from rumus.train.base.other_names import CSV, DATASET
 from rumus.train.base.printable import printable
-from rumus.train.data.dataset import Batch, Indices, Sample
+from rumus.train.data.dataset import Batch, Indices, RowsOfFiles, Sample
 from rumus.train.data.npy import PathLike
 from rumus.train.tables.csv_cell import (
     Days,
@@ -51,10 +51,15 @@ from rumus.train.tables.feature_encoding import (
     dtype_of,
     number_dtype,
     refuse_both,
-    warn_of_missed,
 )
 from rumus.train.tables.rounding import is_off, tell_of_rounding, tell_of_vanished, warn_of_times
-from rumus.train.tables.row_names import row_names, warn_of_counting, warn_of_row_names
+from rumus.train.tables.row_names import (
+    row_names,
+    warn_of_answers,
+    warn_of_counting,
+    warn_of_new,
+    warn_of_row_names,
+)
 
 CHUNK: Final = 1 << 18  # cells kept as text at a time
 _CODE: Final = re.compile(r"\s*0[0-9]{2,30}\s*")  # not a month, a day or an hour
@@ -63,7 +68,7 @@ _MANY_ZEROS: Final = "0" * 36  # behind the point of a number below 1e-37 withou
 
 
 @DATASET.of_instances
-class CsvDataset:
+class CsvDataset(RowsOfFiles):
     r"""Columns of a CSV file with a header line: samples (features,) or (features, target).
 
     path: a text file, comma-separated by default.
@@ -154,9 +159,11 @@ class CsvDataset:
             raise TypeError(f"encoding must be text such as 'utf-8', not {shown(encoding)}")
         check_choice("missing_target", missing_target, ("error", "drop"))
         self._target, self._drops = target, missing_target == "drop"
+        self.has_all_rows = not self._drops
         self._dtype = number_dtype("dtype", dtype)
         self._target_dtype = None if is_text else number_dtype("target_dtype", target_dtype)
         with self._file.open(self.path) as table:
+            self._names = table.names
             kinds = as_categories(categories), as_booleans(booleans), as_dates(dates)
             self.columns = _features(table, columns, as_targets(target), {*chain(*kinds)})
             self._encoding = FeatureEncoding(self.columns, *kinds, missing, standardize)
@@ -164,8 +171,13 @@ class CsvDataset:
             numbers = self._read(table, learns=True, tells_codes=columns is None)
         if columns is None:
             warn_of_counting(table.shown, self._encoding.numbers, numbers)
-            if target in self.classes and table.is_headed_by_numbers(self._encoding.numbers):
-                _warn_of_header(table.shown, f"numbers and {printable(repr(target))}, a class")
+            if is_text and table.is_headed_by_numbers(headed := self._encoding.numbers):
+                if target in self.classes:
+                    _warn_of_header(table.shown, f"numbers and {printable(repr(target))}, a class")
+                elif sorted(headed, key=float) not in (headed, headed[::-1]):  # as of wavelengths
+                    _warn_of_header(table.shown, "numbers in no order")
+            if len(self._arrays) > 1 and not is_text:
+                warn_of_answers(table.shown, self._encoding.numbers, numbers, self._arrays[1])
         if is_text and classes is None:
             instead = "target_dtype={number} takes them for numbers, classes=[...]"
             warn_of_text_order(table.shown, "text", self.classes, instead)
@@ -179,7 +191,8 @@ class CsvDataset:
     def like(self, path: PathLike) -> Self:
         """Read another file the same way; targets are skipped if it has none.
 
-        A UserWarning tells of another column that is spelled like the target.
+        A UserWarning tells of a column that this table lacks, which may be the target by another
+        name.
 
         It uses the classes, categories, means and deviations of this dataset, and raises like the
         class.
@@ -190,9 +203,9 @@ class CsvDataset:
         other.__dict__ |= self.__dict__ | {"path": Path(path)}
         with self._file.open(other.path) as table:
             if not set(as_targets(self._target)) & set(table.names):
-                warn_of_missed(
-                    table.shown, as_targets(self._target), {*table.names} - {*self.columns}
-                )
+                known = {*self._names}
+                new = (name for name in table.names if name not in known)
+                warn_of_new(table.shown, as_targets(self._target), new)
                 other._target = None
             other._read(table, learns=False)
         return other

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor.expression.declared_type import shown
-from rumus.tensor.expression.nearest_name import is_misspelled
 from rumus.tensor.expression.real_number import real_number
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.train.base.class_names import (
@@ -308,20 +307,6 @@ def refuse_both(shown: str, columns: Iterable[str], targets: Sequence[str]) -> N
                 f"{shown}: {printable(repr(name))} is both a target and in columns=[...], so the "
                 "model would see its answer: remove it from one of them"
             )
-
-
-def warn_of_missed(shown: str, targets: Iterable[str], others: Iterable[str]) -> None:
-    """Warn of a table without targets that has another column which is spelled like one."""
-    words = {other: re.sub(r"[\W_]", "", other).casefold().removesuffix("s") for other in others}
-    for name in targets:
-        word = re.sub(r"[\W_]", "", name).casefold().removesuffix("s")
-        for other, found in words.items():
-            if found == word or is_misspelled(found, word):
-                warn_user(
-                    f"{shown} has no target {printable(repr(name))}, so the samples have none; "
-                    f"should {printable(repr(other))} be it?"
-                )
-                return
 
 
 def as_categories(given: Sequence[str] | Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

@@ -7,7 +7,7 @@ purpose; if it only counts rows, a warning says so.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -30,6 +30,8 @@ _COUNTS: Final = re.compile(
 _OF_AN_INDEX: Final = re.compile(r"index|level_\d+")
 _PART: Final = 10  # times the rows of a part, at most, has the whole
 _IDENTIFIES: Final = re.compile(r"(?i:(.*[_ .-])?(id|uid|rowid))|.*[a-z]I[dD]")
+_SURE: Final = 10  # rows in which two columns are not equal by accident
+_LOOK: Final = 1000  # rows at a time
 
 
 def row_names(
@@ -77,6 +79,45 @@ def warn_of_counting(shown: str, names: Sequence[str], numbers: NDArray[Any]) ->
             f"{shown}: {told} has a different number in each row and is read as a feature; give "
             "columns=[...] to leave it out, or to confirm it",
         )
+
+
+def warn_of_new(shown: str, targets: Iterable[str], names: Iterable[str]) -> None:
+    """Warn of a table that lacks the targets of the first, but has columns that the first has not.
+
+    Which may be the targets by another name.
+
+    names: of the new columns.
+    """
+    of_rows = (_NAMES, _COUNTS, _OF_AN_INDEX, _IDENTIFIES)
+    new = [name for name in names if name and not any(each.fullmatch(name) for each in of_rows)]
+    if new and (told := ", ".join(map(repr, targets))):
+        warn_user(
+            f"{shown} has no target {printable(told)}, so the samples "
+            f"have none; should {printable(repr(new[0]))} be it?"
+        )
+
+
+def warn_of_answers(
+    shown: str, names: Sequence[str], numbers: NDArray[Any], targets: NDArray[Any]
+) -> None:
+    """Warn of a feature that is the target in all rows, so that the model sees its answer.
+
+    names, numbers: of the numeric columns, (rows, columns).
+    """
+    if len(numbers) < _SURE:
+        return
+    for target in targets.reshape(len(targets), -1).T:
+        same = np.arange(len(names))
+        for start in range(0, len(numbers), _LOOK):
+            rows = slice(start, start + _LOOK)
+            same = same[(numbers[rows, same] == target[rows, None]).all(0)]
+        if len(same) and (target != target[0]).any():
+            warn_user(
+                f"{shown}: the feature {printable(repr(names[same[0]]))} is equal to the target in "
+                "all rows, so the model sees its answer; give columns=[...] to leave it out, or to "
+                "confirm it"
+            )
+            return
 
 
 def _is_counting(column: NDArray[Any]) -> bool:
