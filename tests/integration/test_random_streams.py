@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any, Final
@@ -27,6 +28,7 @@ from rumus.tensor import (
     Parameter,
     Tensor,
     int32,
+    next_generator,
     ones,
     seed,
 )
@@ -271,7 +273,7 @@ def test_a_replay_moves_generators_as_the_code_does(
     """Those that the code makes, copies, restores or moves begin where it has them begin."""
     found: list[Any] = []
     for capture in (True, False):
-        KNOWN.restore(Generator(5).state())
+        KNOWN.restore(Generator(5).state() | {"position": 20})
         seed(1)
         weight = Parameter([1.0, 2.0], name="weight", backend=device)
         trainer = Trainer(SGD([weight], 0.01), capture=capture)
@@ -302,3 +304,129 @@ def test_a_step_that_a_device_refuses_moves_no_generator_that_it_restores(
         assert bool(trainer.counts.replayed) is capture
         found.append((weight.tolist(), KNOWN.state()))
     assert found[0] == found[1]
+
+
+def first_used() -> Callable[[Backend], Tensor]:
+    """A layer that is made when it is first used keeps its stream, though that step is refused."""
+    made: list[nn.Dropout] = []
+
+    def draw(backend: Backend) -> Tensor:
+        if not made:
+            made.append(nn.Dropout(0.5))
+        return made[0](ones((32,), backend=backend)) * dropped(backend)
+
+    return draw
+
+
+def moved_elsewhere() -> Callable[[Backend], Tensor]:
+    generator = Generator(6)
+    state = Generator(7, 3).state()
+
+    def draw(backend: Backend) -> Tensor:
+        first = generator.uniform((3,), backend=backend).sum()
+        generator.restore(state)
+        return dropped(backend, generator) * first
+
+    return draw
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: dropped,
+        lambda: made,
+        lambda: made_of_the_seed,
+        lambda: copied,
+        first_used,
+        moved_elsewhere,
+    ],
+    ids=["dropped", "made", "made_of_the_seed", "copied", "first_used", "moved_elsewhere"],
+)
+@pytest.mark.parametrize("wrap", [lambda optimizer: optimizer, SAM], ids=["SGD", "SAM"])
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_step_that_does_not_count_hands_out_no_stream(
+    make: Callable[[], Callable[[Backend], Tensor]],
+    wrap: Callable[[Any], Any],
+    raises: bool,
+    device: Capturing,
+) -> None:
+    """It draws what a run without it would, and is captured as well as any other."""
+    found: list[Any] = []
+    for capture in (True, False):
+        for leaves_out in (True, False):
+            KNOWN.restore(Generator(5).state())
+            seed(1)
+            draw, weight = make(), Parameter([1.0, 2.0], name="weight", backend=device)
+            trainer = Trainer(wrap(SGD([weight], 0.001, nonfinite="skip")), capture=capture)
+
+            def loss(x: Tensor, is_wrong: bool, draw: Any = draw, weight: Any = weight) -> Any:
+                result = (weight * weight * x).sum() * draw(device).sum()
+                if is_wrong:
+                    raise LookupError
+                return result
+
+            for step in range(STEPS):
+                is_bad = step in (0, *BAD)
+                if is_bad and leaves_out:
+                    continue
+                number = np.inf if is_bad and not raises else 0.25 + step
+                try:
+                    trainer.train_step(loss, np.array([0.5, number]), is_bad and raises)
+                except LookupError:
+                    assert is_bad
+            assert (trainer.counts.replayed > 0) is capture
+            found.append((weight.tolist(), KNOWN.state(), next_generator().state()))
+    assert all(each == found[0] for each in found)
+
+
+@pytest.mark.parametrize("wrap", [lambda optimizer: optimizer, SAM], ids=["SGD", "SAM"])
+@pytest.mark.parametrize("is_kept", [False, True])
+@pytest.mark.parametrize("capture", [True, False])
+def test_a_layer_made_in_a_recomputed_part(
+    wrap: Callable[[Any], Any], is_kept: bool, capture: bool, device: Capturing
+) -> None:
+    """The second call makes it with the stream of the first one."""
+    found: list[Any] = []
+    for recomputes in (False, True):
+        seed(1)
+        weight = Parameter(np.ones(8, np.float32), name="weight", backend=device)
+        trainer = Trainer(wrap(SGD([weight], 1e-4)), capture=capture)
+        kept: list[nn.Dropout] = []
+
+        def part(x: Tensor, kept: Any = kept, weight: Any = weight) -> Any:
+            if is_kept and not kept:
+                kept.append(nn.Dropout(0.25))
+            return nn.Dropout(0.5)(kept[0](x) if is_kept else x) * weight
+
+        def loss(x: Tensor, weight: Any = weight, part: Any = part, again: Any = recomputes) -> Any:
+            for _ in range(2):
+                x = nn.checkpoint(part, x * weight) if again else part(x * weight)
+            return (x * x).sum()
+
+        for _ in range(8):
+            trainer.train_step(loss, np.ones(8, np.float32))
+        found.append((weight.tolist(), next_generator().stream))
+    assert found[0] == found[1]
+
+
+def test_a_generator_of_each_step_costs_no_recording(gpu: GpuBackend) -> None:
+    """Under "skip", too, where a device rewinds generators that steps have in common."""
+    weight = Parameter([1.0, 2.0], name="weight", backend=gpu)
+    trainer = Trainer(SGD([weight], 0.01, nonfinite="skip"))
+    for _ in range(STEPS):
+        trainer.train_step(lambda x: (weight * weight * x).sum() * made(gpu).sum(), np.ones(2))
+    assert trainer.counts.recorded == 1
+
+
+def test_streams_that_threads_take_differ() -> None:
+    seed(1)
+    found: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: found.extend(next_generator().stream for _ in range(200)))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == list(range(1600))

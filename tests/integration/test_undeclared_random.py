@@ -22,7 +22,7 @@ from noisy_transform import noisy
 
 from rumus import nn
 from rumus.optim import SAM, SGD
-from rumus.tensor import Generator, Tensor, tensor
+from rumus.tensor import Generator, Tensor, next_generator, tensor
 from rumus.train import (
     ArrayDataset,
     Callback,
@@ -76,6 +76,10 @@ def of_python() -> Number:
 def of_rumus() -> Number:
     rng = Generator(3)
     return lambda: float(rng.uniform((1,)).item())
+
+
+def made_in_each_step() -> Number:
+    return lambda: float(next_generator().uniform((1,)).item())
 
 
 def twister() -> Number:
@@ -152,6 +156,7 @@ def fitted(
         (old_of_numpy, r"'rng', a NumPy generator.*state=\{'rng': rng\}"),
         (of_python, r"'rng', a Python generator.*state=\{'rng': rng\}"),
         (of_rumus, r"'rng', Generator\(seed=3.*state=\{'rng': rng\}"),
+        (made_in_each_step, r"a generator that it makes itself.*state=\{'noise': noise\}"),
         (twister, r"'rng', a NumPy generator"),
         (raw_bits, r"'rng', a NumPy generator"),
         (hidden_in_an_object, r"'_rng'.*state=\{'rng': _rng\}"),

@@ -66,6 +66,12 @@ class ShardStreams:
         self._check(draws)
 
     def _check(self, draws: Draws) -> None:
+        if draws.is_lost:
+            raise ValueError(
+                "the loss function draws from a generator that it makes itself; the trainer does "
+                "not know it, so its numbers would depend on the rank: make it once, before the "
+                "training, and give it to Trainer(optimizer, state={'noise': noise})"
+            )
         known = {id(random) for random in self._known}
         for random in draws.generators:
             if id(random) not in known:

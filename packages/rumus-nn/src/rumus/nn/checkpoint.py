@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,7 +25,7 @@ from rumus.tensor.graph.autograd import (
 from rumus.tensor.graph.tensor import result_of
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.recording import live
-from rumus.tensor.operations.draws import Draws, Place, places_of_program
+from rumus.tensor.operations.draws import Draws, Moved, Place, places_of_program
 
 
 @checked_arguments
@@ -54,7 +55,7 @@ def checkpoint(
     """
     if isinstance(function, Module):
         generators = [*generators, *(generator for _, generator in function.named_generators())]
-    generators = list(generators)  # generators used by the first call are added
+    generators = list(generators)
     for given in generators:
         if not isinstance(given, Generator):
             raise TypeError(f"checkpoint: generators must be Generators, not {shown(given)}")
@@ -73,7 +74,7 @@ def checkpoint(
     if result._node is None:
         return result
     parameters = leaves(result._node)
-    repeated = _Call(function, inputs, _Positions(generators, positions), _mark_of(result), before)
+    repeated = _Call(function, inputs, _Positions(like=positions), _mark_of(result), before)
     sources = [*inputs, *parameters]
 
     def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
@@ -101,34 +102,41 @@ def _checked(result: Any) -> Tensor:
 
 
 class _Positions:
-    """The generators' positions before a call. It holds no tensors, since a recording keeps it."""
+    """The generators' positions before a call. It holds no tensors, since a recording keeps it.
 
-    def __init__(self, generators: list[Generator], like: _Positions | None = None) -> None:
-        self.generators = generators
+    Nor does it hold a generator that the call makes, whose stream the repeated call gets again.
+    """
+
+    def __init__(self, generators: Sequence[Moved] = (), like: _Positions | None = None) -> None:
+        self.known = list(generators)
+        own = [weakref.ref(moved) for moved in generators]
+        self.used: list[weakref.ref[Moved]] = own if like is None else like.used
         self.like = like
-        self.before: list[Place] = []
+        self.before: list[tuple[weakref.ref[Moved], Place]] = []
 
     def note(self) -> None:
         """Before the call: note the positions, and rewind to those of the original call."""
-        self.before = [generator.place for generator in self.generators]
+        self.before = [(each, moved.place) for each in self.used if (moved := each()) is not None]
         if self.like is not None:
             self._restore(self.like.before)
 
     def find(self, draws: Draws) -> None:
         """Add the generators that have drawn."""
-        for generator, place in draws.before.values():
-            if not any(generator is known for known in self.generators):
-                self.generators.append(generator)
-                self.before.append(place)
+        for moved, place in draws.before:
+            if weakref.ref(moved) not in self.used:
+                self.used.append(weakref.ref(moved))
+                self.before.append((weakref.ref(moved), place))
+        self.known += draws.kept
 
     def leave(self) -> None:
         """After the call: undo the draws of a repeated call."""
         if self.like is not None:
             self._restore(self.before)
 
-    def _restore(self, places: Sequence[Place]) -> None:
-        for generator, place in zip(self.generators, places, strict=True):
-            generator.place = place
+    def _restore(self, places: Sequence[tuple[weakref.ref[Moved], Place]]) -> None:
+        for each, place in places:
+            if (moved := each()) is not None:
+                moved.place = place
 
 
 class _Call:

@@ -19,7 +19,7 @@ from rumus.tensor import Generator, Tensor, TensorLike, no_grad, tensor
 from rumus.tensor.expression.arguments import checked_first
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.memory.replaced_file import replaced
-from rumus.tensor.operations.draws import Draws
+from rumus.tensor.operations.draws import Draws, Moved
 
 _LARGEST: Final = 2**31 - 2**20  # bytes: a protocol buffer is limited to 2 GiB
 _BATCHES: Final = (11, 13)  # sizes that rarely occur as lengths in models
@@ -146,9 +146,10 @@ def _trace(model: Module, examples: Mapping[str, NDArray[Any]]) -> _Trace:
 class _NoDraws(Draws):
     """Refuses random numbers: a file has no stream that could reproduce them."""
 
-    def note(self, generator: Generator) -> None:
+    def note(self, moved: Moved) -> None:
         """Refuse a draw."""
-        raise OnnxExportError("drawing random numbers has no counterpart in ONNX")
+        if isinstance(moved, Generator):
+            raise OnnxExportError("drawing random numbers has no counterpart in ONNX")
 
 
 def _name_state(model: Module, graph: Graph) -> None:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -39,8 +39,31 @@ _HOLD = Kernel(
 _LET_GO = Kernel("let_draws_go", {"behind": _BEHIND - _BLOCKS}, ("behind", "is_high"))
 
 
+class Moved(Protocol):
+    """What a step moves, and puts back if it does not count.
+
+    A generator, or the number of streams that `next_generator` has handed out.
+    """
+
+    undecided: Undecided
+    _position: int
+
+    @property
+    def place(self) -> Place:
+        """Where it is as the running step sees it."""
+        ...
+
+    @place.setter
+    def place(self, place: Place) -> None: ...
+
+
 class Draws:
-    """Records which generators draw in a block, and their positions before.
+    """Records what draws in a block, and the positions before.
+
+    placed: the ids of those whose draws the block began elsewhere, such as at a saved state.
+    made: the ids of the generators made in the block. Nothing here keeps these alive: streams of
+        those that the program does not keep can be handed out again.
+    kept: what has drawn and existed before.
 
     >>> from rumus.tensor import Generator
     >>> generator, draws = Generator(0), Draws()
@@ -52,23 +75,46 @@ class Draws:
     """
 
     def __init__(self) -> None:
-        self.before: dict[int, tuple[Generator, Place]] = {}
+        self._before: dict[int, tuple[weakref.ref[Moved], Place]] = {}
+        self._is_lost = False
+        self.kept: list[Moved] = []
+        self.placed: set[int] = set()
+        self.made: set[int] = set()
+
+    @property
+    def before(self) -> list[tuple[Moved, Place]]:
+        """Everything that has moved and still exists, and where it was."""
+        pairs = [(moved(), place) for moved, place in self._before.values()]
+        return [(moved, place) for moved, place in pairs if moved is not None]
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether a generator has drawn that no longer exists."""
+        return self._is_lost or any(moved() is None for moved, _ in self._before.values())
 
     @property
     def generators(self) -> list[Generator]:
-        """The generators that have drawn."""
-        return [generator for generator, _ in self.before.values()]
+        """The generators among it."""
+        from rumus.tensor.operations.generator import Generator
 
-    def note(self, generator: Generator) -> None:
-        """Note the position of a generator that is about to draw."""
-        if id(generator) not in self.before:
-            self.before[id(generator)] = generator, generator.place
+        return [moved for moved, _ in self.before if isinstance(moved, Generator)]
 
-    def shift(self, generator: Generator, words: int) -> None:
+    def note(self, moved: Moved) -> None:
+        """Note the position of what is about to move."""
+        known = self._before.get(id(moved))
+        if known is not None and known[0]() is moved:
+            return
+        self._is_lost = self._is_lost or known is not None
+        self._before[id(moved)] = weakref.ref(moved), moved.place
+        if id(moved) not in self.made:
+            self.kept.append(moved)
+
+    def shift(self, moved: Moved, words: int) -> None:
         """Note that earlier steps turned out not to count."""
-        if id(generator) in self.before:
-            seed, stream, position = self.before[id(generator)][1]
-            self.before[id(generator)] = generator, (seed, stream, position - words)
+        known = self._before.get(id(moved))
+        if known is not None and known[0]() is moved:
+            seed, stream, position = known[1]
+            self._before[id(moved)] = known[0], (seed, stream, position - words)
 
     def watching(self, given: Any = None) -> Iterator[Any]:
         """Record the generators that draw on this thread until the iterator goes on.
@@ -81,8 +127,8 @@ class Draws:
 
     def take_back(self) -> None:
         """Restore the generators' positions."""
-        for generator, place in self.before.values():
-            generator.place = place
+        for moved, place in self.before:
+            moved.place = place
 
     def wait_for(
         self, outcome: Outcome, poll: Callable[[bool], None], applied: tuple[Backend, Array] | None
@@ -93,9 +139,9 @@ class Draws:
             continues after a refused step: the backend that decides, and its decision, 0 if the
             step was not applied. Its next draws are as if the positions had already been restored.
         """
-        for generator, (_, _, position) in self.before.values():
-            words = generator._position - position
-            generator.undecided.add(outcome, words, weakref.WeakMethod(poll), applied)
+        for moved, before in self.before:
+            is_placed = id(moved) in self.placed
+            moved.undecided.add(outcome, before, weakref.WeakMethod(poll), applied, is_placed)
 
 
 @dataclass(slots=True)
@@ -104,8 +150,10 @@ class _Drawn:
 
     outcome: Outcome
     words: int
+    stream: tuple[int, int] | None  # the seed and the stream before, if the step has set them
     poll: weakref.WeakMethod[Callable[[bool], None]]
     is_held: bool  # the device has rewound its draws if the step did not count
+    is_awaited: bool  # the next draws need to know
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +196,7 @@ class Undecided:
     its position and tells the device.
     """
 
-    def __init__(self, generator: Generator) -> None:
+    def __init__(self, generator: Moved) -> None:
         self._generator = weakref.ref(generator)
         self._steps: deque[_Drawn] = deque()
         self._blocks = 0  # that the device may lag behind
@@ -158,14 +206,26 @@ class Undecided:
     def add(
         self,
         outcome: Outcome,
-        words: int,
+        before: Place,
         poll: weakref.WeakMethod[Callable[[bool], None]],
         applied: tuple[Backend, Array] | None,
+        is_placed: bool,
     ) -> None:
-        """Note the draws of the step submitted last."""
-        if applied is not None:
+        """Note the draws of the step submitted last; a device rewinds none that it placed."""
+        if (generator := self._generator()) is None:
+            return
+        seed, stream, position = generator.place
+        words, is_held = position - before[2], applied is not None and not is_placed
+        changed = None if before[:2] == (seed, stream) else before[:2]
+        if applied is not None and is_held:
             self._hold(words // 4, *applied)
-        self._steps.append(_Drawn(outcome, words, poll, applied is not None))
+        is_awaited = applied is not None and is_placed
+        self._steps.append(_Drawn(outcome, words, changed, poll, is_held, is_awaited))
+
+    def forget(self) -> None:
+        """Begin elsewhere, wherever the steps before have led."""
+        self._steps.clear()
+        self._held, self._blocks = None, 0
 
     def _hold(self, blocks: int, backend: Backend, applied: Array) -> None:
         is_full = self._blocks + blocks >= 2**31 or len(self._steps) >= _MOST
@@ -178,6 +238,10 @@ class Undecided:
 
     def behind(self, backend: Backend) -> Array | None:
         """Return a backend's lag, as `Backend.random_words` takes it."""
+        if any(id(self._generator()) in draws.placed for draws in watching.all):
+            return None
+        if any(step.is_awaited for step in self._steps):
+            self.hear(wait=True)
         depends_on(self, "_held")
         if self._held is not None and self._held.backend is backend:
             return self._held.behind
@@ -220,9 +284,10 @@ class Undecided:
             self._steps = deque(step for step in self._steps if not step.is_held)
             self._put_back(4 * blocks)
 
-    def _put_back(self, words: int) -> None:
+    def _put_back(self, words: int, stream: tuple[int, int] | None = None) -> None:
         if (generator := self._generator()) is not None:
-            generator._position -= words
+            seed, number, position = generator.place
+            generator.place = *(stream or (seed, number)), position - words
             for draws in watching.all:
                 draws.shift(generator, words)
 
@@ -230,7 +295,7 @@ class Undecided:
         """Take over the outcome of a step."""
         is_refused = step.outcome.applied is False
         if is_refused:
-            self._put_back(step.words)
+            self._put_back(step.words, step.stream)
         if step.is_held and self._held is not None:
             self._blocks -= step.words // 4
             if is_refused:

@@ -53,9 +53,21 @@ class Generator:
                 raise ValueError(f"{name} must be in [0, 2**32), not {value}")
         self.seed = seed
         self.stream = stream
+        self._begin_at(lambda: (seed, stream, 0))
+
+    def _begin_at(self, place: Callable[[], Place]) -> None:
+        """Begin at a place, as what the code of a step makes does in a replay of it."""
         self._position = 0
         self.undecided = Undecided(self)
-        self._go_to(lambda: (seed, stream, 0))
+
+        def begin() -> None:
+            self.undecided.forget()  # that was another object
+            for draws in watching.all:
+                draws.placed.add(id(self))
+                draws.made.add(id(self))
+            self.place = place()
+
+        live(begin)
 
     def __repr__(self) -> str:
         return f"Generator(seed={self.seed}, stream={self.stream}, position={self._position})"
@@ -64,8 +76,8 @@ class Generator:
         return self.state()
 
     def __setstate__(self, state: dict[str, int]) -> None:
-        self.__init__(state["seed"], state["stream"])  # type: ignore[misc]
-        self._position = state["position"]
+        self.seed, self.stream, position = (state[n] for n in ("seed", "stream", "position"))
+        self._begin_at(lambda: (self.seed, self.stream, position))
 
     @property
     def position(self) -> int:
@@ -87,6 +99,9 @@ class Generator:
         """Go to a place, as a replay of the step that does so does again."""
 
         def go() -> None:
+            for draws in watching.all:
+                draws.note(self)
+                draws.placed.add(id(self))
             self.place = place()
 
         live(go)

@@ -11,13 +11,13 @@ from rumus.optim import ClosureOptimizer, Optimizer
 from rumus.optim.engine.closure import forward_backward, repeated
 from rumus.optim.engine.optimizer import refuse_foreign
 from rumus.optim.options.group import M_co
-from rumus.tensor import Backend, Generator, GradientStore, Tensor
+from rumus.tensor import Backend, GradientStore, Tensor
 from rumus.tensor.expression.kinds import is_a
 from rumus.tensor.graph.means import Mean, noting_means
 from rumus.tensor.memory.recording import is_capturing
 from rumus.tensor.memory.uninterrupted import Uninterrupted, displaced
 from rumus.tensor.memory.updater import Outcome
-from rumus.tensor.operations.draws import Draws
+from rumus.tensor.operations.draws import Draws, Moved
 from rumus.train.base.calling import as_dict
 from rumus.train.base.epoch_sum import LateWeight
 from rumus.train.base.logged import Log, weighted
@@ -53,7 +53,7 @@ class Stepper(Generic[M_co]):
         self.log: Log = {}  # of the last passes
         self.clock: StepClock | None = None
         self._loss_state = LossState()
-        self._drawn: list[Generator] = []  # what drew in the last step
+        self._drawn: list[Moved] = []  # what drew in the last step
         self._draws = Draws()  # of the running step
         self.undeclared: Undeclared | None = None  # of the running `fit`, if it saves checkpoints
         self.undeclared_tensors: UndeclaredTensors | None = None  # if anything is to be restored
@@ -95,9 +95,10 @@ class Stepper(Generic[M_co]):
         random generators stay where they are, or are restored. So it is wherever a signal handler
         raises.
         """
-        for generator in self._drawn:
-            undecided = generator.undecided
+        for moved in self._drawn:
+            undecided = moved.undecided
             undecided.hear(wait=undecided.is_drawn_by_host)
+        self._drawn = []
         draws, before = Draws(), self.optimizer.outcome
         counted: list[Counted] = []
         is_done = is_ended = False
@@ -129,10 +130,8 @@ class Stepper(Generic[M_co]):
 
     def _follow(self, draws: Draws) -> None:
         """Keep a step's random draws only if the step counts."""
-        if not draws.before and not self._drawn:
-            return
-        self._drawn = draws.generators
-        if not self._drawn:
+        self._drawn = draws.kept
+        if not draws.before:
             return
         outcome = self.optimizer.outcome
         if outcome.applied is False:

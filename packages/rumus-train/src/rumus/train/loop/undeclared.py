@@ -114,13 +114,19 @@ class Undeclared:
         loss_fn: whose passes they were.
         """
         self._loss_fn = loss_fn
-        if not draws.before and self._before_passes is None:
+        if not (draws.before or draws.is_lost) and self._before_passes is None:
             return
         known = self._known
         moved: list[Source] = [random for random in draws.generators if id(random) not in known]
         if self._before_passes is not None:
             moved += self._own(self._before_passes.moved())
             self._before_passes = None
+        if draws.is_lost:
+            raise ValueError(
+                "loss_fn draws from a generator that it makes itself, which no checkpoint would "
+                "save, so a resumed run would differ: make it once, before the training, and "
+                "declare it, Trainer(optimizer, state={'noise': noise})"
+            )
         if moved and (found := self._undeclared(moved)):
             told, remedy = _told(found[0])
             raise ValueError(
