@@ -10,7 +10,6 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache
 from types import FrameType, FunctionType, MemberDescriptorType, NoneType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, ParamSpec, Protocol, Self, TypeVar
 
@@ -49,6 +48,7 @@ from rumus.tensor.expression.called_attribute import note_called_attribute
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.dtype import as_dtype
 from rumus.tensor.expression.nearest_name import is_misspelled
+from rumus.tensor.expression.of_class import of_class
 from rumus.tensor.expression.other_names import is_of_method
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.graph.assignment import running_pass
@@ -240,6 +240,7 @@ class Module:
         """Set the submodule of this name; containers override this."""
         setattr(self, name, module)
 
+    @checked_arguments
     def named_modules(self) -> Iterator[tuple[str, Module]]:
         """Iterate over this module (named "") and all submodules, each before its own."""
         seen: set[int] = set()
@@ -253,6 +254,7 @@ class Module:
             below = [(join(path, name), child) for name, child in module.named_children()]
             waiting.extend(reversed(below))
 
+    @checked_arguments
     def modules(self) -> Iterator[Module]:
         """Iterate over this module and all submodules."""
         return (module for _, module in self.named_modules())
@@ -274,6 +276,7 @@ class Module:
                     names.add(whole)
                     yield whole, value
 
+    @checked_arguments
     def parameters(self) -> Parameters[Self]:
         """Return the parameters with their dotted paths, for an optimizer.
 
@@ -286,10 +289,12 @@ class Module:
                 parameter.name = path
         return found
 
+    @checked_arguments
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Iterate over (dotted path, parameter)."""
         return self.parameters().items()
 
+    @checked_arguments
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
         """Iterate over (dotted path, tensor) of the untrained state.
 
@@ -299,10 +304,12 @@ class Module:
             if not isinstance(value, Parameter) and not value.requires_grad:
                 yield path, value
 
+    @checked_arguments
     def buffers(self) -> Iterator[Tensor]:
         """Iterate over the buffers."""
         return (buffer for _, buffer in self.named_buffers())
 
+    @checked_arguments
     def named_generators(self) -> Iterator[tuple[str, Generator]]:
         """Iterate over (dotted path, generator), whose `state()` an exact resume must save."""
         return self._find(Generator)
@@ -331,6 +338,7 @@ class Module:
         """Return names that other programs save with such a layer, and that are ignored here."""
         return frozenset()
 
+    @checked_arguments
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Return copies of all parameters, then all buffers, by dotted path."""
         return {path: host_copy(v._array, v._backend) for path, v in self._state().items()}
@@ -433,6 +441,7 @@ class Module:
                 module.training = mode
         return self
 
+    @checked_arguments
     def eval(self) -> Self:
         """Switch all modules to evaluation: dropout does nothing. Return this one."""
         return self.train(False)
@@ -448,6 +457,7 @@ class Module:
                 parameter.requires_grad = flag
         return self
 
+    @checked_arguments
     def freeze(self) -> Self:
         """Stop training all parameters; `requires_grad_()` undoes it."""
         return self.requires_grad_(False)
@@ -495,10 +505,12 @@ class Module:
                 parameter.convert(found)  # raise before changing anything
         return self
 
+    @checked_arguments
     def half(self) -> Self:
         """Convert all parameters to float16; see `to_dtype`."""
         return self.to_dtype(float16)
 
+    @checked_arguments
     def to_gpu(self) -> Self:
         """Move to the GPU. ImportError says what to install if `rumus.gpu` is missing."""
         return self.to(gpu_backend())
@@ -697,7 +709,7 @@ def _items(held: Any) -> Iterable[object]:
     return held.values() if isinstance(held, dict) else held
 
 
-@cache
+@of_class
 def _slots(cls: type) -> tuple[str, ...]:
     """The names of the attributes that a class of the user's keeps in `__slots__`."""
     named = (pair for base in cls.__mro__ for pair in vars(base).items())

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
 from types import CodeType
 from typing import Any, TypeAlias
 
 from rumus.tensor.expression.arguments import constructor_names
+from rumus.tensor.expression.of_class import of_class
 from rumus.tensor.expression.real_number import finite_number, positive_number, real_number
 
 # From the layer, the attribute's name and a value, to what is kept.
@@ -40,7 +40,7 @@ def decided(layer: object, name: str) -> AttributeError:
     )
 
 
-@cache  # of layers of rumus only
+@of_class
 def own_names(cls: type) -> frozenset[str]:
     """Return what a layer's code may set or read of it; any other attribute is the user's.
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import inspect
 import sys
 from dataclasses import FrozenInstanceError
-from functools import cache
 from types import FunctionType
 from typing import Any, Final, NoReturn, TypeVar
 
 from rumus.tensor.expression.arguments import constructor_names
+from rumus.tensor.expression.of_class import of_class
 
 C = TypeVar("C", bound=type)
 
@@ -83,9 +83,8 @@ def fixed(cls: C) -> C:
     """
 
     def refuse(owner: object, name: str, value: object) -> NoReturn:
-        if hasattr(owner, name):
-            raise FrozenInstanceError(str(decided(owner, name)))
-        raise AttributeError(f"{type(owner).__name__!r} object has no attribute {name!r}")
+        getattr(owner, name)  # raises AttributeError, perhaps with advice, if there is none
+        raise FrozenInstanceError(str(decided(owner, name)))
 
     members: Any = cls  # a type checker knows that the class is frozen
     members.__setattr__ = refuse
@@ -129,7 +128,7 @@ def _reread(cls: type) -> frozenset[str]:
     return frozenset[str]().union(*(vars(each).get("_rereads", ()) for each in cls.__mro__))
 
 
-@cache  # of our own classes only
+@of_class
 def _arguments(cls: type) -> dict[str, inspect.Parameter]:
     """The arguments of a constructor by name, with those of its `**options`."""
     try:
