@@ -242,7 +242,26 @@ PLACES: list[tuple[Callable[[], Any], str]] = [
     ),
     (lambda: LAYER.Sequential(nn.ReLU(), None), "Sequential[1] must be a Module, not None"),
     (lambda: LAYER.Linear(2, 2)(), "Linear needs x: Linear(x)"),
-    (lambda: LAYER.Linear(2, 2).to_dtype(), "Module.to_dtype needs dtype: Module.to_dtype(dtype)"),
+    (lambda: LAYER.Linear(2, 2).to_dtype(), "Linear.to_dtype needs dtype: Linear.to_dtype(dtype)"),
+    (lambda: LAYER.Linear(2, 2).eval(True), "Linear.eval takes no arguments, not True"),
+    (lambda: LAYER.Linear(2, 2).half(True), "Linear.half takes no arguments, not True"),
+    (
+        lambda: LAYER.Linear(2, 2).parameters(recurse=False),
+        "Linear.parameters takes no 'recurse'; it takes nothing by name",
+    ),
+    (
+        lambda: LAYER.Linear(2, 2).named_buffers(prefix="a"),
+        "Linear.named_buffers takes no 'prefix'; it takes nothing by name",
+    ),
+    (lambda: ANY.seed(seed=0), "seed takes no 'seed'; it takes value"),
+    (
+        lambda: ANY_ADAMW(_parameters()).step(3),
+        "AdamW.step: grads must be what loss.backward() returned, not 3",
+    ),
+    (
+        lambda: type("Net", (nn.Linear,), {})(2, 2).to_dtype(),
+        "Net.to_dtype needs dtype: Net.to_dtype(dtype)",
+    ),
     (lambda: LAYER.lora(nn.Sequential(nn.Linear(2, 2))), "lora needs rank: lora(model, rank)"),
     (lambda: LAYER.initialization.uniform(_parameters()[0]), "uniform needs generator: uniform(p"),
     (lambda: LAYER.mse_loss(X, X, "sum"), "mse_loss takes prediction and target by position, not "),

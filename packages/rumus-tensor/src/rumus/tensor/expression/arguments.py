@@ -157,11 +157,10 @@ def checked_arguments(
     Traceback (most recent call last):
     TypeError: area takes no 'heigth'; did you mean 'height'?
     """
-    names, of = switches_of(function), function.__qualname__.removesuffix(".__init__")
+    names = switches_of(function)
     placed, known = _placed(_code(function)), _names(function)
     rest = _rest(_code(function))
     is_early = is_first or function.__name__ == "__init__"
-    first = min((at for at, name in enumerate(placed) if name in names), default=len(placed))
 
     @cache  # not before a call: an alias may stand below the function
     def numbers() -> frozenset[str]:
@@ -170,21 +169,22 @@ def checked_arguments(
 
     @wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        if names:
-            if kwargs:
-                check_switches(of, names, kwargs)
-            if len(args) > first:
-                check_switches(of, names, dict(zip(placed, args, strict=False)))
         for name, value in (*zip(placed, args, strict=False), *kwargs.items()):
-            if type(value) in _TRUTHS and name in numbers():
+            if type(value) not in _TRUTHS:
+                if name in names:
+                    check_switches(_called(function, args), names, {name: value})
+            elif name in numbers():
+                of = _called(function, args)
                 _check_types(of, _types(function), (), (), {name: value}, is_all=True)
                 if is_optional_tensor(_types(function)[name][0]):
                     raise TypeError(f"{of}: {name} must be numbers or None, not {value}")
         if is_early:
+            of = _called(function, args)
             _check_types(of, _types(function), placed, args, kwargs, is_all=is_first, is_early=True)
         try:
             return function(*args, **kwargs)
         except Exception as error:
+            of = _called(function, args)
             if not isinstance(error, _OF_ARGUMENTS):
                 _check_sizes(of, error, (*zip(placed, args, strict=False), *kwargs.items()))
                 raise
@@ -319,7 +319,15 @@ def _types(function: Callable[..., Any]) -> dict[str, Declared]:
     return {name: (str(kind), known) for name, kind in declared.items() if name != "return"}
 
 
-def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
+def _called(function: Callable[..., Any], args: tuple[object, ...]) -> str:
+    """The name of a function in messages: that of a method has the class that users know it by."""
+    name = function.__name__
+    if args and _plain(getattr(type(args[0]), name, _NOTHING)) is _plain(function):  # inherited
+        return f"{type(args[0]).__name__}.{name}".removesuffix(".__init__")
+    return function.__qualname__.removesuffix(".__init__")
+
+
+def _plain(function: Any) -> Any:
     while hasattr(function, "__wrapped__"):
         function = function.__wrapped__
     return function

@@ -105,7 +105,13 @@ def _of_too_many(
             return f"{of} takes {name} as one dict: {of}({{name: ...}})"
         if _SEVERAL.match(declared):
             return f"{of} takes {name} as one list: {of}([...])"
-    takes = f"{_listed([each.name for each in placed])} by position" if placed else "no such"
+    takes = (
+        f"{_listed([each.name for each in placed])} by position"
+        if placed
+        else "nothing by position"
+    )
+    if not placed and not rest:
+        takes = "no arguments"
     fitting = [each.name for each in rest if _may_be(each, known, extra)]
     told = f"{of} takes {takes}, not {shown(extra)}"
     if len(fitting) == 1:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from weakref import WeakValueDictionary
 
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.memory.recording import live, refuse
 from rumus.tensor.operations.draws import Place, Undecided, watching
@@ -88,6 +89,7 @@ class _Streams:
 _process = _Streams()
 
 
+@checked_arguments
 def seed(value: int | None = None) -> int:
     """Set the seed of this program, for everything made from now on, and return it.
 
