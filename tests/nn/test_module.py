@@ -735,6 +735,43 @@ def test_lists_and_dicts() -> None:
     assert "c" not in named
 
 
+@pytest.mark.parametrize("kind", ["Sequential", "ModuleList"])
+def test_modules_in_order_are_added_and_removed(kind: str) -> None:
+    first, second = nn.Linear(2, 2, generator=Generator(0)), nn.Linear(2, 2, generator=Generator(1))
+    a: Any = nn.Sequential() if kind == "Sequential" else nn.ModuleList()
+    assert a.append(first).extend([nn.ReLU(), second]).insert(1, nn.Tanh()) is a
+    assert [type(m).__name__ for m in a] == ["Linear", "Tanh", "ReLU", "Linear"]
+    assert a.parameters().names == ("0.weight", "0.bias", "3.weight", "3.bias")
+    del a[1]
+    a += nn.ModuleList([nn.SiLU()])
+    assert a.pop(1).training
+    assert a.parameters().names == ("0.weight", "0.bias", "1.weight", "1.bias")
+    del a[-1:]
+    assert list(a) == [first, second]
+    if kind == "Sequential":
+        x = tensor([[1.0, -2.0]])
+        assert a(x).tolist() == second(first(x)).tolist()
+    acts: list[Callable[[], Any]] = [
+        lambda: a.extend([nn.ReLU(), 3]), lambda: a.insert(0, nn.ReLU), lambda: a.append(None)
+    ]  # fmt: skip
+    for act in acts:
+        with pytest.raises(TypeError, match=rf"{kind}\[\d\] must be a Module"):
+            act()
+    assert list(a) == [first, second]
+
+
+def test_a_dict_of_modules_has_the_methods_of_a_dict() -> None:
+    relu, tanh, silu = nn.ReLU(), nn.Tanh(), nn.SiLU()
+    named: nn.ModuleDict[nn.Module] = nn.ModuleDict({"a": relu, "b": tanh})
+    named.update({"b": silu, "c": tanh})
+    assert (list(named.keys()), list(named.values())) == (["a", "b", "c"], [relu, silu, tanh])
+    assert named.pop("b") is silu
+    del named["a"]
+    assert dict(named.items()) == {"c": tanh}
+    with pytest.raises(KeyError):
+        del named["a"]
+
+
 def test_a_subclass_of_a_container_may_hold_more() -> None:
     class Scaled(nn.Sequential):
         def __init__(self) -> None:
@@ -757,6 +794,7 @@ def test_a_subclass_of_a_container_may_hold_more() -> None:
         (lambda: nn.ModuleDict({"a": any_of(1)}), TypeError, r"ModuleDict\['a'\] must be a Module"),
         (lambda: nn.ModuleDict({"a.b": nn.ReLU()}), ValueError, "has no dot, unlike 'a.b'"),
         (lambda: nn.ModuleDict({"": nn.ReLU()}), ValueError, "is not empty"),
+        (lambda: nn.ModuleDict(any_of({3: nn.ReLU()})), TypeError, "name is text, unlike 3"),
     ],
 )
 def test_errors_of_containers(

@@ -12,34 +12,52 @@ from rumus.tensor.expression.printable import abridged
 M = TypeVar("M", bound=Module)
 
 
-class ModuleList(Module, Generic[M]):
-    """Modules in order; their names are their positions.
+class Ordered(Module, Generic[M]):
+    """Modules in order, whose names are their positions: what containers of them share.
 
-    modules: the initial contents.
-
-    TypeError for an item that is not a module.
-
-    >>> from rumus.nn import Linear, ModuleList
-    >>> ModuleList([Linear(2, 3), Linear(3, 1, bias=False)]).parameters().names
-    ('0.weight', '0.bias', '1.weight')
+    modules: the initial contents; TypeError for an item that is not a module.
     """
 
-    def __init__(self, modules: Iterable[M] = ()) -> None:
+    def __init__(self, modules: Iterable[M]) -> None:
         self._modules: list[M] = []
-        given: Any = modules
-        if not is_ordered(given):
-            raise TypeError(f"ModuleList takes a list of modules, not {type(given).__name__}")
-        for module in modules:
-            self.append(module)
+        self.extend(modules)
 
     def append(self, module: M) -> Self:
-        """Add a module at the end, and return the list.
+        """Add a module at the end, and return the container.
+
+        An optimizer made before does not train it.
 
         module: TypeError for anything else.
         """
-        check_module(type(self).__name__, len(self._modules), module)
-        self._modules.append(module)
+        return self.insert(len(self._modules), module)
+
+    def extend(self, modules: Iterable[M]) -> Self:
+        """Add modules at the end, and return the container.
+
+        modules: TypeError, with none added, for an item that is not a module.
+        """
+        added = list(modules)
+        for at, module in enumerate(added, len(self._modules)):
+            check_module(type(self).__name__, at, module)
+        self._modules += added
         return self
+
+    def insert(self, index: int, module: M) -> Self:
+        """Add a module before the one at `index`, and return the container.
+
+        index: from the end if it is negative.
+        module: TypeError for anything else.
+        """
+        check_module(type(self).__name__, index, module)
+        self._modules.insert(index, module)
+        return self
+
+    def pop(self, index: int = -1) -> M:
+        """Remove a module, and return it. IndexError if there is none.
+
+        index: from the end if it is negative.
+        """
+        return self._modules.pop(index)
 
     def _has_item(self, name: str) -> bool:
         return name.isdecimal() and int(name) < len(vars(self).get("_modules", ()))
@@ -61,15 +79,8 @@ class ModuleList(Module, Generic[M]):
     def __iter__(self) -> Iterator[M]:
         return iter(self._modules)
 
-    @overload
-    def __getitem__(self, index: int) -> M: ...
-    @overload
-    def __getitem__(self, index: slice) -> ModuleList[M]: ...
-    def __getitem__(self, index: int | slice) -> M | ModuleList[M]:
-        """Return a module, or a list of some of them: the same modules, not copies."""
-        if isinstance(index, slice):
-            return ModuleList(self._modules[index])
-        return self._modules[index]
+    def __iadd__(self, modules: Iterable[M]) -> Self:
+        return self.extend(modules)
 
     def __setitem__(self, index: int, module: M) -> None:
         """Replace a module. IndexError if there is none, TypeError for anything else.
@@ -79,6 +90,39 @@ class ModuleList(Module, Generic[M]):
         """
         check_module(type(self).__name__, index, module)
         self._modules[index] = module
+
+    def __delitem__(self, index: int | slice) -> None:
+        """Remove a module, or several. IndexError if there is none."""
+        del self._modules[index]
+
+
+class ModuleList(Ordered[M]):
+    """Modules in order; their names are their positions.
+
+    modules: the initial contents.
+
+    TypeError for an item that is not a module.
+
+    >>> from rumus.nn import Linear, ModuleList
+    >>> ModuleList([Linear(2, 3), Linear(3, 1, bias=False)]).parameters().names
+    ('0.weight', '0.bias', '1.weight')
+    """
+
+    def __init__(self, modules: Iterable[M] = ()) -> None:
+        given: Any = modules
+        if not is_ordered(given):
+            raise TypeError(f"ModuleList takes a list of modules, not {type(given).__name__}")
+        super().__init__(modules)
+
+    @overload
+    def __getitem__(self, index: int) -> M: ...
+    @overload
+    def __getitem__(self, index: slice) -> ModuleList[M]: ...
+    def __getitem__(self, index: int | slice) -> M | ModuleList[M]:
+        """Return a module, or a list of some of them: the same modules, not copies."""
+        if isinstance(index, slice):
+            return ModuleList(self._modules[index])
+        return self._modules[index]
 
 
 class ModuleDict(Module, Generic[M]):
@@ -102,6 +146,8 @@ class ModuleDict(Module, Generic[M]):
             self[name] = module
 
     def __setitem__(self, name: str, module: M) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"a module's name is text, unlike {name!r}")
         if not name or "." in name:
             raise ValueError(f"a module's name is not empty and has no dot, unlike {name!r}")
         check_module(type(self).__name__, name, module)
@@ -124,6 +170,9 @@ class ModuleDict(Module, Generic[M]):
     def __getitem__(self, name: str) -> M:
         return self._modules[name]
 
+    def __delitem__(self, name: str) -> None:
+        del self._modules[name]
+
     def __contains__(self, name: object) -> bool:
         return name in self._modules
 
@@ -132,6 +181,29 @@ class ModuleDict(Module, Generic[M]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._modules)
+
+    def keys(self) -> Iterator[str]:
+        """Iterate over the names."""
+        return iter(self._modules.keys())
+
+    def values(self) -> Iterator[M]:
+        """Iterate over the modules."""
+        return iter(self._modules.values())
+
+    def update(self, modules: Mapping[str, M]) -> None:
+        """Add modules, or replace those of these names.
+
+        modules: by name, with the errors of the constructor.
+        """
+        for name, module in modules.items():
+            self[name] = module
+
+    def pop(self, name: str) -> M:
+        """Remove a module, and return it. KeyError if there is none.
+
+        name: of the module.
+        """
+        return self._modules.pop(name)
 
     def items(self) -> Iterator[tuple[str, M]]:
         """Iterate over (name, module)."""

@@ -194,7 +194,7 @@ MODULE: Final = OtherNames(
         "step": "optimizer.step(grads)",
         "call": "model(x), and a forward of your own",
         "build": "nothing: layers know the sizes of their inputs",
-        **dict.fromkeys(("add", "extend", "insert", "pop"), "nn.Sequential(*modules), whole"),
+        "add": "append(layer), of an nn.Sequential",
         "init": "the constructor, which makes the parameters",
         "variables": "model.parameters()",
         "trainable_parameters": "model.parameters()",

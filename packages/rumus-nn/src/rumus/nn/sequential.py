@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import overload
 
 from rumus.nn.activation import Activation
-from rumus.nn.containers import ModuleList, check_module
+from rumus.nn.containers import Ordered
 from rumus.nn.linear import Linear
 from rumus.nn.module import Module, runs
 from rumus.tensor import Tensor
 from rumus.tensor.expression.declared_type import shown
 
 
-class Sequential(Module):
+class Sequential(Ordered[Module]):
     """Applies modules in order, each to the previous one's result; without any, the identity.
 
     Indexing returns a module, slicing a `Sequential` of the same modules.
@@ -34,23 +34,7 @@ class Sequential(Module):
             raise TypeError(
                 f"{name} takes modules one by one, not {shown(first)}: {name}({written})"
             )
-        for at, layer in enumerate(layers):
-            check_module(name, at, layer)
-        self._layers = ModuleList(layers)
-
-    def named_members(self) -> Iterable[tuple[str, object]]:
-        """Return the layers by position, then attributes that a subclass added."""
-        yield from self._layers.named_members()
-        yield from ((name, v) for name, v in vars(self).items() if name != "_layers")
-
-    def _has_item(self, name: str) -> bool:
-        return "_layers" in vars(self) and self._layers._has_item(name)
-
-    def _put_child(self, name: str, module: Module) -> None:
-        if name.isdecimal():
-            self._layers._put_child(name, module)
-        else:
-            super()._put_child(name, module)
+        super().__init__(layers)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layers in order, fusing an activation with the `Linear` before it.
@@ -61,40 +45,25 @@ class Sequential(Module):
             x = layer(x) if activation is None else layer(x, activation=activation.function)
         return x
 
-    def __len__(self) -> int:
-        return len(self._layers)
-
-    def __iter__(self) -> Iterator[Module]:
-        return iter(self._layers)
-
     @overload
     def __getitem__(self, index: int) -> Module: ...
     @overload
     def __getitem__(self, index: slice) -> Sequential: ...
     def __getitem__(self, index: int | slice) -> Module | Sequential:
         if isinstance(index, slice):
-            return Sequential(*self._layers[index])
-        return self._layers[index]
-
-    def __setitem__(self, index: int, layer: Module) -> None:
-        """Replace a layer; see `ModuleList`.
-
-        index: from the end if it is negative.
-        layer: the replacement.
-        """
-        check_module(type(self).__name__, index, layer)
-        self._layers[index] = layer
+            return Sequential(*self._modules[index])
+        return self._modules[index]
 
 
 def _flat(model: Sequential) -> Iterator[Module]:
     """Each layer, those of a `Sequential` in it one by one: depth costs no recursion."""
-    waiting = {id(model): iter(model._layers)}
+    waiting = {id(model): iter(model._modules)}
     while waiting:
         for layer in next(reversed(waiting.values())):
             if isinstance(layer, Sequential) and runs(layer, Sequential.forward):
                 if id(layer) in waiting:
                     raise RecursionError(f"{type(layer).__name__} contains itself")
-                waiting[id(layer)] = iter(layer._layers)
+                waiting[id(layer)] = iter(layer._modules)
                 break
             yield layer
         else:
