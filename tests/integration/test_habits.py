@@ -40,6 +40,7 @@ from rumus.optim.options import other_names as of_optim
 from rumus.optim.options.other_names import GROUP, OPTIMIZER, SCHEDULE
 from rumus.tensor import (
     Generator,
+    GradientMismatchError,
     GradientStore,
     OwnershipError,
     Parameter,
@@ -289,6 +290,38 @@ def test_names_of_objects(thing: str, name: str) -> None:
     for act in (lambda: getattr(made, name), lambda: setattr(made, name, 0.0)):
         with pytest.raises(AttributeError, match=rf"'{name}'; here it is "):
             act()
+
+
+@pytest.mark.parametrize("name", of_train.METRIC.rows)
+def test_names_of_a_metric(name: str) -> None:
+    found = rumus.train.metrics.accuracy(np.ones((2, 2)), np.array([0, 1]))
+    for act in (lambda: getattr(found, name), lambda: setattr(found, name, 0.0)):
+        with pytest.raises(AttributeError, match=rf"'{name}'; here it is "):
+            act()
+
+
+def test_a_gradient_is_written_before_the_step() -> None:
+    """As p.grad *= 0.5, and p.grad[0] = 0."""
+    model: Any = nn.Linear(2, 2)
+    optimizer = SGD(model.parameters(), 1.0)  # whose memory the gradients are in
+    before = model.weight.numpy().copy(), model.bias.numpy().copy()
+    grads = (model.weight.sum() * 2 + model.bias.sum() * 4).backward()
+    grads[model.weight] *= 0.5
+    grads[model.bias] = tensor([3.0, 0.0])
+    optimizer.step(grads)
+    np.testing.assert_allclose(model.weight.numpy(), before[0] - 1)
+    np.testing.assert_allclose(model.bias.numpy(), before[1] - [3, 0])
+    grads = (model.weight.sum() * 2).backward()
+    grads[model.bias] = tensor([1.0, 1.0])
+    assert grads[model.bias].tolist() == [1, 1]
+    wrong: Any = grads
+    for value, told in ((0.5, "a gradient is a tensor, not 0.5"), (np.ones(2), "not ndarray")):
+        with pytest.raises(TypeError, match=told):
+            wrong[model.bias] = value
+    with pytest.raises(TypeError, match="by parameter, as grads"):
+        wrong["bias"] = tensor([1.0, 1.0])
+    with pytest.raises(GradientMismatchError, match="has shape"):
+        grads[model.bias] = tensor([1.0])
 
 
 @pytest.mark.parametrize("name", of_tensor.STORE.rows)

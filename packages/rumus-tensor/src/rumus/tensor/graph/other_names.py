@@ -267,6 +267,7 @@ STORE: Final = OtherNames(
         "norm": "clip_grad_norm(grads, optimizer, float('inf')) of rumus.optim",
         "clip_": "clip_grad_norm(grads, optimizer, max_norm) of rumus.optim",
         "clip": "clip_grad_norm(grads, optimizer, max_norm) of rumus.optim",
+        **dict.fromkeys(("scale", "mul_", "div_"), "(loss * factor).backward()"),
         "unscale_": "Trainer(optimizer, loss_scale=LossScale()), which does so",
     },
 )

@@ -1,6 +1,6 @@
 """`GradientStore`: parameter -> gradient, what `backward` returns and an optimizer drains.
 
-It accumulates, shows and drains gradients, and nothing else.
+It accumulates, shows, replaces and drains gradients, and nothing else.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.dtype import DType, is_floating
 from rumus.tensor.expression.errors import (
     DrainedGradientError,
@@ -43,6 +44,13 @@ def _number(parameter: Parameter) -> ParamId:
             "a store has gradients by parameter, as grads[model.weight], not by "
             f"{type(parameter).__name__}"
         ) from None
+
+
+def _of_tensor(gradient: object) -> tuple[Array, Backend]:
+    """The memory of a gradient. TypeError for anything but a tensor."""
+    if not isinstance(gradient, Tensor):
+        raise TypeError(f"a gradient is a tensor, not {shown(gradient)}")
+    return gradient._array, gradient._backend
 
 
 @STORE.of_instances
@@ -150,6 +158,18 @@ class GradientStore:
         backend.copy(source, out)
         return Tensor(out, backend)
 
+    def __setitem__(self, parameter: Parameter, gradient: Tensor) -> None:
+        """Write a gradient, instead of the one that is there.
+
+        gradient: as in `accumulate`, with its errors.
+        """
+        if _number(parameter) not in self._gradients:
+            self.accumulate(parameter, gradient)
+            return
+        check_fit(parameter, *_of_tensor(gradient))
+        with Uninterrupted():
+            parameter._backend.copy(gradient._array, self.array(parameter))
+
     def accumulate(self, parameter: Parameter, gradient: Tensor) -> None:
         """Add `gradient` to the stored one, or store a copy if there is none.
 
@@ -158,7 +178,7 @@ class GradientStore:
 
         GradientMismatchError for another shape, dtype or backend than the parameter's.
         """
-        check_fit(parameter, gradient._array, gradient._backend)
+        check_fit(parameter, *_of_tensor(gradient))
         collector = Collector(self)
         collector.add(parameter, gradient._array)
         with Uninterrupted():
