@@ -232,11 +232,11 @@ def test_a_sweep_restores_generators_that_nobody_declared(make: Callable[[], Any
 def test_another_model_than_the_trained_one_is_told_of(tmp_path: Path) -> None:
     """As after a second run of a notebook's cell: load_model would give the untrained weights."""
 
-    def fit(place: str, others: dict[str, nn.Module]) -> list[str]:
+    def fit(place: str | None, others: dict[str, nn.Module]) -> list[str]:
         model = nn.Linear(3, 2)
         state = {name: model if each is same else each for name, each in others.items()}
         trainer = Trainer(SGD(model.parameters(), 0.1), state=state)
-        checkpoints = Checkpoints(tmp_path / place)
+        checkpoints = None if place is None else Checkpoints(tmp_path / place)
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             trainer.fit(
@@ -249,6 +249,7 @@ def test_another_model_than_the_trained_one_is_told_of(tmp_path: Path) -> None:
     (message,) = fit("other", {"model": nn.Linear(3, 2)})
     assert "no optimizer trains state['model'], and SGD" in message
     assert "is it another Linear than the one that the optimizer was made for?" in message
+    assert fit(None, {"model": nn.Linear(3, 2)}) == [message]
     quiet: list[dict[str, nn.Module]] = [
         {}, {"model": same}, {"model": same, "old": nn.Linear(3, 2)}, {"teacher": frozen}
     ]  # fmt: skip
@@ -258,6 +259,14 @@ def test_another_model_than_the_trained_one_is_told_of(tmp_path: Path) -> None:
     other = SGD(trained.parameters(), 0.1)
     assert fit("two", {"critic": trained}) == []
     other.release()
+
+
+def test_another_model_than_the_trained_one_is_told_of_when_it_is_asked() -> None:
+    trainer = Trainer(SGD(nn.Linear(3, 2).parameters(), 0.1), state={"model": nn.Linear(3, 2)})
+    with pytest.warns(UserWarning, match="no optimizer trains state"):
+        trainer.predict([(X,)])
+    with pytest.warns(UserWarning, match="no optimizer trains state"):
+        trainer.evaluate([(X, X[:, :2])], [nn.mse_loss])
 
 
 def test_a_parameter_whose_constructor_failed_does_not_matter(tmp_path: Path) -> None:

@@ -390,11 +390,35 @@ def test_float64_stays_in_training_steps() -> None:
     assert float(error) == pytest.approx(1e-12, rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda m: m > 0.5, lambda m: m <= 0.5, lambda m: m + 1, lambda m: 1 - m, lambda m: m * 100,
+        lambda m: m / 2, bool, lambda m: max(m, m), lambda m: sum([m], 1), lambda m: m == tensor(1),
+    ],
+)  # fmt: skip
+def test_a_metric_is_no_number(use: Callable[[Any], Any]) -> None:
+    found = metrics.accuracy(np.array([[0.1, 0.9]]), np.array([1]))
+    with pytest.raises(
+        TypeError, match=r"^write float\(metric\): MetricState\('accuracy\(top=1\)'"
+    ):
+        use(found)
+
+
+def test_a_metric_is_formatted_and_added_up_as_users_expect() -> None:
+    right = metrics.accuracy(np.array([[0.1, 0.9]]), np.array([1]))
+    wrong = metrics.accuracy(np.array([[0.1, 0.9], [0.1, 0.9]]), np.array([0, 0]))
+    both: Any = sum([right, wrong])
+    assert f"{both:.3f} {both:>7.1%}" == "0.333   33.3%"
+    assert f"{right}" == repr(right)
+    assert round(both, 2) == 0.33
+
+
 def test_a_metric_is_not_compared_with_numbers() -> None:
     """It was simply unequal to each of them, also to its own value."""
     found = metrics.accuracy(np.array([[0.1, 0.9]]), np.array([1]))
     for number in (1.0, 1, np.float32(1)):
-        with pytest.raises(TypeError, match=r"compare float\(metric\) with"):
+        with pytest.raises(TypeError, match=r"^write float\(metric\): "):
             found == number  # noqa: B015
     assert found == found
     assert found not in ["accuracy", None]

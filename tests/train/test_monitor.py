@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rumus.optim import SAM, SGD, Lookahead, Plateau
-from rumus.tensor import Parameter
+from rumus.tensor import Parameter, tensor
 from rumus.train import (
     ArrayDataset,
     BalancedSampler,
@@ -35,6 +35,7 @@ from rumus.train import (
     metrics,
 )
 from rumus.train.loop.callback import Callbacks
+from rumus.train.metrics import MetricState
 
 BATCH = (np.zeros(1, np.float32),)
 
@@ -287,6 +288,27 @@ def test_a_metric_that_is_not_a_mean_is_reported(name: str) -> None:
         model.fit(4, 2, validate=(data[:1], lambda x: {name: 0.5}))
         model.fit(6, 2, validate=(data, lambda x: {"accuracy": 0.5, "dice_loss": 0.5}))
         model.fit(8, 2, validate=(data, lambda x: {"maxout": 0.5, "answer": 0.5}))
+
+
+@pytest.mark.parametrize("make", [int, np.int64, lambda n: tensor(n).sum()])
+def test_a_count_that_is_averaged_is_told_of_once(make: Callable[[int], Any]) -> None:
+    """In whatever batch it is first seen: of a smaller one, or after batches without any."""
+    data = [(np.ones(n, np.float32),) for n in (3, 2, 1, 4)]
+    counts = iter((2, 0, 1, 3))
+    with pytest.warns(UserWarning, match="'right' is a whole number for each batch") as told:
+        found = evaluate(lambda x: x, data, lambda x: {"right": make(next(counts))})
+    assert len(told) == 1
+    assert found["right"] == pytest.approx((2 * 3 + 1 + 3 * 4) / 10)
+    state = MetricState("right", (np.array(2),), float)  # as the message says
+    quiet: list[tuple[list[Any], Callable[[Any], Any]]] = [
+        (data, lambda x: {"right": state}), (data, lambda x: {"right": len(x) > 2}),
+        (data, lambda x: {"right": 2 / len(x)}), (data, lambda x: {"missing": 0}),
+        (data[:1], lambda x: {"right": 2}), ([(np.ones(1),)] * 3, lambda x: {"right": 1}),
+    ]  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        results = [evaluate(lambda x: x, batches, count) for batches, count in quiet]
+    assert results[0] == {"right": 8.0}
 
 
 def test_the_best_of_another_metric_is_not_continued(tmp_path: Path) -> None:

@@ -10,14 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor import Tensor, concat, stack
+from rumus.tensor.expression.decided import fixed
 from rumus.train.base.exact_difference import alike
 from rumus.train.base.late_counts import LatePart
+from rumus.train.base.other_names import METRIC
 
 Values: TypeAlias = Tensor | NDArray[Any]
 Part: TypeAlias = Values | LatePart
 CONFUSION_MATRIX: Final = "confusion_matrix"  # the metric whose first part is kept as well
 
 
+def _no_number(state: MetricState, other: object = None) -> Any:
+    raise TypeError(f"write float(metric): {state} is no number, but what metrics add up")
+
+
+@METRIC.of_instances
+@fixed
 @dataclass(frozen=True, slots=True, eq=False)
 class MetricState:
     """A metric over some samples. Adding states gives the state of all their samples.
@@ -44,17 +52,29 @@ class MetricState:
     joins: bool = False
 
     def __add__(self, other: MetricState) -> MetricState:
-        return add_up([self, other])
+        given: Any = other
+        return add_up([self, given if isinstance(given, MetricState) else _no_number(self)])
+
+    def __radd__(self, other: object) -> MetricState:
+        """As `sum` adds states, which begins with 0."""
+        return self if type(other) is int and not other else _no_number(self)
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, (int, float, np.number)):
-            raise TypeError(f"compare float(metric) with {other!r}: a MetricState is no number")
-        return self is other
+        is_number = isinstance(other, (int, float, np.number, np.ndarray, Tensor))
+        return _no_number(self) if is_number else self is other
 
     __hash__ = object.__hash__
+    __lt__ = __le__ = __gt__ = __ge__ = __bool__ = _no_number
+    __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _no_number
 
     def __float__(self) -> float:
         return float(self.finish(*add_up([self]).parts))
+
+    def __format__(self, spec: str) -> str:
+        return format(float(self), spec) if spec else repr(self)
+
+    def __round__(self, digits: int | None = None) -> float:
+        return round(float(self), digits)
 
     def __repr__(self) -> str:
         return f"MetricState({self.name!r}, {list(self.kind[1])})"

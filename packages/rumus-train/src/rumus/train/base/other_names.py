@@ -383,6 +383,15 @@ FIT: Final = OtherNames(
         "seed": "rumus.tensor.seed(value), before the model is made",
     },
 )
+METRIC: Final = OtherNames(
+    "a MetricState",
+    {
+        **dict.fromkeys(("item", "compute", "result", "value", "tolist", "numpy"), "float(metric)"),
+        **dict.fromkeys(("update", "forward", "merge_state", "update_state"), "state + other"),
+        **dict.fromkeys(("reset", "reset_state"), "nothing: each batch has a state of its own"),
+        "cpu": "float(metric)",
+    },
+)
 EVERY: Final = OtherNames(
     "Every",
     {

@@ -238,8 +238,9 @@ def _on_host(made: Any, rows: float) -> Prediction:
     if isinstance(made, Mapping):
         return {name: _on_host(each, rows) for name, each in made.items()}
     if not isinstance(made, (Tensor, np.ndarray)):
+        told = "; does the function return at all?" if made is None else ""
         raise TypeError(
-            f"predictions must be tensors, or tuples or dicts of them, not {type(made).__name__}"
+            f"predictions must be tensors, or tuples or dicts of them, not {shown(made)}{told}"
         )
     array: NDArray[Any] = made.numpy() if isinstance(made, Tensor) else made
     if array.ndim == 0 or len(array) != rows:

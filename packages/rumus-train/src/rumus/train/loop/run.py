@@ -502,8 +502,7 @@ class Run:
         if is_restored:
             check_declared(self.loss_fn, self.trainer.state)
             model = parts_of_model(self.trainer.optimizer, self.trainer.state)
-        if is_saved:
-            warn_of_strangers(self.trainer.optimizer, self.trainer.state)
+        warn_of_strangers(self.trainer.optimizer, self.trainer.state)
         found = checkpoints.begin(model, resume)
         self.trainer.reset_epoch()
         if is_saved or resume:

@@ -371,10 +371,10 @@ class Trainer(Generic[M_co]):
         [4.0, 8.0, 12.0]
         """
         from rumus.train.data.batches import check_loader
-        from rumus.train.loop.prediction import of_first, only_model, predictions
+        from rumus.train.loop.prediction import of_first, predictions
 
         check_loader("Trainer.predict", loader)
-        function = predict_fn or of_first(only_model(self.state))
+        function = predict_fn or of_first(self._model())
         self._check_meaning(loader)
         with self._evaluating():
             return predictions(loader, self.backend, function)
@@ -402,14 +402,22 @@ class Trainer(Generic[M_co]):
         last `fit`.
         """
         from rumus.train.data.batches import check_loader
-        from rumus.train.loop.prediction import measurements, metric_function, only_model
+        from rumus.train.loop.prediction import measurements, metric_function
 
         check_loader("Trainer.evaluate", loader)
-        model = metrics if callable(metrics) else only_model(self.state)
+        model = metrics if callable(metrics) else self._model()
         function = metric_function(model, metrics)
         self._check_meaning(loader)
         with self._evaluating():
             return measurements(loader, self.backend, function, weight_of)
+
+    def _model(self) -> Any:
+        """The module in `state`, with a warning if it is not the one that is trained."""
+        from rumus.train.checkpoints.snapshot import warn_of_strangers
+        from rumus.train.loop.prediction import only_model
+
+        warn_of_strangers(self.optimizer, self.state)
+        return only_model(self.state)
 
     def _check_meaning(self, loader: object) -> None:
         """Raise ValueError for data whose classes or features are not those of the training."""

@@ -168,7 +168,7 @@ class Measuring:
             found = call(self._metric_fn, on_backend(given, self._backend))
         _warn_of_score(self._metric_fn, found)
         named = _named(found)
-        self._averaged.see(named)
+        self._averaged.see(named, samples(given))
         if self._weight_of is None:
             weights = self._weighing.weigh_late([*named.values()], means, samples(given))
         else:
@@ -189,19 +189,35 @@ class _Averaged:
     """Warns once about averaged metrics that are not means over batches."""
 
     def __init__(self) -> None:
-        self._batches = 0
+        self._batches, self._largest = 0, 0.0
+        self._told = set[str]()
 
-    def see(self, named: Mapping[str, Any]) -> None:
-        """Check the metrics of the next batch."""
+    def see(self, named: Mapping[str, Any], size: float) -> None:
+        """Check the metrics of the next batch, which has `size` samples."""
         self._batches += 1
-        if self._batches != 2:
-            return
-        for name, value in named.items():
-            if not isinstance(value, MetricState) and is_no_mean(name):
+        self._largest = max(self._largest, size)
+        for name, value in named.items() if self._batches > 1 else ():
+            if isinstance(value, MetricState) or name in self._told:
+                continue
+            if self._largest > 1 and _is_count(value):
+                self._told.add(name)
+                warn_user(
+                    f"{name!r} is a whole number for each batch, and their mean is no count: "
+                    "divide by the number of samples, or return the sum as "
+                    f"metrics.MetricState({name!r}, (np.array(count),), float) of rumus.train"
+                )
+            elif self._batches == 2 and is_no_mean(name):
                 warn_user(
                     f"{name!r} is averaged over batches, which may differ from its value over all "
                     "samples: the metrics of rumus.train.metrics are computed over the whole set",
                 )
+
+
+def _is_count(value: Any) -> bool:
+    """Whether it may be how many samples of a batch are of some kind: a whole number."""
+    if isinstance(value, (int, np.integer)):
+        return type(value) is not bool and value != 0
+    return isinstance(value, (Tensor, np.ndarray)) and value.dtype.kind in "iu"
 
 
 class Measured:
