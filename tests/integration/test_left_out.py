@@ -480,6 +480,50 @@ def test_a_mean_over_a_mask_within_a_sum_asks_for_weights() -> None:
         Trainer(SGD(layer.parameters(), 0.1)).fit(masked(), loss, epochs=1, accumulate=2)
 
 
+UNLIKE_MEANS: dict[str, Any] = {
+    "in logarithms": lambda losses, mask: ((losses * mask).sum().log() - mask.sum().log()).exp(),
+    "a last sum": lambda losses, mask: (losses * mask).reshape(-1).cumsum(0)[-1] / mask.sum(),
+    "a norm": lambda losses, mask: (losses * mask + 1e-6).sqrt().norm() ** 2 / mask.sum(),
+    "a norm by a number": lambda losses, mask: (
+        (losses * mask + 1e-6).sqrt().norm() ** 2 / number(mask)
+    ),
+    "one of a product": lambda losses, mask: (
+        (losses.reshape(1, -1) @ stack([mask.reshape(-1)] * 2, 1))[0, 0] / mask.sum()
+    ),
+    "of each output": lambda losses, mask: (
+        (losses * mask).sum(0) / mask.sum(0).clip(1.0, None)
+    ).mean(),
+    "of each output, doubled": lambda losses, mask: (
+        (losses * mask).sum(0) / (mask.sum(0) + 1.0) * 2.0
+    ).sum(),
+    "and a term": lambda losses, mask: (losses * mask).sum() / mask.sum() + 1.0,
+    "its root": lambda losses, mask: ((losses * mask).sum() / mask.sum()).sqrt(),
+}
+
+
+@pytest.mark.parametrize("spelling", UNLIKE_MEANS)
+def test_what_is_computed_with_a_count_asks_for_weights_if_batches_are_uneven(
+    spelling: str, backend: Backend
+) -> None:
+    """It may be a mean that is not recognized: batches would count by samples."""
+    parts = masked()
+    even = [(*parts[0][:2], np.ones((4, 3), np.float32))] * 2
+    layer = nn.Linear(5, 3, generator=Generator(1)).to(backend)
+
+    def loss(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+        result: Tensor = UNLIKE_MEANS[spelling]((layer(x) - y) ** 2 + 0.1, mask)
+        return result
+
+    trainer = Trainer(SGD(layer.parameters(), 0.01), capture=False)
+    with pytest.raises(ValueError, match=r"weight_of="):
+        trainer.fit(parts, loss, epochs=1, accumulate=2)
+    told: dict[str, Any] = {"weight_of": lambda x, y, mask: float(mask.sum())}
+    trainer.fit(parts, loss, epochs=1, accumulate=2, **told)
+    if not backend.runs_ahead:
+        for _ in range(3):
+            trainer.fit(even, loss, epochs=1, accumulate=2)
+
+
 def number(mask: Tensor) -> Any:
     return float(mask.sum())
 

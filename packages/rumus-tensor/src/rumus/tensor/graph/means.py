@@ -39,6 +39,7 @@ class Mean:
     rows: the length of that tensor; None if it is no mean over all elements.
     is_guess: whether it is a sum by a whole number of the program's, which may count its terms.
     is_alias: whether another says the same, of the tensor in other words.
+    is_within: whether the tensor is no such mean, but was computed from one, or with its count.
     """
 
     array: Array
@@ -48,6 +49,7 @@ class Mean:
     rows: int | None = None
     is_guess: bool = False
     is_alias: bool = False
+    is_within: bool = False
 
     @property
     def arrays(self) -> list[Array]:
@@ -75,7 +77,8 @@ class _Arrays(dict[int, "weakref.ref[Any]"]):
 class _Divisor:
     """What something was divided by: a number without a graph, times a factor.
 
-    number: a whole number of the program's may count something, too.
+    number: a whole number of the program's may count something, too. If it is several numbers, such
+        as one for each output, their mean has no number of terms.
     is_count: whether it was computed from all elements of some tensor, such as a mask.
     """
 
@@ -105,23 +108,26 @@ class _Listening(threading.local):
     unbounded: arrays of counts that are at least 1, and what they were before, in the block.
     shares: what was divided by a number without a graph, in the block; divisors: these numbers.
     gathered: means that were joined to a tensor, likewise.
+    parts: sums without a graph over the first axis, and maybe others, but not over all.
+    within: arrays that were computed with counts, or from means of so many terms, in the block.
     """
 
     def __init__(self) -> None:
         self.means: list[Mean] | None = None
         self.totals, self.counts, self.gathered = _Arrays(), _Arrays(), _Arrays()
         self.shares, self.divisors = _Arrays(), dict[int, _Divisor]()
+        self.parts, self.within = _Arrays(), dict[int, tuple[weakref.ref[Any], list["Tensor"]]]()
         self.unbounded = dict[int, tuple[Any, "Tensor"]]()
 
     def forget(self) -> None:
         """Begin anew."""
-        for found in (self.totals, self.counts, self.gathered):
+        for found in (self.totals, self.counts, self.gathered, self.parts):
             found.clear()
         self.let_go()
 
     def let_go(self) -> None:
         """Forget what holds arrays."""
-        for found in (self.shares, self.divisors, self.unbounded):
+        for found in (self.shares, self.divisors, self.unbounded, self.within):
             found.clear()
 
 
@@ -148,7 +154,7 @@ def note_average(result: Tensor, of: Tensor) -> Tensor:
     if divisor is None or isinstance(divisor.number, float):
         _listening.means.append(Mean(result._array, of.size, is_loss=False, rows=of.shape[0]))
     else:
-        _listening.means.append(divisor.mean(result, of.size))
+        _note_mean_by(result, divisor, of.size)
     return result
 
 
@@ -156,6 +162,13 @@ def note_total(result: Tensor, of: Tensor) -> Tensor:
     """Report that `result` is the sum of all elements of a tensor, and return it."""
     if _listening.means is not None and not _is_noted_again(result, of):
         _note_total(result, _divisor_of(of))
+    return result
+
+
+def note_part(result: Tensor, axes: Sequence[int]) -> Tensor:
+    """Report that `result` is a sum over some axes, but not over all elements, and return it."""
+    if _listening.means is not None and 0 in axes and not result.requires_grad:
+        _listening.parts.add(result)
     return result
 
 
@@ -170,7 +183,7 @@ def note_dot(result: Tensor, *factors: Tensor) -> Tensor:
 def _note_total(result: Tensor, divisor: _Divisor | None) -> None:
     """Report a sum of all elements, or a mean if they were divided by the number of terms."""
     if divisor is not None:
-        _noted().append(divisor.mean(result, 1))
+        _note_mean_by(result, divisor)
     if divisor is None or isinstance(divisor.number, float):
         _listening.totals.add(result)
 
@@ -214,11 +227,14 @@ def note_quotient(result: Tensor, total: Tensor, count: object) -> Tensor:
             divisor = _Divisor(counted, 1.0, _is_count(counted))
             if not _is_noted_by(result, total, divisor) and divisor.is_count:
                 _note_share(result, divisor)
+        elif _listening.parts.has(counted):
+            _note_share(result, _Divisor(counted, 1.0, True))
     elif number := _near_whole(count):
-        if _listening.totals.has(total):
-            _noted().append(_Divisor(number, 1.0, True).mean(result, 1))
-        elif result.size > 1:
-            _note_share(result, _Divisor(number, 1.0, True))
+        divisor = _Divisor(number, 1.0, True)
+        if result.size > 1:
+            _note_share(result, divisor)
+        elif not any(mean.is_in(total) for mean in _noted()):
+            _note_mean_by(result, divisor)
     return result
 
 
@@ -279,14 +295,29 @@ def note_product(result: Tensor, a: Tensor, b: object) -> Tensor:
 
 
 def note_number(result: Tensor, operation: str, of: Sequence[Tensor]) -> Tensor:
-    """Report that `result` was computed from these numbers without a graph, and return it."""
-    if _listening.means is not None and operation in _COUNTING and any(map(_is_count, of)):
+    """Report that `result` was computed from these tensors without a graph, and return it."""
+    if _listening.means is None:
+        return result
+    if any(map(_listening.parts.has, of)):
+        _listening.parts.add(result)
+    if result.size == 1 and operation in _COUNTING and any(map(_is_count, of)):
         _listening.counts.add(result)
         unbounded = _listening.unbounded
         found = [unbounded[id(each._array)][1] for each in of if id(each._array) in unbounded]
         found += filter(_is_count, of) if operation in _BOUNDING else ()
         if found:
             unbounded[id(result._array)] = result._array, found[0]
+        return result
+    return note_computed(result, of)
+
+
+def note_computed(result: Tensor, of: Sequence[Tensor]) -> Tensor:
+    """Report that `result` was computed from these tensors, and return it.
+
+    If it is not recognized as a mean, as exp(log(sum) - log(count)), it depends on that count.
+    """
+    if _listening.means is not None and (_listening.totals or _listening.within):
+        _note_within(result, [count for each in of for count in _counts_within(each)])
     return result
 
 
@@ -303,8 +334,35 @@ def _is_noted_by(result: Tensor, whole: object, divisor: _Divisor) -> bool:
     is_mean = result.size == 1 and (average is not None or _listening.totals.has(whole))
     if is_mean:
         size = None if average is None else average.count
-        _noted().append(divisor.mean(result, 1 if size is None else size))
+        _note_mean_by(result, divisor, 1 if size is None else size)
     return is_mean
+
+
+def _note_mean_by(result: Tensor, divisor: _Divisor, size: float = 1) -> None:
+    """Report a mean of as many terms as something was divided by, times a size.
+
+    Or, if that is several numbers, what was computed from several means.
+    """
+    number = divisor.number
+    if isinstance(number, float) or number.size == 1:
+        _noted().append(divisor.mean(result, size))
+    if not isinstance(number, float):
+        _note_within(result, [number.detach()])
+
+
+def _note_within(result: Tensor, counts: Sequence[Tensor]) -> None:
+    if counts:
+        once = {id(count._array): count for count in counts}
+        _listening.within[id(result._array)] = weakref.ref(result._array), [*once.values()]
+
+
+def _counts_within(tensor: Tensor) -> Sequence[Tensor]:
+    """The counts that a tensor was computed with, or that it is itself."""
+    array, counts = _listening.within.get(id(tensor._array), (None, ()))
+    if array is not None and array() is tensor._array:
+        return counts
+    is_count = _listening.totals.has(tensor) or _listening.counts.has(tensor)
+    return [tensor] if is_count and not tensor.requires_grad else ()
 
 
 def _note_share(result: Tensor, divisor: _Divisor) -> None:
@@ -336,6 +394,18 @@ def _is_count(tensor: Tensor) -> bool:
     return is_sum or _average_of(tensor) is not None
 
 
+def _computed_from(means: Sequence[Mean]) -> list[Mean]:
+    """The numbers that were computed with counts, or from means of so many terms."""
+    known = {id(mean.array) for mean in means}
+    alive = ((array(), counts) for array, counts in _listening.within.values())
+    return [
+        Mean(array, None, count, is_loss=False, is_within=True)
+        for array, counts in alive
+        if array is not None and array.size == 1 and id(array) not in known
+        for count in counts
+    ]
+
+
 def note_again(means: Sequence[Mean]) -> None:
     """Report again what was reported when a step was recorded, for a replay."""
     if (listening := _listening.means) is not None:
@@ -351,6 +421,7 @@ def noting_means() -> Iterator[list[Mean]]:
     try:
         yield from displacing(_listening, "means", found)
     finally:
+        found += _computed_from(found)
         _listening.let_go()
         if around is not None:
             around += found

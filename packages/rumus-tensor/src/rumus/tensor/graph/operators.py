@@ -25,7 +25,7 @@ from rumus.tensor.expression.places import check_places
 from rumus.tensor.expression.printable import abridged
 from rumus.tensor.expression.real_number import CHECKS, real_number
 from rumus.tensor.graph.autograd import Product, Spread, Vjp
-from rumus.tensor.graph.means import note_alike, note_number
+from rumus.tensor.graph.means import note_alike, note_computed, note_number
 from rumus.tensor.graph.tensor import Tensor, as_tensor, backend_of, result_of
 from rumus.tensor.memory.backend import Array, Backend, Shape
 
@@ -162,8 +162,7 @@ def run(kernel: Kernel, tensors: Sequence[Tensor], scalars: Mapping[str, float])
     backend.elementwise(kernel, arrays, kernel.bind(scalars), (out,))
     wanted = tuple([i for i, t in enumerate(tensors) if t.requires_grad])
     if not wanted:
-        found = Tensor(out, backend)
-        return found if shape else note_number(found, kernel.name, tensors)
+        return note_number(Tensor(out, backend), kernel.name, tensors)
     plan = _plan(kernel, wanted)
     inputs = [tensors[i] for i in wanted]
     saved = [tensors[i] for i in plan.needed if i is not None]
@@ -173,7 +172,8 @@ def run(kernel: Kernel, tensors: Sequence[Tensor], scalars: Mapping[str, float])
     takes: tuple[type, ...] = (Product,) if takes_products else ()
     if takes and backend.runs_ahead:  # where writing one number out costs a dispatch
         takes = (Product, Spread)
-    return result_of(kernel.name, out, backend, inputs, vjp, saved, takes=takes, fills_places=True)
+    found = result_of(kernel.name, out, backend, inputs, vjp, saved, takes=takes, fills_places=True)
+    return found if len(inputs) == len(tensors) else note_computed(found, tensors)
 
 
 @dataclass(frozen=True, slots=True)

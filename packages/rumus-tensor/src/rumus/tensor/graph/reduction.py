@@ -12,7 +12,7 @@ from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import trace
 from rumus.tensor.expression.printable import abridged
 from rumus.tensor.graph.autograd import SCALE, Spread
-from rumus.tensor.graph.means import note_average, note_total
+from rumus.tensor.graph.means import note_average, note_part, note_total
 from rumus.tensor.graph.operators import cast, compute
 from rumus.tensor.graph.tensor import Axis, Tensor, result_of
 from rumus.tensor.memory.backend import Array, Backend, Shape
@@ -82,8 +82,9 @@ def sum(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     OverflowError for integers whose sum does not fit int32, on the CPU; a GPU wraps around.
     """
     x = cast(x, int32) if x.dtype == bool_ else x
-    found = _total(x, normalize_axes(axis, x.ndim, "sum"), keepdims, 1.0, "sum")
-    return note_total(found, x) if found.size == 1 else found
+    axes = normalize_axes(axis, x.ndim, "sum")
+    found = _total(x, axes, keepdims, 1.0, "sum")
+    return note_total(found, x) if found.size == 1 else note_part(found, axes)
 
 
 def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:

@@ -34,6 +34,7 @@ from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.autograd import Node, Version, Vjp, is_recording
 from rumus.tensor.graph.means import (
     note_alike,
+    note_computed,
     note_product,
     note_quotient,
     note_reciprocal,
@@ -680,7 +681,7 @@ def result_of(
     watched += [result.detach()] if reads_result else []  # not itself, which would be a cycle
     stamps = tuple([(t, t._version.current) for t in (*watched, *saved)])
     result._node = Node(name, backend, edges, vjp, stamps, adding, takes, fills_places)
-    return result
+    return note_computed(result, inputs)
 
 
 def backend_of(operation: str, tensors: Sequence[Tensor]) -> Backend:

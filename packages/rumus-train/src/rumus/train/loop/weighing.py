@@ -51,7 +51,10 @@ class Weighing:
             self._check_average(own, position, samples)
             weights.append(samples if own is None else _weight(own))
         if len(used) < len(values):
-            self._check([m for m in means if not _is_among(m, used)], samples)
+            tensors = [value for value in values if isinstance(value, Tensor)]
+            within = [m for m in means if m.is_within and any(map(m.is_in, tensors))]
+            others = [m for m in means if not m.is_within and not _is_among(m, used)]
+            self._check(others, within, samples)
         return weights
 
     def weigh_loss(self, loss: Tensor, means: Sequence[Mean], samples: float) -> float | Tensor:
@@ -81,17 +84,18 @@ class Weighing:
                 f"or {ADVICE}"
             )
 
-    def _check(self, means: Sequence[Mean], samples: float) -> None:
+    def _check(self, means: Sequence[Mean], within: Sequence[Mean], samples: float) -> None:
         """Raise for counts that are not proportional to the samples from batch to batch.
 
         A mean outside a loss function may have a constant number of terms: over the parameters,
-        perhaps.
+        perhaps. What a value was otherwise computed with counts something if it is whole.
         """
         means = [mean for mean in means if not mean.is_alias]
         losses = [mean for mean in means if mean.is_loss]
         own = [m for m in means if not m.is_loss and not _is_among(m, losses)]
         others = [m for m in own if m.count is not None or not _is_on_device(m)]
-        counts, plain = tuple(map(_known, losses)), tuple(map(_known, others))
+        counts = tuple(map(_known, losses))
+        plain = *map(_known, others), *(n for mean in within for n in _whole_numbers(mean))
         if self._first is None:
             self._first = counts, plain, samples
         before, plain_before, first = self._first
@@ -163,7 +167,7 @@ def _mean_of(value: object, means: Sequence[Mean]) -> Mean | None:
         return None
     found: Mean | None = None
     for mean in means:
-        if mean.is_in(value) and not mean.is_guess:
+        if mean.is_in(value) and not mean.is_guess and not mean.is_within:
             if mean.is_loss:
                 return mean
             found = found or mean
@@ -179,6 +183,13 @@ def _known(mean: Mean) -> float:
     if isinstance(found, Tensor):
         raise ValueError(_UNREAD)
     return found
+
+
+def _whole_numbers(mean: Mean) -> list[float]:
+    """The numbers that a mean was computed with and that may count something."""
+    if mean.counted is None or _is_on_device(mean):
+        raise ValueError(_UNREAD)
+    return [n for n in mean.counted.numpy().reshape(-1).tolist() if float(n).is_integer()]
 
 
 def _weight(mean: Mean) -> float | Tensor:
