@@ -227,6 +227,7 @@ def note_quotient(result: Tensor, total: Tensor, count: object) -> Tensor:
             divisor = _Divisor(counted, 1.0, _is_count(counted))
             if not _is_noted_by(result, total, divisor) and divisor.is_count:
                 _note_share(result, divisor)
+                _note_within(result, [counted] if _is_total(counted) else ())
         elif _listening.parts.has(counted):
             _note_share(result, _Divisor(counted, 1.0, True))
     elif number := _near_whole(count):
@@ -308,15 +309,17 @@ def note_number(result: Tensor, operation: str, of: Sequence[Tensor]) -> Tensor:
         if found:
             unbounded[id(result._array)] = result._array, found[0]
         return result
+    _note_within(result, [each for each in of if _is_total(each)])
     return note_computed(result, of)
 
 
 def note_computed(result: Tensor, of: Sequence[Tensor]) -> Tensor:
     """Report that `result` was computed from these tensors, and return it.
 
-    If it is not recognized as a mean, as exp(log(sum) - log(count)), it depends on that count.
+    If it is not recognized as a mean, as exp(log(sum) - log(count)), it depends on that count. A
+    count that is added, or multiplies, does not make a mean.
     """
-    if _listening.means is not None and (_listening.totals or _listening.within):
+    if _listening.means is not None and _listening.within:
         _note_within(result, [count for each in of for count in _counts_within(each)])
     return result
 
@@ -351,18 +354,15 @@ def _note_mean_by(result: Tensor, divisor: _Divisor, size: float = 1) -> None:
 
 
 def _note_within(result: Tensor, counts: Sequence[Tensor]) -> None:
-    if counts:
+    if counts := [*counts, *_counts_within(result)]:
         once = {id(count._array): count for count in counts}
         _listening.within[id(result._array)] = weakref.ref(result._array), [*once.values()]
 
 
 def _counts_within(tensor: Tensor) -> Sequence[Tensor]:
-    """The counts that a tensor was computed with, or that it is itself."""
+    """The counts that a tensor was computed with."""
     array, counts = _listening.within.get(id(tensor._array), (None, ()))
-    if array is not None and array() is tensor._array:
-        return counts
-    is_count = _listening.totals.has(tensor) or _listening.counts.has(tensor)
-    return [tensor] if is_count and not tensor.requires_grad else ()
+    return counts if array is not None and array() is tensor._array else ()
 
 
 def _note_share(result: Tensor, divisor: _Divisor) -> None:
@@ -388,10 +388,14 @@ def _average_of(tensor: object) -> Mean | None:
     return plain[0] if len(found) == len(plain) == 1 else None
 
 
+def _is_total(tensor: Tensor) -> bool:
+    """Whether a number is a sum of all elements of some tensor, or computed from one as counts."""
+    return _listening.totals.has(tensor) or _listening.counts.has(tensor)
+
+
 def _is_count(tensor: Tensor) -> bool:
     """Whether a number was computed from all elements of some tensor, as those of a mask."""
-    is_sum = _listening.totals.has(tensor) or _listening.counts.has(tensor)
-    return is_sum or _average_of(tensor) is not None
+    return _is_total(tensor) or _average_of(tensor) is not None
 
 
 def _computed_from(means: Sequence[Mean]) -> list[Mean]:
