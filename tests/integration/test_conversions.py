@@ -23,9 +23,11 @@ from rumus.train import (
     DataLoader,
     LengthBuckets,
     Mixup,
+    NpyDataset,
     Pad,
     ParquetDataset,
     RunFolder,
+    SampleError,
     Trainer,
     images,
     metrics,
@@ -427,3 +429,64 @@ def test_lengths_given_one_by_one(name: str) -> None:
     with pytest.raises(TypeError, match=rf"{name}\(\(2, 3\)\); if 3 is no length, write 3\.0"):
         draw(2, 3)
     assert draw(2, -3.0, 4.0).shape == draw((2,), -3, 4).shape == draw(2, 0, 1).shape == (2,)
+
+
+BEYOND = 2**53 + 1  # the first whole number that float64 lacks
+MIXED = {"key": [BEYOND, 2], "x": [0.5, 1.5]}
+
+
+def joined(kind: str) -> Any:
+    rows = [[BEYOND, 0.5], [2, 1.5]]
+    if kind == "lists":
+        return rows
+    if kind == "lists with an array":
+        return [rows[0], np.array(rows[1])]
+    frame = pytest.importorskip("pandas").DataFrame(MIXED)
+    return pytest.importorskip("pyarrow").table(frame) if kind == "arrow" else frame
+
+
+@pytest.mark.parametrize("kind", ["lists", "lists with an array", "frame", "arrow"])
+def test_whole_numbers_beside_fractions_are_not_rounded_silently(kind: str) -> None:
+    given = joined(kind)
+    with pytest.raises(ValueError, match=r"array 0:.* 9007199254740993 becomes 9007199254740992"):
+        ArrayDataset(given)
+    if kind == "frame":
+        assert ArrayDataset(given["key"], given["x"])[0][0] == BEYOND
+        assert ArrayDataset(given.astype(np.float64))[0][0].tolist() == [BEYOND - 1, 0.5]
+    if kind in ("frame", "arrow"):
+        with pytest.raises(ValueError, match="array 0: column 'key': 9007199254740993"):
+            ArrayDataset(given)
+
+
+def test_large_numbers_that_are_exact_are_kept() -> None:
+    frame = pytest.importorskip("pandas").DataFrame({"a": [2**53, 2**60], "b": [1e300, np.inf]})
+    assert ArrayDataset(frame)[1][0].tolist() == [2.0**60, np.inf]
+    assert ArrayDataset([[2**60, 1e20], [3, np.nan]])[0][0].tolist() == [2.0**60, 1e20]
+    assert ArrayDataset([BEYOND, 1])[0][0] == BEYOND
+    with pytest.raises(ValueError, match="9223372036854775809 becomes 9223372036854775808"):
+        ArrayDataset([2**63 + 1, -1])
+
+
+def test_lists_in_samples_are_not_rounded_silently() -> None:
+    with pytest.raises(SampleError, match=r"sample 0 has a field .* 9007199254740993 becomes"):
+        list(DataLoader([([BEYOND, 0.5],), ([1, 2.0],)], 2))
+    rows = [{"key": BEYOND, "x": 0.5}, {"key": 2, "x": 1.5}]
+    (batch,) = DataLoader(rows, 2)
+    assert batch["key"].tolist() == [BEYOND, 2]
+
+
+def test_structures_and_dicts_say_how_they_are_given(tmp_path: Path) -> None:
+    rows = np.array([(BEYOND, 0.5), (2, 1.5)], [("key", np.int64), ("x", np.float64)])
+    with pytest.raises(TypeError, match=r"array 0 is an array of structures: give each of its fi"):
+        ArrayDataset(rows)
+    assert ArrayDataset(*(rows[field] for field in ("key", "x")))[0][0] == BEYOND
+    np.save(tmp_path / "a.npy", rows)
+    with pytest.raises(
+        ValueError, match=r"a\.npy holds an array of structures: save each of its f"
+    ):
+        NpyDataset(tmp_path / "a.npy")
+    dicts: Any = [{"key": 1}, {"key": 2}]
+    with pytest.raises(
+        TypeError, match=r"array 0 is a list of dicts, .* give the list itself to a"
+    ):
+        ArrayDataset(dicts)

@@ -161,7 +161,7 @@ REFUSED: list[Row] = [
     ("large integers", lambda: tensor([2**31]), OverflowError, "do not fit int32"),
     ("large floats", lambda: tensor([1e10], dtype=np.int32), OverflowError, "not fit int32"),
     ("nan to int", lambda: tensor([np.nan], dtype=np.int32), OverflowError, "not fit int32"),
-    ("ragged", lambda: tensor([[1.0], [1.0, 2.0]]), ValueError, "inhomogeneous"),
+    ("ragged", lambda: tensor([[1.0], [1.0, 2.0]]), ValueError, "lists of different lengths"),
     ("pickle", lambda: pickle.dumps(F), TypeError, "numpy.savez or safetensors"),
     ("pickle parameter", lambda: pickle.dumps(W), TypeError, "cannot be pickled"),
     ("array without copy", lambda: np.array(F, copy=False), ValueError, "drop copy=False"),

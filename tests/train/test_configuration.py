@@ -258,3 +258,31 @@ def test_numbers_of_no_float_are_refused(text: str, tmp_path: Path) -> None:
 def test_a_table_for_a_number_is_shown_as_typed() -> None:
     with pytest.raises(ConfigurationError, match=r"decay must be a number, not \{'x': '1'\}"):
         load_configuration(Rates, settings=["decay.x=1"])
+
+
+@dataclass
+class Texts:
+    name: str = ""
+    maybe: str | None = None
+    path: Path = Path()
+    kind: Literal["a", "b"] = "a"
+    lr: float = 0.0
+
+
+@pytest.mark.parametrize("name", ["name", "maybe", "path"])
+@pytest.mark.parametrize("text", [" a", "a ", "\ta"])
+def test_spaces_around_a_text_are_neither_dropped_nor_guessed(name: str, text: str) -> None:
+    told = (
+        rf"{name} must be .*, not .*, with spaces around it: leave them out, or write \"(.*)\" if"
+    )
+    with pytest.raises(ConfigurationError, match=told) as caught:
+        load_configuration(Texts, settings=[f"{name}={text}"])
+    quoted = str(caught.value).partition("write ")[2].partition(" if")[0]
+    found = getattr(load_configuration(Texts, settings=[f"{name}={quoted}"]), name)
+    assert found == type(found)(text)
+    assert str(getattr(load_configuration(Texts, settings=[f"{name}=a"]), name)) == "a"
+
+
+def test_spaces_around_other_values_mean_nothing() -> None:
+    found = load_configuration(Texts, settings=["lr = 0.5", "kind = b", "maybe = none"])
+    assert found == Texts(lr=0.5, kind="b")

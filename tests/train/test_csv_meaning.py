@@ -169,7 +169,11 @@ def test_a_first_line_of_numbers_read_as_names_is_reported(tmp_path: Path) -> No
         ("a,k\n1,1_000\n", {}, r"'1_000' .* thousands='_' reads that mark"),
         ("a,k\n1,-Infinity\n", {}, r"reads nan, inf and -inf: write it so"),
         ("a,k\n1,2\n", {"booleans": ["k"]}, r"'2' .* is not a boolean; of numbers only 1 and 0"),
-        ("a,k\n1,310120\n", {"dates": ["k"]}, r"not a date; dates={'k': '%Y%m%d'}, or its format"),
+        (
+            "a,k\n1,310120\n",
+            {"dates": ["k"]},
+            r"not a date; dates={'k': '19%y%m%d'}, or its format",
+        ),
         ("a,k\n1,1.5\n", {"decimal": ","}, r"not float32; its marks are not those of decimal="),
         ('a,k\n1,"1,5e39"\n', {"decimal": ","}, r"'1.5e39' .* a float64 dtype= .* holds it"),
         ("a,k\n1,cat\n", {"target": "k", "classes": ["Cat", "dog"]}, r"'cat' is not in classes"),
@@ -679,8 +683,8 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path, encoding: str) -
         ("%Y-%j", "2024-120", None),
         ("%Y", "2024", None),
         ("%Y-%m", "2024-05", None),
-        ("%y%b%d", "24May01", None),
-        ("%x %X", "05/01/24 13:30:00", None),
+        ("20%y%b%d", "24May01", None),
+        ("%m/%d/%Y %X", "05/01/2024 13:30:00", None),
     ],
 )
 def test_formats_of_dates_that_lose_a_part_are_told_of(
@@ -1029,3 +1033,55 @@ def test_a_first_line_of_data_with_a_class_of_its_own_is_told_of(tmp_path: Path)
         warnings.simplefilter("error")  # wavelengths
         path = written(tmp_path, "400.5,402,404.5,a\n4,5,6,b\n4,5,7,c\n")
         CsvDataset(path, target="a", target_dtype=str)
+
+
+@pytest.mark.parametrize("written_as", ["%d/%m/%y", "%y%m%d", "%x", "%%%y", "%d.%m. %y"])
+def test_years_of_two_digits_say_no_century(written_as: str, tmp_path: Path) -> None:
+    """`strptime` makes 2068 of 68, and 1969 of 69."""
+    path = written(tmp_path, "a,b\n1,01/02/68\n")
+    with pytest.raises(ValueError, match=r"dates: the format .* of 'b' has years of two digits, "):
+        CsvDataset(path, dates={"b": written_as})
+
+
+@pytest.mark.parametrize(("century", "year"), [("19", 1968), ("20", 2068), ("18", 1868)])
+def test_a_format_says_the_century(century: str, year: int, tmp_path: Path) -> None:
+    path = written(tmp_path, "a,b\n1,29.02.68\n2,01.03.68\n")
+    dataset = CsvDataset(path, dates={"b": f"%d.%m.{century}%y"}, dtype=np.float64)
+    days = [(date(year, *day) - date(1970, 1, 1)).days for day in ((2, 29), (3, 1))]
+    assert [dataset[n][0][1] for n in range(2)] == days
+    with pytest.raises(
+        ValueError, match=r"'01\.02\.1968' in column 'b' is not a date; its format in"
+    ):
+        CsvDataset(written(tmp_path, "b\n01.02.1968\n"), dates={"b": "%d.%m.19%y"})
+
+
+def test_a_leap_day_of_a_century_without_one(tmp_path: Path) -> None:
+    path = written(tmp_path, "b\n29.02.00\n")
+    assert len(CsvDataset(path, dates={"b": "%d.%m.20%y"})) == 1
+    with pytest.raises(ValueError, match=r"'29\.02\.00' in column 'b' is not a date"):
+        CsvDataset(path, dates={"b": "%d.%m.19%y"})
+
+
+@pytest.mark.parametrize(
+    ("cell", "options"),
+    [("01/02/68", {}), ("01/02/68", {"dates": ["b"]}), ("680201", {"dates": ["b"]})],
+)
+def test_advice_for_years_of_two_digits_says_a_century(
+    cell: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"dates={'b': '.*19%y.*'}"):
+        CsvDataset(written(tmp_path, f"b\n{cell}\n"), **options)
+
+
+@pytest.mark.parametrize(
+    ("written_as", "cell"),
+    [("%Y%m%d", "2020111"), ("%Y%m%d", "112233"), ("%H%M %d.%m.%Y", "111 1.2.2020")],
+)
+def test_parts_of_a_date_without_marks_between_have_all_their_digits(
+    written_as: str, cell: str, tmp_path: Path
+) -> None:
+    """`strptime` takes 2020111 for the 1st of November."""
+    with pytest.raises(ValueError, match="is not a date; its format in dates="):
+        CsvDataset(written(tmp_path, f"b\n{cell}\n"), dates={"b": written_as})
+    path = written(tmp_path, "b\n20200111\n")
+    assert CsvDataset(path, dates={"b": "%Y%m%d"})[0][0].tolist() == [18272]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from rumus.train import (
     DataLoader,
     ImageFolder,
     NpyDataset,
+    ParquetDataset,
     SampleError,
     Subset,
     random_split,
@@ -368,3 +370,51 @@ def test_arrays_of_a_dataset_are_no_tuple() -> None:
         ArrayDataset((x, x))
     assert len(ArrayDataset([x, x])) == 2
     assert len(ArrayDataset((1.0, 2.0))) == 2
+
+
+@pytest.mark.parametrize("kind", ["arrays", "npy", "csv", "subset", "table"])
+@pytest.mark.parametrize("index", [slice(0, 2), [0, 1], [True, False], 1.5, True, None, "a"])
+def test_an_index_that_is_no_whole_number(kind: str, index: Any, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.arange(4))
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n3,4\n")
+    make: dict[str, Callable[[], Any]] = {
+        "arrays": lambda: ArrayDataset(np.arange(4)),
+        "npy": lambda: NpyDataset(tmp_path / "a.npy"),
+        "csv": lambda: CsvDataset(tmp_path / "a.csv"),
+        "subset": lambda: Subset(ArrayDataset(np.arange(4)), [0, 1]),
+        "table": lambda: ParquetDataset(pytest.importorskip("pyarrow").table({"a": [1.0, 2.0]})),
+    }
+    dataset = make[kind]()
+    with pytest.raises(TypeError, match="a dataset has a sample for each whole number, not for"):
+        dataset[index]
+    assert len(dataset[np.int32(1)]) == len(dataset[1])
+
+
+def test_lists_of_different_lengths_are_no_array() -> None:
+    with pytest.raises(ValueError, match="lists of different lengths, which make no array"):
+        ArrayDataset([[1, 2], [3]])
+
+
+@pytest.mark.parametrize("use", [lambda x: DataLoader(x, 2), lambda x: Subset(x, [0])])
+def test_tables_are_no_datasets(use: Callable[[Any], object]) -> None:
+    pandas: Any = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": [1.0, 2.0]})
+    for table in (frame, frame["a"], pytest.importorskip("pyarrow").table(frame)):
+        with pytest.raises(TypeError, match=r"dataset\[i\] is not row i of a \w+: give ArrayDatas"):
+            use(table)
+
+
+def test_a_description_that_fails_hides_no_error() -> None:
+    class Odd:
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> Any:
+            raise KeyError("lost")
+
+        def describe(self, index: int) -> str:
+            raise RuntimeError("of another kind")
+
+    dataset: Any = Odd()
+    with pytest.raises(SampleError, match="sample 0 could not be read: KeyError: 'lost'"):
+        list(DataLoader(dataset, 1))

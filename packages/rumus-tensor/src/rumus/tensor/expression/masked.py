@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def unmasked(data: ArrayLike) -> NDArray[Any]:
-    """Return `data` as a plain array. ValueError if elements of it are masked.
+    """Return `data` as a plain array. ValueError if elements are masked, or rows not equally long.
 
     TypeError for a dtype that NumPy lacks, such as PyTorch's bfloat16.
 
@@ -30,6 +30,12 @@ def unmasked(data: ArrayLike) -> NDArray[Any]:
         )
     try:
         return np.asarray(data)
+    except ValueError as error:
+        if "inhomogeneous" not in str(error):
+            raise
+        raise ValueError(
+            "the data are lists of different lengths, which make no array: fill up the shorter ones"
+        ) from None
     except TypeError as error:
         if "ScalarType" not in str(error):
             raise

@@ -20,7 +20,7 @@ from rumus.tensor.expression.printable import PrintableError
 from rumus.tensor.memory.replaced_file import replaced
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
-from rumus.train.base.toml_text import DEEPEST, parse_toml, to_toml
+from rumus.train.base.toml_text import DEEPEST, parse_toml, to_toml, toml_value
 
 C = TypeVar("C")
 NONE: Final = "none"  # TOML has no null; this text stands for None where it is allowed
@@ -178,7 +178,7 @@ def _set(table: dict[str, Any], setting: str) -> None:
         if not isinstance(inner, dict):
             inner = table[part] = {}
         table = inner
-    table[path[-1]] = Text(value.strip())
+    table[path[-1]] = Text(value)
 
 
 def _fields(kind: type[Any]) -> list[dataclasses.Field[Any]]:
@@ -307,12 +307,26 @@ def _read_text(hint: Any, text: str) -> Any:
     except ValueError:
         typed = {}
     is_plain = set(typed) == {"value"}
-    for candidate in ([typed["value"]] if is_plain else []) + [text]:
-        try:
-            return read(hint, candidate)
-        except _Wrong:
+    bare = text.strip()
+    for candidate in [typed["value"], bare] if is_plain else [bare]:
+        if not _fits(hint, candidate):
             continue
-    return _refuse(typed["value"] if is_plain else text)
+        found = read(hint, candidate)
+        if candidate is bare != text and found is not None and _fits(hint, text):
+            raise _Wrong(
+                f"{_shown(text)}, with spaces around it: leave them out, or write "
+                f"{toml_value(text)} if they belong to it"
+            )
+        return found
+    return _refuse(typed["value"] if is_plain else bare)
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    try:
+        read(hint, value)
+    except _Wrong:
+        return False
+    return True
 
 
 # Saying what is needed

@@ -15,6 +15,7 @@ from rumus.tensor.expression.declared_type import makes_functions, shown
 from rumus.tensor.expression.masked import unmasked
 from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.train.base.data_errors import SampleError
+from rumus.train.base.exact_joining import refuse_rounded
 from rumus.train.base.fields import Names, fields_of, names_of, values_in
 from rumus.train.base.random_stream import Purpose, random_stream
 from rumus.train.data.dataset import AnyBatch, Dataset, Indices, batch_of, named, samples_of
@@ -199,7 +200,11 @@ class Batcher:
 
     def _arrays(self, sample: Any, index: int) -> tuple[NDArray[Any], ...]:
         try:
-            return tuple([unmasked(value) for value in values_in(sample)])
+            arrays = [unmasked(value) for value in values_in(sample)]
+            for value, array in zip(values_in(sample), arrays, strict=True):
+                if isinstance(value, (list, tuple)):
+                    refuse_rounded("the list", value, array)
+            return tuple(arrays)
         except ValueError as error:
             raise self._failed(index, "has a field that makes no array", error) from error
 

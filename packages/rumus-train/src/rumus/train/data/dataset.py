@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
@@ -10,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.masked import unmasked
+from rumus.tensor.memory.uninterrupted import is_of_handler
+from rumus.train.base.exact_joining import refuse_rounded
 from rumus.train.base.other_names import DATASET
 from rumus.train.base.row_labels import check_row_order, labels_of, refuse_labels
 
@@ -47,6 +50,36 @@ def check_dataset(of: str, dataset: object) -> None:
     is_single = getattr(dataset, "ndim", 1) == 0
     if not has_both or is_single or isinstance(dataset, (str, bytes)):
         raise TypeError(f"{of}: dataset must have len() and dataset[i], unlike {shown(dataset)}")
+    refuse_table(dataset)
+
+
+def refuse_table(dataset: object) -> None:
+    """Raise TypeError for a table, such as a data frame, whose items are columns."""
+    if hasattr(dataset, "__dataframe__") or hasattr(dataset, "iloc"):
+        raise TypeError(
+            f"dataset[i] is not row i of a {type(dataset).__name__}: give ArrayDataset(x, y) of "
+            "columns of pandas, or ParquetDataset(table) of a table of pyarrow"
+        )
+
+
+def as_index(index: object) -> int:
+    """Return the index of a sample. TypeError for anything but a whole number.
+
+    >>> as_index(1.5)
+    Traceback (most recent call last):
+    ...
+    TypeError: a dataset has a sample for each whole number, not for 1.5: \
+Subset(dataset, range(0, 2)) has several
+    """
+    if isinstance(index, bool):
+        raise TypeError(f"a dataset has a sample for each whole number, not for {index}")
+    try:
+        return operator.index(index)  # type: ignore[arg-type]  # which is to be found out
+    except TypeError:
+        told = "Subset(dataset, range(0, 2)) has several"
+        raise TypeError(
+            f"a dataset has a sample for each whole number, not for {shown(index)}: {told}"
+        ) from None
 
 
 @DATASET.of_instances
@@ -77,6 +110,8 @@ class ArrayDataset:
         names = [f"array {i}" for i in range(len(arrays))]
         _check_kinds(names, arrays, self.arrays)
         check_columns(names, self.arrays)
+        for name, value, array in zip(names, arrays, self.arrays, strict=True):
+            refuse_rounded(name, value, array)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_labels": None}  # worker processes need none
@@ -85,7 +120,8 @@ class ArrayDataset:
         return len(self.arrays[0])
 
     def __getitem__(self, index: int, /) -> Sample:
-        return tuple(np.take(array, index, axis=0) for array in self.arrays)
+        place = as_index(index)
+        return tuple(np.take(array, place, axis=0) for array in self.arrays)
 
     def batch(self, indices: Indices) -> Batch:
         """Return copies of the rows of these indices.
@@ -100,9 +136,20 @@ def _check_kinds(
 ) -> None:
     """Raise TypeError for a DataFrame whose columns are not all numbers, naming them.
 
-    And for a dict of arrays and a sparse matrix, of which NumPy makes an array of one object.
+    And for a dict of arrays and a sparse matrix, of which NumPy makes an array of one object, and
+    for fields of several dtypes.
     """
     for name, value, array in zip(names, given, arrays, strict=True):
+        if array.dtype.names is not None:
+            raise TypeError(
+                f"{name} is an array of structures: give each of its fields, as "
+                "ArrayDataset(*(array[field] for field in array.dtype.names))"
+            )
+        if array.dtype.kind == "O" and array.ndim and isinstance(next(array.flat, None), Mapping):
+            raise TypeError(
+                f"{name} is a list of dicts, which are samples as they are: give the list itself "
+                "to a DataLoader"
+            )
         if isinstance(value, Mapping):
             raise TypeError(f"{name} is a dict: give its arrays, as ArrayDataset(*data.values())")
         if hasattr(value, "toarray") and array.dtype.kind == "O":
@@ -177,7 +224,7 @@ class Subset:
         return len(self.indices)
 
     def __getitem__(self, index: int, /) -> Any:
-        return self.dataset[int(self.indices[index])]
+        return self.dataset[int(self.indices[as_index(index)])]
 
     def describe(self, index: int) -> str:
         """Return where a sample comes from, or its index in the full dataset.
@@ -227,7 +274,12 @@ def describe(dataset: Dataset, index: int) -> str:
         whole, index = _behind(dataset, index)
         return describe(whole, index) or f"{index} of the whole dataset"
     told = getattr(dataset, "describe", None)
-    return "" if told is None else str(told(index))
+    try:
+        return "" if told is None else str(told(index))
+    except Exception as error:  # of the user's, or of something else that is called so
+        if is_of_handler(error):
+            raise
+        return ""
 
 
 def named(dataset: Dataset, index: int) -> str:

@@ -15,7 +15,7 @@ from rumus.tensor.expression.user_warning import warn_user
 from rumus.train.base.class_names import checked_classes, unknown_class
 from rumus.train.base.other_names import DATASET, IMAGE_FOLDER
 from rumus.train.base.printable import printable
-from rumus.train.data.dataset import Sample
+from rumus.train.data.dataset import Sample, as_index
 from rumus.train.data.folder_names import (
     OF_IMAGES,
     check_meaning,
@@ -154,8 +154,9 @@ class ImageFolder:
         return len(self.files)
 
     def __getitem__(self, index: int, /) -> Sample:
-        image = self._reader.read(self.files[index])
-        return (image, np.int64(self.labels[index])) if self.labels else (image,)
+        place = as_index(index)
+        image = self._reader.read(self.files[place])
+        return (image, np.int64(self.labels[place])) if self.labels else (image,)
 
     def describe(self, index: int) -> str:
         """Return the file of a sample.

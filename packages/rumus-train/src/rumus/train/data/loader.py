@@ -30,7 +30,7 @@ from rumus.train.data.batcher import (
     kinds_of_batch,
     uploaded,
 )
-from rumus.train.data.dataset import AnyBatch, Dataset, Indices
+from rumus.train.data.dataset import AnyBatch, Dataset, Indices, refuse_table
 from rumus.train.data.part import Part, check_shards
 from rumus.train.data.sampler import Sampler
 
@@ -448,6 +448,7 @@ def _check_dataset(dataset: object) -> None:
     if isinstance(dataset, type):
         raise TypeError(f"dataset must be made: {dataset.__name__}(...), and not the class")
     what, is_single = type(dataset).__name__, getattr(dataset, "ndim", 1) == 0
+    refuse_table(dataset)
     if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__") and not is_single:
         return
     if not is_single and hasattr(dataset, "__iter__"):

@@ -16,7 +16,7 @@ from rumus.train.base.file_kind import kind_of_file
 from rumus.train.base.other_names import DATASET
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
-from rumus.train.data.dataset import Batch, Indices, RowsOfFiles, Sample
+from rumus.train.data.dataset import Batch, Indices, RowsOfFiles, Sample, as_index
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -91,9 +91,10 @@ class NpyDataset(RowsOfFiles):
         return len(self._columns[0])
 
     def __getitem__(self, index: int, /) -> Sample:
-        if not 0 <= index < len(self):
+        at = as_index(index)
+        if not 0 <= at < len(self):
             raise IndexError(f"index {index} is outside [0, {len(self)})")
-        places = [(column, *column.place(index)) for column in self._columns]
+        places = [(column, *column.place(at)) for column in self._columns]
         return tuple(column.files[number].take(row, 0) for column, number, row in places)
 
     def batch(self, indices: Indices) -> Batch:
@@ -158,6 +159,11 @@ def _mapped(path: Path) -> NDArray[Any]:
         ) from error
     if array.ndim and not len(array):
         raise ValueError(f"{printable(path)} holds an array of shape {array.shape}, without rows")
+    if array.dtype.names is not None:
+        raise ValueError(
+            f"{printable(path)} holds an array of structures: save each of its fields to a file of "
+            "its own, as numpy.save(path, array[field])"
+        )
     if array.dtype.kind not in "biufc" or array.ndim == 0:
         raise ValueError(
             f"{printable(path)} holds an array of dtype {array.dtype} and shape {array.shape}; a "

@@ -26,7 +26,7 @@ from rumus.train.base.file_kind import kind_of_file
 from rumus.train.base.other_names import DATASET
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
-from rumus.train.data.dataset import Batch, Indices, RowsOfFiles, Sample
+from rumus.train.data.dataset import Batch, Indices, RowsOfFiles, Sample, as_index
 from rumus.train.data.npy import PathLike
 from rumus.train.tables.feature_encoding import (
     FeatureEncoding,
@@ -160,7 +160,8 @@ class ParquetDataset(RowsOfFiles):
         return len(self._arrays[0])
 
     def __getitem__(self, index: int, /) -> Sample:
-        return tuple(array.take(index, 0) for array in self._arrays)
+        place = as_index(index)
+        return tuple(array.take(place, 0) for array in self._arrays)
 
     def batch(self, indices: Indices) -> Batch:
         """Return copies of the rows of these indices.

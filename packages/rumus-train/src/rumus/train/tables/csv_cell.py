@@ -14,6 +14,9 @@ from rumus.train.tables.feature_encoding import MISSING
 _TRUE: Final = frozenset(("true", "t", "yes", "y", "1"))
 _FALSE: Final = frozenset(("false", "f", "no", "n", "0"))
 _DAY: Final = 86_400
+_TIGHT: Final = re.compile("%[YmdHMSyj]%[YmdHMSyj]")
+_LONG_YEAR: Final = re.compile("[0-9]{4}")
+_CENTURY: Final = re.compile("([0-9]{2})%y")
 # Converts a cell before it is read as a number. Raises ValueError if it cannot.
 Spelling = Callable[[str], str]
 
@@ -56,7 +59,8 @@ class Days:
     Times with a zone are converted to UTC; those without are taken for UTC, which is right for a
     column of them: hours apart, they must not stand beside those with a zone.
 
-    written: a format of `datetime.strptime`, None for ISO 8601.
+    written: a format of `datetime.strptime`, None for ISO 8601. Digits before %y, as in 19%y, are
+        the century of all years, which are of two digits in the file.
 
     >>> Days(None)("1970-01-02"), Days("%d.%m.%Y %H:%M")("31.12.1969 12:00")
     ('1', '-0.5')
@@ -64,6 +68,11 @@ class Days:
 
     def __init__(self, written: str | None) -> None:
         self.written = written
+        century = _CENTURY.search(written or "")
+        self._century = None if century is None else 100 * int(century[1])
+        self._format = _CENTURY.sub("%y", written or "")
+        # Without marks between them, 2020111 may be the 11th of January, or the 1st of November.
+        self._is_tight = _TIGHT.search(self._format) is not None
         self._has_zone: bool | None = None  # what the first time of day has
 
     def __call__(self, cell: str) -> str:
@@ -74,7 +83,11 @@ class Days:
         if self.written is None or isinstance(cell, IsoText):
             found = datetime.fromisoformat(text)
         else:
-            found = datetime.strptime(text, self.written)
+            found = datetime.strptime(text, self._format)
+            if self._is_tight and found.strftime(self._format) != text:
+                raise ValueError(f"{text!r} has a part of too few digits")
+            if self._century is not None:
+                found = found.replace(year=self._century + found.year % 100)
         has_zone = found.tzinfo is not None
         if has_zone or ":" in text or found.time() != time():  # a day alone has no zone
             if self._has_zone not in (None, has_zone):
@@ -88,7 +101,10 @@ class Days:
             return f"its format in dates= is {printable(repr(self.written))}"
         if cell.strip().isdecimal() and len(cell.strip()) not in (6, 8):
             return "leave it out of dates=[...] to read a number, such as one of days or seconds"
-        example = "%Y%m%d" if cell.strip().isdecimal() else "%d.%m.%Y"
+        if cell.strip().isdecimal():
+            example = "%Y%m%d" if len(cell.strip()) == 8 else "19%y%m%d"
+        else:
+            example = "%d.%m.%Y" if _LONG_YEAR.search(cell) else "%d.%m.19%y"
         return f"dates={{{printable(repr(name))}: '{example}'}}, or its format, reads it as one"
 
 

@@ -26,7 +26,7 @@ from rumus.train.base.class_names import (
 )
 from rumus.train.base.other_names import CSV, DATASET
 from rumus.train.base.printable import printable
-from rumus.train.data.dataset import Batch, Indices, RowsOfFiles, Sample
+from rumus.train.data.dataset import Batch, Indices, RowsOfFiles, Sample, as_index
 from rumus.train.data.npy import PathLike
 from rumus.train.tables.csv_cell import (
     Days,
@@ -88,7 +88,7 @@ class CsvDataset(RowsOfFiles):
         of the file, sorted.
     booleans: columns of booleans (true, false, t, f, yes, no, y, n), converted to 1 and 0.
     dates: columns of dates, converted to days since 1970; ISO 8601, unless a mapping gives their
-        `datetime.strptime` formats.
+        `datetime.strptime` formats. Years of two digits need their century, as 19%y or 20%y.
     missing: the value for a feature whose cell is empty, NA, N/A, #N/A, null, None, - or ?; "mean"
         takes the mean of the column. By default such a cell raises. A missing category is 0 for
         every text.
@@ -244,7 +244,8 @@ class CsvDataset(RowsOfFiles):
         return len(self._lines)
 
     def __getitem__(self, index: int, /) -> Sample:
-        return tuple(array.take(index, 0) for array in self._arrays)
+        place = as_index(index)
+        return tuple(array.take(place, 0) for array in self._arrays)
 
     def batch(self, indices: Indices) -> Batch:
         """Return copies of the rows of these indices.

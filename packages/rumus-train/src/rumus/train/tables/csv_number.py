@@ -78,6 +78,11 @@ _KINDS: Final = (
         "dates=[{name}] reads the column as dates, as days since 1970",
     ),
     (
+        re.compile(r"\d{1,2}[-/.]\d{1,2}[-/.]\d{2}( .*)?"),
+        "dates={{{name}: '%d.%m.19%y'}}, or the column's format with the century of its years, "
+        "reads the column as dates, as days since 1970",
+    ),
+    (
         re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}( .*)?"),
         "dates={{{name}: '%d.%m.%Y'}}, or the column's format, reads the column as dates, "
         "as days since 1970",

@@ -39,6 +39,7 @@ _INCOMPLETE: Final = (
     ("p", "I", "%p but no %I, the hour of 12: with %H, 01 PM is 1 in the morning"),
     ("UW", "aAwu", "a week but no day of the week, so all its dates are January 1"),
 )  # fmt: skip
+_SHORT_YEAR: Final = re.compile(r"(?<!%)(?:%%)*(?:%x|(?<![0-9]{2})%y)")
 LARGEST: Final = 2**30  # bytes of the features of one column of texts
 MISSING: Final = frozenset(
     {"", "NA", "N/A", "#N/A", "n/a", "<NA>", "NaN", "nan", "null", "NULL", "None", "-", "?"}
@@ -319,9 +320,18 @@ def as_categories(given: Sequence[str] | Mapping[str, Sequence[str]]) -> dict[st
 
 
 def as_dates(given: Sequence[str] | Mapping[str, str]) -> dict[str, str | None]:
-    """Return the date format of each column, None for ISO 8601; warn of one without a year."""
+    """Return the date format of each column, None for ISO 8601; warn of one without a year.
+
+    Raises ValueError for one with years of two digits that does not say of which century.
+    """
     if isinstance(given, Mapping):
         for name, written in given.items():
+            if _SHORT_YEAR.search(str(written)):
+                raise ValueError(
+                    f"dates: the format {printable(repr(written))} of {printable(repr(name))} has "
+                    "years of two digits, which say no century: give it, as 19%y or 20%y in a "
+                    "format such as '%d.%m.19%y', or write years of four digits, as %Y"
+                )
             found = {*re.findall("%(.)", str(written))}
             for part, given_by, told in _INCOMPLETE:
                 if (found & {*part} or not part) and not found & {*given_by}:
