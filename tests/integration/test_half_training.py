@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rumus import nn
 from rumus.gpu import GpuBackend, default_backend
 from rumus.gpu.device.stored import stored_types
-from rumus.optim import AdamW, LossScale
+from rumus.optim import EMA, AdamW, ClipNorm, LossScale, ZClip, cosine, warmup
 from rumus.tensor import (
     Backend,
     Generator,
@@ -26,6 +26,7 @@ from rumus.tensor import (
     tensor,
 )
 from rumus.train import Trainer
+from rumus.train.base.scaling import scaling_of
 
 STEPS = 30
 
@@ -136,3 +137,73 @@ def test_repeated_steps_are_those_of_the_code() -> None:
     repeated, plain = (train(gpu, is_half=True, capture=capture) for capture in (True, False))
     assert repeated[0].tobytes() == plain[0].tobytes()
     assert repeated[1] == plain[1]
+
+
+class Layered(nn.Module):
+    """A model with running statistics and random masks."""
+
+    def __init__(self) -> None:
+        generator = Generator(0)
+        self.first = nn.Linear(4, 8, generator=generator)
+        self.norm, self.dropout = nn.BatchNorm1d(8), nn.Dropout(0.25, generator=generator)
+        self.last = nn.Linear(8, 1, generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.dropout(self.norm(self.first(x)).tanh()))
+
+
+def averaged() -> dict[str, Any]:
+    return {"lr": warmup(3).then(cosine(0.02, 12)), "average": EMA(0.9)}
+
+
+def packed() -> dict[str, Any]:
+    return {"lr": 0.02, "clip": ClipNorm(0.5), "state_dtype": "8bit"}
+
+
+def watched() -> dict[str, Any]:
+    return {"lr": 0.02, "clip": ZClip(warmup_steps=3), "cautious": True}
+
+
+@pytest.mark.parametrize("is_half", [True, False])
+@pytest.mark.parametrize("options", [averaged, packed, watched])
+def test_a_skipped_batch_changes_the_scale_alone(
+    options: Callable[[], dict[str, Any]], is_half: bool, backend: Backend
+) -> None:
+    """A run without it, whose scale is set to the same, has the same bits, also in float16."""
+    bad, found = (0, 4, 5, 13), []
+    data = np.random.default_rng(2).normal(size=(20, 6, 4))
+    for leaves_out in (False, True):
+        model = Layered().to(backend)
+        kept = (model.half() if is_half else model).parameters()
+        optimizer = AdamW(kept, master_weights=is_half, **options())
+        policy = LossScale(initial=2.0**10, every=4)
+        trainer = Trainer(optimizer, state={"model": model}, loss_scale=policy)
+
+        def loss(x: Tensor, model: Layered = model) -> Tensor:
+            difference = model(x).astype(float32) - x.astype(float32).sum(1, keepdims=True)
+            return (difference**2).mean()
+
+        scaling, losses = scaling_of(optimizer), []
+        assert scaling is not None
+        for step, rows in enumerate(data):
+            x = rows.astype(np.float16 if is_half else np.float32)
+            if step not in bad:
+                losses.append(trainer.train_step(loss, x).item())
+            elif leaves_out:
+                optimizer.poll(wait=True)
+                scale = scaling.state_dict()["scale"] / 2
+                scaling.load_state_dict({"scale": scale, "good": 0})
+            else:
+                x[0, 0] = np.inf
+                trainer.train_step(loss, x)
+        assert optimizer.skipped == (0 if leaves_out else len(bad))
+        state = {**optimizer.state_dict(), "skipped": 0, "buffers": model.state_dict()}
+        numbers = [*losses, trainer.epoch_avg_loss(), scaling.scale]
+        found.append((bits_of(state), model.dropout.generator.state(), numbers))
+    assert found[0] == found[1]
+
+
+def bits_of(state: Any) -> Any:
+    if isinstance(state, dict):
+        return {name: bits_of(value) for name, value in state.items()}
+    return state.tobytes() if isinstance(state, np.ndarray) else state
