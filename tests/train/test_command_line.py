@@ -536,3 +536,19 @@ def test_runs_are_listed_and_compared(here: Path, capsys: pytest.CaptureFixture[
     (here / "elsewhere").mkdir()
     assert "there is no run in elsewhere" in fails(capsys, ExitCode.USAGE, "list", "elsewhere")
     fails(capsys, ExitCode.USAGE, "compare", "runs/c")
+
+
+def test_a_damaged_command_or_configuration_is_not_resumed(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cut at the end of a line, they are TOML, with other settings."""
+    for name in ("config.toml", "command.toml"):
+        run = Path(f"runs-{name}")
+        arguments = ("--set", "width=3", "--seed", 4, "--run-dir", run, "--steps", 3)
+        assert rumus("train", "job.py", *arguments) == ExitCode.OK
+        whole = (run / name).read_text()
+        (run / name).write_text("".join(whole.splitlines(keepends=True)[:-1]))
+        told = fails(capsys, ExitCode.USAGE, "resume", run, "--steps", 5)
+        assert f"{name} does not fit the checksum in its first line" in told
+        (run / name).write_text(whole)
+        assert rumus("resume", run, "--steps", 5) == ExitCode.OK

@@ -117,7 +117,9 @@ def test_missing_parts_are_omitted(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("")
     (tmp_path / "env.json").write_text("[")
     (tmp_path / "config.toml").write_text("= 3")
-    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    with pytest.warns(RunFolderWarning, match=r"\.(toml|json) is damaged: ") as told:
+        page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert len(told) == 2
     assert "not ended" in page.texts
     assert "Nothing was measured yet." in page.texts
 

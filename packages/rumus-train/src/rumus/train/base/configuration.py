@@ -20,6 +20,7 @@ from rumus.tensor.expression.printable import PrintableError
 from rumus.tensor.memory.replaced_file import replaced
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
+from rumus.train.base.sealed import fault_of_seal
 from rumus.train.base.toml_text import DEEPEST, parse_toml, to_toml, toml_value
 
 C = TypeVar("C")
@@ -158,9 +159,16 @@ def save_configuration(config: Any, file: str | Path) -> None:
 def _parsed(file: Path) -> dict[str, Any]:
     require_regular_file(file)
     try:
-        return parse_toml(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        table = parse_toml(text)
     except ValueError as error:
         raise ConfigurationError(f"{printable(file)} is not TOML: {printable(error)}") from None
+    if (fault := fault_of_seal(text)) is not None:
+        raise ConfigurationError(
+            f"{printable(file)} does not fit the checksum in its first line: {fault}; restore it, "
+            "or remove that line if the change is meant"
+        )
+    return table
 
 
 def _set(table: dict[str, Any], setting: str) -> None:

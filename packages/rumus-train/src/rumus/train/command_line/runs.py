@@ -6,18 +6,25 @@ from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rumus.tensor.expression.user_warning import warn_user
+from rumus.train.base.append_file import RunFolderWarning
 from rumus.train.base.printable import printable, say
 from rumus.train.command_line.exit_codes import ExitCode, UsageError
 from rumus.train.command_line.run_folders import existing_run
 from rumus.train.loop.progress import short
-from rumus.train.views.run_folder import METRICS
+from rumus.train.views.run_folder import METRICS, RunFolderError
 from rumus.train.views.run_record import RunRecord, read_run
 
 
 def list_runs(arguments: Namespace) -> int:
     """Run `rumus list`: one line for each run in a folder, at any depth."""
     folder = existing_run(arguments.folder)
-    found = [read_run(path.parent) for path in sorted(folder.rglob(METRICS))]
+    found = []
+    for path in sorted(folder.rglob(METRICS)):
+        try:
+            found.append(read_run(path.parent))
+        except RunFolderError as error:  # the others are there all the same
+            warn_user(f"{path.parent} is left out: {error}", RunFolderWarning)
     if not found:
         raise UsageError(f"there is no run in {folder}")
     rows = [

@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from rumus.tensor import seed
-from rumus.train.base.configuration import (
-    configuration_table,
-    load_configuration,
-    save_configuration,
-)
+from rumus.train.base.configuration import configuration_table, load_configuration
 from rumus.train.base.printable import say
+from rumus.train.base.sealed import sealed_toml
+from rumus.train.base.toml_text import to_toml
 from rumus.train.checkpoints.checkpoint_store import Resume
 from rumus.train.command_line.exit_codes import ExitCode, UsageError
 from rumus.train.command_line.run_folders import existing_run, writable_place
@@ -65,7 +63,8 @@ class KeepCommand(Callback):
         """Write a temporary file and rename it."""
         beside = self.folder / f"{COMMAND}.tmp"
         beside.unlink(missing_ok=True)  # whatever it is: a pipe would wait for a reader
-        save_configuration(self.command, beside)
+        text = sealed_toml(to_toml(configuration_table(self.command)))
+        beside.write_text(text, encoding="utf-8")
         os.replace(beside, self.folder / COMMAND)
 
 

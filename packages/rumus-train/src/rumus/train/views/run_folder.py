@@ -39,6 +39,7 @@ from rumus.train.base.every import Every
 from rumus.train.base.late_values import late_values
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
+from rumus.train.base.sealed import fault_of_seal, sealed_json, sealed_toml
 from rumus.train.base.strict_json import parse
 from rumus.train.base.toml_text import parse_toml, to_toml
 from rumus.train.checkpoints.checkpoint_errors import FolderInUseError
@@ -152,7 +153,7 @@ class RunFolder(Callback):
         self.seed, self.log_every = seed, log_every
         if config is not None and not isinstance(config, Mapping):
             config = configuration_table(config)
-        self._config = to_toml(config or {})
+        self._config = sealed_toml(to_toml(config or {}))
         self._tensorboard, self._report = tensorboard, report
         self._lock = FolderLock(LocalFileSystem(), self.path)
         self._id: str | None = None  # of the run, in its checkpoints and in env.json
@@ -219,7 +220,7 @@ class RunFolder(Callback):
             self._replace(CONFIG, self._config)
             starts = [*starts, environment(event.run, self.seed)][-_STARTS:]
             content = {"version": 1, "run": self._id, "starts": starts}
-            self._replace(ENVIRONMENT, json.dumps(content, indent=2) + "\n")
+            self._replace(ENVIRONMENT, sealed_json(json.dumps(content, indent=2)))
             self._lines = open_metrics(self.metrics, _before(event))
             if self._tensorboard:
                 self._events = TensorBoardFile(self.path, event.step)
@@ -361,11 +362,12 @@ class RunFolder(Callback):
 
     def _check_run(self, event: TrainStart) -> list[Any]:
         """Raise for the folder of another run; return the earlier starts from its env.json."""
-        there = self._environment()
         if event.resumed_from is None:
             self._id = None
             self._check_fresh()
             return []
+        environment = self.path / ENVIRONMENT
+        there = (read_record(environment) if environment.exists() else None) or {}
         other = there.get("run")
         if other is not None and other != self._id:
             raise RunFolderError(
@@ -386,23 +388,18 @@ class RunFolder(Callback):
         config = self.path / CONFIG
         if not config.exists() or not self.metrics.exists():
             return
-        with suppress(ValueError):
-            before, now = parse_toml(_text_of(config)), parse_toml(self._config)
-            names = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
-            if names:
-                raise RunFolderError(
-                    f"{self.path} holds a run with another configuration (of {', '.join(names)}), "
-                    "and nothing is resumed; choose another folder"
-                )
-
-    def _environment(self) -> dict[str, Any]:
-        try:
-            found = parse(_text_of(self.path / ENVIRONMENT).encode())
-        except (OSError, ValueError) as error:
-            if is_of_handler(error):
-                raise
-            return {}
-        return found if isinstance(found, dict) else {}
+        now, before = parse_toml(self._config), read_record(config)
+        if before is None:
+            raise RunFolderError(
+                f"{self.path} holds a run with a damaged {CONFIG}, and nothing is resumed; choose "
+                "another folder"
+            )
+        names = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+        if names:
+            raise RunFolderError(
+                f"{self.path} holds a run with another configuration (of {', '.join(names)}), "
+                "and nothing is resumed; choose another folder"
+            )
 
     def _replace(self, name: str, text: str) -> None:
         beside = self.path / f"{name}.tmp"
@@ -466,6 +463,26 @@ class _Said(suppress):
         if error is not None and held:
             warn_user(f"{self._path} was not written: {error}", RunFolderWarning)
         return held
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """Return the table in a file of a run folder; None if it has none.
+
+    A RunFolderWarning says that it is damaged.
+    """
+    try:
+        require_regular_file(path)
+        text = path.read_text("utf-8")
+        found = parse_toml(text) if path.suffix == ".toml" else parse(text.encode())
+        fault = fault_of_seal(text) if isinstance(found, dict) else "it holds no table"
+        fault = fault if text.strip() else "it is empty"
+    except (OSError, ValueError) as error:
+        if is_of_handler(error):
+            raise
+        found, fault = None, str(error)
+    if fault is not None:
+        warn_user(f"{path} is damaged: {fault}", RunFolderWarning)
+    return found if isinstance(found, dict) else None
 
 
 def _text_of(path: Path) -> str:

@@ -8,14 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.memory.uninterrupted import is_of_handler
-from rumus.train.base.regular_file import require_regular_file
-from rumus.train.base.strict_json import parse
-from rumus.train.base.toml_text import parse_toml
+from rumus.train.base.append_file import RunFolderWarning
 from rumus.train.checkpoints.checkpoints import Checkpoints, SavedCheckpoint
 from rumus.train.views.curve import Curve
 from rumus.train.views.metrics_file import read_metrics
-from rumus.train.views.run_folder import CONFIG, DONE, ENVIRONMENT, METRICS, RunFolderError
+from rumus.train.views.run_folder import (
+    CONFIG,
+    DONE,
+    ENVIRONMENT,
+    METRICS,
+    RunFolderError,
+    read_record,
+)
 
 _LAST: Final = 12  # epochs and starts listed individually
 _NAMES: Final = 64  # curves that are kept
@@ -130,30 +136,39 @@ class RunRecord:
 def read_run(path: str | Path) -> RunRecord:
     """Read a run folder, skipping missing or damaged parts. Raises RunFolderError.
 
-    Damaged lines of measurements are said by a RunFolderWarning.
+    Damage is said by a RunFolderWarning.
     """
     path = Path(path)
-    if not (path / METRICS).is_file():
+    if not (path / METRICS).exists():
         raise RunFolderError(f"{path} is not a run folder: there is no {METRICS}")
     record = RunRecord(path)
-    for line in read_metrics(path / METRICS):
-        record.take(line)
-    record.config = _parsed(path / CONFIG, parse_toml)
-    starts = _parsed(path / ENVIRONMENT, lambda text: parse(text.encode())).get("starts")
+    try:
+        for line in read_metrics(path / METRICS):
+            record.take(line)
+    except OSError as error:
+        if is_of_handler(error):
+            raise
+        raise RunFolderError(f"{path / METRICS} cannot be read: {error}") from error
+    config, environment, done = (_record(path / each) for each in (CONFIG, ENVIRONMENT, DONE))
+    if (config is None) != (environment is None):
+        lost = ENVIRONMENT if environment is None else CONFIG
+        warn_user(f"{path} is damaged: there is no {lost}", RunFolderWarning)
+    record.config = config or {}
+    starts = (environment or {}).get("starts")
     if isinstance(starts, list):
         record.starts = [start for start in starts if isinstance(start, dict)]
-    record.is_done = (path / DONE).exists()
+    record.is_done = done is not None
+    if record.is_done and record.ended is None:
+        warn_user(
+            f"{path / METRICS} is damaged: the run has ended, as {DONE} says, and there is no line "
+            "of it",
+            RunFolderWarning,
+        )
     if (path / "checkpoints").is_dir():
         record.checkpoints = Checkpoints(path / "checkpoints").list()
     return record
 
 
-def _parsed(path: Path, parse: Any) -> dict[str, Any]:
-    try:
-        require_regular_file(path)
-        found = parse(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        if is_of_handler(error):
-            raise
-        return {}
-    return found if isinstance(found, dict) else {}
+def _record(path: Path) -> dict[str, Any] | None:
+    """The table in a file, empty if it is damaged; None if there is no file."""
+    return (read_record(path) or {}) if path.exists() else None
