@@ -3,15 +3,17 @@
 The host copies an array to a chunk, and the device copies it from there: two copies, each at the
 speed of memory or the bus, and overlapping for a large array. The host's array may be reused after
 the first.
+
+A thread takes a while to wake up, as long as it takes to copy megabytes on some machines. So the
+next chunks of a large array are given to the threads before they are done with this one.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -21,12 +23,14 @@ from numpy.typing import NDArray
 
 from rumus.gpu.device.host_memory import HostMemory, HostPool
 from rumus.gpu.engine.protocol import Buffer, Device
+from rumus.tensor.memory.uninterrupted import Uninterrupted
 
-CHUNK: Final = 2**25  # bytes
-CHUNKS: Final = 3  # being filled, or waiting for the device
+CHUNK: Final = 2**24  # bytes
+CHUNKS: Final = 6  # being filled, or waiting for the device
+_AHEAD: Final = 3  # of these, being filled
 _ALIGNMENT: Final = 16
-_SHARE: Final = 2**20  # bytes worth a thread
-_THREADS: Final = 8  # as many as it takes to fill a bus
+_SHARE: Final = 2**22  # bytes worth a thread
+_THREADS: Final = 12  # as many as it takes to fill a bus
 
 
 @dataclass(slots=True)
@@ -36,6 +40,50 @@ class _Chunk:
     memory: HostMemory
     used: int = 0
     submission: int | None = None
+
+    @property
+    def room(self) -> int:
+        """The bytes that are not used."""
+        return self.memory.bytes.size - self.used
+
+
+class _Piece:
+    """A piece of an array on its way to a chunk."""
+
+    def __init__(self, chunk: _Chunk, data: NDArray[np.uint8], at: int) -> None:
+        self.chunk, self.start, self.at = chunk, chunk.used, at
+        self._source = data[at : at + chunk.room]
+        self.size: int = self._source.size
+        self._target = chunk.memory.bytes[self.start : self.start + self.size]
+        self._parts: list[tuple[slice, Future[None]]] = []
+        chunk.used += min(chunk.room, -(-self.size // _ALIGNMENT) * _ALIGNMENT)
+
+    def begin(self) -> None:
+        """Give its parts to threads, if there are several."""
+        if self.size < 2 * _SHARE or _processors() == 1:
+            return
+        for first in range(0, self.size, _SHARE):
+            part = slice(first, first + _SHARE)
+            with Uninterrupted():  # what is not known here would be copied after `end`
+                self._parts.append((part, _threads().submit(self._copy, part)))
+
+    def finish(self) -> None:
+        """Copy what no thread has begun, and wait for the rest."""
+        if not self._parts:
+            self._copy(slice(None))
+        for part, copied in reversed(self._parts):
+            if copied.cancel():
+                self._copy(part)
+        self.end()
+
+    def end(self) -> None:
+        """Let no thread write to the chunk any more."""
+        for _, copied in self._parts:
+            if not copied.cancel():
+                copied.result()
+
+    def _copy(self, part: slice) -> None:
+        np.copyto(self._target[part], self._source[part])
 
 
 class UploadRing:
@@ -49,6 +97,7 @@ class UploadRing:
         self._pool = pool
         self._flush = flush
         self._chunks: deque[_Chunk] = deque()  # the last one is being filled
+        self._pieces: deque[_Piece] = deque()  # not known to the device yet
 
     def exists(self) -> bool:
         """Whether the device has host memory to upload from."""
@@ -57,24 +106,31 @@ class UploadRing:
             self._chunks.clear()
         return bool(self._chunks) or self._add_chunk()
 
-    def put(self, data: NDArray[np.uint8]) -> Iterator[tuple[Buffer, int, int, int]]:
+    def put(self, data: NDArray[np.uint8]) -> Generator[tuple[Buffer, int, int, int], None, None]:
         """Copy `data` to the ring in pieces, and yield the place of each.
 
         A place is a buffer, the offset there, the offset in `data`, and the size. The device's
         copy of it must be recorded before the next piece is requested.
         """
-        at = 0
-        while at < data.size:
-            chunk = self._with_room(data.size - at)
-            start, room = chunk.used, chunk.memory.bytes.size - chunk.used
-            size = min(data.size - at, room)
-            chunk.used += -(-size // _ALIGNMENT) * _ALIGNMENT
-            chunk.submission = None
-            _copy(data[at : at + size], chunk.memory.bytes[start : start + size])
-            yield chunk.memory.buffer, start, at, size
-            if size == room:
-                self._flush()  # the device need not wait for the rest
-            at += size
+        pieces, at = self._pieces, 0
+        try:
+            while at < data.size or pieces:
+                if at < data.size and len(pieces) < _AHEAD and self._has_room(data.size - at):
+                    pieces.append(_Piece(self._chunks[-1], data, at))
+                    pieces[-1].begin()
+                    at += pieces[-1].size
+                    continue
+                piece, chunk = pieces[0], pieces[0].chunk
+                piece.finish()
+                pieces.popleft()
+                chunk.submission = None
+                yield chunk.memory.buffer, piece.start, piece.at, piece.size
+                if not chunk.room:
+                    self._flush()  # the device need not wait for the rest
+        finally:
+            for piece in pieces:
+                piece.end()
+            pieces.clear()
 
     def submitted(self, submission: int) -> None:
         """Note that this submission is the last to read the data so far."""
@@ -82,13 +138,14 @@ class UploadRing:
             if chunk.submission is None:
                 chunk.submission = submission
 
-    def _with_room(self, size: int) -> _Chunk:
-        """The chunk to fill next; data that fits one chunk stays in one piece."""
-        chunk = self._chunks[-1]
-        is_full = chunk.used + size > chunk.memory.bytes.size
-        if is_full and (len(self._chunks) >= CHUNKS or not self._add_chunk()):
-            self._reuse_oldest()
-        return self._chunks[-1]
+    def _has_room(self, size: int) -> bool:
+        """Make the last chunk one to fill next; False if the device does not know of any yet.
+
+        Data that fits one chunk stays in one piece.
+        """
+        if size <= self._chunks[-1].room:
+            return True
+        return (len(self._chunks) < CHUNKS and self._add_chunk()) or self._reuse_oldest()
 
     def _add_chunk(self) -> bool:
         memory = self._pool.take(CHUNK)
@@ -96,30 +153,22 @@ class UploadRing:
             self._chunks.append(_Chunk(memory))
         return memory is not None
 
-    def _reuse_oldest(self) -> None:
+    def _reuse_oldest(self) -> bool:
         chunk = self._chunks[0]
+        if any(piece.chunk is chunk for piece in self._pieces):
+            return False
         if chunk.submission is None:
             self._flush()
         self._device.poll(True, chunk.submission)
         self._chunks.popleft()
         chunk.used = 0
         self._chunks.append(chunk)
-
-
-def _copy(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> None:
-    """Copy bytes, with several threads if there are many."""
-    parts = min(_THREADS, _processors(), source.size // _SHARE)
-    if parts < 2:
-        target[:] = source
-        return
-    cuts = [source.size * n // parts for n in range(parts + 1)]
-    slices = [slice(a, b) for a, b in itertools.pairwise(cuts)]
-    list(_threads().map(lambda part: np.copyto(target[part], source[part]), slices))
+        return True
 
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_THREADS, "rumus upload")
+    return ThreadPoolExecutor(min(_THREADS, _processors()), "rumus upload")
 
 
 @cache
