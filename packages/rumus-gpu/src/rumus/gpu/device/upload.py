@@ -27,10 +27,11 @@ from rumus.tensor.memory.uninterrupted import Uninterrupted
 
 CHUNK: Final = 2**24  # bytes
 CHUNKS: Final = 6  # being filled, or waiting for the device
-_AHEAD: Final = 3  # of these, being filled
+_AHEAD: Final = 4  # of these, being filled
 _ALIGNMENT: Final = 16
-_SHARE: Final = 2**22  # bytes worth a thread
-_THREADS: Final = 12  # as many as it takes to fill a bus
+_SHARE: Final = 2**20  # bytes worth a thread
+_SHARES: Final = 4  # of a chunk: threads that begin another one too often wait for each other
+_THREADS: Final = 8  # as many as it takes to fill a bus
 
 
 @dataclass(slots=True)
@@ -62,8 +63,9 @@ class _Piece:
         """Give its parts to threads, if there are several."""
         if self.size < 2 * _SHARE or _processors() == 1:
             return
-        for first in range(0, self.size, _SHARE):
-            part = slice(first, first + _SHARE)
+        share = max(_SHARE, self.size // _SHARES)
+        for first in range(0, self.size, share):
+            part = slice(first, first + share)
             with Uninterrupted():  # what is not known here would be copied after `end`
                 self._parts.append((part, _threads().submit(self._copy, part)))
 
