@@ -222,7 +222,9 @@ def test_numbers_as_numpy_pandas_and_r_write_them(tmp_path: Path, cell: str) -> 
 def test_written_floats_come_back_bit_for_bit(
     tmp_path_factory: pytest.TempPathFactory, values: list[float]
 ) -> None:
-    path = written(tmp_path_factory.getbasetemp(), "a\n" + "\n".join(map(repr, values)))
+    path = written(
+        tmp_path_factory.getbasetemp(), "a\n" + "".join(f"{value!r}\n" for value in values)
+    )
     found = CsvDataset(path).batch(np.arange(len(values)))[0][:, 0]
     np.testing.assert_array_equal(found, np.array(values, np.float32))
 
@@ -575,7 +577,7 @@ def test_names_in_angles_are_of_columns(tmp_path: Path) -> None:
 def test_names_of_classes_are_not_validated_with_numbers(tmp_path: Path) -> None:
     for name, kinds in (("names", "rose iris"), ("numbers", "1 0")):
         rows = [f"{n},{kind}" for n, kind in enumerate(kinds.split())]
-        (tmp_path / name).write_text("\n".join(["length,kind", *rows]))
+        (tmp_path / name).write_text("\n".join(["length,kind", *rows, ""]))
     names = CsvDataset(tmp_path / "names", target="kind", target_dtype=str, columns=["length"])
     numbers = CsvDataset(tmp_path / "numbers", target="kind", columns=["length"])
     weight = Parameter(np.zeros(1, np.float32), name="weight")
@@ -1085,3 +1087,38 @@ def test_parts_of_a_date_without_marks_between_have_all_their_digits(
         CsvDataset(written(tmp_path, f"b\n{cell}\n"), dates={"b": written_as})
     path = written(tmp_path, "b\n20200111\n")
     assert CsvDataset(path, dates={"b": "%Y%m%d"})[0][0].tolist() == [18272]
+
+
+WHOLE = "a,b\n1,25\n2,31\n3,47\n"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-be", "utf-32-le"])
+def test_a_file_that_was_cut_in_its_last_cell_is_told_of(
+    end: str, encoding: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "data.csv"
+    for text, is_told in (
+        (WHOLE, False),
+        (WHOLE[:-1], True),
+        (WHOLE[:-2], True),
+        (WHOLE + "  ", False),
+        (WHOLE + "\n", False),
+        ("a,b\n1,2", False),  # a single line that no other shows to be cut
+        (WHOLE + "x" * 5000 + ",4", True),
+    ):
+        path.write_bytes(text.replace("\n", end).encode(encoding))
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            CsvDataset(path, encoding=encoding, columns=["b"])
+        assert len(told) == is_told, text[-9:]
+        if is_told:
+            assert "data.csv: the last line has no end" in str(told[0].message)
+            assert told[0].filename == __file__
+
+
+def test_another_file_that_was_cut_is_told_of(tmp_path: Path) -> None:
+    train = CsvDataset(written(tmp_path, WHOLE), target="b")
+    (tmp_path / "test.csv").write_text(WHOLE[:-2])
+    with pytest.warns(UserWarning, match=r"test\.csv: the last line has no end, as if the file"):
+        train.like(tmp_path / "test.csv")

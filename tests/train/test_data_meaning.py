@@ -121,7 +121,7 @@ def test_classes_that_are_numbers_are_in_the_order_of_texts(kind: str, tmp_path:
     def read(count: int, **options: Any) -> Any:
         if kind == "csv":
             lines = ["x,y", *(f"{n},{n}" for n in range(count))]
-            path = written(tmp_path / "table.csv", "\n".join(lines))
+            path = written(tmp_path / "table.csv", "\n".join([*lines, ""]))
             return CsvDataset(path, target="y", target_dtype=str, **options)
         pyarrow = pytest.importorskip("pyarrow")
         table = pyarrow.table({"x": np.arange(float(count)), "y": np.arange(count)})

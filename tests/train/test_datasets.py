@@ -224,13 +224,13 @@ def test_csv_dialects(tmp_path: Path) -> None:
 def test_a_csv_file_of_many_lines(tmp_path: Path) -> None:
     """With more lines than are kept as text at a time."""
     lines = [f"{i},{i % 3}" for i in range(10_000)]
-    dataset = CsvDataset(written(tmp_path, "\n".join(["x,y", *lines])), target="y")
+    dataset = CsvDataset(written(tmp_path, "\n".join(["x,y", *lines, ""])), target="y")
     features, target = dataset.batch(np.arange(10_000))
     assert features[:, 0].tolist() == list(range(10_000))
     assert target.tolist() == [i % 3 for i in range(10_000)]
     lines[7000] = "7000,?"
     with pytest.raises(ValueError, match=r"data\.csv:7002: '\?' in column 'y' is not float32"):
-        CsvDataset(written(tmp_path, "\n".join(["x,y", *lines])), target="y")
+        CsvDataset(written(tmp_path, "\n".join(["x,y", *lines, ""])), target="y")
 
 
 @pytest.mark.parametrize(

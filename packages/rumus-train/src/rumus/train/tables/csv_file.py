@@ -272,6 +272,7 @@ class CsvDataset(RowsOfFiles):
             target.tells_codes = tells_codes
         needed = [table.index(name) for name in as_targets(self._target)] if self._drops else []
         self._lines = _lines(table, [reader, *([] if target is None else [target])], needed)
+        table.warn_of_open_end()
         features, numbers = reader.arrays(learns)
         self._arrays = [features]
         if target is not None:

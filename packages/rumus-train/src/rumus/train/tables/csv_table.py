@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import Final, TextIO, TypeAlias
 
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.nearest_name import nearest_name
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.train.base.class_names import ordered_names
 from rumus.train.base.file_kind import kind_of_file, kind_of_text
 from rumus.train.base.printable import printable
@@ -139,6 +141,19 @@ class CsvTable(Iterator[Row]):
             self._check_first(row)
         self._is_first = False
         return self._reader.line_num, row
+
+    def warn_of_open_end(self) -> None:
+        """Warn if the last line has no end, unlike two or more before it: it may have been cut."""
+        if self._reader.line_num < 3:
+            return
+        with self.path.open("rb") as file:
+            file.seek(-min(_LONGEST, self.path.stat().st_size), os.SEEK_END)
+            last = file.read().replace(b"\0", b"").replace(b"\r", b"\n").rpartition(b"\n")[2]
+        if last.strip():
+            warn_user(
+                f"{self.shown}: the last line has no end, as if the file was cut there: compare it "
+                "with its source, or end the line if it is whole"
+            )
 
     def _is_blank(self, row: Sequence[str]) -> bool:
         """Whether a line is of spaces only; in a table of one column, that is a cell."""
