@@ -56,6 +56,7 @@ KINKS: Final[list[tuple[Any, ...]]] = [
     ("x.log()", rt.log, torch.log, -1, -1, None),
     ("x**0", *[lambda x: x**0] * 2, 0, 0, None),
     ("x**0.5", *[lambda x: x**0.5] * 2, 0, INF, None),
+    ("x**0.5", *[lambda x: x**0.5] * 2, -INF, NAN, None),
     ("x**1.5", *[lambda x: x**1.5] * 2, 0, 0, None),
     ("0.0**x", *[lambda x: 0.0**x] * 2, 0, 0, None),
     ("0.0**x", *[lambda x: 0.0**x] * 2, -1, -INF, None),

@@ -62,6 +62,9 @@ class Arithmetic(Generic[T]):
         # Squares are by far the most common power, and a product is exact where pow need not be.
         if isinstance(exponent, (int, float)) and exponent == 2:
             return self._apply("mul", self, self)
+        # NumPy computes a root, PyTorch too: pow(-inf, 0.5) would be inf, with derivative 0.
+        if isinstance(exponent, float) and exponent == 0.5:
+            return self._apply("sqrt", self)
         return self._apply("pow", self, exponent)
 
     def __rpow__(self, base: float) -> T:
