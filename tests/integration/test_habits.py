@@ -292,6 +292,70 @@ def test_names_of_objects(thing: str, name: str) -> None:
             act()
 
 
+RESULT: Final = rumus.train.Result("epochs", 1, 1, 0.0, [{"loss": 1.0}], {}, None, None, None)
+
+
+@pytest.mark.parametrize("name", of_train.RESULT.rows)
+def test_names_of_a_result(name: str) -> None:
+    for act in (lambda: getattr(RESULT, name), lambda: setattr(RESULT, name, 0.0)):
+        with pytest.raises(AttributeError, match=rf"'{name}'"):
+            act()
+    with pytest.raises(AttributeError, match="; here it is "):
+        getattr(RESULT, name)
+
+
+X: Final[Any] = tensor([[1.0, 2.0]])
+HABITS: Final[list[tuple[Callable[[], Any], type[Exception], str]]] = [
+    (lambda: setattr(X, "requires_grad", True), AttributeError, r"make Parameter\(x\.numpy\(\)\)"),
+    (lambda: np.sum(X), TypeError, r"takes no 'out'; here it is a method: x\.sum\(\)"),
+    (lambda: _optimizer().groups.append(1), AttributeError, "'tuple' object has no attribute"),
+    (
+        lambda: DataLoader(any_of({"x": np.ones(2)}), 1),
+        TypeError,
+        r"not a dict of arrays: ArrayDataset\(\*data\.values\(\)\)",
+    ),
+    (
+        lambda: DataLoader(any_of((np.ones((2, 1)), np.ones((2, 1)))), 1),
+        TypeError,
+        r"not a tuple of arrays: ArrayDataset\(\*arrays\)",
+    ),
+]
+
+
+def any_of(value: Any) -> Any:
+    return value
+
+
+@pytest.mark.parametrize(("act", "error", "message"), HABITS, ids=[row[2] for row in HABITS])
+def test_habits(act: Callable[[], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        act()
+
+
+def test_parameters_are_found_by_name_and_position() -> None:
+    model = nn.Linear(2, 2)
+    found = model.parameters()
+    assert found[0] is found["weight"] is model.weight
+    assert found[-1] is model.bias
+    with pytest.raises(KeyError):
+        found["wieght"]
+    with pytest.raises(IndexError):
+        found[2]
+
+
+@pytest.mark.parametrize("ask", ["evaluate", "predict"])
+def test_a_function_of_other_arguments_than_a_batch_says_what_it_was_given(ask: str) -> None:
+    data = [(np.ones((2, 1), np.float32), np.ones((2, 1), np.float32))]
+    act = getattr(_trainer(), ask)
+    with pytest.raises(TypeError, match="positional argument") as told:
+        act(data, lambda batch: batch[0])
+    assert "is called with the 2 fields of a batch, one by one" in told.value.__notes__[0]
+    inner: Any = lambda batch: batch
+    with pytest.raises(TypeError, match="positional argument") as told:
+        act(data, lambda x, y: inner(x, y))
+    assert not hasattr(told.value, "__notes__")
+
+
 @pytest.mark.parametrize("name", of_train.METRIC.rows)
 def test_names_of_a_metric(name: str) -> None:
     found = rumus.train.metrics.accuracy(np.ones((2, 2)), np.array([0, 1]))

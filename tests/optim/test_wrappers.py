@@ -269,7 +269,7 @@ def test_the_base_stays_the_owner() -> None:
     run.optimizer.set(lr=0.5)
     assert base.hyper["lr"] == 0.5
     run.optimizer.release()
-    assert run.optimizer.groups == []
+    assert run.optimizer.groups == ()
     assert all(p.owner is None for p in run.parameters)
     with pytest.raises(OwnershipError, match="was released"):
         run.optimizer.minimize_step(lambda: run.loss(0))

@@ -59,7 +59,7 @@ class Optimizer(ABC, Generic[M_co]):
         self.skipped = 0  # the number of steps skipped because of a non-finite gradient
         self.outcome = Outcome(True)  # the outcome of the last step, as far as known
         self.made_at = called_from()
-        self.groups = [group.trainable() for group in as_groups(parameters)]
+        self.groups = tuple([group.trainable() for group in as_groups(parameters)])
         self._check_claim()
         with Uninterrupted():
             self._own()
@@ -161,7 +161,7 @@ class Optimizer(ABC, Generic[M_co]):
         with Uninterrupted():
             for parameter in self.parameters:
                 parameter._owner = None
-            self.groups = []
+            self.groups = ()
 
     @checked_arguments
     def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:

@@ -58,7 +58,7 @@ class MultiOptimizer(SteppedOptimizer[M_co]):
         self._begin(self.optimizers[0].nonfinite)
         self.made_at = called_from()
         self.outcome = self.optimizers[0].outcome
-        self.groups = [group for each in self.optimizers for group in each.groups]
+        self.groups = tuple([group for each in self.optimizers for group in each.groups])
         self.kernel = self.optimizers[0].kernel
         self._steps = max(each._steps for each in self.optimizers)
         self._skipped = max(each._skipped for each in self.optimizers)
@@ -171,7 +171,7 @@ class MultiOptimizer(SteppedOptimizer[M_co]):
                 for each in self.optimizers:
                     each._within = None
                     each.release()
-                self.segments, self.groups = [], []
+                self.segments, self.groups = [], ()
 
     def memory(self) -> Memory:
         """Return the total bytes of all of them."""

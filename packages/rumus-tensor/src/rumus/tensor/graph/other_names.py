@@ -231,6 +231,7 @@ AXIS: Final = OtherNames(
         "correction": "ddof=...",
         "ord": "order=...",
         "p": "order=...",
+        "out": "a method: x.sum() for numpy.sum(x), which passes out= to it",
     },
 )
 BACKWARD: Final = OtherNames(

@@ -288,6 +288,10 @@ class Parameters(Generic[M_co]):
     def __len__(self) -> int:
         return len(self._items)
 
+    def __getitem__(self, key: str | int) -> Parameter:
+        """Return a parameter by name or position; KeyError or IndexError if there is none."""
+        return dict(self._items)[key] if isinstance(key, str) else self._items[key][1]
+
     def __repr__(self) -> str:
         return f"Parameters({', '.join(self.names)})"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Never, NoReturn, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -108,6 +108,13 @@ class Tensor(Arithmetic["Tensor"]):
     def requires_grad(self) -> bool:
         """Whether `backward` can pass through this tensor."""
         return self._node is not None
+
+    @requires_grad.setter
+    def requires_grad(self, value: Never) -> None:
+        raise AttributeError(
+            "requires_grad says whether a tensor has a graph: make Parameter(x.numpy()), whose "
+            "gradient is grads[parameter]"
+        )
 
     @property
     def label(self) -> str:

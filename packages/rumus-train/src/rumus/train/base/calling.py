@@ -41,7 +41,13 @@ def call(function: Callable[..., Any], batch: Sequence[Any]) -> Any:
     """
     named = as_dict(batch)
     if named is None:
-        return function(*batch)
+        try:
+            return function(*batch)
+        except TypeError as error:
+            if error.__traceback__ is not None and error.__traceback__.tb_next is None:
+                fields = f"the {len(batch)} fields of a batch, one by one"
+                error.add_note(f"{_label(function)} is called with {fields}")
+            raise
     wanted = wanted_names(function, tuple(named))
     if wanted is None:
         try:

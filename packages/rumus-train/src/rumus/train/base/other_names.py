@@ -110,6 +110,20 @@ IMAGES: Final = OtherNames(
         "Lambda": "a function of an image and a NumPy generator",
     },
 )
+RESULT: Final = OtherNames(
+    "a Result",
+    {
+        "loss": "result.history[-1]['loss']",
+        "losses": "[entry['loss'] for entry in result.history if 'loss' in entry]",
+        "val_loss": "result.metrics['loss']",
+        "epoch": "result.epochs",
+        "step": "result.steps",
+        "model": "your model, which is trained in place",
+        "params": "your model, which is trained in place",
+        "best_model": "restore_best=True of trainer.fit",
+        "callback_metrics": "result.metrics",
+    },
+)
 TRAINER: Final = OtherNames(
     "a Trainer",
     {
@@ -117,6 +131,7 @@ TRAINER: Final = OtherNames(
         "predict_step": "trainer.predict(loader, predict_fn)",
         "validate": "trainer.evaluate(loader, metrics), or validate=(loader, metric_fn) of fit",
         "test": "trainer.evaluate(loader, metrics)",
+        "lr": "trainer.optimizer.set(lr=...), and trainer.optimizer.hyper['lr'] to read",
         "compile": "Trainer(optimizer); the loss function goes to fit",
         "model": "Trainer(optimizer, state={'model': model})",
         "max_epochs": _LOOP,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 
 import numpy as np
 
-from rumus.tensor import Backend, StateMismatchError, run_seed
+from rumus.tensor import Backend, StateMismatchError, Tensor, run_seed
 from rumus.tensor.expression.arguments import checked_arguments, place_arguments
 from rumus.tensor.expression.decided import check_of_class, decided, is_decided
 from rumus.tensor.expression.state_names import name_differences
@@ -447,6 +447,14 @@ def _check_dataset(dataset: object) -> None:
     """Raise TypeError for anything without indexed samples."""
     if isinstance(dataset, type):
         raise TypeError(f"dataset must be made: {dataset.__name__}(...), and not the class")
+    if isinstance(dataset, Mapping):
+        raise TypeError(
+            "dataset must be samples by index, not a dict of arrays: ArrayDataset(*data.values())"
+        )
+    if isinstance(dataset, tuple) and all(
+        isinstance(each, (np.ndarray, Tensor)) for each in dataset
+    ):
+        raise TypeError("dataset must be samples, not a tuple of arrays: ArrayDataset(*arrays)")
     what, is_single = type(dataset).__name__, getattr(dataset, "ndim", 1) == 0
     refuse_table(dataset)
     if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__") and not is_single:

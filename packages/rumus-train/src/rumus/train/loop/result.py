@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from rumus.train.base.other_names import RESULT
 from rumus.train.loop.spikes import Spike
 
 
+@RESULT.of_instances
 @dataclass(slots=True, repr=False)
 class Result:
     """The result of a training.
