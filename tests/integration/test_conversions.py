@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import io
+import time
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
@@ -490,3 +491,36 @@ def test_structures_and_dicts_say_how_they_are_given(tmp_path: Path) -> None:
         TypeError, match=r"array 0 is a list of dicts, .* give the list itself to a"
     ):
         ArrayDataset(dicts)
+
+
+def test_whole_numbers_beside_missing_ones_are_not_rounded_silently() -> None:
+    pandas, pyarrow = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    for given in (
+        pyarrow.array([BEYOND, None]),
+        pyarrow.chunked_array([[None], [BEYOND]], pyarrow.int64()),
+        pyarrow.table({"key": [None, BEYOND]}),
+        pandas.Series([None, BEYOND], dtype="Int64"),
+    ):
+        with pytest.raises(
+            ValueError, match="9007199254740993 becomes 9007199254740992 in float64"
+        ):
+            ArrayDataset(given)
+    for given in (pyarrow.array([2**60, None]), pandas.Series([2**60, None], dtype="Int64")):
+        assert float(ArrayDataset(given)[0][0]) == 2.0**60
+
+
+def test_a_column_of_many_large_numbers_is_looked_at_at_once() -> None:
+    frame = pytest.importorskip("pandas").DataFrame(np.full((300_000, 2), 1e20))
+    frame["key"] = np.arange(300_000)
+    start = time.perf_counter()
+    assert len(ArrayDataset(frame)) == 300_000
+    assert time.perf_counter() - start < 1.0
+
+
+def test_identifiers_are_not_mixed() -> None:
+    generator, targets = np.random.default_rng(0), np.array([0, 1])
+    for x in (np.full((2, 3), 2**24 + 1), np.full((2, 3), 2**31 + 1, np.uint32)):
+        with pytest.raises(ValueError, match="Mixup mixes numbers as float32, which rounds some"):
+            Mixup(2)((x, targets), generator)
+    mixed, _ = Mixup(2)((np.full((2, 3), 255, np.uint8), targets), generator)
+    assert mixed.tolist() == [[255.0] * 3] * 2

@@ -300,7 +300,7 @@ def test_classes_may_have_the_words_of_splits(names: tuple[str, ...], tmp_path: 
         ("test", "train"), ("test_images", "train-set"), ("trainset", "testset"),
         ("TrainSet", "TestSet"), ("traindata", "valdata"), ("trainImages", "testImages"),
         ("trainval", "test"), ("train_val", "test"), ("xTrain", "xTest"), ("train", "test_public"),
-        ("Training", "PublicTest", "PrivateTest"),
+        ("Training", "PublicTest", "PrivateTest"), ("trainA", "trainB"), ("train1", "train2"),
     ],
 )  # fmt: skip
 def test_splits_without_folders_are_no_classes(names: tuple[str, ...], tmp_path: Path) -> None:
@@ -799,3 +799,14 @@ def test_a_png_without_its_end_is_whole(tmp_path: Path) -> None:
     whole = ImageFolder(tmp_path)[0][0]
     path.write_bytes(path.read_bytes()[:-12])
     np.testing.assert_array_equal(ImageFolder(tmp_path)[0][0], whole)
+
+
+@pytest.mark.parametrize("name", ["test", "Validation", "unlabeled"])
+def test_a_split_beside_classes_is_told_of(name: str, tmp_path: Path) -> None:
+    for each in ("cat", "dog", name):
+        saved_at(tmp_path / each / "1.png")
+    with pytest.warns(UserWarning, match=f"the folder {name} is called like a split and is a cla"):
+        ImageFolder(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(ImageFolder(tmp_path, classes=["cat", "dog", name])) == 3

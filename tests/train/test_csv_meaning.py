@@ -1122,3 +1122,10 @@ def test_another_file_that_was_cut_is_told_of(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text(WHOLE[:-2])
     with pytest.warns(UserWarning, match=r"test\.csv: the last line has no end, as if the file"):
         train.like(tmp_path / "test.csv")
+
+
+def test_a_footer_of_text_has_no_other_delimiter(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data\.csv:5: 1 cells instead of 2$"):
+        CsvDataset(written(tmp_path, "a,y\n3,2\n5,6\n\nSource: x\n"), target="y")
+    with pytest.raises(ValueError, match="1 cells instead of 2; give delimiter=' '"):
+        CsvDataset(written(tmp_path, "a,y\n3 2\n"), target="y")

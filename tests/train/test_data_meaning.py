@@ -13,6 +13,7 @@ import pytest
 from matrix_model import MatrixModel
 
 from rumus.optim import SGD
+from rumus.tensor import Parameter
 from rumus.train import (
     ArrayDataset,
     CsvDataset,
@@ -229,3 +230,28 @@ def test_a_run_that_goes_on_with_other_data_says_so(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         resumed(tmp_path / "same", make, texts[0], texts[0])
+
+
+@pytest.mark.parametrize("kind", ["pandas", "pyarrow"])
+def test_splits_have_their_columns_in_one_order(kind: str) -> None:
+    """Dummies of two splits, or frames of two queries, may have others, or the same elsewhere."""
+    pandas, pyarrow = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+
+    def loader(names: str, count: int = 4) -> DataLoader:
+        frame = pandas.DataFrame({name: np.arange(float(count)) for name in names})
+        x = frame if kind == "pandas" else pyarrow.table(frame)
+        return DataLoader(Subset(ArrayDataset(x, np.zeros(count)), range(count)), 2)
+
+    weight = Parameter(np.zeros(2, np.float32), name="weight")
+    trainer = Trainer(SGD([weight], 0.1))
+
+    def loss(x: Any, y: Any) -> Any:
+        return ((weight * x).sum(1) - y).mean()
+
+    told = "columns of training and validation differ from number 0 on: .* give both the same ones"
+    for other in ("ba", "bc"):
+        with pytest.raises(ValueError, match=told):
+            trainer.fit(loader("ab"), loss, epochs=1, validate=(loader(other), loss))
+    trainer.fit(loader("ab"), loss, epochs=1, validate=(loader("ab"), loss))
+    plain = DataLoader(ArrayDataset(np.zeros((4, 2)), np.zeros(4)), 2)
+    trainer.fit(loader("ab"), loss, epochs=1, validate=(plain, loss))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.train.base.exact_difference import difference
 from rumus.train.base.printable import printable
 
 _LARGE: Final = 2.0**53  # from here on, float64 lacks some whole numbers
@@ -16,8 +17,10 @@ _LARGE: Final = 2.0**53  # from here on, float64 lacks some whole numbers
 def refuse_rounded(name: str, given: Any, array: NDArray[Any]) -> None:
     """Raise ValueError for a whole number that its array has not, for a fraction beside it.
 
+    Or for a missing number beside it, which is NaN.
+
     name: of what is given, for the message.
-    given: a data frame, a table of pyarrow, or lists; an array joins nothing.
+    given: an object of pandas or pyarrow, or lists; an array joins nothing.
     array: NumPy's of it.
 
     >>> refuse_rounded("x", [[2**53 + 1, 0.5]], np.asarray([[2**53 + 1, 0.5]]))
@@ -26,36 +29,56 @@ def refuse_rounded(name: str, given: Any, array: NDArray[Any]) -> None:
     ValueError: x: 9007199254740993 becomes 9007199254740992 in float64, the dtype that all \
 numbers have together: give an array for each dtype, or convert all of them to float64 first
     """
-    if isinstance(given, np.ndarray) or array.dtype != np.float64 or not _may_join(given):
+    if isinstance(given, np.ndarray) or array.dtype != np.float64:
         return
+    read = _of_lists if isinstance(given, (list, tuple)) else _of_columns
+    for column, value, kept in read(given, array):
+        told = "" if column is None else f" column {printable(repr(column))}:"
+        raise ValueError(
+            f"{name}:{told} {value} becomes {int(kept)} in float64, the dtype that all numbers "
+            "have together: give an array for each dtype, or convert all of them to float64 first"
+        )
+
+
+def column_names(given: Any) -> list[str]:
+    """Return the names of the columns of a data frame or a table; none for anything else."""
+    names = getattr(given, "column_names", None)
+    if names is None and getattr(given, "ndim", 0) == 2:
+        names = getattr(given, "columns", None)
+    return [] if names is None else [str(name) for name in names]
+
+
+def _of_lists(given: Any, array: NDArray[Any]) -> Iterator[tuple[str | None, int, float]]:
     for place in np.argwhere(np.abs(array) >= _LARGE).tolist():
-        value, kept = _element(given, place), float(array[tuple(place)])
+        value, kept = given, float(array[tuple(place)])
+        for at in place:
+            value = value[at] if isinstance(value, (list, tuple)) else np.asarray(value)[at]
         if isinstance(value, (int, np.integer)) and int(value) != kept:
-            names = getattr(given, "columns", None)
-            column = "" if names is None else f" column {printable(repr(_named(given, place[1])))}:"
-            raise ValueError(
-                f"{name}:{column} {value} becomes {int(kept)} in float64, the dtype that all "
-                "numbers have together: give an array for each dtype, or convert all of them to "
-                "float64 first"
-            )
+            yield None, int(value), kept
 
 
-def _may_join(given: Any) -> bool:
-    """Whether there may be whole numbers beside fractions: not in a series of one dtype."""
-    return isinstance(given, (list, tuple)) or getattr(given, "ndim", 2) == 2
+def _of_columns(given: Any, array: NDArray[Any]) -> Iterator[tuple[str | None, int, float]]:
+    names = column_names(given)
+    for number in range(array.shape[1] if array.ndim == 2 else 1):
+        column = given
+        if names:
+            column = given.iloc[:, number] if hasattr(given, "iloc") else given.column(number)
+        if (found := _whole_numbers(column)) is None:
+            continue
+        whole, known = found
+        kept = (array[:, number] if array.ndim == 2 else array)[known]
+        for place in np.flatnonzero(difference(whole, kept)).tolist():
+            yield names[number] if names else None, int(whole[place]), float(kept[place])
 
 
-def _named(given: Any, number: int) -> str:
-    names: Sequence[Any] = getattr(given, "column_names", None) or given.columns
-    return str(names[number])
-
-
-def _element(given: Any, place: Sequence[int]) -> object:
-    """One number as it was given."""
-    if hasattr(given, "iat"):  # a data frame of pandas, whose rows have one dtype, too
-        return given.iat[tuple(place)]
-    if hasattr(given, "column_names"):  # a table of pyarrow
-        return given.column(place[1])[place[0]].as_py()
-    for at in place:
-        given = given[at] if isinstance(given, (list, tuple)) else np.asarray(given)[at]
-    return given
+def _whole_numbers(column: Any) -> tuple[NDArray[Any], NDArray[np.bool_]] | None:
+    """The whole numbers of 64 bits of a column, and which there are; None for another dtype."""
+    if hasattr(column, "drop_null"):  # of pyarrow
+        if str(column.type) not in ("int64", "uint64"):
+            return None
+        return np.asarray(column.drop_null()), np.asarray(column.is_valid(), np.bool_)
+    dtype = getattr(column, "dtype", None)
+    if getattr(dtype, "kind", "") not in "iu" or getattr(dtype, "itemsize", 0) != 8:
+        return None
+    known = np.asarray(column.notna(), np.bool_)
+    return column[known].to_numpy(np.dtype(f"{dtype.kind}8")), known  # type: ignore[union-attr]

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.masked import unmasked
 from rumus.tensor.memory.uninterrupted import is_of_handler
-from rumus.train.base.exact_joining import refuse_rounded
+from rumus.train.base.exact_joining import column_names, refuse_rounded
 from rumus.train.base.other_names import DATASET
 from rumus.train.base.row_labels import check_row_order, labels_of, refuse_labels
 
@@ -110,6 +110,7 @@ class ArrayDataset:
         names = [f"array {i}" for i in range(len(arrays))]
         _check_kinds(names, arrays, self.arrays)
         check_columns(names, self.arrays)
+        self.column_names = [column_names(array) for array in arrays]
         for name, value, array in zip(names, arrays, self.arrays, strict=True):
             refuse_rounded(name, value, array)
 

@@ -84,6 +84,11 @@ def check_meaning(folder: Path, names: Sequence[str]) -> None:
     if 2 * len(paired := _paired(names)) > len(names):
         raise ValueError(_told_of_pairs(folder, paired, names))
     _warn_of_copies(shown, names)
+    if held_out := [name for name in names if name.lower() in _HELD_OUT]:
+        warn_user(
+            f"{shown}: the folder {printable(held_out[0])} is called like a split and is a class "
+            "beside the others: move it, or give classes=[...] if this is meant"
+        )
     instead = "classes=sorted(os.listdir(folder), key={number})"
     warn_of_text_order(shown, "folder", names, instead)
 
@@ -197,7 +202,8 @@ def _splits_in(folder: Path, names: Sequence[str]) -> list[str]:
         for known in (_TRAINED_ON, _HELD_OUT)
     )
     found = [name for name in names if name in trained or name in held_out]
-    if all(name.lower() in _TRAINED_ON | _HELD_OUT for name in names):
+    of_splits = _TRAINED_ON | _HELD_OUT
+    if len(found) == len(names) and all(words[n] <= of_splits | _OF_SETS for n in names):
         return found
     if len(names) > 1 and all(words[name] and words[name] <= _FOLDS for name in names):
         return [*names] if all(_has_folders(folder / name) for name in names) else []

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rumus.tensor.expression.arguments import checked_fields
 from rumus.tensor.expression.decided import fixed
 from rumus.tensor.expression.whole_number import whole_number
+from rumus.train.base.exact_difference import difference
 from rumus.train.base.fields import fields_of, names_of, values_in
 
 
@@ -30,8 +31,8 @@ class Mixup:
     share: the share of batches to mix.
 
     Raises ValueError for an alpha that is not positive, a share outside [0, 1], a target that is
-    not a class, and targets that could be class indices or those of a regression: the mean of class
-    0 and class 2 is not class 1.
+    not a class, whole numbers that float32 rounds, and targets that could be class indices or those
+    of a regression: the mean of class 0 and class 2 is not class 1.
 
     The first field is mixed, and the last is the target. Zhang et al.: arXiv:1710.09412.
 
@@ -64,7 +65,7 @@ class Mixup:
         others = generator.permutation(len(targets))
         lam = float(generator.beta(self.alpha, self.alpha))
         if values[0].dtype.kind != "f" and type(self) is Mixup:  # in every batch, mixed or not
-            values[0] = values[0].astype(np.float32)
+            values[0] = _as_floats(values[0])
         if generator.random() < self.share:
             values[0], lam = self._mixed(values[0], others, lam, generator)
             targets = (lam * targets + (1 - lam) * targets[others]).astype(targets.dtype)
@@ -127,6 +128,17 @@ class CutMix(Mixup):
 
 
 CHANNELS: Final = (1, 3, 4)  # of usual images
+
+
+def _as_floats(x: NDArray[Any]) -> NDArray[Any]:
+    """Whole numbers as float32. ValueError for those that it rounds, such as identifiers."""
+    found = x.astype(np.float32)
+    if x.dtype.kind in "iu" and difference(x, found).any():
+        raise ValueError(
+            f"Mixup mixes numbers as float32, which rounds some of the first field, of {x.dtype}: "
+            "convert it first, as x.astype(numpy.float64), or leave out what cannot be mixed"
+        )
+    return found
 
 
 def _bounds(middle: float, length: float, whole: int) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from rumus.train.base.class_names import ordered_names
 from rumus.train.base.file_kind import kind_of_file, kind_of_text
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
-from rumus.train.tables.csv_number import DELIMITERS
+from rumus.train.tables.csv_number import DELIMITERS, is_number
 
 _LONGEST: Final = 256  # bytes of a text of another kind that are looked at
 _OF_EXCEL: Final = re.compile(r"(?i:sep)=\W")  # its second line has the names
@@ -218,7 +218,8 @@ class CsvTable(Iterator[Row]):
         named, line = (self._delimiter.join(each) for each in (self.names, row))
         for each in DELIMITERS:
             wanted = named.count(each) if named.count(each) else len(self.names) - 1
-            if each != self._delimiter and line.count(each) == wanted > 0:
+            is_one = each != " " or all(map(is_number, line.split(each)))  # texts have spaces, too
+            if is_one and each != self._delimiter and line.count(each) == wanted > 0:
                 return each
         return None
 

@@ -8,12 +8,16 @@ from typing import Any, Self
 
 from rumus.train.base.class_names import class_difference, classes_of
 from rumus.train.base.datasets import datasets_of
+from rumus.train.base.printable import printable
+from rumus.train.data.dataset import ArrayDataset
 from rumus.train.tables.feature_encoding import FeatureEncoding, as_targets
 
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """The names of the classes, the features of a table, and the order of its targets.
+    """The names of the classes, the features of a table, the order of its targets, and columns.
+
+    The columns are those of data frames in an `ArrayDataset`, for each of its arrays.
 
     What a loader does not say is empty, and agrees with everything.
     """
@@ -21,6 +25,7 @@ class Meaning:
     classes: list[str]
     encoding: FeatureEncoding | None
     targets: list[str]
+    columns: list[list[str]]
 
     @classmethod
     def of(cls, loader: object) -> Self:
@@ -30,7 +35,9 @@ class Meaning:
         encoding = next((e for e in encodings if isinstance(e, FeatureEncoding)), None)
         table = next((d for d, e in zip(found, encodings, strict=True) if e is encoding), None)
         target = None if encoding is None else getattr(table, "_target", None)
-        return cls(classes_of(loader), encoding, as_targets(target))
+        arrays = (each for each in found if isinstance(each, ArrayDataset))
+        columns = getattr(next(arrays, None), "column_names", [])
+        return cls(classes_of(loader), encoding, as_targets(target), columns)
 
     def require_same(self, other: Meaning, name: str) -> None:
         """Raise ValueError, with the first difference, for other data that means something else.
@@ -39,6 +46,16 @@ class Meaning:
         """
         if (how := class_difference(self.classes, other.classes, name)) is not None:
             raise ValueError(how)
+        for ours, theirs in zip(self.columns, other.columns, strict=False):
+            if ours and theirs and ours != theirs:
+                pairs = zip(ours, theirs, strict=False)
+                alike = min(len(ours), len(theirs))
+                place = next((n for n, (a, b) in enumerate(pairs) if a != b), alike)
+                told = " and ".join(printable(each[place : place + 3]) for each in (ours, theirs))
+                raise ValueError(
+                    f"the columns of training and {name} differ from number {place} on: {told}; "
+                    "give both the same ones in one order, as second[first.columns] does"
+                )
         if self.encoding is not None and other.encoding is not None:
             how = self.encoding.difference(other.encoding, name)
             if how is None and self.targets and other.targets and self.targets != other.targets:
@@ -55,6 +72,8 @@ class Meaning:
         found: dict[str, Any] = {}
         if self.classes:
             found["classes"] = _short(self.classes)
+        if any(self.columns):
+            found["columns"] = _short([name for names in self.columns for name in names])
         if self.encoding is not None:
             found["features"] = _short(self.encoding.names)
             learned = repr([self.encoding.means, self.encoding.deviations, self.encoding.missing])
