@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from rumus.train import (
     CheckpointError,
     Checkpoints,
     InvalidCheckpointError,
+    LocalFileSystem,
     NoCheckpointError,
 )
+from rumus.train.base.append_file import AppendFile
+from rumus.train.checkpoints.folder_lock import FolderLock
 
 DTYPES = ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"]
 
@@ -216,3 +220,23 @@ def test_what_is_no_file_system_is_refused_before_training(tmp_path: Path) -> No
     other: Any = "s3"
     with pytest.raises(TypeError, match="file_system must be a FileSystem, not 's3'"):
         Checkpoints(tmp_path, file_system=other)
+
+
+@pytest.mark.parametrize("is_end", [True, False], ids=["the interpreter ends", "it was closed"])
+def test_what_is_deleted_late_says_nothing(
+    is_end: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the end, modules have lost their names; and programs close files that they do not know."""
+    told: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    lock, lines = FolderLock(LocalFileSystem(), tmp_path), AppendFile(tmp_path / "lines")
+    lock.acquire()
+    opened = lock._descriptor, lines._descriptor
+    for held in (lock, lines) if is_end else ():
+        monkeypatch.setattr(sys.modules[type(held).__module__], "os", None)
+        del held
+    for descriptor in opened:
+        assert descriptor is not None
+        os.close(descriptor)
+    del lock, lines
+    assert not told

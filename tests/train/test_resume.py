@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 import rumus.train.loop.continuation
 from rumus.optim import EMA, SGD, Adam, AdamW, ClipNorm, LossScale, Optimizer, Plateau, warmup
 from rumus.optim.options.schedule import cosine
-from rumus.tensor import Generator, Parameter, StateMismatchError, Tensor, float16, float32
+from rumus.tensor import Backend, Generator, Parameter, StateMismatchError, Tensor, float16, float32
 from rumus.train import (
     ArrayDataset,
     Callback,
@@ -36,6 +37,7 @@ from rumus.train import (
     NoCheckpointError,
     Result,
     StepEnd,
+    StreamLoader,
     Trainer,
     TrainStart,
     ValidationEnd,
@@ -526,12 +528,12 @@ class Damaged:
         return (np.full(1, index, np.float32),)
 
 
-@pytest.mark.parametrize("loads", ["a loader", "a loader with workers", "a generator"])
-@pytest.mark.parametrize(("accumulate", "damaged"), [(1, 6), (2, 8)])
+@pytest.mark.parametrize("loads", ["a loader", "a loader with workers", "a generator", "a stream"])
+@pytest.mark.parametrize(("accumulate", "damaged"), [(1, 6), (2, 8), (2, 6), (4, 11)])
 def test_what_was_trained_is_not_lost_to_a_loader_that_fails(
     loads: str, accumulate: int, damaged: int, tmp_path: Path
 ) -> None:
-    """The first batch of a step fails."""
+    """Some batch of a step fails: others that the step has taken are trained after the resume."""
 
     class Batches:
         def __init__(self, data: Damaged) -> None:
@@ -547,6 +549,8 @@ def test_what_was_trained_is_not_lost_to_a_loader_that_fails(
         weight = Parameter(np.zeros(1, np.float32), name="weight")
         data, workers = Damaged(damaged), 2 if "workers" in loads else 0
         loader: Any = DataLoader(data, 2, shuffle=False, seed=0, workers=workers)
+        if loads == "a stream":
+            loader = StreamLoader(lambda epoch: (data[n] for n in range(12)), 2, seed=0)
         Trainer(Adam([weight], 0.1)).fit(
             Batches(data) if loads == "a generator" else loader,
             lambda x: ((weight - x) ** 2).mean(),
@@ -556,11 +560,112 @@ def test_what_was_trained_is_not_lost_to_a_loader_that_fails(
         )
         return weight.numpy()
 
-    with pytest.raises((ValueError, RuntimeError), match="damaged"):
+    with pytest.raises((ValueError, RuntimeError), match="damaged") as raised:
         trained(damaged, checkpoints=tmp_path)
-    assert Checkpoints(tmp_path).load().step == damaged // 2 // accumulate
+    saved = Checkpoints(tmp_path).load()
+    assert saved.step == damaged // 2 // accumulate
+    assert f"the last checkpoint is {saved.path}" in raised.value.__notes__
     found = trained(None, checkpoints=tmp_path, resume=True)
     np.testing.assert_array_equal(found, trained(None))
+
+
+class Listed:
+    """A loader of a user, with a state of its own."""
+
+    def __init__(self) -> None:
+        self.at = 0
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        while self.at < 6:
+            self.at += 1
+            yield (np.full(2, self.at, np.float32),)
+        self.at = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"at": self.at}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.at = state["at"]
+
+
+@pytest.mark.parametrize("loads", ["DataLoader", "StreamLoader", "list", "Listed"])
+@pytest.mark.parametrize(("accumulate", "fails"), [(1, 3), (1, 8), (2, 4), (2, 5), (4, 6), (4, 11)])
+def test_what_was_trained_is_not_lost_to_a_loss_function_that_fails(
+    loads: str, accumulate: int, fails: int, backend: Backend, tmp_path: Path
+) -> None:
+    """It is as if the step had not begun; of a loader that cannot go back the last save counts."""
+    rows = [(np.full(1, n, np.float32),) for n in range(12)]
+
+    def trained(fails: int | None, **options: Any) -> tuple[list[float], float]:
+        weight, calls = Parameter(np.zeros(1, np.float32), name="weight", backend=backend), 0
+        loader: Any = {
+            "DataLoader": lambda: DataLoader(ArrayDataset(np.concatenate(rows)), 2, seed=0),
+            "StreamLoader": lambda: StreamLoader(lambda epoch: iter(rows), 2, shuffle=4, seed=0),
+            "list": lambda: [(np.full(2, n, np.float32),) for n in range(6)],
+            "Listed": Listed,
+        }[loads]()
+
+        def loss(x: Tensor) -> Tensor:
+            nonlocal calls
+            calls += 1
+            if calls == fails:
+                raise LookupError("no such key")
+            return ((weight - x) ** 2).mean()
+
+        trainer = Trainer(Adam([weight], 0.1), capture=False)
+        result = trainer.fit(loader, loss, epochs=2, accumulate=accumulate, **options)
+        return weight.tolist(), result.history[-1]["loss"]
+
+    with pytest.raises(LookupError, match="no such key") as raised:
+        trained(fails, checkpoints=tmp_path, save_every=Every(epochs=1))
+    per_epoch = -(-6 // accumulate)
+    epoch, batch = divmod(fails - 1, 6)
+    done = epoch * per_epoch + batch // accumulate
+    saved = done if loads != "Listed" else epoch * per_epoch
+    assert [each.step for each in Checkpoints(tmp_path).list()][-1:] == ([saved] if saved else [])
+    if saved:
+        path = Checkpoints(tmp_path).load().path
+        assert raised.value.__notes__[-1] == f"the last checkpoint is {path}"
+    assert trained(None, checkpoints=tmp_path, resume="auto") == trained(None)
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.random])
+def test_what_a_failed_step_drew_from_elsewhere_is_told(
+    draw: Callable[[], float], tmp_path: Path
+) -> None:
+    weight, calls = Parameter(np.zeros(1, np.float32), name="weight"), 0
+
+    def loss(x: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        found = ((weight - x) ** 2).mean() * draw()
+        if calls == 3:
+            raise LookupError("no such key")
+        return found
+
+    data = [(np.full(1, n, np.float32),) for n in range(6)]
+    with pytest.raises(LookupError) as raised:
+        Trainer(Adam([weight], 0.1)).fit(data, loss, epochs=1, checkpoints=tmp_path)
+    assert "draws other numbers when it is repeated" in "".join(raised.value.__notes__)
+    assert Checkpoints(tmp_path).load().step == 2
+
+
+def test_an_epoch_that_cannot_begin_loses_nothing(tmp_path: Path) -> None:
+    class Broken:
+        def __iter__(self) -> Iterator[tuple[Any, ...]]:
+            return iter([(np.ones(1, np.float32),)] * 3)
+
+        def set_epoch(self, epoch: int) -> None:
+            if epoch == 1:
+                raise OSError("the share is gone")
+
+    weight = Parameter(np.zeros(1, np.float32), name="weight")
+    with pytest.raises(OSError, match="the share is gone"):
+        Trainer(Adam([weight], 0.1)).fit(
+            Broken(), lambda x: ((weight - x) ** 2).mean(), epochs=3,
+            checkpoints=tmp_path, save_every=Every(epochs=10),
+        )  # fmt: skip
+    assert Checkpoints(tmp_path).load().step == 3
 
 
 def test_an_impossible_folder(tmp_path: Path) -> None:

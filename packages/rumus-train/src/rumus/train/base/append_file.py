@@ -28,7 +28,10 @@ class AppendFile:
         self._is_torn = self._has_failed = False
 
     def __del__(self) -> None:
-        self.close()
+        try:
+            self.close()
+        except Exception:  # when the interpreter ends, the names that it needs may be gone
+            return
 
     def append(self, data: bytes) -> bool:
         """Write all of `data`, or nothing; return whether it was written."""

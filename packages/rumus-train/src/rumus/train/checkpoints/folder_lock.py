@@ -34,7 +34,10 @@ class FolderLock:
         _locks.add(self)
 
     def __del__(self) -> None:
-        self.release()
+        try:
+            self.release()
+        except Exception:  # when the interpreter ends, the names that it needs may be gone
+            return
 
     def acquire(self) -> None:
         """Take the lock unless already held; FolderInUseError names another holder.

@@ -226,6 +226,24 @@ class Batches:
             )
         return None
 
+    def bookmark(self) -> Callable[[], bool]:
+        """Return a function that goes back here in the epoch, and says whether the loader could."""
+        batch, samples = self.batch, self.samples
+        trace = None if self._trace is None else self._trace.value
+        own = getattr(self.loader, "_bookmark", None)
+        rewind = None if own is None else own()
+
+        def go_back() -> bool:
+            if self._is_stateful and self.batch != batch:
+                if rewind is None:
+                    return False
+                rewind()
+            self.batch, self.samples = batch, samples
+            self._trace = None if trace is None else BatchTrace(trace)
+            return True
+
+        return go_back
+
     @property
     def part(self) -> Part | None:
         """The rows of the global batch yielded last, if the loader splits it among ranks."""

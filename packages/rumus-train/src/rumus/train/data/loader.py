@@ -6,8 +6,8 @@ import operator
 import os
 import weakref
 import zlib
-from collections.abc import Generator, Iterator, Mapping
-from functools import cached_property
+from collections.abc import Callable, Generator, Iterator, Mapping
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 
 import numpy as np
@@ -228,6 +228,9 @@ class DataLoader:
             raise ValueError(f"there is no batch {batch}: an epoch has {len(self)}")
         self._leave()
         self._epoch, self._batch = self._sought = epoch, batch
+
+    def _bookmark(self) -> Callable[[], None]:
+        return partial(self.seek, self._epoch, self._batch)
 
     def state_dict(self) -> dict[str, int | bool]:
         """Return the position and the loader's settings, for JSON."""

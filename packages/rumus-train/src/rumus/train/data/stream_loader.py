@@ -154,6 +154,15 @@ class StreamLoader:
         self._leave()
         self._place = self._sought = _Place(epoch=int(epoch))
 
+    def _bookmark(self) -> Callable[[], None]:
+        place = self._place
+
+        def rewind() -> None:
+            self._leave()
+            self._place = self._sought = place
+
+        return rewind
+
     def state_dict(self) -> dict[str, Any]:
         """Return the position and the loader's settings."""
         return {**asdict(self._place), **self._described()}

@@ -18,6 +18,7 @@ from rumus.train.base.limits import Limits
 from rumus.train.base.logged import OF_VALIDATION
 from rumus.train.base.other_names import RUN
 from rumus.train.base.position import Position
+from rumus.train.base.random_sources import states_of_program
 from rumus.train.base.spans import Spans
 from rumus.train.base.step_clock import StepClock
 from rumus.train.capture.captured_steps import LossFunction
@@ -39,7 +40,6 @@ from rumus.train.loop.continuation import (
 from rumus.train.loop.events import (
     EpochEnd,
     EpochStart,
-    Event,
     Failed,
     StepEnd,
     TrainEnd,
@@ -49,7 +49,7 @@ from rumus.train.loop.events import (
 from rumus.train.loop.feed_plateau import warn_of_unfed
 from rumus.train.loop.measured_weights import BEST, MeasuredWeights
 from rumus.train.loop.monitor import Monitor
-from rumus.train.loop.nonfinite_loss import check_loss, checked_mean_loss
+from rumus.train.loop.nonfinite_loss import NonFiniteLossError, check_loss, checked_mean_loss
 from rumus.train.loop.result import Result
 from rumus.train.loop.rollback import OnNonFinite, Rollback
 from rumus.train.loop.run_checkpoints import RunCheckpoints
@@ -63,7 +63,7 @@ from rumus.train.loop.spikes import (
 )
 from rumus.train.loop.stop_signals import Abandoned, Interrupted, StopSignals, shown
 from rumus.train.loop.team import Alone, Team
-from rumus.train.loop.undeclared import Undeclared
+from rumus.train.loop.undeclared import Undeclared, UndeclaredError
 from rumus.train.loop.undeclared_tensors import PUT_BACK, SAVED, UndeclaredTensors
 from rumus.train.loop.validation import Validate, evaluating
 from rumus.train.tables.meaning import Meaning
@@ -72,6 +72,8 @@ if TYPE_CHECKING:
     from rumus.train.loop.trainer import Trainer
 
 
+# What ends a run that has nothing to save: its weights, or what no checkpoint holds, are to blame.
+_UNSAVED: Final = (NonFiniteGradientError, NonFiniteLossError, LossSpikeError, UndeclaredError)
 _OF_VALIDATION: Final = ("metrics", "metrics_step", *BEST)  # what a position says of it
 
 
@@ -161,6 +163,7 @@ class Run:
         self.position = Position()
         self._spikes = None if spikes is None else SpikeWatch(spikes, self.position)
         self._first = 0  # batch of the running step
+        self._back: Callable[[], bool] | None = None  # to where it began in the loader's epoch
         self.stopped: str | None = None
         self._clock: StepClock | None = None
         if profile_steps:
@@ -219,13 +222,14 @@ class Run:
         ):
             self.team.begin(self)
             self._begin(resume)
-            while self._goes_on():
-                self._open_epoch()
-                while not position.exhausted and self._goes_on():
-                    self._guarded(self._steps)
-                if position.exhausted and not self.signals.received:
-                    self._guarded(self._close_epoch)
-            self._guarded(self._look_for_spikes)
+            with self._saved():
+                while self._goes_on():
+                    self._open_epoch()
+                    while not position.exhausted and self._goes_on():
+                        self._guarded(self._steps)
+                    if position.exhausted and not self.signals.received:
+                        self._guarded(self._close_epoch)
+                self._guarded(self._look_for_spikes)
             result = self._end()
             self.team.end()
         if self.signals.received is not None:  # it has come since all was done
@@ -242,14 +246,17 @@ class Run:
         """Run one step and what is due after it."""
         position, batches = self.position, self.batches
         before, self._first = batches.samples, batches.batch
+        if self.checkpoints.store is not None:
+            self._back = batches.bookmark()
         if self._clock is not None:
             self._clock.start()
         batch = self._next_batch()
         if batch is None:
-            position.exhausted = True
+            position.exhausted, self._back = True, None
             return
         loss = self._train(*batch)
         position.step += 1
+        self._back = None
         if self._spikes is not None and self._spikes.rolls_back:
             self._spikes.note(self._here(position.step), loss, self.trainer.optimizer.outcome)
         if batches.is_complete:
@@ -258,17 +265,10 @@ class Run:
         self._after_step(loss, batches.samples - before)
 
     def _next_batch(self) -> tuple[tuple[Any, ...], float] | None:
-        """Return the loader's next batch. What was trained is not lost to a loader that fails."""
-        try:
-            if self._clock is None:
-                return self.batches.next(self.position.epoch)
-            with self._clock.measuring("data"):
-                return self.batches.next(self.position.epoch)
-        except Exception as error:
-            # Within a step, batches were taken that it has not counted.
-            if self.batches.batch == self._first and not is_of_handler(error):
-                self._save_for(error)
-            raise
+        if self._clock is None:
+            return self.batches.next(self.position.epoch)
+        with self._clock.measuring("data"):
+            return self.batches.next(self.position.epoch)
 
     def _train(self, batch: tuple[Any, ...], weight: float) -> Tensor:
         if self.accumulate == 1:
@@ -292,7 +292,7 @@ class Run:
         if self._steps_are_heard:
             per_epoch = self.steps_per_epoch
             logged = self.trainer.stepper.losses.logged.last
-            self._send(
+            self.callbacks.send(
                 StepEnd(
                     self, position.epoch, position.step, per_epoch, samples, loss, spans, logged
                 )
@@ -333,22 +333,46 @@ class Run:
         what = f"the loss of step {position.step}"
         check_loss(value, what, position.epoch, self.trainer.optimizer)
 
-    def _send(self, event: Event) -> None:
-        """Send an event of what was done; it is not lost to a callback that fails."""
+    @contextmanager
+    def _saved(self) -> Iterator[None]:
+        """Save what was trained in the block before an error ends it, and tell of the checkpoint.
+
+        A step that the error has ended did not happen: its batches are to be trained.
+        """
         try:
-            self.callbacks.send(event)
-        except CallbackError as error:
-            self._save_for(error)
+            yield
+        except Exception as error:
+            if not is_of_handler(error):
+                self._save_for(error)
             raise
 
     def _save_for(self, error: Exception) -> None:
-        """Save what was trained before an error ends the run."""
-        if self.team.size > 1 or not self.position.step:
-            return  # another rank may not have failed
-        try:
-            self.checkpoints.save()
-        except Exception as another:
-            error.add_note(f"and nothing was saved: {type(another).__name__}: {another}")
+        position, checkpoints = self.position, self.checkpoints
+        is_bad = isinstance(error, _UNSAVED)
+        # Another rank may not have failed.
+        if self.team.size == 1 and position.step and not is_bad and self._is_between_steps():
+            if self._back is not None and self._has_drawn_elsewhere():
+                error.add_note(
+                    "what its step drew from random, numpy.random or torch is not put back: it "
+                    "draws other numbers when it is repeated"
+                )
+            try:
+                checkpoints.save()
+            except Exception as another:
+                error.add_note(f"and nothing was saved: {type(another).__name__}: {another}")
+        if checkpoints.path is not None:
+            error.add_note(f"the last checkpoint is {checkpoints.path}")
+
+    def _has_drawn_elsewhere(self) -> bool:
+        """Whether the program's generators have moved since the last save."""
+        return self.position.random != states_of_program()
+
+    def _is_between_steps(self) -> bool:
+        """Whether all batches that were taken have been trained; go back to where that is so."""
+        if self._back is None:
+            return True
+        self.position.exhausted = False
+        return self._back()
 
     # Epochs
 
@@ -370,7 +394,8 @@ class Run:
             if position.epoch == 1:
                 warn_of_unfed(self.trainer.optimizer, self.callbacks.all)
             self._rollback.note_good()
-            self._send(EpochStart(self, position.epoch, position.step, self.steps_per_epoch))
+            per_epoch = self.steps_per_epoch
+            self.callbacks.send(EpochStart(self, position.epoch, position.step, per_epoch))
 
     def _close_epoch(self) -> None:
         position, step = self.position, self.position.step
@@ -391,7 +416,7 @@ class Run:
         epoch = position.epoch
         position.epoch, position.exhausted = epoch + 1, False
         self.batches.end()
-        self._send(
+        self.callbacks.send(
             EpochEnd(
                 self,
                 epoch,
@@ -427,12 +452,6 @@ class Run:
                 found = self.team.measure(self.validate_fn, weight_of)
         except Abandoned:
             return
-        except NonFiniteGradientError:
-            raise  # of a step before
-        except Exception:
-            if self.team.size == 1:  # another rank may not have failed
-                self.checkpoints.save()  # what was trained is not lost to what was to look at it
-            raise
         metrics = found.numbers
         self._check_metrics(metrics)
         before = {name: getattr(position, name) for name in _OF_VALIDATION}
@@ -450,12 +469,11 @@ class Run:
             self.callbacks.send(
                 ValidationEnd(self, *at, metrics, is_best, seconds, found.confusion)
             )
-        except CallbackError as error:
+        except CallbackError:
             position.history.pop()
             for name, value in before.items():
                 setattr(position, name, value)
             position.validation_due = True  # a run that goes on validates again, for all callbacks
-            self._save_for(error)
             raise
 
     def _check_metrics(self, metrics: Mapping[str, float]) -> None:
@@ -482,6 +500,7 @@ class Run:
     def _guarded(self, act: Callable[[], None]) -> None:
         try:
             act()
+            return
         except NonFiniteGradientError as error:
             position = self.position
             error.add_note(
@@ -491,6 +510,7 @@ class Run:
             self._rollback.answer(error)
         except LossSpikeError as error:
             self._rollback.answer(error)
+        self._back = None  # the batches of the bad step are not repeated
 
     # The start
 
@@ -503,6 +523,7 @@ class Run:
             check_declared(self.loss_fn, self.trainer.state)
             model = parts_of_model(self.trainer.optimizer, self.trainer.state)
         warn_of_strangers(self.trainer.optimizer, self.trainer.state)
+        position.random = states_of_program()
         found = checkpoints.begin(model, resume)
         self.trainer.reset_epoch()
         if is_saved or resume:

@@ -41,6 +41,10 @@ PASSES: Final = 2  # one may make a generator, which the next draws from
 _RUNS: Final = weakref.WeakSet["Undeclared"]()  # at this time, in any thread
 
 
+class UndeclaredError(ValueError):
+    """The loss function draws from a generator that no checkpoint would hold."""
+
+
 class Undeclared:
     """Checks the passes and the checkpoints of one run.
 
@@ -109,7 +113,7 @@ class Undeclared:
         return found
 
     def after_passes(self, draws: Draws, loss_fn: object) -> None:
-        """Raise ValueError for a generator that the passes drew from and no checkpoint holds.
+        """Raise UndeclaredError for a generator that the passes drew from and no checkpoint holds.
 
         loss_fn: whose passes they were.
         """
@@ -122,14 +126,14 @@ class Undeclared:
             moved += self._own(self._before_passes.moved())
             self._before_passes = None
         if draws.is_lost:
-            raise ValueError(
+            raise UndeclaredError(
                 "loss_fn draws from a generator that it makes itself, which no checkpoint would "
                 "save, so a resumed run would differ: make it once, before the training, and "
                 "declare it, Trainer(optimizer, state={'noise': noise})"
             )
         if moved and (found := self._undeclared(moved)):
             told, remedy = _told(found[0])
-            raise ValueError(
+            raise UndeclaredError(
                 f"loss_fn draws from {told}, which no checkpoint would save, so a resumed run "
                 f"would differ: {remedy}"
             )

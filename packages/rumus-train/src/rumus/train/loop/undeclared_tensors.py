@@ -16,6 +16,7 @@ from rumus.tensor import GradientStore, Parameter, Tensor
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.train.base.live_objects import live_objects, referrers, with_subclasses
 from rumus.train.checkpoints.snapshot import named_by
+from rumus.train.loop.undeclared import UndeclaredError
 
 SAVED: Final = "no checkpoint would hold it, so that a run that goes on from one would differ"
 PUT_BACK: Final = "it could not be put back afterwards"
@@ -50,7 +51,7 @@ class UndeclaredTensors:
                 self._written.append((name, weakref.ref(tensor), tensor._version.count))
 
     def after_passes(self, grads: GradientStore) -> None:
-        """Raise ValueError for a buffer that a step would move and that nothing would restore."""
+        """Raise UndeclaredError for a buffer that a step would move and nothing would restore."""
         buffers = grads.buffers()
         if len(buffers) == self._moved:
             return
@@ -58,7 +59,7 @@ class UndeclaredTensors:
         for buffer in buffers:
             if id(buffer) not in known:
                 name = _name_of(buffer) or "a buffer"
-                raise ValueError(
+                raise UndeclaredError(
                     f"loss_fn moves {name}, of a module that Trainer(state=) does not name: "
                     f"{self._consequence}: Trainer(optimizer, state={{'model': model}})"
                 )
