@@ -286,3 +286,18 @@ def test_spaces_around_a_text_are_neither_dropped_nor_guessed(name: str, text: s
 def test_spaces_around_other_values_mean_nothing() -> None:
     found = load_configuration(Texts, settings=["lr = 0.5", "kind = b", "maybe = none"])
     assert found == Texts(lr=0.5, kind="b")
+
+
+@pytest.mark.parametrize("text", ["9007199254740993", "-9007199254740993", "1" + 30 * "0" + "1"])
+def test_a_whole_number_that_no_float_is_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(f"lr = {text}\n")
+    for options in ({"settings": [f"lr={text}"]}, {"file": tmp_path / "c.toml"}):
+        with pytest.raises(ConfigurationError, match=f"lr must be a number, not {text}"):
+            load_configuration(Texts, **options)
+    assert load_configuration(Texts, settings=[f"lr={text}.0"]).lr == float(text)
+    assert load_configuration(Texts, settings=["lr=9007199254740992"]).lr == 2.0**53
+
+
+def test_a_byte_order_mark_is_no_part_of_a_configuration(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("\ufefflr = 0.5\n", encoding="utf-8")
+    assert load_configuration(Texts, tmp_path / "c.toml").lr == 0.5

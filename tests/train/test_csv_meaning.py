@@ -1129,3 +1129,14 @@ def test_a_footer_of_text_has_no_other_delimiter(tmp_path: Path) -> None:
         CsvDataset(written(tmp_path, "a,y\n3,2\n5,6\n\nSource: x\n"), target="y")
     with pytest.raises(ValueError, match="1 cells instead of 2; give delimiter=' '"):
         CsvDataset(written(tmp_path, "a,y\n3 2\n"), target="y")
+
+
+def test_a_line_that_repeats_the_names_is_none_of_data(tmp_path: Path) -> None:
+    """A table of texts had a row, a category and a class more."""
+    path = written(tmp_path, "a,k\n1,x\n3,y\na, k\n5,x\n")
+    with pytest.raises(ValueError, match=r"data\.csv:4: the line repeats the names of the columns"):
+        CsvDataset(path, target="k", target_dtype=str, categories=["a"])
+    numbers = written(tmp_path, "0,1\n5,6\n0,1\n")
+    assert len(CsvDataset(numbers)) == 2
+    single = written(tmp_path, "yes\nno\nyes\n")
+    assert len(CsvDataset(single, categories=["yes"])) == 2

@@ -418,3 +418,12 @@ def test_a_description_that_fails_hides_no_error() -> None:
     dataset: Any = Odd()
     with pytest.raises(SampleError, match="sample 0 could not be read: KeyError: 'lost'"):
         list(DataLoader(dataset, 1))
+
+
+def test_two_arrays_in_one_file_are_refused(tmp_path: Path) -> None:
+    """The second was left out silently."""
+    with open(tmp_path / "a.npy", "wb") as file:
+        np.save(file, np.arange(3))
+        np.save(file, np.arange(4))
+    with pytest.raises(ValueError, match=r"160 bytes follow its array, as of a second numpy\.save"):
+        NpyDataset(tmp_path / "a.npy")

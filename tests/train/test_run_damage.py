@@ -164,3 +164,10 @@ def test_texts_are_sealed_whatever_they_hold() -> None:
     sealed = sealed_json('{\n  "a": "crc32"\n}')
     assert fault_of_seal(sealed) is None
     assert fault_of_seal(sealed.replace('"crc32"\n', '"crc33"\n').replace('"a"', '"b"')) is not None
+
+
+@pytest.mark.parametrize("starts", ['"x"', "[3]", "{}", "null"])
+def test_starts_that_are_no_tables_are_said(run: Path, starts: str) -> None:
+    (run / "env.json").write_text(f'{{"starts": {starts}}}')
+    with pytest.warns(RunFolderWarning, match=r"env\.json is damaged: its starts are no tables"):
+        assert read_run(run).starts == []

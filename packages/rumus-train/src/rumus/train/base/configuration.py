@@ -159,7 +159,7 @@ def save_configuration(config: Any, file: str | Path) -> None:
 def _parsed(file: Path) -> dict[str, Any]:
     require_regular_file(file)
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
         table = parse_toml(text)
     except ValueError as error:
         raise ConfigurationError(f"{printable(file)} is not TOML: {printable(error)}") from None
@@ -264,7 +264,8 @@ def read(hint: Any, value: Any) -> Any:
     if hint is type(None):
         return None if value == NONE else _refuse(value)
     if hint is float and type(value) is int:
-        return float(value) if abs(value) < 2**1023 else _refuse(value)
+        is_exact = abs(value) < 2**1023 and int(float(value)) == value
+        return float(value) if is_exact else _refuse(value)
     if hint is Path and isinstance(value, str):
         return Path(value)
     if hint in _PLAIN and type(value) is hint:

@@ -150,7 +150,13 @@ def _mapped(path: Path) -> NDArray[Any]:
             kind = kind_of_file(path, "NpyDataset")
             raise ValueError(f"it is {kind}" if kind else "it does not start like one")
         # A plain array over the memmap's memory, so that its rows are ordinary arrays.
-        array: NDArray[Any] = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        mapped: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+        if rest := path.stat().st_size - mapped.offset - mapped.nbytes:
+            raise ValueError(
+                f"{rest} bytes follow its array, as of a second numpy.save to the same file: save "
+                "each array to a file of its own"
+            )
+        array: NDArray[Any] = np.asarray(mapped)
     except Exception as error:  # NumPy evaluates the header, and damage can raise anything
         if is_of_handler(error) or (isinstance(error, OSError) and error.errno is not None):
             raise

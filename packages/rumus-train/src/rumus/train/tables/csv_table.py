@@ -140,6 +140,8 @@ class CsvTable(Iterator[Row]):
         if self._is_first and self._is_named:
             self._check_first(row)
         self._is_first = False
+        if wanted > 1 and row[0] == self.names[0] and not self._is_named:
+            self._check_repeated(row)
         return self._reader.line_num, row
 
     def warn_of_open_end(self) -> None:
@@ -170,6 +172,15 @@ class CsvTable(Iterator[Row]):
             raise ValueError(
                 f"{self.shown}:{self._reader.line_num}: the line has the names that header= gives, "
                 "for a file whose first line is data: leave header= out"
+            )
+
+    def _check_repeated(self, row: Sequence[str]) -> None:
+        """Raise ValueError if a line repeats the names, as of files that were joined."""
+        if [cell.strip() for cell in row] == self.names and not all(map(is_number, self.names)):
+            raise ValueError(
+                f"{self.shown}:{self._reader.line_num}: the line repeats the names of the columns, "
+                "as of files that were joined: remove it, or replace the first line with "
+                "header=[...] if all are data"
             )
 
     def features(self, targets: Sequence[str], left_out: Sequence[str]) -> list[str]:

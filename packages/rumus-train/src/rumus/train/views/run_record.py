@@ -154,9 +154,11 @@ def read_run(path: str | Path) -> RunRecord:
         lost = ENVIRONMENT if environment is None else CONFIG
         warn_user(f"{path} is damaged: there is no {lost}", RunFolderWarning)
     record.config = config or {}
-    starts = (environment or {}).get("starts")
+    starts = (environment or {}).get("starts", [])
     if isinstance(starts, list):
         record.starts = [start for start in starts if isinstance(start, dict)]
+    if record.starts != starts:
+        warn_user(f"{path / ENVIRONMENT} is damaged: its starts are no tables", RunFolderWarning)
     record.is_done = done is not None
     if record.is_done and record.ended is None:
         warn_user(
