@@ -255,3 +255,30 @@ def test_splits_have_their_columns_in_one_order(kind: str) -> None:
     trainer.fit(loader("ab"), loss, epochs=1, validate=(loader("ab"), loss))
     plain = DataLoader(ArrayDataset(np.zeros((4, 2)), np.zeros(4)), 2)
     trainer.fit(loader("ab"), loss, epochs=1, validate=(plain, loss))
+
+
+def test_a_table_and_a_frame_have_their_columns_in_one_order(tmp_path: Path) -> None:
+    frame = pytest.importorskip("pandas").DataFrame({"a": [1.0, 2.0], "b": [1.0, 2.0]})
+    weight = Parameter(np.zeros(2, np.float32), name="weight")
+    trainer = Trainer(SGD([weight], 0.1))
+
+    def loss(x: Any, y: Any) -> Any:
+        return ((weight * x).sum(1) - y).mean()
+
+    train = DataLoader(ArrayDataset(frame, np.zeros(2)), 2)
+    for names, told in (("a,b,y", None), ("b,a,y", "columns of training and validation differ")):
+        table = CsvDataset(written(tmp_path / "v.csv", f"{names}\n1,2,3\n4,5,6\n"), target="y")
+        with nullcontext() if told is None else pytest.raises(ValueError, match=told):
+            trainer.fit(train, loss, epochs=1, validate=(DataLoader(table, 2), loss))
+
+
+def test_images_of_both_splits_have_one_mode(tmp_path: Path) -> None:
+    """Pixels of 16 bits have other values than those of 8."""
+    train = ImageFolder(drawn(tmp_path / "train", "cat/1.png", "dog/1.png"))
+    test = ImageFolder(drawn(tmp_path / "test", "cat/1.png", "dog/1.png"), mode="L")
+    weight = Parameter(np.zeros(1, np.float32), name="weight")
+    with pytest.raises(ValueError, match="images of training have mode RGB, those of validation m"):
+        Trainer(SGD([weight], 0.1)).fit(
+            DataLoader(train, 2), lambda x, y: weight.sum(), epochs=1,
+            validate=(DataLoader(test, 2), lambda x, y: weight.sum()),
+        )  # fmt: skip
