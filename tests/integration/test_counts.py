@@ -33,8 +33,8 @@ def fit(**options: Any) -> object:
 
 
 REFUSED: dict[str, tuple[Callable[[], object], str]] = {
-    "seed": (lambda: tensor.seed(1.5), "seed must be a whole number, not 1.5"),
-    "seed text": (lambda: tensor.seed("7"), "seed must be a whole number, not '7'"),
+    "seed": (lambda: tensor.seed(1.5), "seed: value must be a whole number, not 1.5"),
+    "seed text": (lambda: tensor.seed("7"), "seed: value must be a whole number, not '7'"),
     "generator": (lambda: Generator(True), "seed must be a whole number, not True"),
     "tril": (lambda: tensor.tril(ones((2, 2)), 0.5), "tril: diagonal must be a whole number"),
     "topk": (lambda: ones((3,)).topk(True), "topk: k must be a whole number, not True"),

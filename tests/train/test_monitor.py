@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rumus import nn
 from rumus.optim import SAM, SGD, Lookahead, Plateau
-from rumus.tensor import Parameter, tensor
+from rumus.tensor import Backend, Parameter, Tensor, tensor
 from rumus.train import (
     ArrayDataset,
     BalancedSampler,
@@ -303,12 +304,35 @@ def test_a_count_that_is_averaged_is_told_of_once(make: Callable[[int], Any]) ->
     quiet: list[tuple[list[Any], Callable[[Any], Any]]] = [
         (data, lambda x: {"right": state}), (data, lambda x: {"right": len(x) > 2}),
         (data, lambda x: {"right": 2 / len(x)}), (data, lambda x: {"missing": 0}),
-        (data[:1], lambda x: {"right": 2}), ([(np.ones(1),)] * 3, lambda x: {"right": 1}),
+        (data[:1], lambda x: {"right": 2}), (data, lambda x: {"one": 1}),
+        ([(np.ones(1),)] * 3, lambda x: {"right": 1}),
     ]  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         results = [evaluate(lambda x: x, batches, count) for batches, count in quiet]
     assert results[0] == {"right": 8.0}
+
+
+@pytest.mark.parametrize("rows", [3, 1])
+@pytest.mark.parametrize("bend", ["sqrt", "exp", "log", "halved"])
+def test_the_root_of_a_mean_is_no_mean(bend: str, rows: int, backend: Backend) -> None:
+    """Whatever it is called: mse.sqrt() is averaged over batches, which gives no root of a mean."""
+    data = [(np.ones((rows, 2), np.float32) * factor,) for factor in (1, 2)]
+
+    def score(x: Tensor) -> dict[str, Any]:
+        error = nn.mse_loss(x, x * 0.5)
+        return {"score": error**0.5 if bend == "halved" else getattr(error, bend)()}
+
+    trainer = Trainer(SGD([Parameter([1.0], backend=backend)], 0.1))
+    if rows > 1:
+        with pytest.warns(UserWarning, match="'score' is averaged over batches") as told:
+            trainer.evaluate(data, score)
+        assert len(told) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trainer.evaluate(data[:1] if rows > 1 else data, score)
+        trainer.evaluate(data, lambda x: {"score": (x * x).sqrt().mean()})
+        trainer.evaluate(data, lambda x: {"score": -nn.mse_loss(x, x * 0.5), "share": x.mean() * 2})
 
 
 def test_the_best_of_another_metric_is_not_continued(tmp_path: Path) -> None:

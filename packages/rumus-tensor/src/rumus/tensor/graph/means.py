@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # What makes of a count another, as of one that is at least 1.
 _BOUNDING: Final = frozenset(("maximum", "clip", "where"))
 _COUNTING: Final = _BOUNDING | {"add", "sub", "mul", "minimum"}
+_BENDING: Final = frozenset(("sqrt", "exp", "log", "pow"))  # of which a mean has no mean
 _NEAR_WHOLE: Final = 1e-3  # float(mask.sum()) + 1e-6 counts as float(mask.sum()) does
 _NOTHING: Final = 1e-8  # the weight of a mean of no terms, which is 0 / 1
 
@@ -110,6 +111,7 @@ class _Listening(threading.local):
     gathered: means that were joined to a tensor, likewise.
     parts: sums without a graph over the first axis, and maybe others, but not over all.
     within: arrays that were computed with counts, or from means of so many terms, in the block.
+    bent: roots, exponentials and the like of means, likewise.
     """
 
     def __init__(self) -> None:
@@ -118,10 +120,11 @@ class _Listening(threading.local):
         self.shares, self.divisors = _Arrays(), dict[int, _Divisor]()
         self.parts, self.within = _Arrays(), dict[int, tuple[weakref.ref[Any], list["Tensor"]]]()
         self.unbounded = dict[int, tuple[Any, "Tensor"]]()
+        self.bent = _Arrays()
 
     def forget(self) -> None:
         """Begin anew."""
-        for found in (self.totals, self.counts, self.gathered, self.parts):
+        for found in (self.totals, self.counts, self.gathered, self.parts, self.bent):
             found.clear()
         self.let_go()
 
@@ -143,6 +146,7 @@ def note_mean(result: Tensor, count: Tensor | float) -> Tensor:
         if means and means[-1].array is result._array:  # the quotient that it is
             means.pop()
         means.append(Mean(result._array, known, counted))
+        _listening.totals.pop(id(result._array), None)  # of terms that were divided before
     return result
 
 
@@ -301,6 +305,9 @@ def note_number(result: Tensor, operation: str, of: Sequence[Tensor]) -> Tensor:
         return result
     if any(map(_listening.parts.has, of)):
         _listening.parts.add(result)
+    is_bending = result.size == 1 and operation in _BENDING
+    if is_bending and any(mean.is_in(each) for mean in _listening.means for each in of):
+        _listening.bent.add(result)
     if result.size == 1 and operation in _COUNTING and any(map(_is_count, of)):
         _listening.counts.add(result)
         unbounded = _listening.unbounded
@@ -329,6 +336,11 @@ def note_gathered(result: Tensor, of: Sequence[Tensor]) -> Tensor:
     if (means := _listening.means) and any(mean.is_in(each) for mean in means for each in of):
         _listening.gathered.add(result)
     return result
+
+
+def is_bent(value: object) -> bool:
+    """Whether it is the root of a mean, its exponential or the like, in a block: no mean itself."""
+    return _listening.bent.has(value)
 
 
 def _is_noted_by(result: Tensor, whole: object, divisor: _Divisor) -> bool:

@@ -21,7 +21,7 @@ from rumus.tensor import Backend, Tensor
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.graph import evaluation
-from rumus.tensor.graph.means import noting_means
+from rumus.tensor.graph.means import is_bent, noting_means
 from rumus.tensor.memory.uninterrupted import putting_back
 from rumus.train.base.averaged_names import is_no_mean
 from rumus.train.base.calling import as_dict, call
@@ -166,9 +166,9 @@ class Measuring:
         given = arguments(batch)
         with noting_means() as means:
             found = call(self._metric_fn, on_backend(given, self._backend))
+            named = _named(found)
+            self._averaged.see(named, samples(given))
         _warn_of_score(self._metric_fn, found)
-        named = _named(found)
-        self._averaged.see(named, samples(given))
         if self._weight_of is None:
             weights = self._weighing.weigh_late([*named.values()], means, samples(given))
         else:
@@ -196,17 +196,18 @@ class _Averaged:
         """Check the metrics of the next batch, which has `size` samples."""
         self._batches += 1
         self._largest = max(self._largest, size)
+        are_several = self._largest > 1  # samples in a batch
         for name, value in named.items() if self._batches > 1 else ():
             if isinstance(value, MetricState) or name in self._told:
                 continue
-            if self._largest > 1 and _is_count(value):
+            if are_several and _is_count(value):
                 self._told.add(name)
                 warn_user(
                     f"{name!r} is a whole number for each batch, and their mean is no count: "
                     "divide by the number of samples, or return the sum as "
                     f"metrics.MetricState({name!r}, (np.array(count),), float) of rumus.train"
                 )
-            elif self._batches == 2 and is_no_mean(name):
+            elif self._batches == 2 and (is_no_mean(name) or (are_several and is_bent(value))):
                 warn_user(
                     f"{name!r} is averaged over batches, which may differ from its value over all "
                     "samples: the metrics of rumus.train.metrics are computed over the whole set",
@@ -216,7 +217,7 @@ class _Averaged:
 def _is_count(value: Any) -> bool:
     """Whether it may be how many samples of a batch are of some kind: a whole number."""
     if isinstance(value, (int, np.integer)):
-        return type(value) is not bool and value != 0
+        return type(value) is not bool and value not in (0, 1)
     return isinstance(value, (Tensor, np.ndarray)) and value.dtype.kind in "iu"
 
 
