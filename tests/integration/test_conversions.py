@@ -524,3 +524,25 @@ def test_identifiers_are_not_mixed() -> None:
             Mixup(2)((x, targets), generator)
     mixed, _ = Mixup(2)((np.full((2, 3), 255, np.uint8), targets), generator)
     assert mixed.tolist() == [[255.0] * 3] * 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"collate": Pad()},
+        {"collate": lambda samples: [BEYOND, 0.5]},
+        {"collate": lambda samples: ([BEYOND, 0.5],)},
+        {"transform": lambda sample, random: ([BEYOND, 0.5],)},
+    ],
+)
+def test_what_a_program_makes_of_samples_is_not_rounded_silently(options: dict[str, Any]) -> None:
+    samples = [([BEYOND, 0.5],), ([1, 2.0],)]
+    with pytest.raises(SampleError, match="9007199254740993 becomes 9007199254740992 in float64"):
+        list(DataLoader(samples, 2, **options))
+
+
+def test_scalars_of_samples_are_not_rounded_silently_as_they_are_stacked() -> None:
+    with pytest.raises(ValueError, match="and float64 rounds 9007199254740993: samples must agree"):
+        Pad()([(np.int64(BEYOND),), (np.float64(0.5),)])
+    (stacked,) = Pad()([(np.int64(2),), (np.float64(0.5),)])
+    assert stacked.tolist() == [2.0, 0.5]

@@ -1140,3 +1140,15 @@ def test_a_line_that_repeats_the_names_is_none_of_data(tmp_path: Path) -> None:
     assert len(CsvDataset(numbers)) == 2
     single = written(tmp_path, "yes\nno\nyes\n")
     assert len(CsvDataset(single, categories=["yes"])) == 2
+
+
+@pytest.mark.parametrize("zone", ["UTC", "CET"])
+def test_names_of_zones_are_not_dropped(zone: str, tmp_path: Path) -> None:
+    """`strptime` takes those of the machine's own zone, and leaves them out."""
+    path = written(tmp_path, f"b\n2020-01-01 12:00 {zone}\n")
+    with pytest.raises(
+        ValueError, match="%Z, which reads names of zones and drops them: write UTC"
+    ):
+        CsvDataset(path, dates={"b": "%Y-%m-%d %H:%M %Z"})
+    if zone == "UTC":
+        assert CsvDataset(path, dates={"b": "%Y-%m-%d %H:%M UTC"})[0][0].tolist() == [18262.5]

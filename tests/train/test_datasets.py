@@ -427,3 +427,24 @@ def test_two_arrays_in_one_file_are_refused(tmp_path: Path) -> None:
         np.save(file, np.arange(4))
     with pytest.raises(ValueError, match=r"160 bytes follow its array, as of a second numpy\.save"):
         NpyDataset(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("kind", ["arrays", "npy", "csv", "table"])
+def test_a_mask_is_no_list_of_indices(kind: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.arange(3))
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n3,4\n5,6\n")
+    make: dict[str, Callable[[], Any]] = {
+        "arrays": lambda: ArrayDataset(np.arange(3)),
+        "npy": lambda: NpyDataset([tmp_path / "a.npy"] * 2),
+        "csv": lambda: CsvDataset(tmp_path / "a.csv"),
+        "table": lambda: ParquetDataset(pytest.importorskip("pyarrow").table({"a": [1.0, 2, 3]})),
+    }
+    dataset = make[kind]()
+    for indices in ([True, False, True], np.array([True, False, True]), np.array([0.5])):
+        with pytest.raises(TypeError, match=r"indices must be integers, not (bool|float64)"):
+            dataset.batch(indices)
+    assert len(dataset.batch(np.array([0, 2]))[0]) == 2
+    if kind == "npy":
+        for outside in (-1, 6):
+            with pytest.raises(IndexError, match=rf"index {outside} is outside \[0, 6\)"):
+                dataset.batch(np.array([0, outside]))

@@ -6,12 +6,21 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from rumus.tensor.expression.masked import unmasked
 from rumus.train.base.exact_difference import difference
 from rumus.train.base.printable import printable
 
 _LARGE: Final = 2.0**53  # from here on, float64 lacks some whole numbers
+
+
+def exact_array(value: ArrayLike) -> NDArray[Any]:
+    """Return `unmasked(value)`; ValueError for lists of which it rounds a whole number."""
+    array = unmasked(value)
+    if isinstance(value, (list, tuple)):
+        refuse_rounded("the list", value, array)
+    return array
 
 
 def refuse_rounded(name: str, given: Any, array: NDArray[Any]) -> None:

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from rumus.tensor import Backend, tensor
 from rumus.tensor.expression.declared_type import makes_functions, shown
-from rumus.tensor.expression.masked import unmasked
 from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.train.base.data_errors import SampleError
-from rumus.train.base.exact_joining import refuse_rounded
+from rumus.train.base.exact_joining import exact_array
 from rumus.train.base.fields import Names, fields_of, names_of, values_in
 from rumus.train.base.random_stream import Purpose, random_stream
 from rumus.train.data.dataset import AnyBatch, Dataset, Indices, batch_of, named, samples_of
@@ -200,11 +199,7 @@ class Batcher:
 
     def _arrays(self, sample: Any, index: int) -> tuple[NDArray[Any], ...]:
         try:
-            arrays = [unmasked(value) for value in values_in(sample)]
-            for value, array in zip(values_in(sample), arrays, strict=True):
-                if isinstance(value, (list, tuple)):
-                    refuse_rounded("the list", value, array)
-            return tuple(arrays)
+            return tuple([exact_array(value) for value in values_in(sample)])
         except ValueError as error:
             raise self._failed(index, "has a field that makes no array", error) from error
 
@@ -249,10 +244,10 @@ def uploaded(batch: AnyBatch, backend: Backend | None) -> Any:
 def _as_batch(made: Any) -> AnyBatch:
     """Check that a user function returned a batch. Raises TypeError otherwise."""
     if isinstance(made, (np.ndarray, list)):
-        made = (np.asarray(made),)
+        made = (exact_array(made),)
     if not isinstance(made, (tuple, Mapping)) or not made:
         raise TypeError(f"it must return a tuple or dict of arrays, not {type(made).__name__}")
-    arrays = [unmasked(value) for value in values_in(made)]
+    arrays = [exact_array(value) for value in values_in(made)]
     if bad := [array for array in arrays if array.dtype.kind not in "biufc" or not array.ndim]:
         raise TypeError(
             f"it must return arrays of numbers with an axis for the samples, not {bad[0].dtype} of "

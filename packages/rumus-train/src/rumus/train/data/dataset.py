@@ -53,6 +53,21 @@ def check_dataset(of: str, dataset: object) -> None:
     refuse_table(dataset)
 
 
+def as_indices(indices: Indices) -> Indices:
+    """Return the indices of several samples. TypeError unless they are whole numbers.
+
+    >>> as_indices(np.array([True, False]))
+    Traceback (most recent call last):
+    ...
+    TypeError: indices must be integers, not bool: numpy.flatnonzero(mask) gives them
+    """
+    found = np.asarray(indices)
+    if found.size and found.dtype.kind not in "iu":
+        hint = ": numpy.flatnonzero(mask) gives them" if found.dtype.kind == "b" else ""
+        raise TypeError(f"indices must be integers, not {found.dtype}{hint}")
+    return found
+
+
 def refuse_table(dataset: object) -> None:
     """Raise TypeError for a table, such as a data frame, whose items are columns."""
     if hasattr(dataset, "__dataframe__") or hasattr(dataset, "iloc"):
@@ -129,7 +144,8 @@ class ArrayDataset:
 
         indices: numbers of samples.
         """
-        return tuple([array.take(indices, 0) for array in self.arrays])
+        places = as_indices(indices)
+        return tuple([array.take(places, 0) for array in self.arrays])
 
 
 def _check_kinds(
@@ -206,9 +222,7 @@ class Subset:
         chosen = np.asarray(indices)
         if chosen.ndim != 1:
             raise ValueError(f"indices must have one axis, not shape {chosen.shape}")
-        if chosen.size and chosen.dtype.kind not in "iu":
-            hint = ": numpy.flatnonzero(mask) gives them" if chosen.dtype.kind == "b" else ""
-            raise TypeError(f"indices must be integers, not {chosen.dtype}{hint}")
+        as_indices(chosen)
         if hasattr(given, "get_indexer"):
             refuse_labels(given, row_labels(dataset))
         outside = chosen[(chosen < 0) | (chosen >= len(dataset))]

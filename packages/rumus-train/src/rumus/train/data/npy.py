@@ -16,7 +16,7 @@ from rumus.train.base.file_kind import kind_of_file
 from rumus.train.base.other_names import DATASET
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
-from rumus.train.data.dataset import Batch, Indices, RowsOfFiles, Sample, as_index
+from rumus.train.data.dataset import Batch, Indices, RowsOfFiles, Sample, as_index, as_indices
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -102,7 +102,10 @@ class NpyDataset(RowsOfFiles):
 
         indices: numbers of samples.
         """
-        return tuple([column.rows(indices) for column in self._columns])
+        places = as_indices(indices)
+        if (outside := places[(places < 0) | (places >= len(self))]).size:
+            raise IndexError(f"index {outside[0]} is outside [0, {len(self)})")
+        return tuple([column.rows(places) for column in self._columns])
 
     def describe(self, index: int) -> str:
         """Return the file and the row of a sample's first field.

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from rumus.tensor.expression.arguments import checked_fields
 from rumus.tensor.expression.decided import fixed
-from rumus.tensor.expression.masked import unmasked
 from rumus.tensor.expression.nearest_name import nearest_name
 from rumus.tensor.expression.real_number import real_number
+from rumus.train.base.exact_joining import exact_array
 from rumus.train.base.fields import fields_of, names_of, values_in
 
 
@@ -62,7 +62,7 @@ class Pad:
     def __call__(self, samples: Sequence[Any]) -> Any:
         """Return a batch of samples, which are tuples or dicts."""
         names = names_of(samples[0])
-        columns = [[unmasked(v) for v in column]
+        columns = [[exact_array(v) for v in column]
                    for column in zip(*map(values_in, samples), strict=True)]  # fmt: skip
         fills = self._fills(names, len(columns))
         fields = [self._column(each, fill) for each, fill in zip(columns, fills, strict=True)]
@@ -89,7 +89,11 @@ class Pad:
 
     def _column(self, arrays: Sequence[NDArray[Any]], fill: float) -> NDArray[Any]:
         if not arrays[0].ndim:
-            return np.stack(arrays)
+            stacked = np.stack(arrays)
+            for array in arrays:
+                if stacked.dtype.kind == "f" and array.dtype.kind in "iu":
+                    _check_exact(array, stacked.dtype)
+            return stacked
         shapes = {array.shape[1:] for array in arrays}
         if len(shapes) > 1:
             raise ValueError(
@@ -144,5 +148,5 @@ def _check_exact(array: NDArray[Any], dtype: np.dtype[Any]) -> None:
     if not is_same.all():
         raise ValueError(
             f"a field is {array.dtype} in one sample and floating in another, and {dtype} rounds "
-            f"{array[~is_same][0]}: samples must agree in dtypes"
+            f"{array[~is_same].flat[0]}: samples must agree in dtypes"
         )

@@ -26,7 +26,7 @@ from rumus.train.base.file_kind import kind_of_file
 from rumus.train.base.other_names import DATASET
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
-from rumus.train.data.dataset import Batch, Indices, RowsOfFiles, Sample, as_index
+from rumus.train.data.dataset import Batch, Indices, RowsOfFiles, Sample, as_index, as_indices
 from rumus.train.data.npy import PathLike
 from rumus.train.tables.feature_encoding import (
     FeatureEncoding,
@@ -168,7 +168,8 @@ class ParquetDataset(RowsOfFiles):
 
         indices: numbers of samples.
         """
-        return tuple([array.take(indices, 0) for array in self._arrays])
+        places = as_indices(indices)
+        return tuple([array.take(places, 0) for array in self._arrays])
 
     def describe(self, index: int) -> str:
         """Return the file and the row of a sample.

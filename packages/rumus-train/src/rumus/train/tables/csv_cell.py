@@ -15,7 +15,7 @@ _TRUE: Final = frozenset(("true", "t", "yes", "y", "1"))
 _FALSE: Final = frozenset(("false", "f", "no", "n", "0"))
 _DAY: Final = 86_400
 _TIGHT: Final = re.compile("%[YmdHMSyj]%[YmdHMSyj]")
-_LONG_YEAR: Final = re.compile("[0-9]{4}")
+_SHORT_YEAR: Final = re.compile(r"[0-9]{1,2}[-/.][0-9]{1,2}[-/.][0-9]{2}(?![0-9])")
 _CENTURY: Final = re.compile("([0-9]{2})%y")
 # Converts a cell before it is read as a number. Raises ValueError if it cannot.
 Spelling = Callable[[str], str]
@@ -104,7 +104,7 @@ class Days:
         if cell.strip().isdecimal():
             example = "%Y%m%d" if len(cell.strip()) == 8 else "19%y%m%d"
         else:
-            example = "%d.%m.%Y" if _LONG_YEAR.search(cell) else "%d.%m.19%y"
+            example = "%d.%m.19%y" if _SHORT_YEAR.match(cell.strip()) else "%d.%m.%Y"
         return f"dates={{{printable(repr(name))}: '{example}'}}, or its format, reads it as one"
 
 

@@ -26,7 +26,7 @@ from rumus.train.base.class_names import (
 )
 from rumus.train.base.other_names import CSV, DATASET
 from rumus.train.base.printable import printable
-from rumus.train.data.dataset import Batch, Indices, RowsOfFiles, Sample, as_index
+from rumus.train.data.dataset import Batch, Indices, RowsOfFiles, Sample, as_index, as_indices
 from rumus.train.data.npy import PathLike
 from rumus.train.tables.csv_cell import (
     Days,
@@ -252,7 +252,8 @@ class CsvDataset(RowsOfFiles):
 
         indices: numbers of samples.
         """
-        return tuple([array.take(indices, 0) for array in self._arrays])
+        places = as_indices(indices)
+        return tuple([array.take(places, 0) for array in self._arrays])
 
     def describe(self, index: int) -> str:
         """Return the file and line of a sample.

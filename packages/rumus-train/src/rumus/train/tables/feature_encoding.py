@@ -322,7 +322,8 @@ def as_categories(given: Sequence[str] | Mapping[str, Sequence[str]]) -> dict[st
 def as_dates(given: Sequence[str] | Mapping[str, str]) -> dict[str, str | None]:
     """Return the date format of each column, None for ISO 8601; warn of one without a year.
 
-    Raises ValueError for one with years of two digits that does not say of which century.
+    Raises ValueError for one with years of two digits that does not say of which century, or with
+    names of zones.
     """
     if isinstance(given, Mapping):
         for name, written in given.items():
@@ -333,6 +334,12 @@ def as_dates(given: Sequence[str] | Mapping[str, str]) -> dict[str, str | None]:
                     "format such as '%d.%m.19%y', or write years of four digits, as %Y"
                 )
             found = {*re.findall("%(.)", str(written))}
+            if "Z" in found:
+                raise ValueError(
+                    f"dates: the format {printable(repr(written))} of {printable(repr(name))} has "
+                    "%Z, which reads names of zones and drops them: write UTC itself in the format "
+                    "if all times have it, or read offsets as %z"
+                )
             for part, given_by, told in _INCOMPLETE:
                 if (found & {*part} or not part) and not found & {*given_by}:
                     warn_user(
