@@ -249,6 +249,7 @@ MODULES: Final = [
         (rumus.optim, of_optim.MODULE),
         (rumus.train, of_train.MODULE),
         (rumus.train.images, of_train.IMAGES),
+        (rumus.train.metrics, of_train.METRICS),
     )
     for name in table.rows
 ]
@@ -354,6 +355,23 @@ def test_a_function_of_other_arguments_than_a_batch_says_what_it_was_given(ask: 
     with pytest.raises(TypeError, match="positional argument") as told:
         act(data, lambda x, y: inner(x, y))
     assert not hasattr(told.value, "__notes__")
+
+
+@pytest.mark.parametrize("name", of_train.OF_METRIC.rows)
+def test_keywords_of_a_metric(name: str) -> None:
+    metrics: Any = rumus.train.metrics
+    for act in (metrics.accuracy, metrics.f1, metrics.confusion_matrix):
+        with pytest.raises(TypeError, match=rf"a metric takes no '{name}'; here it is "):
+            act(np.ones((2, 2)), np.array([0, 1]), **{name: 1})
+
+
+@pytest.mark.parametrize("name", of_tensor.DRAW.rows)
+def test_keywords_of_a_draw(name: str) -> None:
+    generator: Any = Generator(0)
+    for act in (generator.normal, generator.uniform, generator.words):
+        with pytest.raises(TypeError, match=rf"a draw takes no '{name}'; here it is "):
+            act((2,), **{name: 1})
+    assert generator.position == 0
 
 
 @pytest.mark.parametrize("name", of_train.METRIC.rows)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,7 @@ from rumus.train.base.class_counts import (
 )
 from rumus.train.base.exact_difference import difference, difference_there, is_exact
 from rumus.train.base.metric_state import CONFUSION_MATRIX, MetricState, Values
+from rumus.train.base.other_names import METRICS, OF_METRIC
 from rumus.train.base.row_labels import check_row_order
 from rumus.train.base.surprise import surprise
 
@@ -61,7 +62,14 @@ __all__ = [
     "root_mean_squared_error",
 ]
 
+if not TYPE_CHECKING:  # for type checkers, a module with this function has every attribute
 
+    def __getattr__(name: str) -> NoReturn:
+        """Tell what to write instead of another library's name."""
+        METRICS.refuse(name)
+
+
+@OF_METRIC.as_keywords
 def accuracy(scores: Given, targets: Given, *, top: int = 1) -> MetricState:
     """The share of samples whose class is among the `top` best scores.
 
@@ -85,6 +93,7 @@ def accuracy(scores: Given, targets: Given, *, top: int = 1) -> MetricState:
     return MetricState(name, (counts,), partial(_accuracy, name, classes))
 
 
+@OF_METRIC.as_keywords
 def confusion_matrix(scores: Given, targets: Given) -> MetricState:
     """Counts by class, (target, prediction).
 
@@ -104,6 +113,7 @@ def confusion_matrix(scores: Given, targets: Given) -> MetricState:
     return MetricState(CONFUSION_MATRIX, parts, _of_matrix)
 
 
+@OF_METRIC.as_keywords
 def precision(scores: Given, targets: Given, *, positive: int | None = None) -> MetricState:
     """True positives among predicted positives; 0 if there are none.
 
@@ -114,6 +124,7 @@ def precision(scores: Given, targets: Given, *, positive: int | None = None) -> 
     return _of_confusion("precision", scores, targets, positive)
 
 
+@OF_METRIC.as_keywords
 def recall(scores: Given, targets: Given, *, positive: int | None = None) -> MetricState:
     """True positives among actual positives; 0 if there are none.
 
@@ -122,6 +133,7 @@ def recall(scores: Given, targets: Given, *, positive: int | None = None) -> Met
     return _of_confusion("recall", scores, targets, positive)
 
 
+@OF_METRIC.as_keywords
 def f1(scores: Given, targets: Given, *, positive: int | None = None) -> MetricState:
     """2 TP / (2 TP + FP + FN); 0 if there are none.
 
@@ -130,6 +142,7 @@ def f1(scores: Given, targets: Given, *, positive: int | None = None) -> MetricS
     return _of_confusion("f1", scores, targets, positive)
 
 
+@OF_METRIC.as_keywords
 def auroc(scores: Given, targets: Given) -> MetricState:
     """The area under the ROC curve: how often a positive sample scores higher than a negative one.
 
@@ -143,6 +156,7 @@ def auroc(scores: Given, targets: Given) -> MetricState:
     return _kept("auroc", scores, targets, _scored, _auroc)
 
 
+@OF_METRIC.as_keywords
 def average_precision(scores: Given, targets: Given) -> MetricState:
     """sum_n (R_n - R_(n-1)) P_n over the thresholds; 0 without positives.
 
@@ -153,6 +167,7 @@ def average_precision(scores: Given, targets: Given) -> MetricState:
     return _kept("average_precision", scores, targets, _scored, _average_precision)
 
 
+@OF_METRIC.as_keywords
 def perplexity(logits: Given, targets: Given, *, ignore_index: int = -100) -> MetricState:
     """exp of the mean of -log softmax(logits)[target], over all targets that are not ignored.
 
@@ -168,6 +183,7 @@ def perplexity(logits: Given, targets: Given, *, ignore_index: int = -100) -> Me
     return MetricState("perplexity", (losses, count), _perplexity)
 
 
+@OF_METRIC.as_keywords
 def mean_absolute_error(predictions: Given, targets: Given) -> MetricState:
     """The mean of |prediction - target|, over all elements; NaN if one is.
 
@@ -176,6 +192,7 @@ def mean_absolute_error(predictions: Given, targets: Given) -> MetricState:
     return _of_errors("mean_absolute_error", predictions, targets, abs, _ratio)
 
 
+@OF_METRIC.as_keywords
 def root_mean_squared_error(predictions: Given, targets: Given) -> MetricState:
     """The root of the mean square of prediction - target, over all elements; NaN if one is.
 
@@ -187,6 +204,7 @@ def root_mean_squared_error(predictions: Given, targets: Given) -> MetricState:
     return _of_errors("root_mean_squared_error", predictions, targets, square, _root_of_ratio)
 
 
+@OF_METRIC.as_keywords
 def r2(predictions: Given, targets: Given) -> MetricState:
     """1 - sum (y - p)^2 / sum (y - mean y)^2 over the samples, whose values are kept.
 

@@ -293,6 +293,17 @@ GENERATOR: Final = OtherNames(
         "fold_in": "Generator(seed, stream), with another stream for each",
     },
 )
+DRAW: Final = OtherNames(
+    "a draw",
+    {
+        "size": "shape",
+        "scale": "std, or high",
+        "loc": "mean, or low",
+        "device": "backend",
+        "dtype": "x.astype(...) of the result",
+        "p": "probability",
+    },
+)
 PARAMETERS: Final = OtherNames(
     "the parameters of a module",
     {

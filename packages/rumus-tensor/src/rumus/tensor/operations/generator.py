@@ -19,7 +19,7 @@ from rumus.tensor.expression.real_number import real_number
 from rumus.tensor.expression.state_names import check_names
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.operators import run
-from rumus.tensor.graph.other_names import GENERATOR
+from rumus.tensor.graph.other_names import DRAW, GENERATOR
 from rumus.tensor.graph.tensor import Tensor
 from rumus.tensor.memory.backend import Backend
 from rumus.tensor.memory.philox import philox_words
@@ -168,7 +168,7 @@ class Generator:
         self.undecided.hear_on_host()
         return philox_words(self.key, self._advance(count), count)
 
-    @checked_arguments
+    @DRAW.as_keywords
     def words(self, shape: int | Sequence[int], *, backend: Backend | None = None) -> Tensor:
         """Return int32 words, every bit pattern equally likely.
 
@@ -182,7 +182,7 @@ class Generator:
         live(lambda: backend.random_words(self.key, self._advance(count), out, behind))
         return Tensor(out, backend)
 
-    @checked_arguments
+    @DRAW.as_keywords
     def keep(
         self, probability: float, shape: int | Sequence[int], *, backend: Backend | None = None
     ) -> Tensor:
@@ -200,7 +200,7 @@ class Generator:
             return words < words  # no int32 is above the largest word
         return run(_KEEP, [words], {"threshold": threshold})
 
-    @checked_arguments
+    @DRAW.as_keywords
     def uniform(
         self,
         shape: int | Sequence[int],
@@ -234,7 +234,7 @@ class Generator:
         """float64 numbers k / 2**24 in [0, 1)."""
         return (self._host_words(count) >> np.uint32(8)) * 2.0**-24
 
-    @checked_arguments
+    @DRAW.as_keywords
     def normal(
         self,
         shape: int | Sequence[int],
@@ -269,7 +269,7 @@ class Generator:
         angle = 2 * np.pi * 2.0**-32 * words[pairs:]
         return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
 
-    @checked_arguments
+    @DRAW.as_keywords
     def truncated_normal(
         self,
         shape: int | Sequence[int],
@@ -311,7 +311,7 @@ class Generator:
 
         return _on(backend, lengths, float32, draw)
 
-    @checked_arguments
+    @DRAW.as_keywords
     def integers(
         self, low: int, high: int, shape: int | Sequence[int], *, backend: Backend | None = None
     ) -> Tensor:

@@ -398,6 +398,71 @@ FIT: Final = OtherNames(
         "seed": "rumus.tensor.seed(value), before the model is made",
     },
 )
+METRICS: Final = OtherNames(
+    "rumus.train.metrics",
+    {
+        **dict.fromkeys(
+            ("Accuracy", "accuracy_score", "BinaryAccuracy", "SparseCategoricalAccuracy"),
+            "metrics.accuracy(scores, targets), of (samples, classes)",
+        ),
+        **dict.fromkeys(
+            ("TopKCategoricalAccuracy", "top_k_accuracy", "top_k_accuracy_score"),
+            "metrics.accuracy(scores, targets, top=k)",
+        ),
+        **dict.fromkeys(("F1Score", "f1_score", "F1"), "metrics.f1(scores, targets)"),
+        **dict.fromkeys(("Precision", "precision_score"), "metrics.precision(scores, targets)"),
+        **dict.fromkeys(("Recall", "recall_score"), "metrics.recall(scores, targets)"),
+        **dict.fromkeys(
+            ("balanced_accuracy", "balanced_accuracy_score"), "metrics.recall(scores, targets)"
+        ),
+        **dict.fromkeys(
+            ("AUC", "AUROC", "auc", "roc_auc", "roc_auc_score"), "metrics.auroc(scores, targets)"
+        ),
+        **dict.fromkeys(
+            ("AveragePrecision", "average_precision_score"),
+            "metrics.average_precision(scores, targets)",
+        ),
+        **dict.fromkeys(
+            ("ConfusionMatrix", "classification_report"), "metrics.confusion_matrix(...).matrix"
+        ),
+        **dict.fromkeys(
+            ("mae", "MeanAbsoluteError", "MAE"), "metrics.mean_absolute_error(predictions, targets)"
+        ),
+        **dict.fromkeys(
+            ("rmse", "RMSE", "RootMeanSquaredError"),
+            "metrics.root_mean_squared_error(predictions, targets)",
+        ),
+        **dict.fromkeys(
+            ("mse", "MeanSquaredError", "mean_squared_error"), "mse_loss of rumus.nn, averaged"
+        ),
+        **dict.fromkeys(("cross_entropy", "log_loss"), "cross_entropy_loss of rumus.nn, averaged"),
+        **dict.fromkeys(("R2Score", "r2_score"), "metrics.r2(predictions, targets)"),
+        "Perplexity": "metrics.perplexity(logits, targets)",
+        **dict.fromkeys(("Mean", "MeanMetric"), "a number by name, which is averaged"),
+        **dict.fromkeys(("Metric", "SumMetric", "Sum"), "metrics.MetricState(name, parts, finish)"),
+    },
+)
+OF_METRIC: Final = OtherNames(
+    "a metric",
+    {
+        **dict.fromkeys(("top_k", "k"), "top=..., of accuracy"),
+        "average": "positive=None for the mean over classes, positive=1 for one class",
+        "pos_label": "positive",
+        "num_classes": "nothing: scores have an axis of classes",
+        "num_labels": "nothing: scores have an axis of classes",
+        "labels": "nothing: scores have an axis of classes",
+        "task": "nothing: scores have an axis of classes",
+        "threshold": "nothing: the best score counts, so give two columns, as of 1 - p and p",
+        "y_true": "targets, the second argument",
+        "y_pred": "scores, the first argument",
+        "y_score": "scores, the first argument",
+        "preds": "scores, the first argument",
+        "target": "targets",
+        "squared": "root_mean_squared_error",
+        "sample_weight": "a MetricState of your own, whose parts are weighted",
+        "normalize": "state.matrix, which NumPy divides",
+    },
+)
 METRIC: Final = OtherNames(
     "a MetricState",
     {
