@@ -627,7 +627,7 @@ def test_several_folders_of_files_that_merely_count_are_classes(tmp_path: Path) 
     "names",
     [
         ("labeled", "unlabeled"),
-        ("Labelled", "Unlabelled", "test"),
+        ("Labeled", "Unlabeled", "test"),
         ("labeled_images", "unlabeled_images"),
     ],
 )

@@ -21,13 +21,15 @@ _OF_SYSTEMS: Final = frozenset(
         "__pycache__",
     }
 )  # fmt: skip
-_TRAINED_ON: Final = frozenset({"train", "training", "labeled", "labelled"})
 _HELD_OUT: Final = frozenset(
     {
         "val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation", "holdout",
         "extra", "unlabeled", "unlabelled",
     }
 )  # fmt: skip
+_TRAINED_ON: Final = {"train", "training"} | {
+    word.removeprefix("un") for word in _HELD_OUT if word.startswith("un")
+}
 _FOLDS: Final = frozenset({"fold", "split", "part", "subset", "set", "batch"})
 # Folders of images, and of what belongs to each of them.
 _IMAGES: Final = frozenset(
