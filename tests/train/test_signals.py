@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -280,6 +281,75 @@ def test_the_same_signal_twice_at_once_is_one(tmp_path: Path) -> None:
             callbacks=[Twice(signal.SIGTERM)],
         )  # fmt: skip
     assert (e.value.step, e.value.checkpoint) == (1, tmp_path / "step-00000001")
+
+
+@pytest.mark.parametrize(("accumulate", "hangs", "step"), [(1, 2, 2), (1, 4, 4), (2, 3, 1)])
+def test_a_second_signal_while_the_loader_waits_saves_what_was_trained(
+    accumulate: int, hangs: int, step: int, tmp_path: Path
+) -> None:
+    """The first has reached its workers, too, and it waits for them for ever."""
+
+    class Waiting:
+        def __iter__(self) -> Iterator[tuple[Any, ...]]:
+            for n in range(6):
+                if n == hangs:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    time.sleep(AGAIN + 0.05)
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield (np.full(1, n, np.float32),)
+
+        def set_epoch(self, epoch: int) -> None: ...
+
+    fitted, weight = trainer()
+    options: Any = {"epochs": 1, "checkpoints": tmp_path, "accumulate": accumulate}
+    with pytest.raises(Interrupted, match="ended the training at once"):
+        fitted.fit(Waiting(), lambda x: ((weight - x) ** 2).mean(), **options)
+    assert Checkpoints(tmp_path).load().step == step
+    hangs, found = -1, []
+    for resume, folder in ((True, tmp_path), (False, None)):
+        fitted, weight = trainer()
+        options |= {"checkpoints": folder, "resume": resume}
+        fitted.fit(Waiting(), lambda x, weight=weight: ((weight - x) ** 2).mean(), **options)
+        found.append(weight.tolist())
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("who", ["callback", "loader", "loss"])
+def test_what_a_signal_has_ended_may_fail_after_it(who: str, tmp_path: Path) -> None:
+    """As a pool of processes in the group that got it: the run ends by the signal, and is saved."""
+    steps = 0
+
+    def fail(at: str) -> None:
+        if at == who and steps == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise BrokenPipeError("a worker is gone")
+
+    class Counting(Callback):
+        def on_step_end(self, event: StepEnd) -> None:
+            nonlocal steps
+            steps = event.step
+            fail("callback")
+
+    class Batches:
+        def __iter__(self) -> Iterator[tuple[Any, ...]]:
+            for _ in range(4):
+                fail("loader")
+                yield (np.ones(1, np.float32),)
+
+        def set_epoch(self, epoch: int) -> None: ...
+
+    fitted, weight = trainer()
+
+    def loss(x: Tensor) -> Tensor:
+        fail("loss")
+        return ((weight - x) ** 2).mean()
+
+    with (
+        pytest.raises(Interrupted) as e,
+        pytest.warns(UserWarning, match="after the signal came .*a worker is gone"),
+    ):
+        fitted.fit(Batches(), loss, epochs=1, checkpoints=tmp_path, callbacks=[Counting()])
+    assert (e.value.code, e.value.checkpoint) == (143, tmp_path / "step-00000002")
 
 
 def test_a_signal_after_the_last_event_is_not_lost() -> None:

@@ -164,6 +164,7 @@ class Run:
         self._spikes = None if spikes is None else SpikeWatch(spikes, self.position)
         self._first = 0  # batch of the running step
         self._back: Callable[[], bool] | None = None  # to where it began in the loader's epoch
+        self._is_loading = False
         self.stopped: str | None = None
         self._clock: StepClock | None = None
         if profile_steps:
@@ -265,10 +266,14 @@ class Run:
         self._after_step(loss, batches.samples - before)
 
     def _next_batch(self) -> tuple[tuple[Any, ...], float] | None:
+        self._is_loading = True
         if self._clock is None:
-            return self.batches.next(self.position.epoch)
-        with self._clock.measuring("data"):
-            return self.batches.next(self.position.epoch)
+            found = self.batches.next(self.position.epoch)
+        else:
+            with self._clock.measuring("data"):
+                found = self.batches.next(self.position.epoch)
+        self._is_loading = False
+        return found
 
     def _train(self, batch: tuple[Any, ...], weight: float) -> Tensor:
         if self.accumulate == 1:
@@ -337,16 +342,27 @@ class Run:
     def _saved(self) -> Iterator[None]:
         """Save what was trained in the block before an error ends it, and tell of the checkpoint.
 
-        A step that the error has ended did not happen: its batches are to be trained.
+        A step that the error has ended did not happen: its batches are to be trained. After a
+        signal, which may have ended what failed, such as a worker, the run ends by that.
         """
         try:
             yield
-        except Exception as error:
-            if not is_of_handler(error):
+        except Interrupted as error:
+            if self._is_loading:  # a loader whose workers have ended may wait for ever
                 self._save_for(error)
             raise
+        except Exception as error:
+            if is_of_handler(error):
+                raise
+            self._save_for(error)
+            is_of_signal = self.signals.received is not None and not isinstance(error, _UNSAVED)
+            if not is_of_signal or self.checkpoints.has_unsaved:
+                raise
+            warn_user(
+                f"after the signal came {type(error).__name__}: {error}; what was trained is saved"
+            )
 
-    def _save_for(self, error: Exception) -> None:
+    def _save_for(self, error: BaseException) -> None:
         position, checkpoints = self.position, self.checkpoints
         is_bad = isinstance(error, _UNSAVED)
         # Another rank may not have failed.

@@ -144,7 +144,7 @@ class RunCheckpoints:
         """Save a checkpoint, unless this step has one."""
         self.is_asked = False
         store, run = self.store, self._run
-        if store is None or self._place == self._saved_at:
+        if store is None or not self.has_unsaved:
             return
         metric = self._metric()
         if self._spikes is not None:
@@ -166,6 +166,11 @@ class RunCheckpoints:
         seconds = perf_counter() - start
         run.apart += seconds
         run.callbacks.send(CheckpointSaved(run, position.epoch, position.step, path, seconds))
+
+    @property
+    def has_unsaved(self) -> bool:
+        """Whether this step has no checkpoint."""
+        return self._place != self._saved_at
 
     def note_best(self) -> None:
         """Ask for a checkpoint of the best validation, which the next save would overwrite."""
