@@ -10,9 +10,20 @@ import numpy as np
 import pytest
 
 from rumus import nn
-from rumus.optim import EMA, SAM, SGD, Adam, AdamW, ClipNorm, ParameterGroup, cosine, warmup
+from rumus.optim import (
+    EMA,
+    SAM,
+    SGD,
+    Adam,
+    AdamW,
+    ClipNorm,
+    LossScale,
+    ParameterGroup,
+    cosine,
+    warmup,
+)
 from rumus.tensor import Parameter
-from rumus.train import ArrayDataset, DataLoader, Pad, Trainer, images
+from rumus.train import ArrayDataset, Callback, DataLoader, Pad, Spikes, StepEnd, Trainer, images
 from rumus.train.loop.hyperparameters import changed
 
 
@@ -168,3 +179,73 @@ def test_unchanged_values_are_not_reported(make: Any, tmp_path: Path) -> None:
         warnings.simplefilter("error")
         fit(tmp_path, 2, make)
         fit(tmp_path, 4, make)
+
+
+def tokens(x: Any) -> float:
+    return float(np.asarray(x).sum())
+
+
+def of_fit(folder: Path, epochs: int, factor: Any = 0.5, **given: Any) -> None:
+    """Train with these options of `fit`; the loss function names the factor."""
+    weight = Parameter([1.0, 2.0], name="weight")
+    trainer = Trainer(SGD([weight], 0.1), loss_scale=given.pop("loss_scale", None))
+    data = [(np.ones(2, np.float32),)] * given.pop("batches", 4)
+    trainer.fit(
+        data, lambda x: ((weight - x) ** 2).mean() * factor, epochs=epochs, checkpoints=folder,
+        resume="auto", **given,
+    )  # fmt: skip
+
+
+OF_FIT: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "weights": ({}, {"weight_of": tokens}, "weight_of was None and is tokens"),
+    "no weights": ({"weight_of": tokens}, {}, "weight_of was tokens and is None"),
+    "weights without a name": (
+        {"weight_of": lambda x: 1.0},
+        {"weight_of": lambda x: tokens(x)},
+        r"weight_of was .*<lambda> with 1.0 and is .*<lambda> with tokens",
+    ),
+    "spikes": ({}, {"spikes": Spikes(window=9)}, r"spikes was None and is Spikes\(.*window=9"),
+    "nonfinite": ({}, {"nonfinite": "rollback"}, "nonfinite was raise and is rollback"),
+    "batches": ({}, {"batches": 3}, "loader.batches was 4 and is 3"),
+    "scale": (
+        {"loss_scale": LossScale()},
+        {"loss_scale": LossScale(every=7)},
+        "loss_scale.every was 2000 and is 7",
+    ),
+    "a number of the loss": ({}, {"factor": np.float32(0.25)}, "factor was 0.5 and is 0.25"),
+}
+
+
+@pytest.mark.parametrize("name", OF_FIT)
+def test_changes_of_what_fit_was_given_are_reported(name: str, tmp_path: Path) -> None:
+    before, after, told = OF_FIT[name]
+    for folder, again in ((tmp_path / "same", before), (tmp_path / "other", after)):
+        of_fit(folder, 1, **before)
+        if again is before:
+            of_fit(folder, 2, **again)  # a warning fails the test
+        else:
+            with pytest.warns(UserWarning, match=f"other hyperparameters than before: .*{told}"):
+                of_fit(folder, 2, **again)
+
+
+def test_numbers_of_a_loss_that_the_run_itself_changes_are_not_reported(tmp_path: Path) -> None:
+    """They differ from the checkpoint's at each start, as those of a schedule by hand."""
+
+    def train(epochs: int) -> None:
+        weight, kl, same = Parameter([1.0], name="weight"), 0.0, 1.0
+        other = same
+
+        class Anneal(Callback):
+            def on_step_end(self, event: StepEnd) -> None:
+                nonlocal kl
+                kl += 0.25
+
+        trainer = Trainer(SGD([weight], 0.1))
+        trainer.fit(
+            [(np.ones(1, np.float32),)] * 3,
+            lambda x: (weight * x * kl * same * other).mean(),
+            epochs=epochs, callbacks=[Anneal()], checkpoints=tmp_path, resume="auto",
+        )  # fmt: skip
+
+    for epochs in (1, 2, 3):
+        train(epochs)  # a warning fails the test

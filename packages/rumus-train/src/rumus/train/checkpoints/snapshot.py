@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from numbers import Real
 from types import CellType, FunctionType, MethodType
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -378,7 +379,7 @@ def named_by(function: Callable[..., Any]) -> list[tuple[str, Any]]:
     seen = set[int]()
     while left:
         name, thing = left.pop()
-        if id(thing) not in seen:
+        if isinstance(thing, Real) or id(thing) not in seen:  # equal numbers may be one object
             seen.add(id(thing))
             found.append((name, thing))
             left += _within(name, thing)

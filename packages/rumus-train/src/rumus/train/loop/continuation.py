@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _VALIDATION: Final = "validation."
 _FROZEN: Final = "frozen."
+_NUMBER: Final = "loss_fn."
+_BATCHES: Final = "loader.batches"
 _COMPARED: Final = 1024  # numbers of each weight
 
 
@@ -100,17 +103,39 @@ def _frozen(run: Run, *, with_modules: bool = True) -> dict[str, Any]:
     return found
 
 
+def _numbers(run: Run) -> dict[str, Any]:
+    """The single numbers that the loss function names, such as the weight of a term.
+
+    One that was drawn, or read from the environment, is another one in the next start.
+    """
+    found: dict[str, list[Any]] = {}
+    for name, thing in named_by(run.loss_fn):
+        if isinstance(thing, (int, float, np.number)) and math.isfinite(thing):
+            value = thing.item() if isinstance(thing, np.number) else thing
+            found.setdefault(f"{_NUMBER}{name}", []).append(value)
+    return {name: values[0] for name, values in found.items() if len(values) == 1}
+
+
+def _batches(run: Run) -> dict[str, int]:
+    """How many batches an epoch has, of a loader whose state does not say more."""
+    loader, batches = run.batches.loader, run.batches.per_epoch
+    if batches is None or hasattr(loader, "state_dict") or hasattr(loader, "set_epoch"):
+        return {}
+    return {_BATCHES: batches}
+
+
 def forget_changed(run: Run) -> None:
-    """Forget the checksums of tensors and arrays that the run itself writes: they are not fixed."""
+    """Forget the tensors, arrays and numbers that the run itself writes: they are not fixed."""
     before = run.position.hyper
-    now = _frozen(run, with_modules=False) if any(map(_is_frozen, before)) else {}
+    now = _frozen(run, with_modules=False) if _starting(_FROZEN, before) else {}
+    now |= _numbers(run) if _starting(_NUMBER, before) else {}
     changed = [name for name, value in now.items() if before.get(name, value) != value]
     if changed:
         run.position.hyper = {name: v for name, v in before.items() if name not in changed}
 
 
-def _is_frozen(name: str) -> bool:
-    return name.startswith(_FROZEN)
+def _starting(prefix: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in found.items() if name.startswith(prefix)}
 
 
 def _fixed_in(thing: Any, with_modules: bool) -> Iterable[Any]:
@@ -129,11 +154,14 @@ def note_hyperparameters(run: Run, path: Path | None) -> None:
     """
     before = run.position.hyper
     trainer = run.trainer
-    now = hyperparameters(trainer.optimizer, run.accumulate, run.batches.loader, trainer.state)
-    validated = _validated(run.validate_fn)
-    known = {name: value for name, value in before.items() if name.startswith(_VALIDATION)}
-    now |= validated or known  # what was measured before is compared with what comes next
-    before = before if not before or known else {**before, **validated}
+    now = hyperparameters(trainer.optimizer, run.options, run.batches.loader, trainer.state)
+    # What was measured before is compared with what comes next.
+    now |= _validated(run.validate_fn) or _starting(_VALIDATION, before)
+    now |= _batches(run) | _numbers(run)
+    if before:  # what was not noted before, or is no more, differs from nothing
+        since = (_VALIDATION, _NUMBER, _BATCHES)
+        before = {n: v for n, v in before.items() if n in now or not n.startswith(since)}
+        before |= {n: v for n, v in now.items() if n not in before and n.startswith(since)}
     frozen = _frozen(run)
     run.position.hyper = now | frozen
     other = [name for name, value in frozen.items() if before.get(name, value) != value]
@@ -145,7 +173,7 @@ def note_hyperparameters(run: Run, path: Path | None) -> None:
             "trains and no checkpoint holds, than before: load the same ones at each start, or "
             "name the module in Trainer(optimizer, state=...); a tensor becomes the buffer of one",
         )
-    before = {name: value for name, value in before.items() if not _is_frozen(name)}
+    before = {name: value for name, value in before.items() if not name.startswith(_FROZEN)}
     what = changed(before, now) if before else None
     if what is not None:
         _warn(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from types import MappingProxyType
+from types import CodeType, MappingProxyType
 from typing import Any, Final
 
 from rumus.optim import Optimizer
@@ -20,7 +20,7 @@ _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
 
 def hyperparameters(
     optimizer: Optimizer[Any],
-    accumulate: int,
+    options: Mapping[str, object] = MappingProxyType({}),
     loader: object = None,
     state: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
@@ -31,18 +31,18 @@ def hyperparameters(
     class and plain attributes.
 
     optimizer: with its wrappers.
-    accumulate: batches per step.
+    options: of `fit`, by name.
     loader: only its transform, collate, batch_transform and sampler, and what its numbers mean; its
         state holds the rest.
     state: only its modules count.
 
     >>> from rumus.optim import SGD
     >>> from rumus.tensor import Parameter
-    >>> hyperparameters(SGD([Parameter([1.0], name="w")], 0.1), 1)["lr"]
+    >>> hyperparameters(SGD([Parameter([1.0], name="w")], 0.1))["lr"]
     0.1
     """
     fused = unwrapped(optimizer)
-    found: dict[str, Any] = {"optimizer": type(fused).__name__, "accumulate": accumulate}
+    found: dict[str, Any] = {"optimizer": type(fused).__name__}
     given: list[tuple[str, Mapping[str, Any]]] = [("", getattr(fused, "hyper", {}))]
     given += [(f"group {n}.", group.hyper) for n, group in enumerate(fused.groups)]
     for prefix, hyper in given:
@@ -52,6 +52,10 @@ def hyperparameters(
             found[name] = _described(getattr(fused, name))
     stages = [str(_described(stage)) for stage in getattr(fused, "stages", ())]
     found["precision"] = " and ".join(stages) or "that of the parameters"
+    if (scaling := getattr(fused, "scaling", None)) is not None:  # what it begins at is saved
+        settings = _plain(scaling.policy)
+        found |= {f"loss_scale.{key}": settings[key] for key in settings.keys() - {"initial"}}
+    found |= {name: _described(value) for name, value in options.items() if value is not None}
     wrapper: Any = optimizer
     while isinstance(wrapper, Wrapper):
         kind = type(wrapper).__name__
@@ -107,6 +111,17 @@ def _told(value: Any) -> Any:
     if hasattr(value, "item"):
         return value.item()
     text = repr(value)
-    if _ADDRESS.search(text):
-        return getattr(value, "__qualname__", type(value).__name__)
-    return text
+    if not _ADDRESS.search(text):
+        return text
+    name: str = getattr(value, "__qualname__", type(value).__name__)
+    return f"{name}{_used_in(value.__code__)}" if name.endswith("<lambda>") else name
+
+
+def _used_in(code: CodeType) -> str:
+    """The names and numbers that a function without a name uses, which tell it from others.
+
+    Whole numbers are left out: they depend on the version of Python.
+    """
+    numbers = [str(each) for each in code.co_consts if isinstance(each, float)]
+    used = ", ".join((*code.co_names, *numbers))
+    return f" with {used}" if used else ""

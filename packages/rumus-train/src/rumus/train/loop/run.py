@@ -154,6 +154,13 @@ class Run:
             )
         check_spikes(spikes, trainer)
         self.accumulate = accumulate
+        self.options: dict[str, object] = {
+            "accumulate": accumulate,
+            "weight_of": weight_of,
+            "spikes": spikes,
+        }
+        if nonfinite == "rollback":  # what else it says is the optimizer's
+            self.options["nonfinite"] = nonfinite
         self.batches = Batches(loader, weight_of)
         heard = [c for c in callbacks if team.speaks or not getattr(c, "speaks", False)]
         self.callbacks = Callbacks(heard)
