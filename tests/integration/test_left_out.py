@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rumus import nn
+from rumus.distributed import ranks
 from rumus.gpu import Gpu, GpuBackend
 from rumus.optim import SAM, SGD
 from rumus.tensor import (
@@ -26,7 +27,7 @@ from rumus.tensor import (
     tensor,
     where,
 )
-from rumus.train import Trainer, evaluate
+from rumus.train import ArrayDataset, DataLoader, Trainer, evaluate
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(16, 4)).astype(np.float32)
@@ -419,6 +420,92 @@ def test_a_mean_of_means_asks_for_weights_if_batches_are_uneven(rows: int) -> No
             trainer.fit(uneven if "accumulate" in given else [(x, y)], loss, epochs=1, **given)
     told: dict[str, Any] = {"weight_of": lambda x, y: float(len(x))}
     trainer.fit(uneven, loss, epochs=1, accumulate=2, **told)
+
+
+def test_a_weighted_mean_over_outputs_asks_for_weights_if_batches_are_uneven() -> None:
+    """The weights of the outputs are the same in each batch: their sum counts no samples."""
+    x, y = RANDOM.normal(size=(8, 5)), RANDOM.normal(size=(8, 3))
+    layer, weights = nn.Linear(5, 3, generator=Generator(1)), tensor([1.0, 2.0, 1.0])
+    trainer = Trainer(SGD(layer.parameters(), 0.0))
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        result: Tensor = (((layer(x) - y) ** 2).mean(0) * weights).sum() / weights.sum()
+        return result
+
+    trainer.fit([(x[:4], y[:4]), (x[4:], y[4:])], loss, epochs=1, accumulate=2)
+    with pytest.raises(ValueError, match=r"the mean of 4 numbers .* weight_of="):
+        trainer.fit([(x[:5], y[:5]), (x[5:], y[5:])], loss, epochs=1, accumulate=2)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_batches_of_one_number_of_tokens_count_by_them(masked: bool) -> None:
+    """However many samples they are of, as those of a loader with a budget of tokens."""
+    shapes = (10, 4), (8, 5)
+    parts = [
+        tuple(RANDOM.normal(size=(*each, n)).astype(np.float32) for n in (5, 1)) for each in shapes
+    ]
+    flat = [np.concatenate([part[i].reshape(-1, n) for part in parts]) for i, n in ((0, 5), (1, 1))]
+    found = []
+    for data, accumulate in ((parts, 2), ([tuple(flat)], 1)):
+        layer = nn.Linear(5, 1, generator=Generator(1))
+
+        def loss(x: Tensor, y: Tensor, layer: nn.Linear = layer) -> Tensor:
+            losses = (layer(x) - y) ** 2
+            mask = ones(losses.shape)
+            result: Tensor = (losses * mask).sum() / mask.sum() if masked else losses.mean()
+            return result
+
+        Trainer(SGD(layer.parameters(), 0.1)).fit(data, loss, epochs=1, accumulate=accumulate)
+        found.append(layer.weight.numpy())
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
+
+
+def test_a_number_beside_a_mean_over_a_mask_is_told_of() -> None:
+    """Nothing tells what NumPy averaged: as a tensor it counts by its terms."""
+    x, y = texts()
+    parts, layer = [(x[:2], y[:2]), (x[2:], y[2:])], nn.Linear(5, 7, generator=Generator(1))
+    trainer = Trainer(SGD(layer.parameters(), 0.0))
+
+    def measured(as_number: bool) -> Callable[[Tensor, Tensor], dict[str, Any]]:
+        def metrics(x: Tensor, y: Tensor) -> dict[str, Any]:
+            scores, mask = layer(x), (y != -100).astype(np.float32)
+            hits = (scores.argmax(-1) == y).astype(np.float32)
+            kept = mask.numpy()
+            number = float((hits.numpy() * kept).sum() / kept.sum())
+            loss = nn.cross_entropy_loss(scores, y)
+            rate = number if as_number else (hits * mask).sum() / mask.sum()
+            return {"loss": loss, "accuracy": rate}
+
+        return metrics
+
+    whole = trainer.evaluate([(x, y)], measured(True))["accuracy"]
+    assert trainer.evaluate(parts, measured(False))["accuracy"] == pytest.approx(whole)
+    with pytest.warns(UserWarning, match="'accuracy' is a number .* but 'loss' by its terms"):
+        trainer.evaluate(parts, measured(True))
+    even = [(x[2:3], y[2:3]), (x[3:], y[3:])]
+    trainer.evaluate(even, measured(True))  # a warning fails the test
+
+
+def test_a_mean_of_nothing_within_a_sum_is_said_to_have_no_terms() -> None:
+    x = RANDOM.normal(size=(6, 5)).astype(np.float32)
+    mask = np.array([0, 0, 1, 1, 1, 0], np.float32)
+    layer = nn.Linear(5, 1, generator=Generator(1))
+
+    def loss(x: Tensor, mask: Tensor) -> Tensor:
+        result: Tensor = (layer(x)[:, 0] * mask).sum() / mask.sum().clip(1.0, None) + 1.0
+        return result
+
+    trainer = Trainer(SGD(layer.parameters(), 0.0))
+    with pytest.raises(ValueError, match=r"averages 0 terms .* and 3 in one of 4.* weight_of="):
+        trainer.fit([(x[:2], mask[:2]), (x[2:], mask[2:])], loss, epochs=1, accumulate=2)
+
+
+def test_a_loader_of_ranks_asks_for_a_trainer_of_ranks() -> None:
+    """Each rank would step with its part of the batches alone."""
+    team, layer = ranks(), nn.Linear(4, 1)
+    loader = DataLoader(ArrayDataset(X), 4, ranks=team, shards=2)
+    with pytest.raises(TypeError, match=r"this rank's part .* Trainer\(optimizer, ranks=ranks\)"):
+        Trainer(SGD(layer.parameters(), 0.1)).fit(loader, lambda x: layer(x).sum(), epochs=1)
 
 
 @pytest.mark.parametrize(

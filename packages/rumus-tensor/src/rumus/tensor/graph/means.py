@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from rumus.tensor.memory.uninterrupted import displacing
 
 if TYPE_CHECKING:
     from rumus.tensor.graph.tensor import Tensor
+
+K = TypeVar("K")
 
 # What makes of a count another, as of one that is at least 1.
 _BOUNDING: Final = frozenset(("maximum", "clip", "where"))
@@ -37,7 +39,7 @@ class Mean:
 
     count: None if only the device knows it, in `counted`. is_loss: whether a loss function reported
         it; otherwise it is a mean over all elements of some tensor, or a sum of them by another.
-    rows: the length of that tensor; None if it is no mean over all elements.
+    rows: the length of that tensor, or of the one that was summed; None if it is neither.
     is_guess: whether it is a sum by a whole number of the program's, which may count its terms.
     is_alias: whether another says the same, of the tensor in other words.
     is_within: whether the tensor is no such mean, but was computed from one, or with its count.
@@ -62,16 +64,19 @@ class Mean:
         return value._array is self.array
 
 
-class _Arrays(dict[int, "weakref.ref[Any]"]):
-    """Arrays of tensors, by their identity, that are not kept alive."""
+class _Known(dict[int, tuple["weakref.ref[Any]", K]]):
+    """What is known of tensors, by the identity of their arrays, which are not kept alive."""
 
-    def add(self, tensor: Tensor) -> None:
-        self[id(tensor._array)] = weakref.ref(tensor._array)
+    def note(self, tensor: Tensor, what: K) -> None:
+        self[id(tensor._array)] = weakref.ref(tensor._array), what
 
-    def has(self, tensor: object) -> bool:
+    def of(self, tensor: object) -> K | None:
         array = getattr(tensor, "_array", None)
         found = self.get(id(array)) if self and array is not None else None
-        return found is not None and found() is array
+        return found[1] if found is not None and found[0]() is array else None
+
+    def has(self, tensor: object) -> bool:
+        return self.of(tensor) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,40 +92,40 @@ class _Divisor:
     factor: float
     is_count: bool
 
-    def mean(self, result: Tensor, size: float) -> Mean:
+    def mean(self, result: Tensor, size: float, rows: int | None) -> Mean:
         """Return that a tensor is a mean of as many terms as it says, times a size."""
         factor, number = self.factor * size, self.number
         if isinstance(number, float):
             return Mean(result._array, number * factor, is_loss=False, is_guess=True)
         terms = number.detach().reshape()
-        if (bounded := _listening.unbounded.get(id(number._array))) is not None:
-            count = bounded[1].detach().reshape()
+        if (bounded := _listening.unbounded.of(number)) is not None:
+            count = bounded.detach().reshape()
             terms = terms * ((count != 0).astype(np.float32) + _NOTHING)
         terms = terms if factor == 1 else terms * factor
-        return Mean(result._array, None, terms, is_loss=False)
+        return Mean(result._array, None, terms, is_loss=False, rows=rows)
 
 
 class _Listening(threading.local):
     """What is reported on this thread.
 
     means: since the innermost block began; None outside of blocks.
-    totals: sums over all elements of some tensor, since the outermost one did.
+    totals: sums over all elements of some tensor, since the outermost one did: its length.
     counts: numbers computed from totals without a graph, such as mask.sum().clip(1), likewise.
-    unbounded: arrays of counts that are at least 1, and what they were before, in the block.
-    shares: what was divided by a number without a graph, in the block; divisors: these numbers.
+    unbounded: counts that are at least 1: what they were before, in the block.
+    shares: what was divided by a number without a graph, in the block: this number.
     gathered: means that were joined to a tensor, likewise.
     parts: sums without a graph over the first axis, and maybe others, but not over all.
-    within: arrays that were computed with counts, or from means of so many terms, in the block.
+    within: what was computed with counts, or from means of so many terms, in the block: the counts.
     bent: roots, exponentials and the like of means, likewise.
     """
 
     def __init__(self) -> None:
         self.means: list[Mean] | None = None
-        self.totals, self.counts, self.gathered = _Arrays(), _Arrays(), _Arrays()
-        self.shares, self.divisors = _Arrays(), dict[int, _Divisor]()
-        self.parts, self.within = _Arrays(), dict[int, tuple[weakref.ref[Any], list["Tensor"]]]()
-        self.unbounded = dict[int, tuple[Any, "Tensor"]]()
-        self.bent = _Arrays()
+        self.totals = _Known[int]()
+        self.counts, self.gathered, self.parts = _Known[bool](), _Known[bool](), _Known[bool]()
+        self.shares, self.within = _Known[_Divisor](), _Known[list["Tensor"]]()
+        self.unbounded = _Known["Tensor"]()
+        self.bent = _Known[bool]()
 
     def forget(self) -> None:
         """Begin anew."""
@@ -130,7 +135,7 @@ class _Listening(threading.local):
 
     def let_go(self) -> None:
         """Forget what holds arrays."""
-        for found in (self.shares, self.divisors, self.unbounded, self.within):
+        for found in (self.shares, self.unbounded, self.within):
             found.clear()
 
 
@@ -154,7 +159,7 @@ def note_average(result: Tensor, of: Tensor) -> Tensor:
     """Report that `result` is the mean of all elements of a tensor, and return it."""
     if _listening.means is None or _is_noted_again(result, of) or _listening.gathered.has(of):
         return result  # a mean of means has the terms of these
-    divisor = _divisor_of(of)
+    divisor = _listening.shares.of(of)
     if divisor is None or isinstance(divisor.number, float):
         _listening.means.append(Mean(result._array, of.size, is_loss=False, rows=of.shape[0]))
     else:
@@ -165,31 +170,31 @@ def note_average(result: Tensor, of: Tensor) -> Tensor:
 def note_total(result: Tensor, of: Tensor) -> Tensor:
     """Report that `result` is the sum of all elements of a tensor, and return it."""
     if _listening.means is not None and not _is_noted_again(result, of):
-        _note_total(result, _divisor_of(of))
+        _note_total(result, of.shape[0], _listening.shares.of(of))
     return result
 
 
 def note_part(result: Tensor, axes: Sequence[int]) -> Tensor:
     """Report that `result` is a sum over some axes, but not over all elements, and return it."""
     if _listening.means is not None and 0 in axes and not result.requires_grad:
-        _listening.parts.add(result)
+        _listening.parts.note(result, True)
     return result
 
 
 def note_dot(result: Tensor, *factors: Tensor) -> Tensor:
     """Report that `result` is the sum of all elements of a product, and return it."""
     if _listening.means is not None:
-        found = [each for each in map(_divisor_of, factors) if each is not None]
-        _note_total(result, found[0] if found else None)
+        found = [each for each in map(_listening.shares.of, factors) if each is not None]
+        _note_total(result, factors[0].shape[0], found[0] if found else None)
     return result
 
 
-def _note_total(result: Tensor, divisor: _Divisor | None) -> None:
+def _note_total(result: Tensor, rows: int, divisor: _Divisor | None) -> None:
     """Report a sum of all elements, or a mean if they were divided by the number of terms."""
     if divisor is not None:
-        _note_mean_by(result, divisor)
+        _note_mean_by(result, divisor, rows=rows)
     if divisor is None or isinstance(divisor.number, float):
-        _listening.totals.add(result)
+        _listening.totals.note(result, rows)
 
 
 def _is_noted_again(result: Tensor, of: Tensor) -> bool:
@@ -207,11 +212,12 @@ def note_alike(result: Tensor, of: Tensor) -> Tensor:
     if _listening.means is not None and result._array is not of._array:
         known = [each for each in _listening.means if each.is_in(of)] if of.size == 1 else ()
         _listening.means += [replace(each, array=result._array, is_alias=True) for each in known]
-        for found in (_listening.totals, _listening.counts, _listening.gathered):
-            if found.has(of):
-                found.add(result)
-        if (divisor := _divisor_of(of)) is not None:
-            _note_share(result, divisor)
+        of_all: tuple[_Known[Any], ...] = (
+            _listening.totals, _listening.counts, _listening.gathered, _listening.shares
+        )  # fmt: skip
+        for found in of_all:
+            if (what := found.of(of)) is not None:
+                found.note(result, what)
     return result
 
 
@@ -230,14 +236,14 @@ def note_quotient(result: Tensor, total: Tensor, count: object) -> Tensor:
         if counted.size == 1 and not counted.requires_grad:
             divisor = _Divisor(counted, 1.0, _is_count(counted))
             if not _is_noted_by(result, total, divisor) and divisor.is_count:
-                _note_share(result, divisor)
+                _listening.shares.note(result, divisor)
                 _note_within(result, [counted] if _is_total(counted) else ())
         elif _listening.parts.has(counted):
-            _note_share(result, _Divisor(counted, 1.0, True))
+            _listening.shares.note(result, _Divisor(counted, 1.0, True))
     elif number := _near_whole(count):
         divisor = _Divisor(number, 1.0, True)
         if result.size > 1:
-            _note_share(result, divisor)
+            _listening.shares.note(result, divisor)
         elif not any(mean.is_in(total) for mean in _noted()):
             _note_mean_by(result, divisor)
     return result
@@ -258,11 +264,10 @@ def note_sum(result: Tensor, a: Tensor, b: object) -> Tensor:
 
     A sum of sums of all elements is one of the elements of both; it may begin with 0, as Python's.
     """
-    totals = _listening.totals
-    if totals and (totals.has(a) or totals.has(b)):
-        other = b if totals.has(a) else a
-        if totals.has(other) or _is_constant(other):
-            totals.add(result)
+    rows = [_listening.totals.of(each) for each in (a, b)]
+    known = [each for each in rows if each is not None]
+    if len(known) == 2 or (known and _is_constant(b if rows[1] is None else a)):
+        _listening.totals.note(result, sum(known))
     return result
 
 
@@ -277,7 +282,7 @@ def note_reciprocal(result: Tensor, number: object, of: Tensor) -> Tensor:
     if _listening.means is None or not isinstance(number, Real) or not number:
         return result
     if of.size == 1 and not of.requires_grad:
-        _note_share(result, _Divisor(of, 1 / float(number), _is_count(of)))
+        _listening.shares.note(result, _Divisor(of, 1 / float(number), _is_count(of)))
     return result
 
 
@@ -287,15 +292,15 @@ def note_product(result: Tensor, a: Tensor, b: object) -> Tensor:
     A product with what was divided by a number has been divided by that number. A sum of all
     elements times a number of the program's remains one.
     """
-    if _listening.totals.has(a) and isinstance(b, Real):
-        _listening.totals.add(result)
+    if (rows := _listening.totals.of(a)) is not None and isinstance(b, Real):
+        _listening.totals.note(result, rows)
     if _listening.means is not None and _listening.shares:
         for share, other in ((a, b), (b, a)):
-            divisor = _divisor_of(share)
-            if divisor is None or _divisor_of(other) is not None:
+            divisor = _listening.shares.of(share)
+            if divisor is None or _listening.shares.has(other):
                 continue
             if not _is_noted_by(result, other, divisor) and divisor.is_count:
-                _note_share(result, divisor)
+                _listening.shares.note(result, divisor)
     return result
 
 
@@ -304,17 +309,17 @@ def note_number(result: Tensor, operation: str, of: Sequence[Tensor]) -> Tensor:
     if _listening.means is None:
         return result
     if any(map(_listening.parts.has, of)):
-        _listening.parts.add(result)
+        _listening.parts.note(result, True)
     is_bending = result.size == 1 and operation in _BENDING
     if is_bending and any(mean.is_in(each) for mean in _listening.means for each in of):
-        _listening.bent.add(result)
+        _listening.bent.note(result, True)
     if result.size == 1 and operation in _COUNTING and any(map(_is_count, of)):
-        _listening.counts.add(result)
-        unbounded = _listening.unbounded
-        found = [unbounded[id(each._array)][1] for each in of if id(each._array) in unbounded]
+        _listening.counts.note(result, True)
+        before = [*map(_listening.unbounded.of, of)]
+        found = [each for each in before if each is not None]
         found += filter(_is_count, of) if operation in _BOUNDING else ()
         if found:
-            unbounded[id(result._array)] = result._array, found[0]
+            _listening.unbounded.note(result, found[0])
         return result
     _note_within(result, [each for each in of if _is_total(each)])
     return note_computed(result, of)
@@ -334,7 +339,7 @@ def note_computed(result: Tensor, of: Sequence[Tensor]) -> Tensor:
 def note_gathered(result: Tensor, of: Sequence[Tensor]) -> Tensor:
     """Report that `result` joins these numbers, and return it."""
     if (means := _listening.means) and any(mean.is_in(each) for mean in means for each in of):
-        _listening.gathered.add(result)
+        _listening.gathered.note(result, True)
     return result
 
 
@@ -349,42 +354,33 @@ def _is_noted_by(result: Tensor, whole: object, divisor: _Divisor) -> bool:
     is_mean = result.size == 1 and (average is not None or _listening.totals.has(whole))
     if is_mean:
         size = None if average is None else average.count
-        _note_mean_by(result, divisor, 1 if size is None else size)
+        rows = _listening.totals.of(whole)
+        _note_mean_by(result, divisor, 1 if size is None else size, rows)
     return is_mean
 
 
-def _note_mean_by(result: Tensor, divisor: _Divisor, size: float = 1) -> None:
+def _note_mean_by(
+    result: Tensor, divisor: _Divisor, size: float = 1, rows: int | None = None
+) -> None:
     """Report a mean of as many terms as something was divided by, times a size.
 
     Or, if that is several numbers, what was computed from several means.
     """
     number = divisor.number
     if isinstance(number, float) or number.size == 1:
-        _noted().append(divisor.mean(result, size))
+        _noted().append(divisor.mean(result, size, rows))
     if not isinstance(number, float):
         _note_within(result, [number.detach()])
 
 
 def _note_within(result: Tensor, counts: Sequence[Tensor]) -> None:
     if counts := [*counts, *_counts_within(result)]:
-        once = {id(count._array): count for count in counts}
-        _listening.within[id(result._array)] = weakref.ref(result._array), [*once.values()]
+        _listening.within.note(result, [*{id(count._array): count for count in counts}.values()])
 
 
 def _counts_within(tensor: Tensor) -> Sequence[Tensor]:
     """The counts that a tensor was computed with."""
-    array, counts = _listening.within.get(id(tensor._array), (None, ()))
-    return counts if array is not None and array() is tensor._array else ()
-
-
-def _note_share(result: Tensor, divisor: _Divisor) -> None:
-    _listening.shares.add(result)
-    _listening.divisors[id(result._array)] = divisor
-
-
-def _divisor_of(tensor: Any) -> _Divisor | None:
-    """What a tensor was divided by, of numbers that count."""
-    return _listening.divisors[id(tensor._array)] if _listening.shares.has(tensor) else None
+    return _listening.within.of(tensor) or ()
 
 
 def _noted() -> list[Mean]:

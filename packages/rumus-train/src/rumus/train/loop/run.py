@@ -152,6 +152,11 @@ class Run:
             raise ValueError(
                 f"{trainer.optimizer} evaluates a batch several times: use accumulate=1"
             )
+        if trainer.team is None and getattr(loader, "ranks", None) is not None:
+            raise TypeError(
+                "the loader yields this rank's part of each batch, and the trainer would step with "
+                "that alone: Trainer(optimizer, ranks=ranks) sums over all ranks"
+            )
         check_spikes(spikes, trainer)
         self.accumulate = accumulate
         self.options: dict[str, object] = {

@@ -173,6 +173,7 @@ class Measuring:
             weights = self._weighing.weigh_late([*named.values()], means, samples(given))
         else:
             weights = [*repeat(weight_from(self._weight_of, given), len(named))]
+        self._averaged.compare(named, weights, samples(given))
         pairs = zip(named.items(), weights, strict=True)
         return [(name, _number(name, value), weight) for (name, value), weight in pairs]
 
@@ -191,6 +192,7 @@ class _Averaged:
     def __init__(self) -> None:
         self._batches, self._largest = 0, 0.0
         self._told = set[str]()
+        self._shares: dict[str, float] = {}  # weights in the first batch, by its samples
 
     def see(self, named: Mapping[str, Any], size: float) -> None:
         """Check the metrics of the next batch, which has `size` samples."""
@@ -211,6 +213,27 @@ class _Averaged:
                 warn_user(
                     f"{name!r} is averaged over batches, which may differ from its value over all "
                     "samples: the metrics of rumus.train.metrics are computed over the whole set",
+                )
+
+    def compare(self, named: Mapping[str, Any], weights: Sequence[object], size: float) -> None:
+        """Warn of numbers of the program beside means of unequally many terms per sample.
+
+        They may be of the same terms, as an accuracy of those that a mask leaves; nothing tells.
+        """
+        pairs = dict(zip(named, weights, strict=True)).items()
+        shares = {
+            name: weight / size for name, weight in pairs if size and isinstance(weight, float)
+        }
+        uneven = [n for n in shares if not math.isclose(shares[n], self._shares.get(n, shares[n]))]
+        self._shares = {**shares, **self._shares}
+        for name, value in named.items() if uneven else ():
+            if isinstance(value, (float, np.floating)) and name not in self._told:
+                self._told.add(name)
+                warn_user(
+                    f"{name!r} is a number that counts by the samples of its batch, but "
+                    f"{uneven[0]!r} by its terms, as with a mask or ignored targets: return the "
+                    "mean as a tensor, which counts by what it averages, or a metric of "
+                    "rumus.train.metrics"
                 )
 
 

@@ -28,7 +28,7 @@ class Weighing:
 
     def __init__(self) -> None:
         self._first: tuple[tuple[float, ...], tuple[float, ...], float] | None = None
-        self._averages: dict[int, tuple[float, float, bool]] = {}
+        self._averages: dict[int, tuple[float, int, float]] = {}
 
     def weigh(self, values: Sequence[object], means: Sequence[Mean], samples: float) -> list[float]:
         """Return the weights of numbers computed from a batch, with these means.
@@ -73,11 +73,11 @@ class Weighing:
 
         Such as one over outputs, each averaged over the samples before, or over several losses.
         """
-        if own is None or own.count is None or own.rows is None:
+        if own is None or own.rows is None or _is_on_device(own):
             return
-        now = own.count, samples, own.rows == samples
-        count, first, was_by_sample = self._averages.setdefault(position, now)
-        if count == own.count and first != samples and not (was_by_sample and now[2]):
+        now = float(_known(own)), own.rows
+        count, rows, first = self._averages.setdefault(position, (*now, samples))
+        if now == (count, rows) and first != samples:
             raise ValueError(
                 f"it is the mean of {count:g} numbers in a batch of {first:g} samples and in one "
                 f"of {samples:g}, as of numbers that were averaged before: average all at once, "
@@ -205,4 +205,4 @@ def _is_on_device(mean: Mean) -> bool:
 
 
 def _told(counts: tuple[float, ...]) -> str:
-    return " and ".join(f"{count:g}" for count in counts) or "no"
+    return " and ".join(f"{round(count, 6):g}" for count in counts) or "no"
