@@ -142,10 +142,11 @@ def test_losses_of_long_ago_are_compared_with_nothing(tmp_path: Path) -> None:
     far = [value + 100 for value in usual]
     options: dict[str, Any] = {"checkpoints": tmp_path, "resume": "auto"}
     fit([(np.array([v], np.float32),) for v in usual], epochs=1, spikes=Spikes(window=4), **options)
-    fit([(np.array([v], np.float32),) for v in far], epochs=2, **options)
-    result = fit(
-        [(np.array([v], np.float32),) for v in far], epochs=3, spikes=Spikes(window=4), **options
-    )
+    with pytest.warns(UserWarning, match=r"spikes was Spikes\(.* and is None"):
+        fit([(np.array([v], np.float32),) for v in far], epochs=2, **options)
+    watched: dict[str, Any] = {"epochs": 3, "spikes": Spikes(window=4), **options}
+    with pytest.warns(UserWarning, match="spikes was None and is Spikes"):
+        result = fit([(np.array([v], np.float32),) for v in far], **watched)
     assert result.spikes == []
 
 
