@@ -433,7 +433,8 @@ def noting_means() -> Iterator[list[Mean]]:
     try:
         yield from displacing(_listening, "means", found)
     finally:
-        found += _computed_from(found)
+        if _listening.within:
+            found += _computed_from(found)
         _listening.let_go()
         if around is not None:
             around += found
