@@ -18,6 +18,7 @@ from rumus.train.base.limits import Limits
 from rumus.train.base.logged import OF_VALIDATION
 from rumus.train.base.other_names import RUN
 from rumus.train.base.position import Position
+from rumus.train.base.printable import printable
 from rumus.train.base.random_sources import states_of_program
 from rumus.train.base.spans import Spans
 from rumus.train.base.step_clock import StepClock
@@ -389,7 +390,7 @@ class Run:
             except Exception as another:
                 error.add_note(f"and nothing was saved: {type(another).__name__}: {another}")
         if checkpoints.path is not None:
-            error.add_note(f"the last checkpoint is {checkpoints.path}")
+            error.add_note(f"the last checkpoint is {printable(checkpoints.path)}")
 
     def _has_drawn_elsewhere(self) -> bool:
         """Whether the program's generators have moved since the last save."""
