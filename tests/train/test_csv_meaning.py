@@ -1100,7 +1100,7 @@ def test_a_file_that_was_cut_in_its_last_cell_is_told_of(
     path = tmp_path / "data.csv"
     for text, is_told in (
         (WHOLE, False),
-        (WHOLE[:-1], True),
+        (WHOLE[:-1], False),  # as a program writes it that joins lines
         (WHOLE[:-2], True),
         (WHOLE + "  ", False),
         (WHOLE + "\n", False),
@@ -1113,14 +1113,43 @@ def test_a_file_that_was_cut_in_its_last_cell_is_told_of(
             CsvDataset(path, encoding=encoding, columns=["b"])
         assert len(told) == is_told, text[-9:]
         if is_told:
-            assert "data.csv: the last line has no end" in str(told[0].message)
+            assert "data.csv: the last line has no end, and its last cell" in str(told[0].message)
             assert told[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("cells", "last", "is_told"),
+    [
+        ("3 12 7 105", "44", False),
+        ("3.25 12.5 7.125", "9.75", False),
+        ("3.25 12.75 7.15", "19.5", True),  # fewer decimals than any
+        ("3.25 12.75 7.1", "19.", True),
+        ("1e-05 0.25 2e-07", "3e-", True),
+        ("apple lemon plum apple", "plum", False),
+        ("apple lemon plum apple", "appl", True),
+        ("apple lemon plum apple", "kiwis", False),
+        ("apple lemon plum apple", '"plu"', False),  # a quote ends it
+        ("2024-01-05 2024-11-12", "2024-12-1", True),
+        ("1 2 3", "10", False),
+    ],
+)
+def test_what_is_like_the_cells_above_it_was_not_cut(
+    cells: str, last: str, is_told: bool, tmp_path: Path
+) -> None:
+    lines = [f"{n},{cell}" for n, cell in enumerate([*cells.split(), last])]
+    path = written(tmp_path, "\n".join(["a,b", *lines]))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        CsvDataset(path, columns=["a"])
+    assert [f"its last cell, {last!r}" in str(each.message) for each in told] == [True] * is_told
 
 
 def test_another_file_that_was_cut_is_told_of(tmp_path: Path) -> None:
     train = CsvDataset(written(tmp_path, WHOLE), target="b")
     (tmp_path / "test.csv").write_text(WHOLE[:-2])
-    with pytest.warns(UserWarning, match=r"test\.csv: the last line has no end, as if the file"):
+    with pytest.warns(
+        UserWarning, match=r"test\.csv: the last line has no end, and its last cell, .4., is"
+    ):
         train.like(tmp_path / "test.csv")
 
 

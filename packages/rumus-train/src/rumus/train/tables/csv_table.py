@@ -6,7 +6,7 @@ import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Final, TextIO, TypeAlias
 
@@ -21,6 +21,7 @@ from rumus.train.tables.csv_number import DELIMITERS, is_number
 
 _LONGEST: Final = 256  # bytes of a text of another kind that are looked at
 _OF_EXCEL: Final = re.compile(r"(?i:sep)=\W")  # its second line has the names
+_DIGITS: Final = re.compile(r"[0-9]+")
 _COMMENT: Final = re.compile(r"\s*#(.*\s|#*$)")  # a name such as #chrom is none
 Row: TypeAlias = tuple[int, list[str]]  # its last line's number, and its cells
 
@@ -145,16 +146,25 @@ class CsvTable(Iterator[Row]):
         return self._reader.line_num, row
 
     def warn_of_open_end(self) -> None:
-        """Warn if the last line has no end, unlike two or more before it: it may have been cut."""
+        """Warn if the last line has no end, unlike others, and its last cell may have been cut.
+
+        Many programs end no last line: so the cell is compared with those above it, once more read.
+        """
         if self._reader.line_num < 3:
             return
         with self.path.open("rb") as file:
             file.seek(-min(_LONGEST, self.path.stat().st_size), os.SEEK_END)
             last = file.read().replace(b"\0", b"").replace(b"\r", b"\n").rpartition(b"\n")[2]
-        if last.strip():
+        if not last.strip() or last.endswith(b'"'):  # a cell that was cut has no second quote
+            return
+        self._file.seek(0)
+        rows = csv.reader(self._text(), delimiter=self._delimiter, strict=True)
+        cells = [row[-1].strip() for row in rows if row and not self._is_blank(row)]
+        if looks_cut(cells[-1], {*cells[not self._is_named : -1]}):
             warn_user(
-                f"{self.shown}: the last line has no end, as if the file was cut there: compare it "
-                "with its source, or end the line if it is whole"
+                f"{self.shown}: the last line has no end, and its last cell, "
+                f"{printable(repr(cells[-1]))}, is unlike those above it, as if the file was cut "
+                "there: compare it with its source, or end the line if it is whole"
             )
 
     def _is_blank(self, row: Sequence[str]) -> bool:
@@ -251,6 +261,30 @@ class CsvTable(Iterator[Row]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def looks_cut(cell: str, others: Set[str]) -> bool:
+    """Whether a cell may be the beginning of one like the others of its column.
+
+    It is shorter than each of them, ends in fewer digits than each, or has a form that none of them
+    has and one begins with: a text, or a number but for how many digits it has.
+
+    >>> looks_cut("4", {"25", "31"}), looks_cut("12.5", {"9.25", "14.75"})
+    (True, True)
+    >>> looks_cut("yell", {"red", "yellow"}), looks_cut("3", {"12", "7"})
+    (True, False)
+    """
+    if not others:
+        return False
+    if len(cell) < min(map(len, others)) or _digits(cell) < min(map(_digits, others)):
+        return True
+    form, forms = _DIGITS.sub("0", cell), {_DIGITS.sub("0", other) for other in others}
+    return form not in forms and any(each.startswith(form) for each in forms)
+
+
+def _digits(cell: str) -> int:
+    """How many digits are at its end."""
+    return len(cell) - len(cell.rstrip("0123456789"))
 
 
 def about_comments(*cells: str) -> str | None:
