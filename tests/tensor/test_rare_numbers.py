@@ -115,6 +115,23 @@ def test_tall_gradients_and_variances_keep_their_digits(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "values",
+    [
+        [100_000_001, 100_000_003, 100_000_007],
+        [2**31 - 1, 2**31 - 3],
+        [-(2**31), 2**31 - 1, 5],
+        [[1_700_000_001, 3], [1_700_000_004, 7], [1_700_000_009, 9]],
+    ],
+)
+def test_variances_of_integers_beyond_those_of_float32(values: list[Any], backend: Backend) -> None:
+    given, x = np.array(values), tensor(values, backend=backend)
+    for axis in (None, 0, -1):
+        np.testing.assert_allclose(x.var(axis).numpy(), given.var(axis), rtol=1e-6)
+        kept = x.std(axis, keepdims=True, ddof=1).numpy()
+        np.testing.assert_allclose(kept, given.std(axis, keepdims=True, ddof=1), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
     "shape", [(1, 700, 3), (700, 1, 3), (130, 3, 131), (3, 200, 200), (65,), (200,)]
 )
 def test_sums_over_any_axes(shape: tuple[int, ...]) -> None:

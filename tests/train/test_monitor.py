@@ -335,6 +335,21 @@ def test_the_root_of_a_mean_is_no_mean(bend: str, rows: int, backend: Backend) -
         trainer.evaluate(data, lambda x: {"score": -nn.mse_loss(x, x * 0.5), "share": x.mean() * 2})
 
 
+@pytest.mark.parametrize("name", ["max", "min", "std", "var", "norm", "prod"])
+def test_one_number_of_several_samples_is_no_mean(name: str, backend: Backend) -> None:
+    """Of 1, 3 and 6, 4 the largest is 6, and not the mean of 3 and 6."""
+    data = [(np.array([1.0, 3.0], np.float32),), (np.array([6.0, 4.0], np.float32),)]
+    weight = Parameter([1.0, 2.0], backend=backend)
+    trainer = Trainer(SGD([weight], 0.1))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        trainer.evaluate(data, lambda x: {"score": getattr(x * x, name)(), "mean": x.mean()})
+        trainer.evaluate(data, lambda x: {"score": x.mean(), "of_model": getattr(weight, name)()})
+        trainer.evaluate(data[:1], lambda x: {"score": getattr(x, name)()})
+        trainer.evaluate(data, lambda x: {"score": getattr(x.reshape(2, 1), name)(1).mean()})
+    assert ["'score' is averaged over batches" in str(each.message) for each in told] == [True]
+
+
 def test_the_best_of_another_metric_is_not_continued(tmp_path: Path) -> None:
     Counting(lambda at: at).fit(2, per_epoch=1, checkpoints=tmp_path)
     model = Counting(lambda at: at, "accuracy")

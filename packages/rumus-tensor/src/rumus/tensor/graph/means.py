@@ -116,7 +116,8 @@ class _Listening(threading.local):
     gathered: means that were joined to a tensor, likewise.
     parts: sums without a graph over the first axis, and maybe others, but not over all.
     within: what was computed with counts, or from means of so many terms, in the block: the counts.
-    bent: roots, exponentials and the like of means, likewise.
+    bent: roots, exponentials and the like of means, and one number of several elements that is no
+        sum of them, such as the largest, likewise.
     """
 
     def __init__(self) -> None:
@@ -178,6 +179,16 @@ def note_part(result: Tensor, axes: Sequence[int]) -> Tensor:
     """Report that `result` is a sum over some axes, but not over all elements, and return it."""
     if _listening.means is not None and 0 in axes and not result.requires_grad:
         _listening.parts.note(result, True)
+    return result
+
+
+def note_one_of(result: Tensor, of: Tensor) -> Tensor:
+    """Report that `result` is no sum of the elements of a tensor, and return it.
+
+    Such as the largest, their product or their deviation: of two halves it is no mean of theirs.
+    """
+    if _listening.means is not None and result.size == 1 < of.size:
+        _listening.bent.note(result, True)
     return result
 
 
@@ -344,7 +355,7 @@ def note_gathered(result: Tensor, of: Sequence[Tensor]) -> Tensor:
 
 
 def is_bent(value: object) -> bool:
-    """Whether it is the root of a mean, its exponential or the like, in a block: no mean itself."""
+    """Whether it is no mean in a block, but the root of one, the largest element or the like."""
     return _listening.bent.has(value)
 
 

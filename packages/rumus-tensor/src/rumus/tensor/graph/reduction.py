@@ -12,7 +12,7 @@ from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import trace
 from rumus.tensor.expression.printable import abridged
 from rumus.tensor.graph.autograd import SCALE, Spread
-from rumus.tensor.graph.means import note_average, note_part, note_total
+from rumus.tensor.graph.means import note_average, note_one_of, note_part, note_total
 from rumus.tensor.graph.operators import cast, compute
 from rumus.tensor.graph.tensor import Axis, Tensor, result_of
 from rumus.tensor.memory.backend import Array, Backend, Shape
@@ -132,7 +132,8 @@ def extremum(which: Literal["max", "min"], x: Tensor, axis: Axis, keepdims: bool
         return (compute(backend, _SHARE, (tie, g, n)),)
 
     shaped = out.reshape(kept) if keepdims else out
-    return result_of(which, shaped, backend, (x,), vjp, saved=(x,), reads_result=True)
+    found = result_of(which, shaped, backend, (x,), vjp, saved=(x,), reads_result=True)
+    return note_one_of(found, x)
 
 
 def position(
@@ -269,4 +270,4 @@ def prod(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
         return (found.reshape(moved.shape).transpose(back),)
 
     shaped = out.reshape(kept) if keepdims else out
-    return result_of("prod", shaped, backend, (x,), vjp, saved=(x,))
+    return note_one_of(result_of("prod", shaped, backend, (x,), vjp, saved=(x,)), x)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
-from rumus.tensor.expression.dtype import float16, float32, is_floating
+from rumus.tensor.expression.dtype import float16, float32, int32, is_floating
 from rumus.tensor.expression.kernel import trace
 from rumus.tensor.expression.whole_number import whole_number
+from rumus.tensor.graph.means import note_one_of
 from rumus.tensor.graph.operators import cast, compute
 from rumus.tensor.graph.reduction import (
     count_over,
@@ -22,6 +23,7 @@ from rumus.tensor.graph.tensor import Axis, Tensor, result_of
 from rumus.tensor.memory.backend import Array, Shape
 
 Order: TypeAlias = "float | Literal['fro']"
+_HALF: Final = 2**16  # of the integers of 32 bits
 
 
 def _power(x: Any, largest: Any, *, order: Any) -> Any:
@@ -68,11 +70,27 @@ def var(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> 
     """The variance over `axis`: the mean first, then the squared deviations."""
     if x.dtype == float16:
         return cast(var(cast(x, float32), axis, keepdims, ddof), float16)
-    x = x if is_floating(x.dtype) else cast(x, float32)
     axis = normalize_axes(axis, x.ndim, "var")  # once: it may be an iterator
     count = _checked_count(x, axis, ddof, "var")
-    centered = x - mean(x, axis, keepdims=True)
-    return sum(centered * centered, axis, keepdims) * (1 / (count - ddof))
+    centered = _deviations(x, axis)
+    return note_one_of(sum(centered * centered, axis, keepdims) * (1 / (count - ddof)), x)
+
+
+def _deviations(x: Tensor, axes: Shape) -> Tensor:
+    """What each element is above the mean over `axes`.
+
+    Whole numbers, such as times, may be near each other and beyond what float32 tells apart. So
+    their differences to the first one are taken, of the upper and the lower half, none of which
+    overflows.
+    """
+    if x.dtype == int32:
+        upper = x // _HALF
+        lower = x - upper * _HALF
+        first = tuple([slice(0, 1) if axis in axes else slice(None) for axis in range(x.ndim)])
+        upper, lower = upper - upper[first], lower - lower[first]
+        x = cast(upper, float32) * float(_HALF) + cast(lower, float32)
+    x = x if is_floating(x.dtype) else cast(x, float32)
+    return x - mean(x, axes, keepdims=True)
 
 
 def _checked_count(x: Tensor, axes: Shape, ddof: int, name: str) -> int:
@@ -87,11 +105,10 @@ def std(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> 
     """The root of the variance over `axis`; if it is 0, so is its gradient."""
     if x.dtype == float16:
         return cast(std(cast(x, float32), axis, keepdims, ddof), float16)
-    x = x if is_floating(x.dtype) else cast(x, float32)
     axis = normalize_axes(axis, x.ndim, "std")  # once: it may be an iterator
     count = _checked_count(x, axis, ddof, "std")
-    centered = x - mean(x, axis, keepdims=True)
-    return norm(centered, 2, axis, keepdims) * (1 / math.sqrt(count - ddof))
+    centered = _deviations(x, axis)
+    return note_one_of(norm(centered, 2, axis, keepdims) * (1 / math.sqrt(count - ddof)), x)
 
 
 def norm(x: Tensor, order: Order = 2, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -110,7 +127,7 @@ def norm(x: Tensor, order: Order = 2, axis: Axis = None, keepdims: bool = False)
         return sum((x != 0).astype(x.dtype), axis, keepdims)
     if number == 1:
         return sum(abs(x), axis, keepdims)
-    return _root_of_powers(x, float(number), axis, keepdims)
+    return note_one_of(_root_of_powers(x, float(number), axis, keepdims), x)
 
 
 def _root_of_powers(x: Tensor, order: float, axis: Axis, keepdims: bool) -> Tensor:

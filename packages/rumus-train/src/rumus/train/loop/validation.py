@@ -193,12 +193,15 @@ class _Averaged:
         self._batches, self._largest = 0, 0.0
         self._told = set[str]()
         self._shares: dict[str, float] = {}  # weights in the first batch, by its samples
+        self._bent: dict[str, Tensor] = {}  # what is no mean of the first batch
 
     def see(self, named: Mapping[str, Any], size: float) -> None:
         """Check the metrics of the next batch, which has `size` samples."""
         self._batches += 1
         self._largest = max(self._largest, size)
         are_several = self._largest > 1  # samples in a batch
+        if self._batches == 1:
+            self._bent = {name: value for name, value in named.items() if is_bent(value)}
         for name, value in named.items() if self._batches > 1 else ():
             if isinstance(value, MetricState) or name in self._told:
                 continue
@@ -209,11 +212,21 @@ class _Averaged:
                     "divide by the number of samples, or return the sum as "
                     f"metrics.MetricState({name!r}, (np.array(count),), float) of rumus.train"
                 )
-            elif self._batches == 2 and (is_no_mean(name) or (are_several and is_bent(value))):
+            elif self._batches == 2 and (
+                is_no_mean(name) or (are_several and self._is_no_mean(name, value))
+            ):
                 warn_user(
                     f"{name!r} is averaged over batches, which may differ from its value over all "
                     "samples: the metrics of rumus.train.metrics are computed over the whole set",
                 )
+
+    def _is_no_mean(self, name: str, value: Any) -> bool:
+        """Whether a number of the second batch is bent, and another than that of the first one.
+
+        One of the model's, such as the norm of its weights, is equal for all batches.
+        """
+        first = self._bent.get(name)
+        return first is not None and is_bent(value) and float(value) != float(first)
 
     def compare(self, named: Mapping[str, Any], weights: Sequence[object], size: float) -> None:
         """Warn of numbers of the program beside means of unequally many terms per sample.
