@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import io
 import time
+import warnings
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
@@ -16,7 +17,7 @@ import pytest
 
 from rumus.nn import Linear
 from rumus.optim import SGD
-from rumus.tensor import Generator, Parameter, tensor
+from rumus.tensor import Generator, Parameter, float64, tensor
 from rumus.train import (
     ArrayDataset,
     Checkpoints,
@@ -466,6 +467,25 @@ def test_large_numbers_that_are_exact_are_kept() -> None:
     assert ArrayDataset([BEYOND, 1])[0][0] == BEYOND
     with pytest.raises(ValueError, match="9223372036854775809 becomes 9223372036854775808"):
         ArrayDataset([2**63 + 1, -1])
+
+
+@pytest.mark.parametrize("beside", [0.25, float("nan"), 1e30])
+def test_a_column_of_whole_numbers_that_are_rounded_is_said(beside: float) -> None:
+    seconds = [1_700_000_001.0, 1_700_000_003.0]
+    table = np.array([[second, beside] for second in seconds])
+    for data in (table, table[:, ::-1], table[None], np.asfortranarray(table)):
+        with pytest.warns(UserWarning, match=r"rounds these whole numbers beyond 2\*\*24"):
+            tensor(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for data in (
+            table + np.array([0.5, 0]),
+            table - seconds[0],
+            table * np.array([0, 1]),
+            table[:0],
+        ):
+            tensor(data)
+        tensor(table, dtype=float64)
 
 
 def test_lists_in_samples_are_not_rounded_silently() -> None:

@@ -414,7 +414,12 @@ def test_another_file_with_and_without_a_target(tmp_path: Path) -> None:
         ('k\n"1,23,4"\n', {"thousands": ","}, r"'1,23,4' in column 'k' is not float32"),
         ("k\n1\n", {"decimal": ",", "thousands": ","}, "cannot both be ','"),
         ("k\n1\n", {"decimal": "1"}, "must be single characters"),
-        ("k\n1\n", {"categories": ["j"]}, r"\['j'\] are not among the features"),
+        ("k\n1\n", {"categories": ["j"]}, r"categories: \['j'\] are not among the features"),
+        (
+            "k,paid\n1,yes\n",
+            {"target": "paid", "booleans": ["paid"]},
+            r"booleans: \['paid'\] are not among the features .*target_dtype=str reads texts",
+        ),
         ("k\n1\n", {"categories": ["k"], "dates": ["k"]}, "can have only one of the kinds"),
         (
             "k,j\n,1\n",

@@ -363,6 +363,18 @@ def test_items_of_a_derived_class_are_read() -> None:
         assert batch_of(fast) is not None
 
 
+def test_a_series_that_holds_no_numbers_says_its_dtype() -> None:
+    pandas: Any = pytest.importorskip("pandas")
+    days = pandas.Series(pandas.date_range("2020", periods=2, tz="UTC"))
+    for series, dtype in (
+        (pandas.Series(["a", "b"], dtype="category"), "category"),
+        (pandas.Series([True, None], dtype="boolean"), "boolean"),
+        (days, r"datetime64\[\w+, UTC\]"),
+    ):
+        with pytest.raises(TypeError, match=rf"array 1 has dtype {dtype}; a dataset .*convert it"):
+            ArrayDataset([1.0, 2.0], series)
+
+
 def test_arrays_of_a_dataset_are_no_tuple() -> None:
     """Two arrays of one shape were two samples."""
     x = np.ones((4, 3))

@@ -763,20 +763,29 @@ def _as_float64(integers: NDArray[Any]) -> NDArray[Any]:
 
 
 def _rounds_whole_numbers(host: NDArray[Any]) -> bool:
-    """Whether all elements are whole numbers, as of identifiers, and float32 rounds one of them.
+    """Whether all elements of a column are whole, as of identifiers, and float32 rounds one.
 
-    Beyond 2**53 every float64 is whole, so that this tells nothing. Missing ones may be NaN.
+    Columns are along the last axis of several. Beyond 2**53 every float64 is whole, so that this
+    tells nothing. Missing ones may be NaN.
     """
-    if not _are_whole(host.flat[:64]):  # a few elements tell most data apart
+    if not host.size:
         return False
-    far = max(-np.fmin.reduce(host, axis=None, initial=0), np.fmax.reduce(host, None, initial=0))
-    if not 2**24 < far <= 2**53 or not _are_whole(host):
+    table = host.reshape(-1, host.shape[-1] if host.ndim > 1 else 1)
+    few = _are_whole(table[: 1 + 64 // table.shape[1]])  # some rows tell most data apart
+    if not few.any():
         return False
-    return bool(((host != host.astype(np.float32)) & ~np.isnan(host)).any())
+    table = table if few.all() else table[:, few]
+    low = np.fmin.reduce(table, 0, initial=0)
+    far = np.maximum(-low, np.fmax.reduce(table, 0, initial=0))
+    table = table[:, (far > 2**24) & (far <= 2**53)]
+    rounded = (table != table.astype(np.float32)) & ~np.isnan(table)
+    return bool((_are_whole(table) & rounded.any(0)).any())
 
 
-def _are_whole(host: NDArray[Any]) -> bool:
-    return bool(((host == np.trunc(host)) | np.isnan(host)).all())
+def _are_whole(table: NDArray[Any]) -> NDArray[Any]:
+    """Whether each column has whole numbers only, but for NaN."""
+    found: NDArray[Any] = ((table == np.trunc(table)) | np.isnan(table)).all(0)
+    return found
 
 
 def check_exact(value: TensorLike | Number, dtype: DType) -> None:

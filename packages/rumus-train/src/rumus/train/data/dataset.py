@@ -172,7 +172,15 @@ def _check_kinds(
         if hasattr(value, "toarray") and array.dtype.kind == "O":
             raise TypeError(f"{name} is sparse: give an array of all of its numbers, toarray()")
         dtypes: Any = getattr(value, "dtypes", None)
-        if array.dtype.kind in "biufc" or not hasattr(dtypes, "items"):
+        if array.dtype.kind in "biufc":
+            continue
+        if not hasattr(dtypes, "items"):
+            own = getattr(value, "dtype", array.dtype)
+            if own != array.dtype:  # of pandas: NumPy has objects instead
+                raise TypeError(
+                    f"{name} has dtype {own}; a dataset holds numbers: convert it to those of "
+                    "NumPy, without missing ones, as factorize() does"
+                )
             continue
         kinds = {str(column): dtype for column, dtype in dtypes.items()}
         texts = [c for c, dtype in kinds.items() if getattr(dtype, "kind", "O") not in "biufc"]

@@ -106,8 +106,13 @@ class FeatureEncoding:
                 f"{sorted(twice)} can have only one of the kinds categories, booleans and dates"
             )
         columns = set(self.columns)
-        if unknown := [name for name in kinds if name not in columns]:
-            raise ValueError(f"{unknown} are not among the features {self.columns}")
+        given = {"categories": self.categories, "booleans": self.booleans, "dates": self.dates}
+        for option, names in given.items():
+            if unknown := [name for name in names if name not in columns]:
+                raise ValueError(
+                    f"{option}: {unknown} are not among the features {self.columns}; "
+                    "target_dtype=str reads texts of a target, such as yes and no, as classes"
+                )
 
     @property
     def numbers(self) -> list[str]:
