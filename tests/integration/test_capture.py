@@ -231,6 +231,24 @@ def test_more_shapes_than_are_kept(gpu: GpuBackend) -> None:
     assert captured.trainer.counts.captured == 8  # eleven alternate, and eight are kept
 
 
+@pytest.mark.parametrize("first", [1, 2, 3])
+def test_a_mode_that_changes_at_any_step(first: int, gpu: GpuBackend) -> None:
+    """Also before the second step, which would be recorded, or while modes change at each step."""
+
+    def act(run: Run) -> None:
+        for number, batch in enumerate(batches(12, 8)):
+            if number == first:
+                run.model[2].eval()
+            if number == first + 1:
+                run.model.eval()
+            if number == first + 2:
+                run.model.train()
+            run.step(batch)
+
+    captured, _ = both(gpu, act)
+    assert captured.trainer.counts.captured >= 12 - (first + 2) - 2
+
+
 def test_everything_else_between_repetitions(gpu: GpuBackend) -> None:
     """Evaluation, the mean, saved states, eager steps and a changed rate all see current values."""
     seen: list[list[object]] = []

@@ -415,6 +415,26 @@ def classifier(host: NumpyBackend, spoil: Callable[[int], float], **options: Any
     return made
 
 
+def test_a_mode_that_changes_before_the_second_step(host: NumpyBackend) -> None:
+    """Batch norm is often frozen early: the next step is not the one that was noted."""
+    bits = []
+    for capture in (True, False):
+        g = Generator(0)
+        norm, last = nn.BatchNorm1d(4), nn.Linear(4, 3, generator=g)
+        model = nn.Sequential(nn.Linear(4, 4, generator=g), norm, last).to(host)
+        trainer = Trainer(SGD(model.parameters(), 0.1), state={"model": model}, capture=capture)
+        x = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+        y = (np.arange(8) % 3).astype(np.int32)
+        for step in range(8):
+            if step == 1:
+                norm.eval()
+            trainer.train_step(lambda x, y: nn.cross_entropy_loss(model(x), y), x, y)
+        bits.append([p.numpy().tobytes() for p in (*model.parameters(), norm.running_mean)])
+        assert not trainer.counts.reasons
+        assert trainer.counts.captured == (5 if capture else 0)
+    assert bits[0] == bits[1]
+
+
 def test_bad_steps_are_skipped_like_plain_ones(host: NumpyBackend) -> None:
     made = classifier(host, lambda step: np.nan if step in (1, 4, 7) else 1.0, nonfinite="skip")
     trainer = assert_same(host, made, steps=12)

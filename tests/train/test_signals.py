@@ -352,6 +352,59 @@ def test_what_a_signal_has_ended_may_fail_after_it(who: str, tmp_path: Path) -> 
     assert (e.value.code, e.value.checkpoint) == (143, tmp_path / "step-00000002")
 
 
+@pytest.mark.parametrize("kind", [TimeoutError, SystemExit])
+def test_a_handler_that_raises_in_the_loader_saves_what_was_trained(
+    kind: type[BaseException], tmp_path: Path
+) -> None:
+    """Such as a time limit of the program's own."""
+
+    def handler(*_: object) -> None:
+        raise kind("late")
+
+    class Waits:
+        def __iter__(self) -> Iterator[tuple[Any, ...]]:
+            for number in range(4):
+                if number == 3:
+                    os.kill(os.getpid(), signal.SIGALRM)
+                yield (np.ones(1, np.float32),)
+
+    fitted, weight = trainer()
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with pytest.raises(kind) as e:
+            fitted.fit(
+                Waits(), lambda x: ((weight - x) ** 2).mean(), epochs=1, checkpoints=tmp_path
+            )
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert e.value.__notes__ == [f"the last checkpoint is {tmp_path / 'step-00000003'}"]
+    assert Checkpoints(tmp_path).load().step == 3
+
+
+def test_a_handler_that_raises_in_a_step_says_what_is_not_saved(tmp_path: Path) -> None:
+    def handler(*_: object) -> None:
+        raise TimeoutError("late")
+
+    fitted, weight = trainer()
+    calls: list[int] = []
+
+    def loss(x: Tensor) -> Tensor:
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGALRM)
+        return ((weight - x) ** 2).mean()
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with pytest.raises(TimeoutError) as e:
+            fitted.fit(DATA, loss, epochs=1, checkpoints=tmp_path, save_every=Every(steps=1))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    (note,) = e.value.__notes__
+    assert f"since the last checkpoint ({tmp_path / 'step-00000002'}) is not saved" in note
+    assert Checkpoints(tmp_path).load().step == 2
+
+
 def test_a_signal_after_the_last_event_is_not_lost() -> None:
     class Last(Callback):
         def on_train_end(self, event: TrainEnd) -> None:

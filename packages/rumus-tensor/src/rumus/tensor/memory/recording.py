@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from operator import is_
 from typing import Any, Protocol, TypeGuard, TypeVar
 
 from numpy.typing import NDArray
@@ -117,13 +118,51 @@ class Comparison(Protocol):
         ...
 
 
+class Dependencies:
+    """The attributes that a step has declared with `depends_on`, and the values that it found."""
+
+    def __init__(self) -> None:
+        self.things: list[object] = []
+        self._names: list[str] = []
+        self._values: list[object] = []
+        self._places: dict[tuple[int, str], int] = {}
+
+    def add(self, thing: object, attribute: str) -> None:
+        """Note the value that an attribute has now."""
+        value, place = getattr(thing, attribute), self._places.get((id(thing), attribute))
+        if place is not None:
+            self._values[place] = value
+            return
+        self._places[id(thing), attribute] = len(self.things)
+        self.things.append(thing)
+        self._names.append(attribute)
+        self._values.append(value)
+
+    def are_met(self) -> bool:
+        """Whether each attribute still has that value."""
+        return all(map(is_, map(getattr, self.things, self._names), self._values))
+
+    def changed(self) -> str | None:
+        """The name of a setting, a number or a text, that has another value now, or None.
+
+        A step with other settings may take another path. Other objects, such as the memory that a
+        generator uses, are only found in other places.
+        """
+        for thing, name, value in zip(self.things, self._names, self._values, strict=True):
+            if isinstance(value, (int, float, str)) and getattr(thing, name) != value:
+                return f"{type(thing).__name__}.{name.lstrip('_')}"
+        return None
+
+
 class Observed(Protocol):
     """What a step did when it ran normally; `why_not` says why it cannot be replayed, else None.
 
-    A backend that raises errors for what cannot be replayed does so when it records.
+    A backend that raises errors for what cannot be replayed does so when it records, and only if
+    none of the `dependencies` has changed.
     """
 
     why_not: str | None
+    dependencies: Dependencies
 
 
 class Capturing(Backend, Protocol):

@@ -28,7 +28,7 @@ from rumus.tensor.graph.store import Refill
 from rumus.tensor.graph.tensor import as_host
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.last_use import references_beside
-from rumus.tensor.memory.recording import CapturedStep, Capturing
+from rumus.tensor.memory.recording import CapturedStep, Capturing, Observed
 from rumus.train.base.logged import Log
 from rumus.train.capture.cells import contents
 from rumus.train.capture.step_function import StepFunction, users_own
@@ -73,9 +73,16 @@ class Counts:
 class _Seen:
     """A step that ran once. alive: objects that the key identifies, so that no id is reused."""
 
-    notes: Any
+    notes: Observed
     guards: Guards
     alive: Alive
+
+    def changed(self) -> str | None:
+        """The name of something that it depends on and that is another now, or None."""
+        by_name = self.notes.dependencies.changed()
+        if by_name is not None or self.guards.are_met():
+            return by_name
+        return self.guards.changed
 
 
 @dataclass(slots=True, eq=False)
@@ -216,15 +223,15 @@ class CapturedSteps:
     def _run_code(self, step: _Step) -> tuple[Tensor, GradientStore]:
         """Run the code of a step that cannot be replayed; record it if it ran like this before."""
         seen = self._seen.pop(step.key, None)
+        changed = None if seen is None else seen.changed()
         patience = self._patience_with(step)
-        if seen is not None and seen.guards.are_met():
+        if seen is not None and changed is None:
             return self._record(step, seen, patience)
         patience.times += 1
         from rumus.train.capture.reads import Reads
 
         reads = Reads(users_own(step.loss_fn))
-        if seen is not None:
-            self._say(step, patience, seen.guards)
+        self._say(step, patience, changed)
         self.counts.plain += 1
         if not patience.is_left():
             return step.forward(step.arguments())
@@ -331,13 +338,15 @@ class CapturedSteps:
             return False
         if reads.guards.are_met():
             return True
-        self._say(step, patience, reads.guards, "it changes")
+        self._say(step, patience, reads.guards.changed, "it changes")
         return False
 
-    def _say(self, step: _Step, patience: _Patience, guards: Guards, how: str = "it reads") -> None:
-        if patience.times >= TRIES and guards.changed:
+    def _say(
+        self, step: _Step, patience: _Patience, changed: str | None, how: str = "it reads"
+    ) -> None:
+        if patience.times >= TRIES and changed:
             then = "which it reads" if how == "it changes" else "which is another each time"
-            self._warn(step, patience, f"{how} {guards.changed}, {then}")
+            self._warn(step, patience, f"{how} {changed}, {then}")
 
     def _warn(self, step: _Step, patience: _Patience, why: str) -> None:
         """Warn once why the code of a step runs each time."""
@@ -542,6 +551,8 @@ def _references(step: _Captured | _Seen) -> Iterator[Any]:
     known, _, loss_fn = step.alive
     yield from known
     yield users_own(loss_fn)
+    if isinstance(step, _Seen):
+        yield from step.notes.dependencies.things
     yield from step.guards.references()
 
 

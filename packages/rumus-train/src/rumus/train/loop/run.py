@@ -364,8 +364,11 @@ class Run:
             if self._is_loading:  # a loader whose workers have ended may wait for ever
                 self._save_for(error)
             raise
-        except Exception as error:
+        except BaseException as error:
             if is_of_handler(error):
+                self._save_for_handler(error)
+                raise
+            if not isinstance(error, Exception):
                 raise
             self._save_for(error)
             is_of_signal = self.signals.received is not None and not isinstance(error, _UNSAVED)
@@ -373,6 +376,19 @@ class Run:
                 raise
             warn_user(
                 f"after the signal came {type(error).__name__}: {error}; what was trained is saved"
+            )
+
+    def _save_for_handler(self, error: BaseException) -> None:
+        """Save if the loader was interrupted; elsewhere a step may be done and not yet counted."""
+        if self._is_loading:
+            self._save_for(error)
+            return
+        if self.checkpoints.store is not None:
+            path = self.checkpoints.path or "none yet"
+            error.add_note(
+                "a signal's handler raised it outside of the loader, so what was trained since the "
+                f"last checkpoint ({path}) is not saved; a handler that calls run.stop(...) of an "
+                "event's run, or fit(seconds=...), ends a training with a checkpoint"
             )
 
     def _save_for(self, error: BaseException) -> None:
