@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from operator import call
+from operator import call, is_
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
@@ -26,12 +26,13 @@ from rumus.gpu.device.memory import Region, Storage
 from rumus.gpu.device.pipelines import Pipeline
 from rumus.tensor import Backend, CaptureError
 from rumus.tensor.memory.backend import Array
-from rumus.tensor.memory.recording import Dependencies, recorded_by
+from rumus.tensor.memory.recording import Settings, recorded_by
 
 if TYPE_CHECKING:
     from rumus.gpu.backend import GpuBackend
 
 Grid = tuple[int, int]
+_attribute: Final[Callable[..., Any]] = getattr
 _REMEDY: Final = "or train with Trainer(optimizer, capture=False)"
 _BRANCH: Final = "select data with where() instead of a Python branch"
 
@@ -43,7 +44,7 @@ class Notes:
         self.dispatches: list[Dispatched] = []
         self.decisions: list[bool] = []  # that depended on numbers in the batch
         self.why_not: str | None = None
-        self.dependencies = Dependencies()
+        self.settings = Settings()
         self._is_live = False
 
     def takes(
@@ -63,8 +64,8 @@ class Notes:
         """Do nothing: recording the step will raise."""
 
     def depends_on(self, thing: object, attribute: str) -> None:
-        """Note an attribute: the step takes the same path only while it is unchanged."""
-        self.dependencies.add(thing, attribute)
+        """Note a setting: a step with another one is not this step."""
+        self.settings.add(thing, attribute)
 
     def decided(self, index: GPUArray, number: int, may_hold: bool) -> None:
         """Note whether `index` may hold `number`, which the step branched on."""
@@ -94,6 +95,7 @@ class Notes:
 class _Facts:
     """The dependencies of a recorded step."""
 
+    attributes: dict[tuple[int, str], tuple[object, str, object]] = field(default_factory=dict)
     found: set[Storage] = field(default_factory=set)  # memory from outside its region
     acts: list[Callable[[], None]] = field(default_factory=list)
     fed: list[GPUArray] = field(default_factory=list)  # held for as long as acts write to them
@@ -152,6 +154,11 @@ class GpuRecording(Notes):
     def refuse(self, what: str) -> NoReturn:
         """Raise CaptureError."""
         raise CaptureError(f"this training step cannot be captured: {what}, {_REMEDY}")
+
+    def depends_on(self, thing: object, attribute: str) -> None:
+        """Replay the step only while the attribute is unchanged."""
+        known = (thing, attribute, getattr(thing, attribute))
+        self.facts.attributes[id(thing), attribute] = known
 
     def live(self, act: Callable[[], None]) -> None:
         """Run `act` now, and once in every replay for its scalars."""
@@ -291,7 +298,10 @@ class Capture:
         recording, self._recording = self._recording, None
         assert recording is not None
         facts = recording.facts
-        self._dependencies = recording.dependencies
+        relied = facts.attributes.values()
+        self._things, self._names, self._values = (
+            [each[part] for each in relied] for part in range(3)
+        )
         self._acts = facts.acts
         found = list(facts.found)
         self._found = [weakref.ref(storage) for storage in found]
@@ -317,7 +327,8 @@ class Capture:
 
     def is_valid(self) -> bool:
         """Whether everything it uses exists, and everything it depends on is unchanged."""
-        return self._dependencies.are_met() and all(map(call, self._found))
+        now = map(_attribute, self._things, self._names)
+        return all(map(is_, now, self._values)) and all(map(call, self._found))
 
     def fits(self, batch: Sequence[GPUArray | NDArray[Any]]) -> bool:
         """Whether the numbers used as indices are in range in this batch as well."""

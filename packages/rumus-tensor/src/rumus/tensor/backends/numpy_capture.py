@@ -161,7 +161,10 @@ class Capture:
         self._asks_for_parts = any(
             place not in whole for each in recording.facts.asked for place in each.places
         )
-        self._dependencies = recording.dependencies
+        facts = list(recording.facts.attributes.values())
+        self._things = [thing for thing, _, _ in facts]
+        self._names = [name for _, name, _ in facts]
+        self._values = [value for _, _, value in facts]
         self._outside = list(recording.known.outside.values())
         held = [*recording.owners, *recording.fed, *recording.kept.values()]
         self._size = layout.size + scratch.size + sum(array.nbytes for array in held)
@@ -169,7 +172,7 @@ class Capture:
 
     def is_valid(self) -> bool:
         """Whether everything it uses still exists, and everything it depends on is unchanged."""
-        if not self._dependencies.are_met():
+        if not all(map(is_, map(getattr, self._things, self._names), self._values)):
             return False
         return not any(map(is_, map(call, self._outside), repeat(None)))
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rumus.tensor.backends.numpy_calls import Call, Origin, Place, described
 from rumus.tensor.compiled.numba_entries import address_of
 from rumus.tensor.memory.backend import Array, Backend
-from rumus.tensor.memory.recording import Dependencies
+from rumus.tensor.memory.recording import Settings
 from rumus.tensor.memory.watching import watched_by
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Notes:
         self.answers: list[Any] = []
         self.why_not: str | None = None
         self.known = Known()
-        self.dependencies = Dependencies()
+        self.settings = Settings()
         self._is_live = False
         if type(backend).hidden_operations():
             self.why_not = f"its backend, {type(backend).__name__}, has operations of its own"
@@ -157,8 +157,8 @@ class Notes:
         """Do nothing: if the next step does it too, recording refuses it."""
 
     def depends_on(self, thing: object, attribute: str) -> None:
-        """Note an attribute: the step takes the same path only while it is unchanged."""
-        self.dependencies.add(thing, attribute)
+        """Note a setting: a step with another one is not this step."""
+        self.settings.add(thing, attribute)
 
     def decided(self, index: Array, number: int, may_hold: bool) -> None:
         """Do nothing: numbers are checked where they are used."""

@@ -46,6 +46,7 @@ class _Asked:
 class _Facts:
     """The facts that a recorded step relies on."""
 
+    attributes: dict[tuple[int, str], tuple[object, str, object]] = field(default_factory=dict)
     asked: list[_Asked] = field(default_factory=list)  # of the batch
 
 
@@ -111,6 +112,11 @@ class Recording(Notes):
 
         lives.append(_Life(weakref.ref(array), array.nbytes, len(calls)))
         self.known.add("own", array, died)
+
+    def depends_on(self, thing: object, attribute: str) -> None:
+        """Replay the step only while the attribute is unchanged."""
+        known = (thing, attribute, getattr(thing, attribute))
+        self.facts.attributes[id(thing), attribute] = known
 
     def asked(self, question: Question, arrays: Sequence[Array]) -> Any:
         """Ask now and in every replay: about a batch before it is used, otherwise in order."""

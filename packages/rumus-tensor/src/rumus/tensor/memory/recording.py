@@ -9,9 +9,9 @@ run again, on new data. Most code declares nothing. Code that depends on more th
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from operator import is_
 from typing import Any, Protocol, TypeGuard, TypeVar
 
 from numpy.typing import NDArray
@@ -118,38 +118,26 @@ class Comparison(Protocol):
         ...
 
 
-class Dependencies:
-    """The attributes that a step has declared with `depends_on`, and the values that it found."""
+class Settings:
+    """The numbers and texts that a step depends on: with others it may take another path.
+
+    Weakly held: what a step makes ends with it, and other objects are only found in other places.
+    """
 
     def __init__(self) -> None:
-        self.things: list[object] = []
-        self._names: list[str] = []
-        self._values: list[object] = []
-        self._places: dict[tuple[int, str], int] = {}
+        self._found: dict[tuple[int, str], tuple[weakref.ref[Any], object]] = {}
 
     def add(self, thing: object, attribute: str) -> None:
         """Note the value that an attribute has now."""
-        value, place = getattr(thing, attribute), self._places.get((id(thing), attribute))
-        if place is not None:
-            self._values[place] = value
-            return
-        self._places[id(thing), attribute] = len(self.things)
-        self.things.append(thing)
-        self._names.append(attribute)
-        self._values.append(value)
-
-    def are_met(self) -> bool:
-        """Whether each attribute still has that value."""
-        return all(map(is_, map(getattr, self.things, self._names), self._values))
+        value = getattr(thing, attribute)
+        if isinstance(value, (int, float, str)):
+            self._found[id(thing), attribute] = weakref.ref(thing), value
 
     def changed(self) -> str | None:
-        """The name of a setting, a number or a text, that has another value now, or None.
-
-        A step with other settings may take another path. Other objects, such as the memory that a
-        generator uses, are only found in other places.
-        """
-        for thing, name, value in zip(self.things, self._names, self._values, strict=True):
-            if isinstance(value, (int, float, str)) and getattr(thing, name) != value:
+        """The name of one that has another value now, or None."""
+        for (_, name), (holder, value) in self._found.items():
+            thing = holder()
+            if thing is not None and getattr(thing, name) != value:
                 return f"{type(thing).__name__}.{name.lstrip('_')}"
         return None
 
@@ -158,11 +146,11 @@ class Observed(Protocol):
     """What a step did when it ran normally; `why_not` says why it cannot be replayed, else None.
 
     A backend that raises errors for what cannot be replayed does so when it records, and only if
-    none of the `dependencies` has changed.
+    none of the `settings` has changed.
     """
 
     why_not: str | None
-    dependencies: Dependencies
+    settings: Settings
 
 
 class Capturing(Backend, Protocol):

@@ -79,9 +79,9 @@ class _Seen:
 
     def changed(self) -> str | None:
         """The name of something that it depends on and that is another now, or None."""
-        by_name = self.notes.dependencies.changed()
-        if by_name is not None or self.guards.are_met():
-            return by_name
+        setting = self.notes.settings.changed()
+        if setting is not None or self.guards.are_met():
+            return setting
         return self.guards.changed
 
 
@@ -551,8 +551,6 @@ def _references(step: _Captured | _Seen) -> Iterator[Any]:
     known, _, loss_fn = step.alive
     yield from known
     yield users_own(loss_fn)
-    if isinstance(step, _Seen):
-        yield from step.notes.dependencies.things
     yield from step.guards.references()
 
 
