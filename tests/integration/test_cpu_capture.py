@@ -428,7 +428,7 @@ def test_a_mode_that_changes_before_the_second_step(host: NumpyBackend) -> None:
         for step in range(8):
             if step == 1:
                 norm.eval()
-            trainer.train_step(lambda x, y: nn.cross_entropy_loss(model(x), y), x, y)
+            trainer.train_step(lambda x, y, model=model: nn.cross_entropy_loss(model(x), y), x, y)
         bits.append([p.numpy().tobytes() for p in (*model.parameters(), norm.running_mean)])
         assert not trainer.counts.reasons
         assert trainer.counts.captured == (5 if capture else 0)
