@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import pickle
+import warnings
 from typing import Any
 
 import numpy as np
@@ -503,3 +504,34 @@ def test_a_custom_rule_cannot_forget_its_state(backend: Backend) -> None:
     with pytest.raises(TypeError, match=r"forgetful.*m"):
         FusedOptimizer([a], forgetful, 0.1)
     assert a.owner is None
+
+
+def trained_in(mode: bool, part: bool, *, is_named: bool) -> list[str]:
+    """Train a model with these modes of it and of its dropout; return the warnings."""
+    model = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 1))
+    model.train(mode)[1].train(part)
+    trainer = Trainer(SGD(model.parameters(), 0.1), state={"model": model} if is_named else {})
+    batch = (np.ones((4, 2), np.float32),)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        trainer.fit([batch], lambda x: (model(x) ** 2).mean(), epochs=1)
+    return [str(warning.message) for warning in found]
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_training_in_evaluation_mode(*, is_named: bool) -> None:
+    """After `model.eval()` for a look at predictions, dropout and running statistics are off."""
+    (told,) = trained_in(False, False, is_named=is_named)
+    assert told.startswith("model is trained in evaluation mode")
+    assert "model.train()" in told
+    assert trained_in(True, True, is_named=is_named) == []
+    assert trained_in(True, False, is_named=is_named) == []  # one layer, on purpose
+
+
+def test_training_in_evaluation_mode_where_it_changes_nothing() -> None:
+    model, teacher = nn.Linear(2, 1).eval(), nn.Dropout(0.5).eval()
+    trainer = Trainer(SGD(model.parameters(), 0.1), state={"teacher": teacher, "model": model})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        batch = (np.ones((4, 2), np.float32),)
+        trainer.fit([batch], lambda x: (model(teacher(x)) ** 2).mean(), epochs=1)

@@ -496,3 +496,29 @@ def test_normalize_makes_no_channels(mean: Any, std: Any, shape: tuple[int, ...]
         images.Normalize(mean, std)(np.zeros(shape, np.uint8), np.random.default_rng(0))
     one = images.Normalize([0.5], [0.5])(np.zeros((4, 4, 3), np.uint8), np.random.default_rng(0))
     assert one.shape == (3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"transform": lambda sample: sample}, "transform is called with sample and generator"),
+        ({"transform": lambda s, g, scale: s}, "missing a required argument: 'scale'"),
+        ({"batch_transform": np.flipud}, "batch_transform is called with batch and generator"),
+        ({"collate": lambda x, y: (x, y)}, r"collate=lambda samples: \.\.\."),
+        ({"transform": lambda s, *, generator: s}, "too many positional arguments"),
+    ],
+)
+def test_functions_of_other_arguments_are_refused_at_once(
+    options: dict[str, Any], said: str
+) -> None:
+    """As are those of torchvision, of one argument: the first batch may be made much later."""
+    with pytest.raises(TypeError, match=said):
+        DataLoader(ArrayDataset(np.zeros((4, 2))), 2, **options)
+
+
+@pytest.mark.parametrize(
+    "transform", [lambda *given: given[0], lambda sample, generator, scale=2: sample]
+)
+def test_functions_that_take_more_are_taken(transform: Callable[..., Any]) -> None:
+    loader = DataLoader(ArrayDataset(np.zeros((4, 2))), 2, transform=transform)
+    assert [x.shape for (x,) in loader] == [(2, 2), (2, 2)]

@@ -340,3 +340,18 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
     Checkpoints(tmp_path).save(1, state_of(1))
     with pytest.raises(NoCheckpointError, match=r"manifest\.json ends after"):
         Checkpoints(tmp_path, file_system=Shrinking()).load()
+
+
+def test_an_error_about_many_checkpoints_names_the_newest() -> None:
+    fs = MemoryFileSystem()
+    with Checkpoints(FOLDER, keep_last=1, file_system=fs) as checkpoints:
+        checkpoints.save(1, state_of(1))
+    fs.remove(FOLDER / "step-00000001" / "manifest.json")
+    for step in range(2, 1002):
+        fs.mkdir(FOLDER / f"step-{step:08d}")
+    with pytest.raises(NoCheckpointError) as caught:
+        Checkpoints(FOLDER, file_system=fs).load()
+    lines = str(caught.value).splitlines()
+    assert lines[1] == "  step-00001001: manifest.json is missing"
+    assert (len(lines), lines[-1]) == (12, "  and 991 more")
+    assert len(caught.value.skipped) == 1001

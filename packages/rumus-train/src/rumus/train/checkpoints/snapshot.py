@@ -370,6 +370,28 @@ def warn_of_strangers(optimizer: Optimizer[Any], state: Mapping[str, Any]) -> No
             )
 
 
+def warn_of_evaluation_mode(
+    optimizer: Optimizer[Any], state: Mapping[str, Any], loss_fn: Callable[..., Any]
+) -> None:
+    """Warn of a model that is trained in evaluation mode, as after a prediction by hand.
+
+    It is looked for in `state` and in what `loss_fn` names. Only a whole model is told of, whose
+    dropout or running statistics the mode changes: single layers are switched on purpose.
+    """
+    trained = {parameter.id for _, parameter in optimizer.named_parameters()}
+    for name, thing in [*state.items(), *named_by(loss_fn)]:
+        if getattr(thing, "training", True) is not False or not hasattr(thing, "named_generators"):
+            continue
+        depends = any(thing.named_generators()) or any(thing.named_buffers())
+        if depends and trained <= {parameter.id for _, parameter in thing.named_parameters()}:
+            warn_user(
+                f"{name} is trained in evaluation mode: it drops nothing, and its running "
+                f"statistics stay as they are. Call {name}.train() first; to keep some layers in "
+                "evaluation mode, call their eval() after it"
+            )
+            return
+
+
 def named_by(function: Callable[..., Any]) -> list[tuple[str, Any]]:
     """Return what a function reaches by name: in partials, closures, containers and its object."""
     found: list[tuple[str, Any]] = []

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,29 @@ Collate: TypeAlias = Callable[[list[Any]], Any]  # of samples, to a batch
 
 class Stopped(Exception):
     """The batch is no longer wanted."""
+
+
+_ARGUMENTS: Final = {
+    "transform": ("sample", "generator"),
+    "collate": ("samples",),
+    "batch_transform": ("batch", "generator"),
+}
+
+
+def _check_takes(function: Callable[..., Any], name: str) -> None:
+    """Refuse a function that cannot be called as it will be, before a worker finds out."""
+    wanted = _ARGUMENTS[name]
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # unknown for a built-in function
+        return
+    try:
+        signature.bind(*wanted)
+    except TypeError as error:
+        raise TypeError(
+            f"{name} is called with {' and '.join(wanted)}, and {shown(function)} takes "
+            f"{signature} ({error}): {name}=lambda {', '.join(wanted)}: ..."
+        ) from None
 
 
 class Task(NamedTuple):
@@ -53,6 +77,8 @@ class Batcher:
             is_one = callable(function) and not makes_functions(function)
             if function is not None and not is_one:
                 raise TypeError(f"{name} must be a function, not {shown(function)}")
+            if function is not None:
+                _check_takes(function, name)
 
     def is_new(self) -> bool:
         """Whether this is the first call in this process."""

@@ -28,6 +28,7 @@ from rumus.train.checkpoints.snapshot import (
     check_declared,
     generators_of,
     parts_of_model,
+    warn_of_evaluation_mode,
     warn_of_strangers,
 )
 from rumus.train.data.batches import Batches, require_start
@@ -568,6 +569,7 @@ class Run:
             check_declared(self.loss_fn, self.trainer.state)
             model = parts_of_model(self.trainer.optimizer, self.trainer.state)
         warn_of_strangers(self.trainer.optimizer, self.trainer.state)
+        warn_of_evaluation_mode(self.trainer.optimizer, self.trainer.state, self.loss_fn)
         position.random = states_of_program()
         found = checkpoints.begin(model, resume)
         self.trainer.reset_epoch()
