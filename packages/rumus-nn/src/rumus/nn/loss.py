@@ -76,8 +76,11 @@ def _binary(logits: T, target: T, *, scale: float) -> T:
 
 @elementwise
 def _bounded_log(p: T) -> T:
-    """log p, at least -100; the slope at 0 is 1e12, PyTorch's largest."""
-    is_zero = p._apply("eq", p, 0.0)
+    """log p, at least -100; the slope at 0 is 1e12, PyTorch's largest.
+
+    So it is at numbers under 1.2e-38, as sigmoids of -90 are: 1 / p would be infinite there.
+    """
+    is_zero = p._apply("lt", p, 1.1754944e-38)
     return is_zero.where(1e12 * p - 100.0, is_zero.where(1.0, p).log().maximum(-100.0))
 
 
