@@ -55,6 +55,12 @@ REFUSED: list[Row] = [
     ("type", lambda: F + "x", TypeError, "add: a tensor cannot be combined with 'x'"),  # type: ignore[operator]
     ("none", lambda: F == None, TypeError, "cannot be combined with None"),  # noqa: E711
     ("backends", lambda: F + ELSEWHERE, BackendMismatchError, r"\.to\(backend\)"),
+    (
+        "two of a name",
+        lambda: ELSEWHERE + F.to(NumpyBackend()),
+        BackendMismatchError,
+        "another backend of",
+    ),
     ("backends named", lambda: W * ELSEWHERE, BackendMismatchError, "parameter 'w' is on"),
     ("assign elsewhere", lambda: F.assign(ELSEWHERE), BackendMismatchError, r"\.to\(backend\)"),
     ("integer parameter", lambda: Parameter([1, 2], name="n"), TypeError, "'n': int32 has no gra"),

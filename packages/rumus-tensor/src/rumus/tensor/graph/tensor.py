@@ -696,9 +696,12 @@ def backend_of(operation: str, tensors: Sequence[Tensor]) -> Backend:
     backend = tensors[0]._backend
     for t in tensors:
         if t._backend is not backend:
+            other = t._backend.name
+            if other == backend.name:
+                other = "another backend of that name: make one, and use it for all"
             raise BackendMismatchError(
                 f"{operation}: {tensors[0].label} is on {backend.name}, {t.label} is on "
-                f"{t._backend.name}; move one with .to(backend)"
+                f"{other}; move one with .to(backend)"
             )
     return backend
 

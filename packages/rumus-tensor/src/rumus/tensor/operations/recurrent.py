@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 from rumus.tensor.expression.dtype import float16, float32
-from rumus.tensor.expression.errors import BackendMismatchError
 from rumus.tensor.graph.autograd import ACCUMULATE, SoFar
 from rumus.tensor.graph.operators import cast
 from rumus.tensor.graph.shaping import split, stack
@@ -58,12 +57,7 @@ def recurrence(
     """
     _check_shapes(kind, x, h, c, weight, bias)
     given = [t for t in (x, h, c, weight, bias) if t is not None]
-    backend = backend_of("recurrence", given)
-    if lengths is not None and lengths._backend is not backend:
-        raise BackendMismatchError(
-            f"recurrence: the lengths are on {lengths._backend.name}, x is on {backend.name}; move "
-            "one with .to(backend)"
-        )
+    backend = backend_of("recurrence", given if lengths is None else [*given, lengths])
     if any(t.dtype == float16 for t in given):
         wide = [None if t is None else cast(t, float32) for t in (x, h, c, weight, bias)]
         found = recurrence(
