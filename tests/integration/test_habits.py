@@ -833,3 +833,16 @@ def test_a_block_without_parentheses() -> None:
     message = r"^no_grad is called first: write with no_grad\(\):$"
     with pytest.raises(TypeError, match=message), block:
         pass
+
+
+@pytest.mark.parametrize("thing", [tensor([1.0]), Parameter([1.0])])
+@pytest.mark.parametrize(
+    ("name", "said"), [("grad", "there is none to reset"), ("data", r"x\.assign\(value\)")]
+)
+def test_assigned_to_a_tensor(thing: Tensor, name: str, said: str) -> None:
+    """As `p.grad = None` and `p.data = x`, which said only that there is no such attribute."""
+    with pytest.raises(AttributeError, match=said):
+        setattr(thing, name, None)
+    with pytest.raises(AttributeError, match="here it is"):
+        getattr(thing, name)
+    assert not hasattr(thing, name)

@@ -26,6 +26,7 @@ ELSEWHERE = {
     "methods": {
         "assign", "astype", "backend", "backward", "clone", "detach", "dtype", "item", "label",
         "ndim", "numpy", "requires_grad", "shape", "size", "to", "to_gpu", "tolist",
+        "data", "grad",  # which only say what to write instead, as they are assigned
     },
 }  # fmt: skip
 

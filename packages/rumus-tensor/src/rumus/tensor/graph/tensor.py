@@ -116,6 +116,20 @@ class Tensor(Arithmetic["Tensor"]):
             "gradient is grads[parameter]"
         )
 
+    if not TYPE_CHECKING:  # nor do type checkers know these, which users of PyTorch assign
+
+        def _assign_grad(self, value: object) -> NoReturn:
+            raise AttributeError(
+                "a tensor keeps no gradient: loss.backward() returns new ones each time, so there "
+                "is none to reset; grads[parameter] = value changes one before the step"
+            )
+
+        def _assign_data(self, value: object) -> NoReturn:
+            raise AttributeError("a tensor has no data apart from itself: x.assign(value)")
+
+        grad = property(fset=_assign_grad)
+        data = property(fset=_assign_data)
+
     @property
     def label(self) -> str:
         """The tensor's name in messages."""
