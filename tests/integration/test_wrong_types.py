@@ -246,6 +246,14 @@ TYPES: Final[list[tuple[Callable[[], object], str]]] = [
     (lambda: TRAINER.fit(TEN, abs, epochs=1), "fit: loader .* the samples of ArrayDataset"),
     (lambda: TRAINER.fit(X, abs, epochs=1), "fit: loader must be batches, not Tensor"),
     (lambda: TRAINER.fit(LINEAR, abs, epochs=1), "fit: loader must be batches, not Linear"),
+    (
+        lambda: TRAINER.fit((MANY, MANY), abs, epochs=1),
+        "fit: loader must be batches, not a tuple of",
+    ),
+    (
+        lambda: TRAINER.fit(np.recarray(2, [("x", float)]), abs, epochs=1),
+        "fit: loader must be batches, not recarray",
+    ),
     (lambda: TRAINER.fit([], nn.Linear, epochs=1), "loss_fn must be .*, not the class Linear"),
     (lambda: TRAINER.fit([X], abs, epochs=1, resume=3), 'resume must be True, False, "auto" or a'),
     (

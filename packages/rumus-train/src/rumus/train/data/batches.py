@@ -75,14 +75,17 @@ def structure(batch: tuple[Any, ...]) -> tuple[tuple[str, str, int], ...]:
 
 
 def check_loader(of: str, loader: object) -> None:
-    """Raise TypeError for what yields no batches: a class, samples, an array, a model.
+    """Raise TypeError for what yields no batches: a class, samples, an array or several, a model.
 
-    of: what it was given to. A dataset and an array can be iterated over, but a loop over them
-    yields samples, which would be taken for batches.
+    of: what it was given to. A dataset, an array, a table and a tuple (x, y) can be iterated over,
+    but a loop over them yields samples, names or fields, which would be taken for batches.
     """
-    is_single = isinstance(loader, (np.ndarray, Tensor, str, bytes, Mapping))
+    is_single = isinstance(loader, (str, bytes, Mapping)) or hasattr(loader, "__array__")
+    is_fields = isinstance(loader, tuple) and all(hasattr(each, "__array__") for each in loader)
     if isinstance(loader, type):
         what = f"the class {loader.__name__}: make one, as DataLoader(dataset, batch_size)"
+    elif is_fields and loader != ():
+        what = "a tuple of arrays: use DataLoader(ArrayDataset(*arrays), batch_size)"
     elif is_single or hasattr(loader, "named_parameters"):
         what = f"{shown(loader)}: use DataLoader(ArrayDataset(x, y), batch_size)"
     elif hasattr(loader, "__iter__"):

@@ -166,7 +166,9 @@ class Run:
             "weight_of": weight_of,
             "spikes": spikes,
         }
-        if nonfinite == "rollback":  # what else it says is the optimizer's
+        if (
+            isinstance(nonfinite, str) and nonfinite == "rollback"
+        ):  # what else it says is the optimizer's
             self.options["nonfinite"] = nonfinite
         self.batches = Batches(loader, weight_of)
         heard = [c for c in callbacks if team.speaks or not getattr(c, "speaks", False)]
