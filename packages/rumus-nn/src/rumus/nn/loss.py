@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from rumus.tensor import Expr, Tensor, TensorLike, elementwise
 from rumus.tensor.expression.arguments import checked_arguments
 
 T = TypeVar("T", Tensor, Expr)
+_SMALLEST: Final = 2.0**-126  # normal number of float32
 
 
 @elementwise
@@ -78,10 +79,14 @@ def _binary(logits: T, target: T, *, scale: float) -> T:
 def _bounded_log(p: T) -> T:
     """log p, at least -100; the slope at 0 is 1e12, PyTorch's largest.
 
-    So it is at numbers under 1.2e-38, as sigmoids of -90 are: 1 / p would be infinite there.
+    So it is at numbers under 1.2e-38, as sigmoids of -90 are, where 1 / p would be infinite: their
+    logarithm, found at 2^64 times the number, is rounded down to a multiple of 2^-17, which has no
+    slope.
     """
-    is_zero = p._apply("lt", p, 1.1754944e-38)
-    return is_zero.where(1e12 * p - 100.0, is_zero.where(1.0, p).log().maximum(-100.0))
+    is_zero, is_tiny = p._apply("eq", p, 0.0), p._apply("lt", p, _SMALLEST)
+    far = is_tiny.where(is_zero.where(1.0, p * 2.0**64), 1.0).log() - 64 * math.log(2)
+    of_tiny = is_zero.where(-100.0, ((far * 2.0**17).floor() / 2.0**17).maximum(-100.0))
+    return is_tiny.where(of_tiny + 1e12 * p, is_tiny.where(1.0, p).log().maximum(-100.0))
 
 
 @elementwise
