@@ -166,9 +166,7 @@ class Run:
             "weight_of": weight_of,
             "spikes": spikes,
         }
-        if (
-            isinstance(nonfinite, str) and nonfinite == "rollback"
-        ):  # what else it says is the optimizer's
+        if isinstance(nonfinite, str) and nonfinite == "rollback":  # others are the optimizer's
             self.options["nonfinite"] = nonfinite
         self.batches = Batches(loader, weight_of)
         heard = [c for c in callbacks if team.speaks or not getattr(c, "speaks", False)]
@@ -387,7 +385,7 @@ class Run:
             self._save_for(error)
             return
         if self.checkpoints.store is not None:
-            path = self.checkpoints.path or "none yet"
+            path = printable(self.checkpoints.path or "none yet")
             error.add_note(
                 "a signal's handler raised it outside of the loader, so what was trained since the "
                 f"last checkpoint ({path}) is not saved; a handler that calls run.stop(...) of an "
