@@ -23,6 +23,7 @@ from rumus.train import (
     Subset,
     Trainer,
     metrics,
+    random_split,
 )
 
 
@@ -230,6 +231,34 @@ def test_a_run_that_goes_on_with_other_data_says_so(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         resumed(tmp_path / "same", make, texts[0], texts[0])
+
+
+def test_another_validation_set_of_the_same_size_is_told_of(tmp_path: Path) -> None:
+    """Such as that of another fold, with whose values the best of the first is not comparable."""
+
+    def fit(folder: str, seed: int | None, epochs: int, offset: float = 0.0) -> None:
+        weight = Parameter(np.zeros(1, np.float32), name="weight")
+        data = ArrayDataset(np.arange(20, dtype=np.float32).reshape(20, 1) + offset)
+        held_out = data if seed is None else random_split(data, [0.5, 0.5], seed=seed)[1]
+
+        def loss(x: Any) -> Any:
+            return ((weight - x) ** 2).mean()
+
+        Trainer(SGD([weight], 0.01)).fit(
+            DataLoader(ArrayDataset(np.ones((4, 1), np.float32)), 2), loss, epochs=epochs,
+            validate=(DataLoader(held_out, 5), loss), checkpoints=tmp_path / folder, resume="auto",
+        )  # fmt: skip
+
+    fit("split", 1, 1)
+    with pytest.warns(UserWarning, match=r"validation\.checksum was \w{8} and is \w{8}"):
+        fit("split", 2, 2)
+    fit("whole", None, 1)
+    with pytest.warns(UserWarning, match=r"validation\.checksum was \w{8} and is \w{8}"):
+        fit("whole", None, 2, 0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit("split", 2, 3)
+        fit("whole", None, 3, 0.5)
 
 
 @pytest.mark.parametrize("kind", ["pandas", "pyarrow"])

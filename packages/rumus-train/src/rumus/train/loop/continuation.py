@@ -13,6 +13,7 @@ import numpy as np
 
 from rumus.tensor import Parameter, Tensor
 from rumus.tensor.expression.user_warning import warn_user
+from rumus.train.base.datasets import datasets_of
 from rumus.train.checkpoints.snapshot import named_by
 from rumus.train.data.batches import batches_of_epoch
 from rumus.train.data.loader import DataLoader, continue_loop
@@ -80,6 +81,27 @@ def _validated(validate: Validate | None) -> dict[str, int]:
         with suppress(TypeError):  # no len()
             return {f"{_VALIDATION}{name}": len(thing)}  # type: ignore[arg-type]
     return {}
+
+
+def _samples(run: Run) -> dict[str, str]:
+    """A checksum of the first and the last sample of a validation: another set may be as large.
+
+    Only of the datasets of rumus: reading one of a program may draw random numbers.
+    """
+    validate = run.validate_fn
+    if run.checkpoints.store is None or not isinstance(validate, tuple):
+        return {}
+    found = [*datasets_of(validate[0])]
+    if not found or not all(type(each).__module__.startswith("rumus.") for each in found):
+        return {}
+    checksum = 0
+    try:
+        for place in sorted({0, len(found[0]) - 1}):
+            for part in found[0][place]:
+                checksum = crc32(np.asarray(part).tobytes(), checksum)
+    except Exception:  # the validation, which reads it, says what is wrong
+        return {}
+    return {f"{_VALIDATION}checksum": f"{checksum:08x}"}
 
 
 def _frozen(run: Run, *, with_modules: bool = True) -> dict[str, Any]:
@@ -156,7 +178,7 @@ def note_hyperparameters(run: Run, path: Path | None) -> None:
     trainer = run.trainer
     now = hyperparameters(trainer.optimizer, run.options, run.batches.loader, trainer.state)
     # What was measured before is compared with what comes next.
-    now |= _validated(run.validate_fn) or _starting(_VALIDATION, before)
+    now |= (_validated(run.validate_fn) | _samples(run)) or _starting(_VALIDATION, before)
     now |= _batches(run) | _numbers(run)
     if before:  # what was not noted before, or is no more, differs from nothing
         since = (_VALIDATION, _NUMBER, _BATCHES)
