@@ -80,8 +80,8 @@ INTS, MASK, HALF, SINGLE = (
         (lambda a: a.where(a, 7), (MASK,), int32, [1, 7]),
         (lambda a: a.where(2, 3), (MASK,), int32, [2, 3]),
         (lambda a: a.where(2, 3.5), (MASK,), float32, [2.0, 3.5]),
-        (lambda a, b: a.unsqueeze(0) @ b, (INTS, INTS), float32, [5.0]),
-        (lambda a, b: rt.linear(a, b.unsqueeze(0)), (INTS, INTS), float32, [5.0]),
+        (lambda a, b: a.astype(float32).unsqueeze(0) @ b, (INTS, INTS), float32, [5.0]),
+        (lambda a, b: rt.linear(a, b.astype(float32).unsqueeze(0)), (INTS, INTS), float32, [5.0]),
         (elementwise(lambda a, b: a + b), (MASK, MASK), int32, [2, 0]),
         (elementwise(lambda a, b: (a < b) | a), (MASK, MASK), bool_, [True, False]),
         (lambda a: a.astype(np.float16), (SINGLE,), float16, [0.5, 1.0]),
@@ -111,6 +111,20 @@ def test_float16_is_storage_and_computes_in_float32(backend: Backend) -> None:
     expected = exact - np.log(np.exp(exact).sum())
     np.testing.assert_allclose(row.log_softmax().numpy(), expected, rtol=1e-3)
     np.testing.assert_allclose(row.logsumexp().numpy(), np.log(np.exp(exact).sum()), rtol=1e-3)
+
+
+def test_products_of_integers_are_not_rounded(backend: Backend) -> None:
+    """float32 has no 4097 * 4097."""
+    x = tensor([[4097, 1], [2, 3]], backend=backend)
+    exactly = r"round products .* einsum\('...ij,...jk->...ik', a, b\)"
+    for other in (x, x > 2):
+        with pytest.raises(TypeError, match=exactly):
+            x @ other
+        with pytest.raises(TypeError, match=exactly):
+            rt.linear(x, other)
+    exact = rt.einsum("...ij,...jk->...ik", x, x)
+    assert exact.dtype == int32
+    assert exact.tolist() == [[16785411, 4100], [8200, 11]]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from rumus.tensor.expression.declared_type import shown
-from rumus.tensor.expression.dtype import float32, is_floating, promote
+from rumus.tensor.expression.dtype import DType, is_floating, promote
 from rumus.tensor.graph.autograd import Product, Vjp
 from rumus.tensor.graph.means import note_dot
 from rumus.tensor.graph.operators import broadcast_shape, cast, sum_to
@@ -20,7 +20,8 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     a: (..., m, k); a vector is (k,).
     b: (..., k, n); a vector is (k,).
 
-    ValueError if the inner lengths differ; TypeError for an operand that is not a tensor.
+    ValueError if the inner lengths differ; TypeError for an operand that is not a tensor, and if
+    neither is of floating numbers.
     """
     for operand in (a, b):
         if not isinstance(operand, Tensor):
@@ -34,8 +35,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
         return matmul(a, b.unsqueeze(1)).squeeze(-1)
     if a.shape[-1] != b.shape[-2]:
         raise ValueError(f"matmul: {a.shape} @ {b.shape}: {a.shape[-1]} is not {b.shape[-2]}")
-    dtype = promote(a.dtype, b.dtype)
-    dtype = dtype if is_floating(dtype) else float32
+    dtype = dtype_of_product("matmul", a, b)
     a, b = cast(a, dtype), cast(b, dtype)
     batch = broadcast_shape("matmul", [a.shape[:-2], b.shape[:-2]])
     backend = backend_of("matmul", (a, b))
@@ -44,6 +44,19 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     vjp = _matmul_vjp(a, b)
     found = result_of("matmul", out, backend, (a, b), vjp, saved=(a, b), fills_places=True)
     return note_dot(found, a, b) if out.size == 1 else found
+
+
+def dtype_of_product(of: str, a: Tensor, b: Tensor, *others: Tensor) -> DType:
+    """Return the dtype of a product and what is added to it.
+
+    TypeError if neither factor is of floating numbers.
+    """
+    if not is_floating(promote(a.dtype, b.dtype)):
+        raise TypeError(
+            f"{of}: {a.dtype} @ {b.dtype}: float32 would round products beyond 2**24; convert one, "
+            "x.astype(float32), or take einsum('...ij,...jk->...ik', a, b), which is exact"
+        )
+    return promote(a.dtype, b.dtype, *(each.dtype for each in others))
 
 
 def refuse_operand(operand: object) -> NoReturn:

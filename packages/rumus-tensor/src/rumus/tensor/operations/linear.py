@@ -10,10 +10,10 @@ from itertools import compress
 from typing import Any
 
 from rumus.tensor.expression.arguments import checked_arguments
-from rumus.tensor.expression.dtype import float32, is_floating, promote
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import GRADIENT, Kernel
 from rumus.tensor.graph.autograd import Product, Vjp, is_recording
+from rumus.tensor.graph.linear_algebra import dtype_of_product
 from rumus.tensor.graph.operators import cast, in_place, kernel_of
 from rumus.tensor.graph.tensor import Tensor, backend_of, result_of
 from rumus.tensor.memory.backend import Array, Backend, Epilogue, Shape
@@ -38,8 +38,8 @@ def linear(
         `functools.partial` of `leaky_relu`, is fused with the product; any other runs after it.
     residual: (..., out), added to the result, which has this shape.
 
-    ValueError if they do not fit. The leading axes are joined, so the weight gradient is also one
-    product, which includes the bias gradient.
+    ValueError if they do not fit, TypeError if neither x nor weight is floating. The leading axes
+    are joined, so the weight gradient is also one product, which includes the bias gradient.
 
     >>> from rumus.tensor import linear, relu, tensor
     >>> x, weight = tensor([[1.0, 2.0]]), tensor([[3.0, 1.0], [-1.0, 0.0]])
@@ -53,8 +53,7 @@ def linear(
         return y if residual is None else y + residual
     tensors = [t for t in (x, weight, bias, residual) if t is not None]
     backend = backend_of("linear", tensors)
-    dtype = promote(*(t.dtype for t in tensors))
-    dtype = dtype if is_floating(dtype) else float32
+    dtype = dtype_of_product("linear", *tensors)
     if any(t.dtype != dtype for t in tensors):
         b, r = (None if t is None else cast(t, dtype) for t in (bias, residual))
         return linear(cast(x, dtype), cast(weight, dtype), b, activation=activation, residual=r)
