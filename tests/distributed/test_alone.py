@@ -229,6 +229,21 @@ def test_a_step_by_hand_is_refused_on_several_ranks() -> None:
     assert weight.tolist() == [1.0]
 
 
+def test_a_step_by_hand_with_a_part_of_a_batch_is_refused() -> None:
+    """Also of a trainer that knows of no ranks; not one with data of its own."""
+    weight = Parameter([1.0], name="w")
+    trainer = Trainer(SGD([weight], 0.1))
+    data = ArrayDataset(np.ones(16, np.float32))
+    loss = lambda x: (weight * x).sum()
+    for (x,) in DataLoader(data, 8, ranks=Ranks(several())):
+        with pytest.raises(TypeError, match="train_step would train this rank alone"):
+            trainer.train_step(loss, x)
+    assert weight.tolist() == [1.0]
+    for (x,) in DataLoader(data, 8):
+        trainer.train_step(loss, x)
+    assert weight.tolist() != [1.0]
+
+
 @pytest.mark.parametrize(
     ("make", "why"),
     [

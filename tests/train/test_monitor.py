@@ -335,6 +335,19 @@ def test_the_root_of_a_mean_is_no_mean(bend: str, rows: int, backend: Backend) -
         trainer.evaluate(data, lambda x: {"score": -nn.mse_loss(x, x * 0.5), "share": x.mean() * 2})
 
 
+def test_a_metric_that_became_a_number_is_averaged_under_any_name() -> None:
+    """An accuracy is the mean of those of batches, an F1 is not."""
+    scores, y = np.array([[0.0, 1.0], [1.0, 0.0]], np.float32), np.array([1, 1])
+    data = [(scores, y), (scores, y)]
+    with pytest.warns(UserWarning, match="'loss' is averaged over batches") as told:
+        evaluate(lambda x: x, data, lambda s, y: {"loss": float(metrics.f1(s, y))})
+    assert len(told) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate(lambda x: x, data, lambda s, y: {"loss": float(metrics.accuracy(s, y))})
+        evaluate(lambda x: x, data, lambda s, y: {"loss": metrics.f1(s, y)})
+
+
 @pytest.mark.parametrize("name", ["max", "min", "std", "var", "norm", "prod"])
 def test_one_number_of_several_samples_is_no_mean(name: str, backend: Backend) -> None:
     """Of 1, 3 and 6, 4 the largest is 6, and not the mean of 3 and 6."""

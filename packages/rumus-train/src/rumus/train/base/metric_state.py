@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from rumus.tensor import Tensor, concat, stack
 from rumus.tensor.expression.decided import fixed
+from rumus.tensor.memory.uninterrupted import displacing
 from rumus.train.base.exact_difference import alike
 from rumus.train.base.late_counts import LatePart
 from rumus.train.base.other_names import METRIC
@@ -18,6 +21,21 @@ from rumus.train.base.other_names import METRIC
 Values: TypeAlias = Tensor | NDArray[Any]
 Part: TypeAlias = Values | LatePart
 CONFUSION_MATRIX: Final = "confusion_matrix"  # the metric whose first part is kept as well
+
+
+class _Noted(threading.local):
+    """The numbers that metrics became on this thread, in the innermost block; None outside."""
+
+    numbers: list[tuple[float, str]] | None = None
+
+
+_noted = _Noted()
+
+
+@contextmanager
+def noting_numbers() -> Iterator[list[tuple[float, str]]]:
+    """Collect the numbers that metrics become within the block, with the metrics' names."""
+    yield from displacing(_noted, "numbers", [])
 
 
 def _no_number(state: MetricState, other: object = None) -> Any:
@@ -68,7 +86,10 @@ class MetricState:
     __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _no_number
 
     def __float__(self) -> float:
-        return float(self.finish(*add_up([self]).parts))
+        found = float(self.finish(*add_up([self]).parts))
+        if (numbers := _noted.numbers) is not None:
+            numbers.append((found, self.name))
+        return found
 
     def __format__(self, spec: str) -> str:
         return format(float(self), spec) if spec else repr(self)

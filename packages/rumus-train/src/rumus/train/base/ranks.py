@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import weakref
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from rumus.tensor.expression.declared_type import shown
+
+_parts: list[weakref.ref[Any]] = []  # of the last batch that was divided
+
+
+def note_part(fields: Sequence[Any]) -> None:
+    """Note the fields of one rank's part of a batch, so that no step takes them for all of it."""
+    _parts[:] = map(weakref.ref, fields)
+
+
+def is_part(fields: Sequence[Any]) -> bool:
+    """Whether these are of one rank's part of the last batch."""
+    return any(part() is field for part in _parts for field in fields if field is not None)
 
 
 def check_ranks(of: str, ranks: object, *names: str) -> None:

@@ -18,9 +18,10 @@ from rumus.tensor.expression.decided import check_of_class, decided, is_decided
 from rumus.tensor.expression.state_names import name_differences
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.expression.whole_number import whole_number
+from rumus.train.base.fields import values_in
 from rumus.train.base.other_names import LOADER, LOADER_OPTIONS
 from rumus.train.base.random_stream import Purpose, permutation
-from rumus.train.base.ranks import Ranks, check_ranks
+from rumus.train.base.ranks import Ranks, check_ranks, note_part
 from rumus.train.data.batcher import (
     Batcher,
     Collate,
@@ -429,6 +430,8 @@ class _Loop(Iterator[Any]):
             loader.seek(loader.epoch + 1)
             raise StopIteration
         loader._batch += 1
+        if loader.ranks is not None and loader.ranks.size > 1:
+            note_part(values_in(made.batch))
         return made.batch
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from rumus.tensor.expression.decided import check_of_class, decided, is_decided
 from rumus.tensor.expression.real_number import real_number
 from rumus.train.base.limits import Limits
 from rumus.train.base.other_names import FIT, TRAINER, TRAINER_OPTIONS
-from rumus.train.base.ranks import check_ranks
+from rumus.train.base.ranks import check_ranks, is_part
 from rumus.train.base.scaling import scalable
 from rumus.train.capture.captured_steps import Counts, LossFunction
 from rumus.train.capture.step_function import check_loss_function
@@ -180,10 +180,11 @@ class Trainer(Generic[M_co]):
         check_loss_function(loss_fn)
         if weight is not None and not 0 < real_number("weight", weight) < math.inf:
             raise ValueError(f"weight must be finite and positive, not {weight}")
-        if self.team is not None and self.team.size > 1:
+        if (self.team is not None and self.team.size > 1) or is_part(batch):
             raise TypeError(
                 "train_step would train this rank alone: use trainer.fit(DataLoader(..., "
-                "ranks=ranks), loss_fn, ...), which sums over all ranks"
+                "ranks=ranks), loss_fn, ...) of Trainer(optimizer, ranks=ranks), which sums over "
+                "all ranks"
             )
         if weight is not None:
             return self.stepper.step(loss_fn, batch, lambda loss, means: weight)

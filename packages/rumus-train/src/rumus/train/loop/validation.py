@@ -27,7 +27,12 @@ from rumus.train.base.averaged_names import is_no_mean
 from rumus.train.base.calling import as_dict, call
 from rumus.train.base.epoch_sum import LAG
 from rumus.train.base.late_values import late_numbers
-from rumus.train.base.metric_state import CONFUSION_MATRIX, MetricState, add_up
+from rumus.train.base.metric_state import (
+    CONFUSION_MATRIX,
+    MetricState,
+    add_up,
+    noting_numbers,
+)
 from rumus.train.capture.captured_steps import beside
 from rumus.train.checkpoints.snapshot import average_in_place
 from rumus.train.data.batches import (
@@ -164,10 +169,10 @@ class Measuring:
     def of(self, batch: Any) -> Found:
         """Return the metrics of a batch."""
         given = arguments(batch)
-        with noting_means() as means:
+        with noting_means() as means, noting_numbers() as numbers:
             found = call(self._metric_fn, on_backend(given, self._backend))
             named = _named(found)
-            self._averaged.see(named, samples(given))
+            self._averaged.see(named, samples(given), numbers)
         _warn_of_score(self._metric_fn, found)
         if self._weight_of is None:
             weights = self._weighing.weigh_late([*named.values()], means, samples(given))
@@ -195,8 +200,14 @@ class _Averaged:
         self._shares: dict[str, float] = {}  # weights in the first batch, by its samples
         self._bent: dict[str, Tensor] = {}  # what is no mean of the first batch
 
-    def see(self, named: Mapping[str, Any], size: float) -> None:
-        """Check the metrics of the next batch, which has `size` samples."""
+    def see(
+        self, named: Mapping[str, Any], size: float, numbers: Sequence[tuple[float, str]]
+    ) -> None:
+        """Check the metrics of the next batch, which has `size` samples.
+
+        numbers: that metrics became, such as float(f1(scores, y)), with the metrics' names.
+        """
+        kinds = {id(number): kind for number, kind in numbers}
         self._batches += 1
         self._largest = max(self._largest, size)
         are_several = self._largest > 1  # samples in a batch
@@ -213,7 +224,9 @@ class _Averaged:
                     f"metrics.MetricState({name!r}, (np.array(count),), float) of rumus.train"
                 )
             elif self._batches == 2 and (
-                is_no_mean(name) or (are_several and self._is_no_mean(name, value))
+                is_no_mean(name)
+                or is_no_mean(kinds.get(id(value), ""))
+                or (are_several and self._is_no_mean(name, value))
             ):
                 warn_user(
                     f"{name!r} is averaged over batches, which may differ from its value over all "
