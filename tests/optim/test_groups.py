@@ -19,7 +19,7 @@ from rumus.optim import (
     linear,
     warmup,
 )
-from rumus.tensor import Backend, Parameter, Parameters, float32
+from rumus.tensor import Backend, NumpyBackend, Parameter, Parameters, float32
 
 
 def made(backend: Backend, *shapes: tuple[int, ...]) -> list[Parameter]:
@@ -153,3 +153,24 @@ def test_memory(kind: Any, options: dict[str, Any], parts: int, backend: Backend
     assert optimizer.memory() == expected
     assert expected.total == (2 + parts) * size
     assert optimizer.planned_memory(parameters, 0.1, **options) == expected
+
+
+def test_the_work_of_a_first_step_is_proportional_to_the_groups(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each group was compared with each other one: 1,600 of them took seconds."""
+    looked = []
+    over = ParameterGroup.over
+
+    def counting(group: ParameterGroup, hyper: Any) -> Any:
+        looked.append(group)
+        return over(group, hyper)
+
+    monkeypatch.setattr(ParameterGroup, "over", counting)
+    counts = []
+    for size in (20, 40):
+        parameters = made(NumpyBackend(), *[(2,)] * size)
+        looked.clear()
+        step(AdamW([ParameterGroup([p], lr=0.1 / (i + 1)) for i, p in enumerate(parameters)], 0.1))
+        counts.append(len(looked))
+    assert counts[1] < 2.2 * counts[0]

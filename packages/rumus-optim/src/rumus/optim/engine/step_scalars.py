@@ -117,7 +117,7 @@ class StepScalars:
         hyper = {"weight_decay": 0.0, **self.segments[number].group.over(self.hyper)}
         known = self._known.get(number)
         if known is None or known.hyper != hyper:
-            self._check({**self.hyper, **self.segments[number].group.hyper})
+            self._check(number, {**self.hyper, **self.segments[number].group.hyper})
             is_fixed = not self.stages and all(map(_is_pure, hyper.values()))
             is_constant = not any(map(callable, hyper.values()))
             known = self._known[number] = _Known(hyper, is_fixed, is_constant)
@@ -128,9 +128,14 @@ class StepScalars:
                 known.rows.pop(t - _KEPT, None)
             yield row.bound
 
-    def _check(self, hyper: Mapping[str, Hyper]) -> None:
-        """Raise TypeError or ValueError for what was assigned past `set` and does not fit."""
-        self.common.check(self.kind, [each.group for each in self.segments], self.hyper)
+    def _check(self, number: int, hyper: Mapping[str, Hyper]) -> None:
+        """Raise TypeError or ValueError for what was assigned past `set` and does not fit.
+
+        The first group is compared with all, others with the first: there may be thousands.
+        """
+        first = self.segments[0]
+        compared = [first, self.segments[number]] if number else self.segments
+        self.common.check(self.kind, [each.group for each in compared], self.hyper)
         checked(hyper, self.ranges)
         if unknown := hyper.keys() - self.names:
             name = min(unknown)
