@@ -127,8 +127,8 @@ class Tensor(Arithmetic["Tensor"]):
         def _assign_data(self, value: object) -> NoReturn:
             raise AttributeError("a tensor has no data apart from itself: x.assign(value)")
 
-        grad = property(fset=_assign_grad)
-        data = property(fset=_assign_data)
+        grad = property(fset=_assign_grad, doc="Of no tensor: assigning it says what to write.")
+        data = property(fset=_assign_data, doc="Of no tensor: assigning it says what to write.")
 
     @property
     def label(self) -> str:
