@@ -236,8 +236,9 @@ def test_a_step_by_hand_with_a_part_of_a_batch_is_refused() -> None:
     data = ArrayDataset(np.ones(16, np.float32))
     loss = lambda x: (weight * x).sum()
     for (x,) in DataLoader(data, 8, ranks=Ranks(several())):
-        with pytest.raises(TypeError, match="train_step would train this rank alone"):
-            trainer.train_step(loss, x)
+        for part in (x, {"x": x}):
+            with pytest.raises(TypeError, match="train_step would train this rank alone"):
+                trainer.train_step(loss, part)
     assert weight.tolist() == [1.0]
     for (x,) in DataLoader(data, 8):
         trainer.train_step(loss, x)

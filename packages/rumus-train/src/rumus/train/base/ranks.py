@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from rumus.tensor.expression.declared_type import shown
+from rumus.train.base.calling import values_of
 
 _parts: list[weakref.ref[Any]] = []  # of the last batch that was divided
 
@@ -17,8 +18,11 @@ def note_part(fields: Sequence[Any]) -> None:
 
 
 def is_part(fields: Sequence[Any]) -> bool:
-    """Whether these are of one rank's part of the last batch."""
-    return any(part() is field for part in _parts for field in fields if field is not None)
+    """Whether these are of one rank's part of the last batch; a dict's values are fields, too."""
+    if not _parts:
+        return False
+    given = values_of(fields)
+    return any(part() is each for part in _parts for each in given if each is not None)
 
 
 def check_ranks(of: str, ranks: object, *names: str) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
@@ -47,6 +47,10 @@ def _samples_in(values: Iterable[Any]) -> float:
         if shape:
             return float(shape[0])
     return 1.0
+
+
+# Where an epoch is: its batches and samples, the checksum of these, and what rewinds the loader.
+Bookmark: TypeAlias = tuple[int, float, int | None, Callable[[], None] | None]
 
 
 def weight_from(weight_of: Callable[..., Any], batch: Sequence[Any]) -> float:
@@ -166,6 +170,8 @@ class Batches:
         self._structure: tuple[tuple[str, str, int], ...] | None = None
         self._kind: tuple[Any, ...] = ()
         self._trace: BatchTrace | None = None if self._is_stateful else BatchTrace()
+        self._own_bookmark: Callable[[], Callable[[], None]] | None
+        self._own_bookmark = getattr(loader, "_bookmark", None)
         self._saved_trace: int | None = None  # of the batches skipped on resume
 
     @property
@@ -229,23 +235,26 @@ class Batches:
             )
         return None
 
-    def bookmark(self) -> Callable[[], bool]:
-        """Return a function that goes back here in the epoch, and says whether the loader could."""
-        batch, samples = self.batch, self.samples
-        trace = None if self._trace is None else self._trace.value
-        own = getattr(self.loader, "_bookmark", None)
-        rewind = None if own is None else own()
+    def bookmark(self) -> Bookmark:
+        """Return where this is in the epoch; asked for before each step, so it costs little."""
+        trace, own = self._trace, self._own_bookmark
+        return (
+            self.batch,
+            self.samples,
+            None if trace is None else trace.value,
+            None if own is None else own(),
+        )
 
-        def go_back() -> bool:
-            if self._is_stateful and self.batch != batch:
-                if rewind is None:
-                    return False
-                rewind()
-            self.batch, self.samples = batch, samples
-            self._trace = None if trace is None else BatchTrace(trace)
-            return True
-
-        return go_back
+    def go_back(self, bookmark: Bookmark) -> bool:
+        """Go back there in the same epoch; return whether the loader could."""
+        batch, samples, trace, rewind = bookmark
+        if self._is_stateful and self.batch != batch:
+            if rewind is None:
+                return False
+            rewind()
+        self.batch, self.samples = batch, samples
+        self._trace = None if trace is None else BatchTrace(trace)
+        return True
 
     @property
     def part(self) -> Part | None:

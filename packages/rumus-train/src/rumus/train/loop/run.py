@@ -31,7 +31,7 @@ from rumus.train.checkpoints.snapshot import (
     warn_of_evaluation_mode,
     warn_of_strangers,
 )
-from rumus.train.data.batches import Batches, require_start
+from rumus.train.data.batches import Batches, Bookmark, require_start
 from rumus.train.data.sample_order import warn_of_other_samples
 from rumus.train.loop.callback import Callback, CallbackError, Callbacks
 from rumus.train.loop.continuation import (
@@ -177,7 +177,7 @@ class Run:
         self.position = Position()
         self._spikes = None if spikes is None else SpikeWatch(spikes, self.position)
         self._first = 0  # batch of the running step
-        self._back: Callable[[], bool] | None = None  # to where it began in the loader's epoch
+        self._began: Bookmark | None = None  # where the running step did so in the loader's epoch
         self._is_loading = False
         self.stopped: str | None = None
         self._clock: StepClock | None = None
@@ -262,16 +262,16 @@ class Run:
         position, batches = self.position, self.batches
         before, self._first = batches.samples, batches.batch
         if self.checkpoints.store is not None:
-            self._back = batches.bookmark()
+            self._began = batches.bookmark()
         if self._clock is not None:
             self._clock.start()
         batch = self._next_batch()
         if batch is None:
-            position.exhausted, self._back = True, None
+            position.exhausted, self._began = True, None
             return
         loss = self._train(*batch)
         position.step += 1
-        self._back = None
+        self._began = None
         if self._spikes is not None and self._spikes.rolls_back:
             self._spikes.note(self._here(position.step), loss, self.trainer.optimizer.outcome)
         if batches.is_complete:
@@ -397,7 +397,7 @@ class Run:
         is_bad = isinstance(error, _UNSAVED)
         # Another rank may not have failed.
         if self.team.size == 1 and position.step and not is_bad and self._is_between_steps():
-            if self._back is not None and self._has_drawn_elsewhere():
+            if self._began is not None and self._has_drawn_elsewhere():
                 error.add_note(
                     "what its step drew from random, numpy.random or torch is not put back: it "
                     "draws other numbers when it is repeated"
@@ -415,10 +415,10 @@ class Run:
 
     def _is_between_steps(self) -> bool:
         """Whether all batches that were taken have been trained; go back to where that is so."""
-        if self._back is None:
+        if self._began is None:
             return True
         self.position.exhausted = False
-        return self._back()
+        return self.batches.go_back(self._began)
 
     # Epochs
 
@@ -556,7 +556,7 @@ class Run:
             self._rollback.answer(error)
         except LossSpikeError as error:
             self._rollback.answer(error)
-        self._back = None  # the batches of the bad step are not repeated
+        self._began = None  # the batches of the bad step are not repeated
 
     # The start
 
