@@ -591,7 +591,7 @@ CSV: Final = OtherNames(
         "parse_dates": "dates=[...]",
         "date_format": "dates={'its column': '%d.%m.%Y'}",
         "true_values": "booleans=[...]",
-        "na_values": "missing=0.0, for cells that are empty, NA and the like: write others so",
+        "na_values": "missing_cells=['-999'], beside missing=0.0 or another number",
         "fillna": "missing=0.0, or another number",
         "skiprows": "nothing: remove the lines before the names of the columns",
         "skipfooter": "nothing: remove the lines after the table",

@@ -28,6 +28,7 @@ from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
 from rumus.train.data.dataset import Batch, Indices, RowsOfFiles, Sample, as_index, as_indices
 from rumus.train.data.npy import PathLike
+from rumus.train.tables.doubts import warn_of_divisions, warn_of_sentinels
 from rumus.train.tables.feature_encoding import (
     FeatureEncoding,
     Missing,
@@ -122,9 +123,17 @@ class ParquetDataset(RowsOfFiles):
         self._encoding = FeatureEncoding(self.columns, *kinds, missing, standardize)
         numbers = self._read(learns=True)
         if columns is None:
-            warn_of_counting(self._source.shown, self._encoding.numbers, numbers)
+            names = self._encoding.numbers
+            warn_of_counting(self._source.shown, names, numbers)
+            warn_of_divisions(self._source.shown, names, numbers)
+            warn_of_sentinels(
+                self._source.shown,
+                names,
+                numbers,
+                missing,
+                "make it null in the table, and columns=[...] says that it is a number",
+            )
             if targets and not self._is_text:
-                names = self._encoding.numbers
                 warn_of_answers(self._source.shown, names, numbers, self._arrays[1])
         if self._is_text and classes is None:
             instead = "target_dtype={number} takes them for numbers, classes=[...]"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import chain, islice
@@ -39,6 +39,11 @@ from rumus.train.tables.csv_cell import (
 )
 from rumus.train.tables.csv_number import advice, first_that_is_none, is_number, numbers_of
 from rumus.train.tables.csv_table import CsvTable, Row, about_comment_line, about_comments
+from rumus.train.tables.doubts import (
+    warn_of_divisions,
+    warn_of_second_header,
+    warn_of_sentinels,
+)
 from rumus.train.tables.feature_encoding import (
     MISSING,
     FeatureEncoding,
@@ -47,6 +52,7 @@ from rumus.train.tables.feature_encoding import (
     as_categories,
     as_columns,
     as_dates,
+    as_missing_cells,
     as_targets,
     dtype_of,
     number_dtype,
@@ -92,6 +98,9 @@ class CsvDataset(RowsOfFiles):
     missing: the value for a feature whose cell is empty, NA, N/A, #N/A, null, None, - or ?; "mean"
         takes the mean of the column. By default such a cell raises. A missing category is 0 for
         every text.
+    missing_cells: other texts of such cells, such as ["-999"]. A UserWarning tells of a column with
+        -999 or the like, far from all its other numbers, if this is not given; [] confirms that
+        they are numbers.
     missing_target: "error" raises for a line with a missing target, "drop" skips it.
     standardize: subtract the mean of each feature and divide by its standard deviation; categories
         stay 0 and 1.
@@ -141,6 +150,7 @@ class CsvDataset(RowsOfFiles):
         booleans: Sequence[str] = (),
         dates: Sequence[str] | Mapping[str, str] = (),
         missing: Missing = None,
+        missing_cells: Sequence[str] | None = None,
         missing_target: Literal["error", "drop"] = "error",
         standardize: bool = False,
         decimal: str = ".",
@@ -154,7 +164,9 @@ class CsvDataset(RowsOfFiles):
         is_text = classes is not None or dtype_of("target_dtype", target_dtype).kind == "U"
         if is_text and not isinstance(target, str) and (target or classes is not None):
             raise ValueError("class names need a single target: give target='its column'")
-        self._file = _File(header, delimiter, encoding, spelling_of_numbers(decimal, thousands))
+        spelling = spelling_of_numbers(decimal, thousands)
+        absent = as_missing_cells(missing_cells or ())
+        self._file = _File(header, delimiter, encoding, spelling, absent)
         if not isinstance(encoding, str):
             raise TypeError(f"encoding must be text such as 'utf-8', not {shown(encoding)}")
         check_choice("missing_target", missing_target, ("error", "drop"))
@@ -171,6 +183,7 @@ class CsvDataset(RowsOfFiles):
             numbers = self._read(table, learns=True, tells_codes=columns is None)
         if columns is None:
             warn_of_counting(table.shown, self._encoding.numbers, numbers)
+            warn_of_divisions(table.shown, self._encoding.numbers, numbers)
             if is_text and table.is_headed_by_numbers(headed := self._encoding.numbers):
                 if target in self.classes:
                     _warn_of_header(table.shown, f"numbers and {printable(repr(target))}, a class")
@@ -178,6 +191,8 @@ class CsvDataset(RowsOfFiles):
                     _warn_of_header(table.shown, "numbers in no order")
             if len(self._arrays) > 1 and not is_text:
                 warn_of_answers(table.shown, self._encoding.numbers, numbers, self._arrays[1])
+        if missing_cells is None:
+            self._warn_of_sentinels(table.shown, numbers)
         if is_text and classes is None:
             instead = "target_dtype={number} takes them for numbers, classes=[...]"
             warn_of_text_order(table.shown, "text", self.classes, instead)
@@ -232,12 +247,11 @@ class CsvDataset(RowsOfFiles):
         spelling = None if of_file is None else _of_texts(of_file)
         reader = _Features("row", self._encoding, spelling, self._dtype, where, between=" ")
         whole = {*self._encoding.numbers} if self._dtype.kind in "iu" else self._encoding.booleans
-        reader.take(
-            [
-                (at, [_cell(row, name, at, name in whole) for name in self.columns])
-                for at, row in enumerate(rows)
-            ]
+        cells = (
+            [_cell(row, name, at, name in whole) for name in self.columns]
+            for at, row in enumerate(rows)
         )
+        reader.take([(at, self._file.without_absent(row)) for at, row in enumerate(cells)])
         return reader.arrays(learns=False)[0]
 
     def __len__(self) -> int:
@@ -272,14 +286,32 @@ class CsvDataset(RowsOfFiles):
         if isinstance(target, _Numbers):
             target.tells_codes = tells_codes
         needed = [table.index(name) for name in as_targets(self._target)] if self._drops else []
-        self._lines = _lines(table, [reader, *([] if target is None else [target])], needed)
+        fields = [reader, *([] if target is None else [target])]
+        self._lines = _lines(table, fields, needed, self._file.without_absent)
         table.warn_of_open_end()
+        if learns:
+            texts = reader.new_texts() | (target.new_texts() if isinstance(target, _Texts) else {})
+            warn_of_second_header(table.shown, int(self._lines[0]), texts)
         features, numbers = reader.arrays(learns)
         self._arrays = [features]
         if target is not None:
             found = target.array()
             self._arrays.append(found.reshape(-1) if isinstance(self._target, str) else found)
         return numbers
+
+    def _warn_of_sentinels(self, shown: str, numbers: NDArray[Any]) -> None:
+        names, found = list(self._encoding.numbers), numbers
+        if len(self._arrays) > 1 and self._target_dtype is not None:
+            names += as_targets(self._target)
+            targets = self._arrays[1].reshape(len(numbers), -1)
+            found = np.concatenate([numbers, targets], axis=1)
+        warn_of_sentinels(
+            shown,
+            names,
+            found,
+            self._encoding.missing,
+            "missing_cells=['{0}'] says so, and missing_cells=[] that it is a number",
+        )
 
     def _reader_of_target(self, table: CsvTable) -> _Numbers | _Texts | None:
         names = as_targets(self._target)
@@ -301,6 +333,12 @@ class _File:
     delimiter: str
     encoding: str
     spelling: Spelling | None
+    absent: frozenset[str]  # other texts of missing cells
+
+    def without_absent(self, cells: list[str]) -> list[str]:
+        """Return cells with those that are missing empty."""
+        absent = self.absent
+        return ["" if c.strip() in absent else c for c in cells] if absent else cells
 
     def open(self, path: Path) -> CsvTable:
         return CsvTable(path, self.header, self.delimiter, self.encoding)
@@ -366,11 +404,15 @@ def _warn_of_header(shown: str, has: str) -> None:
 
 
 def _lines(
-    table: CsvTable, fields: Sequence[_Features | _Numbers | _Texts], needed: Sequence[int]
+    table: CsvTable,
+    fields: Sequence[_Features | _Numbers | _Texts],
+    needed: Sequence[int],
+    without_absent: Callable[[list[str]], list[str]],
 ) -> NDArray[np.intp]:
     """Pass rows to the fields, skipping those with a missing target; return each row's line."""
     lines: list[int] = []
     while rows := list(islice(table, max(1, CHUNK // len(table.names)))):
+        rows = [(line, without_absent(cells)) for line, cells in rows]
         rows = [row for row in rows if not any(row[1][i].strip() in MISSING for i in needed)]
         for field in fields:
             field.take(rows)
@@ -434,6 +476,11 @@ class _Features:
             elif known and cell not in known:
                 raise unknown_category(f"{place}: column {printable(repr(name))}", cell, texts)
             yield cell
+
+    def new_texts(self) -> dict[str, Sequence[str]]:
+        """Return the texts, line by line, of columns whose categories are to be learned."""
+        known = self._encoding.categories
+        return {name: found for name, found in self._texts.items() if not known[name]}
 
     def arrays(self, learns: bool) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the features of all rows, and the unscaled numeric columns.
@@ -610,6 +657,10 @@ class _Texts:
             if self._known and cell not in self._known:
                 raise unknown_class(where, cell, self._classes)
             self._found.append(cell)
+
+    def new_texts(self) -> dict[str, Sequence[str]]:
+        """Return the names, line by line, unless the classes are given."""
+        return {} if self._known else {self._name: self._found}
 
     def array(self) -> NDArray[Any]:
         """Return the class indices."""

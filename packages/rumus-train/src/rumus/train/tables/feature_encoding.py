@@ -356,6 +356,15 @@ def as_dates(given: Sequence[str] | Mapping[str, str]) -> dict[str, str | None]:
     return dict.fromkeys(_names("dates", given))
 
 
+def as_missing_cells(given: Sequence[str]) -> frozenset[str]:
+    """Return the texts of missing cells. TypeError for others, such as numbers."""
+    for cell in _names("missing_cells", given):
+        if not isinstance(cell, str):
+            told = f"missing_cells must be texts as in the file, not {shown(cell)}"
+            raise TypeError(f"{told}: write {str(cell)!r}")
+    return frozenset(cell.strip() for cell in given)
+
+
 def as_booleans(given: Sequence[str]) -> frozenset[str]:
     """Return the columns of booleans."""
     return frozenset(_names("booleans", given))

@@ -1,0 +1,146 @@
+"""What a table may mean otherwise: told once, where nothing in it tells for sure."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.tensor.expression.user_warning import warn_user
+from rumus.train.base.printable import printable
+
+# What others call the number of the part of a division that a sample belongs to.
+_OF_PART: Final = re.compile(
+    r"(?i:(cv|k)?[_ .-]?folds?([_ .-]?(id|no|num|number|idx|index))?"
+    r"|(data[_ .-]?)?(split|subset|partition)s?|is[_ .-]?(train|test|val|valid|validation|holdout))"
+)
+_PARTS: Final = 100  # a division has no more
+_OF_WEIGHT: Final = re.compile(
+    r"(?i:(sample|instance|case|class|obs|observation|row)[_ .-]?(weights?|wts?))"
+)
+# Of bodies, too: those of samples are about 1 in the mean, as programs make them.
+_MAY_WEIGH: Final = re.compile(r"(?i:weights?|wts?|w)")
+_NEAR: Final = 1e-3
+# What stands for a number that was not measured: as many nines as are out of reach, and the limits
+# of dtypes, which pictures of the ground have.
+_NINES: Final = [float(10**digits - 1) for digits in range(2, 10)]
+_LIMITS: Final = [
+    *(float(np.iinfo(kind).min) for kind in (np.int16, np.int32, np.int64)),
+    *(float(np.iinfo(kind).max) for kind in (np.int32, np.int64)),
+    *(sign * float(np.finfo(kind).max) for kind in (np.float32, np.float64) for sign in (1, -1)),
+]
+_SENTINELS: Final = (*_NINES, *(-number for number in _NINES), *_LIMITS)
+_OFTEN: Final = 10  # lines, at least, that tell how often texts occur
+
+
+def warn_of_divisions(shown: str, names: Sequence[str], numbers: NDArray[Any]) -> None:
+    """Warn of features that are named like parts of a division, or weights of samples.
+
+    names, numbers: of the numeric columns, (rows, columns).
+    """
+    found = [
+        name
+        for name, column in zip(names, numbers.T, strict=True)
+        if (_OF_PART.fullmatch(name) and _may_be_parts(column))
+        or (_OF_WEIGHT.fullmatch(name) and (column >= 0).all())
+        or (_MAY_WEIGH.fullmatch(name) and _is_near_1(column))
+    ]
+    if found:
+        told = ", ".join(printable(repr(name)) for name in found)
+        warn_user(
+            f"{shown}: {told} {'are' if len(found) > 1 else 'is'} named like what divides or "
+            "weighs samples, and read as a feature; give columns=[...] to leave it out, or to "
+            "confirm it"
+        )
+
+
+def _may_be_parts(column: NDArray[Any]) -> bool:
+    parts = np.unique(column[:: max(1, len(column) // 10_000)])
+    return len(parts) <= _PARTS and bool((parts == np.trunc(parts)).all())
+
+
+def _is_near_1(column: NDArray[Any]) -> bool:
+    """Whether numbers are 1 in the mean; not all of them, which weigh nothing."""
+    values = column.astype(np.float64)
+    is_one = bool(len(values)) and abs(float(values.mean()) - 1) < _NEAR
+    return is_one and bool((values >= 0).all()) and bool((values != values[0]).any())
+
+
+def warn_of_sentinels(
+    shown: str,
+    names: Sequence[str],
+    numbers: NDArray[Any],
+    missing: float | str | None,
+    advice: str,
+) -> None:
+    """Warn of a column with a number that stands for missing ones, such as -999.
+
+    It is the smallest or largest of its column, and further from the others than they are from each
+    other.
+
+    names, numbers: of the numeric columns, (rows, columns).
+    missing: the number that missing ones have become, if they have one.
+    advice: how to say what it is, with {0} for it.
+    """
+    if not len(numbers) or not names:
+        return
+    finite = np.where(np.isfinite(numbers), numbers, numbers.dtype.type(0))
+    known = _known(numbers.dtype, missing)
+    for extreme in (finite.min(0), finite.max(0)):
+        for place in np.flatnonzero(np.isin(extreme, known)).tolist():
+            if _is_far(numbers[:, place], extreme[place]):
+                value = float(extreme[place])
+                told = f"{value:.0f}" if abs(value) < 1e15 else f"{value:.7g}"
+                warn_user(
+                    f"{shown}: column {printable(repr(names[place]))} has {told}, far from all "
+                    f"its other numbers, and it is read as a number; if it stands for a missing "
+                    f"one, {advice.format(told)}"
+                )
+                return
+
+
+def _known(dtype: np.dtype[Any], missing: float | str | None) -> NDArray[Any]:
+    """The numbers of a dtype that may stand for missing ones, except for one that was given."""
+    if dtype.kind == "f":
+        most = float(np.finfo(dtype).max)
+        found = np.array([each for each in _SENTINELS if abs(each) <= most], dtype)
+    else:
+        limits = np.iinfo(dtype)
+        found = np.array([n for n in map(int, _SENTINELS) if limits.min <= n <= limits.max], dtype)
+    return found if missing is None or isinstance(missing, str) else found[found != missing]
+
+
+def _is_far(column: NDArray[Any], value: Any) -> bool:
+    """Whether a number is further from others than they are from each other."""
+    values = column[np.isfinite(column)].astype(np.float64)
+    others = values[values != value]
+    if not others.size:
+        return False
+    low, high = float(others.min()), float(others.max())
+    gap = max(low - float(value), float(value) - high)
+    return low < high and gap > high - low
+
+
+def warn_of_second_header(shown: str, line: int, texts: Mapping[str, Sequence[str]]) -> None:
+    """Warn of a first line of data whose texts occur in no other line, unlike all others.
+
+    It may hold units, or types, of the columns.
+
+    line: its number. texts: those of each column of texts, line by line.
+    """
+    first = [found[0] for found in texts.values() if found]
+    if len(texts) < 2 or len(first) < 2 or any(len(found) <= _OFTEN for found in texts.values()):
+        return
+    for found in texts.values():
+        counts = Counter(found)
+        if counts[found[0]] > 1 or any(n < 2 for text, n in counts.items() if text != found[0]):
+            return
+    told = ", ".join(printable(repr(text)) for text in first[:3])
+    warn_user(
+        f"{shown}:{line}: {told} occur in no other line, while all other texts of their columns "
+        "do: remove the line if it holds units or types of the columns"
+    )

@@ -1,0 +1,117 @@
+"""What a table may mean otherwise is told once: divisions, weights, missing numbers, units."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rumus.train import CsvDataset, ParquetDataset
+
+
+def written(folder: Path, names: str, rows: list[str]) -> Path:
+    path = folder / "data.csv"
+    path.write_text("\n".join([names, *rows, ""]), "utf-8")
+    return path
+
+
+def told(path: Path, **options: Any) -> list[str]:
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        CsvDataset(path, **options)
+    assert all(each.filename == __file__ for each in found)
+    return [str(each.message) for each in found]
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [("fold", "01201201201"), ("kfold", "01010101010"), ("cv_fold", "12121212121"),
+     ("Split", "00000000111"), ("partition", "00000000111"), ("is_train", "11111110000"),
+     ("sample_weight", "35935935935"), ("instanceWeight", "11111111112")],
+)  # fmt: skip
+def test_what_divides_or_weighs_samples_is_told_of(tmp_path: Path, name: str, cells: str) -> None:
+    path = written(tmp_path, f"a,{name}", [f"{n}.5,{cell}" for n, cell in enumerate(cells)])
+    (said,) = told(path)
+    assert re.search(f"'{name}' is named like what divides or weighs samples, and read as a", said)
+    assert told(path, columns=["a", name]) == []
+    assert told(path, target=name) == []
+
+
+def test_weights_of_samples_are_1_in_the_mean_and_those_of_bodies_are_not(tmp_path: Path) -> None:
+    balanced = [2.0, 2.0, *[0.8] * 10]
+    (said,) = told(written(tmp_path, "a,weight", [f"{n}.5,{w}" for n, w in enumerate(balanced)]))
+    assert "'weight' is named like what" in said
+    assert told(written(tmp_path, "a,weight", [f"{n}.5,{60 + n}" for n in range(12)])) == []
+    assert told(written(tmp_path, "a,weight", [f"{n}.5,1" for n in range(12)])) == []
+    assert told(written(tmp_path, "a,fold", [f"{n}.5,{n}.25" for n in range(12)])) == []
+
+
+@pytest.mark.parametrize(
+    "cell", ["-999", "-9999.0", "-99", "999", "99999", "-32768", "-2147483648", "-3.4028235e+38"]
+)
+def test_numbers_for_missing_ones_are_told_of(tmp_path: Path, cell: str) -> None:
+    path = written(tmp_path, "a,b", ["1.5,2", f"{cell},3", "2.5,4", "3,5"])
+    (said,) = told(path)
+    assert re.search(r"column 'a' has -?\d.*, far from all its other numbers, .* missing_ce", said)
+    given = CsvDataset(path, missing_cells=[cell], missing="mean")
+    assert np.isclose(given[1][0][0], 7 / 3)
+    assert np.isclose(given.encode([{"a": cell, "b": 1}])[0, 0], 7 / 3)
+    assert given.like(path)[1][0].tolist() == given[1][0].tolist()
+    assert told(path, missing_cells=[]) == []
+    assert told(path, columns=["a"]) != []
+
+
+def test_usual_numbers_are_not_told_of(tmp_path: Path) -> None:
+    ages = [f"{age},{age % 7}" for age in range(20, 100)]  # up to 99
+    assert told(written(tmp_path, "age,b", ages)) == []
+    assert told(written(tmp_path, "a,b", ["-99,1", "1,2", "150,3"])) == []
+    assert told(written(tmp_path, "a,b", ["-999,1", "-999,2"])) == []
+    filled = written(tmp_path, "a,b", ["1.5,2", ",3", "2.5,4", "3,5"])
+    assert told(filled, missing=-999) == []
+
+
+def test_a_target_with_numbers_for_missing_ones_is_told_of(tmp_path: Path) -> None:
+    path = written(tmp_path, "a,y", ["1,0.5", "2,-999", "4,0.75", "5,1"])
+    (said,) = told(path, target="y")
+    assert "column 'y' has -999" in said
+    dropped = CsvDataset(path, target="y", missing_cells=["-999"], missing_target="drop")
+    assert [float(y) for _, y in dropped] == [0.5, 0.75, 1]  # type: ignore[attr-defined]
+
+
+def test_missing_cells_are_texts(tmp_path: Path) -> None:
+    path = written(tmp_path, "a", ["1", "2"])
+    with pytest.raises(TypeError, match=r"missing_cells must be texts as in .*: write '-999'"):
+        CsvDataset(path, missing_cells=[-999])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="missing_cells must be a list"):
+        CsvDataset(path, missing_cells="-999")
+
+
+def test_a_line_of_units_among_texts_is_told_of(tmp_path: Path) -> None:
+    data = [f"{color},{kind}" for color in ("red", "blue") for kind in ("rose", "iris")] * 4
+    options = {"categories": ["color"], "target": "kind", "target_dtype": str}
+    (said,) = told(written(tmp_path, "color,kind", ["(name),(class)", *data]), **options)
+    assert re.search(r"data.csv:2: '\(name\)', '\(class\)' occur in no other line", said)
+    assert told(written(tmp_path, "color,kind", data), **options) == []
+    rare = written(tmp_path, "color,kind", ["green,rose", *data])
+    assert told(rare, **options) == []
+    classes = {"classes": ["(class)", "rose", "iris"], "target": "kind", "categories": ["color"]}
+    assert told(written(tmp_path, "color,kind", ["(name),(class)", *data]), **classes) == []
+
+
+def test_tables_of_arrow_tell_of_the_same(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.table({"a": [1.5, -999.0, 2.5, 3.0], "fold": [0, 1, 0, 1]})
+    with pytest.warns(UserWarning, match="^the table: ") as said:
+        ParquetDataset(table)
+    assert [str(each.message).split(";")[0] for each in said] == [
+        "the table: 'fold' is named like what divides or weighs samples, and read as a feature",
+        "the table: column 'a' has -999, far from all its other numbers, and it is read as a "
+        "number",
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ParquetDataset(table, columns=["a", "fold"])
