@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.nn.class_losses import class_weights, count_classes
+from rumus.nn.loss_input import OF_LOGITS, check_input
 from rumus.nn.probabilities import check_probabilities
 from rumus.nn.reduction import (
     Found,
@@ -95,6 +96,7 @@ def cross_entropy_loss(
     at = class_axis(NAME, logits, axis)
     given = targets if isinstance(targets, Tensor) else np.asarray(targets)
     check_fit(NAME, logits, given, reduction, at)
+    check_input(NAME, logits, "logits of classes", OF_LOGITS)
     weights = None if weight is None else class_weights(NAME, logits, weight, logits.shape[at])
     if given.dtype.kind == "f":
         beside = as_target(NAME, logits, given)

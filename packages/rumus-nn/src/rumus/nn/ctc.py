@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.nn.lengths import Lengths, check_lengths
+from rumus.nn.loss_input import OF_LOGARITHMS, check_input
 from rumus.nn.reduction import (
     Found,
     Reduction,
@@ -79,6 +80,7 @@ def ctc_loss(
         raise ValueError(
             f"{NAME}: expected targets of shape ({len(x)}, most labels), got {labels.shape}"
         )
+    check_input(NAME, x, "logarithms of probabilities", OF_LOGARITHMS)
     steps = _lengths(x, input_lengths, x.shape[1], "input_lengths", 1)
     counts = _lengths(x, target_lengths, labels.shape[1], "target_lengths", 0)
     known = _known(labels), _known(steps), _known(counts)

@@ -10,6 +10,7 @@ import numpy as np
 from rumus.nn.class_losses import class_weights
 from rumus.nn.cross_entropy import check_fit, class_axis, losses_of_classes
 from rumus.nn.loss import entropy_of, less_likely
+from rumus.nn.loss_input import OF_LOGITS, check_input
 from rumus.nn.probabilities import check_probabilities
 from rumus.nn.reduction import (
     Found,
@@ -106,6 +107,7 @@ def focal_loss(
     if given.dtype.kind == "f":
         raise TypeError(f"{name}: targets must be class numbers, not {given.dtype}")
     check_fit(name, logits, given, reduction, at)
+    check_input(name, logits, "logits of classes", OF_LOGITS)
     found = losses_of_classes(name, logits, given, at, ignore_index, 0.0, None)
     losses = _weighed(found.losses, gamma=gamma)
     if weight is not None:
@@ -149,6 +151,7 @@ def sigmoid_focal_loss(
     _check_gamma(name, gamma)
     if alpha is not None and not 0 <= alpha <= 1:
         raise ValueError(f"{name}: alpha must be in [0, 1], or None, not {alpha}")
+    check_input(name, logits, "logits", OF_LOGITS)
     x, beside = check_pair(name, logits, target, reduction)
     check_probabilities(name, "target", beside)
     losses = partial(_sigmoid_focal_unweighted, x, beside, gamma=gamma)
@@ -189,6 +192,7 @@ def dice_loss(
     name = "dice_loss"
     check_floating(name, "the probabilities", probabilities)
     p, t = check_pair(name, probabilities, target, reduction)
+    check_input(name, p, "probabilities", "apply a sigmoid or a softmax to logits")
     lead = 2 if per_class else 1
     if p.ndim <= lead:
         raise ValueError(f"{name}: expected more than {lead} axes, got {p.shape}")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rumus.nn.class_losses import class_weights, count_classes
 from rumus.nn.loss import share
+from rumus.nn.loss_input import OF_LOGARITHMS, check_input
 from rumus.nn.probabilities import check_probabilities
 from rumus.nn.reduction import (
     Found,
@@ -128,6 +129,7 @@ def nll_loss(
     check_reduction(name, reduction)
     check_floating(name, "the log probabilities", log_probabilities)
     x = widened(log_probabilities)
+    check_input(name, x, "logarithms of probabilities", OF_LOGARITHMS)
     if not x.ndim or not -x.ndim <= axis < x.ndim or not x.shape[axis]:
         raise ValueError(f"{name}: {x.shape} has no classes on axis {axis}")
     at, given = axis % x.ndim, targets if isinstance(targets, Tensor) else np.asarray(targets)
@@ -202,6 +204,7 @@ def kl_div(
         total = kl_div(log_prediction, target, log_target=log_target, reduction="sum")
         return total / len(log_prediction)
     x, beside = check_pair(name, log_prediction, target, reduction)
+    check_input(name, x, "logarithms of probabilities", OF_LOGARITHMS)
     if not log_target:
         check_probabilities(name, "target", beside, "give probabilities, or log_target=True")
     losses = partial(_divergence_of_logs if log_target else _divergence, x, beside)

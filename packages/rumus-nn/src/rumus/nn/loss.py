@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 
+from rumus.nn.loss_input import OF_LOGITS, check_input
 from rumus.nn.probabilities import check_probabilities
 from rumus.nn.reduction import (
     Reduction,
@@ -249,6 +250,7 @@ def binary_cross_entropy(
     """
     name = "binary_cross_entropy"
     p, beside = check_pair(name, probabilities, target, reduction)
+    check_input(name, p, "probabilities", "binary_cross_entropy_with_logits takes logits")
     check_probabilities(name, "probability", p)
     check_probabilities(name, "target", beside)
     losses = partial(_of_probability, p, beside)
@@ -282,6 +284,7 @@ def binary_cross_entropy_with_logits(
     """
     name = "binary_cross_entropy_with_logits"
     logits, beside = check_pair(name, logits, target, reduction)
+    check_input(name, logits, "logits", OF_LOGITS)
     check_probabilities(name, "target", beside)
     losses = partial(_binary, logits, beside)
     if weight is not None or pos_weight is not None:

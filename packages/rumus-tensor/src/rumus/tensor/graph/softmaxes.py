@@ -89,7 +89,10 @@ def _rows(name: Literal["softmax", "log_softmax"], x: Tensor, axis: int) -> Tens
     backend = x._backend
     forward, back = backend.fused(name), backend.fused(GRADIENTS[name])
     if at != x.ndim - 1 or forward is None or back is None:
-        return _PRIMITIVES[name](x, at)
+        found = _PRIMITIVES[name](x, at)
+        if found._node is not None:
+            found._node.name = name  # rather than that of the last primitive
+        return found
     out = backend.allocate(x.shape, x.dtype)
     forward(x._array, out)
 

@@ -72,8 +72,9 @@ def linear(
     derivative = after.derivative
     back = None if derivative is None else _Activation(backend, derivative, scalars, product)
     vjp = _linear_vjp(x, weight, bias, residual, rows, back)
+    name = "linear" if kernel is None or residual is not None else f"linear and {kernel.name}"
     return result_of(
-        "linear", out.reshape((*x.shape[:-1], shape[1])), backend, tensors, vjp, (x, weight),
+        name, out.reshape((*x.shape[:-1], shape[1])), backend, tensors, vjp, (x, weight),
         reads_result=back is not None and not after.keeps_product,
         takes=(Product,) if back is not None and residual is None else (), fills_places=True,
     )  # fmt: skip
