@@ -99,6 +99,8 @@ def test_a_right_input_is_not(name: str) -> None:
 def test_logits_for_probabilities(loss: Callable[..., Tensor]) -> None:
     """On a GPU no number is looked at, so that only the tape can tell."""
     layer = nn.Linear(2, 3, generator=Generator(0))
+    for parameter, value in zip(layer.parameters(), (0.0, 0.5), strict=True):
+        parameter.assign(value)
     layer.weight.assign(0.0)
     layer.bias.assign(0.5)
     (told,) = _told(lambda: loss(layer(_ones()), SHARES))

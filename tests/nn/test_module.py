@@ -93,6 +93,25 @@ def test_a_module_without_forward_says_so() -> None:
         nn.ModuleList([nn.ReLU()])(tensor([1.0]))
 
 
+@pytest.mark.parametrize("make", [nn.Sequential, lambda *layers: nn.ModuleList(layers)])
+def test_a_number_that_no_module_of_a_container_has(make: Callable[..., Any]) -> None:
+    """Python's own message is of a list, which no one sees."""
+    layers = make(nn.ReLU(), nn.Tanh())
+
+    def put(index: Any) -> None:
+        layers[index] = nn.ReLU()
+
+    acts: list[Callable[[Any], Any]] = [layers.__getitem__, put, layers.__delitem__, layers.pop]
+    for act in acts:
+        for index in (2, -3):
+            with pytest.raises(IndexError, match=f"has 2 modules, and none of number {index}$"):
+                act(index)
+        with pytest.raises(TypeError, match=r"\[...\] takes the number of a module, not 'conv1'"):
+            act("conv1")
+    assert len(layers) == 2
+    assert layers[np.int64(-1)] is layers[1]
+
+
 # Its parts
 
 

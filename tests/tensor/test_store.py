@@ -245,3 +245,24 @@ def test_an_update_by_hand_that_changes_nothing_is_told_of() -> None:
     frozen = Parameter([1.0], requires_grad=False)
     with no_grad():
         assert acts[0](frozen, x).tolist() == [3.0]
+
+
+def test_a_store_becomes_a_dict() -> None:
+    """A parameter of two elements was taken for a pair: its first one had its second one."""
+    p, q = Parameter([3.0, 4.0], name="p"), Parameter([1.0], name="q")
+    grads = ((p * p).sum() + q.sum()).backward()
+    for found in (dict(grads), {**grads}, dict(grads.items())):
+        assert set(found) == {p, q}
+        assert found[p].tolist() == [6.0, 8.0]
+    assert set(grads.keys()) == {p, q}
+    assert sorted(g.tolist() for g in grads.values()) == [[1.0], [6.0, 8.0]]
+    found[p].assign(0.0)
+    assert grads[p].tolist() == [6.0, 8.0]
+
+
+def test_a_missing_gradient_beside_those_of_nobody() -> None:
+    p = Parameter([1.0], name="p")
+    strange = [Parameter([1.0], name=f"s{i}") for i in range(5)]
+    grads = sum((s.sum() for s in strange[1:]), strange[0].sum()).backward()
+    with pytest.raises(MissingGradientError, match=r"on parameter 's\d' \(1,\), .* and 2 others, "):
+        grads[p]

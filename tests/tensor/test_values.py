@@ -241,3 +241,25 @@ def test_shaping_and_indexing(
     assert result.shape == np.shape(expected)
     assert result.dtype == rt.int32
     assert result.tolist() == expected.tolist()
+
+
+def test_a_number_of_python() -> None:
+    x = tensor(2.567)
+    assert (round(x), round(x, 1), round(tensor([7]), -1)) == (3, 2.6, 10)
+    assert isinstance(round(x), int)
+
+
+@pytest.mark.parametrize(
+    ("act", "said"),
+    [
+        (float, r"^float\(x\) needs a tensor with one element; this one has shape \(2,\)$"),
+        (int, r"^int\(x\) needs"),
+        (round, r"^round\(x\) needs .*: \(x \+ 0.5\).floor\(\) rounds each$"),
+        (bool, r"^a truth value, as of if, .* needs .*: write x.any\(\) or x.all\(\), and a & b"),
+        (lambda x: 1.0 in x.reshape(1, 2), "^a truth value, .*, in, needs"),
+        (lambda x: x.item(), r"^item\(\) needs"),
+    ],
+)
+def test_several_elements_are_no_number(act: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        act(tensor([1.0, 2.0]))

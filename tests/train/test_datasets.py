@@ -375,13 +375,15 @@ def test_a_series_that_holds_no_numbers_says_its_dtype() -> None:
             ArrayDataset([1.0, 2.0], series)
 
 
-def test_arrays_of_a_dataset_are_no_tuple() -> None:
+def test_arrays_of_a_dataset_are_no_tuple_and_no_list() -> None:
     """Two arrays of one shape were two samples."""
     x = np.ones((4, 3))
     with pytest.raises(TypeError, match=r"one by one, not a tuple: ArrayDataset\(x, y\)"):
         ArrayDataset((x, x))
-    assert len(ArrayDataset([x, x])) == 2
-    assert len(ArrayDataset((1.0, 2.0))) == 2
+    with pytest.raises(TypeError, match=r"\(\*arrays\) if .* field, .*stack\(arrays\)\) if"):
+        ArrayDataset([x, x])
+    assert len(ArrayDataset((1.0, 2.0))) == len(ArrayDataset([[1.0], [2.0]])) == 2
+    assert len(ArrayDataset([x, x], [0, 1])) == 2  # beside another one it can only be samples
 
 
 @pytest.mark.parametrize("kind", ["arrays", "npy", "csv", "subset", "table"])

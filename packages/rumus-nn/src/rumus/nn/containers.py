@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Generic, Self, TypeVar, overload
 
 from rumus.nn.module import Module
-from rumus.tensor.expression.declared_type import is_ordered
+from rumus.tensor.expression.declared_type import is_ordered, shown
 from rumus.tensor.expression.printable import abridged
 
 M = TypeVar("M", bound=Module)
@@ -57,7 +58,20 @@ class Ordered(Module, Generic[M]):
 
         index: from the end if it is negative.
         """
-        return self._modules.pop(index)
+        return self._modules.pop(self._place(index))
+
+    def _place(self, index: int) -> int:
+        """The index of a module from the front. IndexError if there is none."""
+        name, count = type(self).__name__, len(self._modules)
+        try:
+            number = operator.index(index)
+        except TypeError:
+            raise TypeError(
+                f"{name}[...] takes the number of a module, not {shown(index)}"
+            ) from None
+        if not -count <= number < count:
+            raise IndexError(f"{name} has {count} modules, and none of number {number}")
+        return number % count
 
     def _has_item(self, name: str) -> bool:
         return name.isdecimal() and int(name) < len(vars(self).get("_modules", ()))
@@ -89,11 +103,11 @@ class Ordered(Module, Generic[M]):
         module: the replacement.
         """
         check_module(type(self).__name__, index, module)
-        self._modules[index] = module
+        self._modules[self._place(index)] = module
 
     def __delitem__(self, index: int | slice) -> None:
         """Remove a module, or several. IndexError if there is none."""
-        del self._modules[index]
+        del self._modules[index if isinstance(index, slice) else self._place(index)]
 
 
 class ModuleList(Ordered[M]):
@@ -122,7 +136,7 @@ class ModuleList(Ordered[M]):
         """Return a module, or a list of some of them: the same modules, not copies."""
         if isinstance(index, slice):
             return ModuleList(self._modules[index])
-        return self._modules[index]
+        return self._modules[self._place(index)]
 
 
 class ModuleDict(Module, Generic[M]):

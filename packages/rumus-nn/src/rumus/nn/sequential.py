@@ -52,7 +52,7 @@ class Sequential(Ordered[Module]):
     def __getitem__(self, index: int | slice) -> Module | Sequential:
         if isinstance(index, slice):
             return Sequential(*self._modules[index])
-        return self._modules[index]
+        return self._modules[self._place(index)]
 
 
 def _flat(model: Sequential) -> Iterator[Module]:

@@ -255,9 +255,6 @@ TO: Final = OtherNames(
 STORE: Final = OtherNames(
     "a GradientStore",
     {
-        "keys": "iter(grads), the parameters",
-        "values": "[grads[parameter] for parameter in grads]",
-        "items": "[(parameter, grads[parameter]) for parameter in grads]",
         "get": "grads[parameter] if parameter in grads else None",
         "grad": "grads[parameter]",
         "step": "optimizer.step(grads)",

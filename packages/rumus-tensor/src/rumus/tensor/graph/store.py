@@ -147,8 +147,38 @@ class GradientStore:
             )
         return MissingGradientError(
             f"{parameter.label} has no gradient in this store: the loss does not depend on it"
-            f"{frozen}"
+            f"{frozen}{self._strangers()}"
         )
+
+    def _strangers(self) -> str:
+        """Say which gradients here are of parameters that no optimizer has; '' for none.
+
+        A layer that was put into a model after its optimizer was made has such ones.
+        """
+        strangers = [f"{p.label} {p.shape}" for p in self if p.owner is None]
+        if not strangers:
+            return ""
+        more = "" if len(strangers) < 4 else f" and {len(strangers) - 3} others"
+        return (
+            f", but on {', '.join(strangers[:3])}{more}, which no optimizer has. If the model, or "
+            "a layer of it, was replaced after the optimizer was made: optimizer.release(), and "
+            "make another one with the parameters of now"
+        )
+
+    def keys(self) -> Iterator[Parameter]:
+        """Return an iterator over the parameters, as `iter(grads)`.
+
+        With it, `dict(grads)` and `{**grads}` are dicts of copies of the gradients.
+        """
+        return iter(self)
+
+    def values(self) -> Iterator[Tensor]:
+        """Return an iterator over copies of the gradients."""
+        return (self[parameter] for parameter in self)
+
+    def items(self) -> Iterator[tuple[Parameter, Tensor]]:
+        """Return an iterator over the parameters, each with a copy of its gradient."""
+        return ((parameter, self[parameter]) for parameter in self)
 
     def __getitem__(self, parameter: Parameter) -> Tensor:
         """Return a copy of a gradient."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Never, NoReturn, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, Never, NoReturn, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 Axis: TypeAlias = "int | tuple[int, ...] | None"
 Number: TypeAlias = "float | np.number[Any] | np.bool_"
 TensorLike: TypeAlias = "Tensor | ArrayLike"
+
+
+_TRUTH: Final = ": write x.any() or x.all(), and a & b, a | b of conditions"
 
 
 class Tensor(Arithmetic["Tensor"]):
@@ -152,9 +155,13 @@ class Tensor(Arithmetic["Tensor"]):
 
     def item(self) -> float | int | bool:
         """Return the only element as a Python number; ValueError if there are several."""
+        return self._only("item()")
+
+    def _only(self, asked: str, hint: str = "") -> float | int | bool:
+        """The only element; a ValueError says what was asked for."""
         if self.size != 1:
             raise ValueError(
-                f"item() needs a tensor with one element; this one has shape {self.shape}"
+                f"{asked} needs a tensor with one element; this one has shape {self.shape}{hint}"
             )
         value: float | int | bool = self.numpy().item()
         return value
@@ -164,13 +171,16 @@ class Tensor(Arithmetic["Tensor"]):
         return self.numpy().tolist()
 
     def __float__(self) -> float:
-        return float(self.item())
+        return float(self._only("float(x)"))
 
     def __int__(self) -> int:
-        return int(self.item())
+        return int(self._only("int(x)"))
 
     def __bool__(self) -> bool:
-        return bool(self.item())
+        return bool(self._only("a truth value, as of if, and, or, in,", _TRUTH))
+
+    def __round__(self, digits: int | None = None) -> float | int:
+        return round(self._only("round(x)", ": (x + 0.5).floor() rounds each"), digits)
 
     def __len__(self) -> int:
         if not self.shape:

@@ -105,7 +105,8 @@ class ArrayDataset:
 
     arrays: of equal length along the first axis, one for each field.
 
-    Raises TypeError for anything but arrays of numbers or booleans, ValueError for no arrays, an
+    Raises TypeError for anything but arrays of numbers or booleans, and for one tuple or list of
+    arrays, which may be fields or samples; ValueError for no arrays, an
     array without axes, masked elements, different lengths, and objects of pandas with the same row
     labels in another order: rows are paired by position.
 
@@ -119,6 +120,12 @@ class ArrayDataset:
         first: Any = arrays[0] if len(arrays) == 1 else None
         if isinstance(first, tuple) and any(getattr(each, "ndim", 0) for each in first):
             raise TypeError("ArrayDataset takes arrays one by one, not a tuple: ArrayDataset(x, y)")
+        if isinstance(first, list) and any(getattr(each, "ndim", 0) for each in first):
+            raise TypeError(
+                "ArrayDataset takes arrays one by one, and a list of arrays may be either: write "
+                "ArrayDataset(*arrays) if each is a field, ArrayDataset(numpy.stack(arrays)) if "
+                "each is a sample"
+            )
         check_row_order((f"array {i}", array) for i, array in enumerate(arrays))
         self._labels = next((x for x in map(labels_of, arrays) if x is not None), None)
         self.arrays = tuple(unmasked(array) for array in arrays)
