@@ -10,11 +10,14 @@ import pytest
 
 from rumus.tensor import (
     Backend,
+    NumbaBackend,
+    NumpyBackend,
     Parameter,
     Tensor,
     attention_weights,
     float16,
     float32,
+    float64,
     scaled_dot_product_attention,
     tensor,
     weighted_values,
@@ -123,3 +126,64 @@ def test_the_weights_of_large_scores_are_those_of_the_forward_pass(
     np.testing.assert_allclose(found.sum(-2), shape[-2], rtol=3e-5)  # weights add up to 1
     exact = np.broadcast_to(weights.sum(-2)[..., None], shape)
     np.testing.assert_allclose(found, exact, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("size", [-1e9, -1e12, 1e12, -1e30, -1e36])
+@pytest.mark.parametrize("length", [3, 70])
+def test_hidden_keys_have_no_share_of_scores_without_digits(
+    length: int, size: float, backend: Backend
+) -> None:
+    """A hidden key next to such a score must be further away than a number that rounds off."""
+    ones = np.ones((1, length, 4), np.float32)
+    values = np.random.default_rng(0).normal(size=(1, length, 4)).astype(np.float32)
+    v = Parameter(values, backend=backend)
+    q, k = (tensor(x, backend=backend) for x in (ones, ones * np.float32(size)))
+    y = scaled_dot_product_attention(q, k, v, causal=True)
+    np.testing.assert_allclose(
+        y.numpy(), np.cumsum(values, 1) / np.arange(1, length + 1)[:, None], rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("how", ["causal", "mask", "numbers"])
+@pytest.mark.parametrize("length", [3, 70])
+def test_a_score_that_overflows_lets_no_hidden_key_in(
+    length: int, how: str, backend: Backend
+) -> None:
+    """The result is NaN, which the look for bad gradients finds."""
+    far = np.full((1, length, 4), 1e20, np.float32)
+    v = Parameter(np.ones((1, length, 4)), backend=backend)
+    seen = np.tri(length, dtype=bool)
+    mask = {"mask": seen, "numbers": np.where(seen, 0, -np.inf).astype(np.float32)}.get(how)
+    q, k = (tensor(x, backend=backend) for x in (far, -far))
+    y = scaled_dot_product_attention(
+        q,
+        k,
+        v,
+        mask=None if mask is None else tensor(mask, backend=backend),
+        causal=how == "causal",
+    )
+    assert np.isnan(y.numpy()).all()
+    assert np.isnan(y.sum().backward()[v].numpy()).all()
+
+
+@pytest.mark.parametrize("how", ["causal", "mask", "numbers"])
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+def test_scores_in_float64_may_be_lower_than_any_in_float32(name: str, how: str) -> None:
+    backend = NumpyBackend() if name == "numpy" else NumbaBackend()
+    draw = np.random.default_rng(0)
+    q, k, v = (draw.normal(size=(1, 5, 4)) for _ in range(3))
+    scores = (q * 1e150) @ k.swapaxes(-1, -2)
+    seen = np.tri(5, dtype=bool)
+    wanted = v[0][np.where(seen, scores, -np.inf).argmax(-1)]
+    mask = {"mask": seen, "numbers": np.where(seen, 0, np.finfo(np.float32).min)}.get(how)
+    query, key, value = (tensor(x, dtype=float64, backend=backend) for x in (q * 1e150, k, v))
+    found = scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        mask=None
+        if mask is None
+        else tensor(mask, dtype=None if mask.dtype == bool else float64, backend=backend),
+        causal=how == "causal",
+    )
+    np.testing.assert_array_equal(found.numpy(), wanted)

@@ -61,6 +61,7 @@ NAMES: Final[dict[Stage, str]] = {
 }
 OF_QUERIES: Final = ("Q", "O", "G", "dQ")
 OF_VALUES: Final = ("V", "O", "G", "dV")
+NAN: Final = "of_bits(0x7fc00000u)"  # a vec4
 NUMBERED: Final = ("total", "delta")  # one number for each row of queries, dense
 NUMBERS: Final = ("queries", "keys", "heads", "members", "sizes", "tiles", "groups")
 

@@ -24,6 +24,7 @@ from rumus.gpu.attention.attention_arrays import (
     BOUND,
     LOG_2,
     NAMES,
+    NAN,
     NUMBERS,
     OF_VALUES,
     PER_LOG_2,
@@ -442,6 +443,8 @@ def _forward(variant: AttentionVariant) -> Iterator[str]:
     yield from _products(variant, "o", "V", {})
     yield "}"
     yield from _combine(variant, "sum", "{name} += {part};")
+    for g in fours:  # all scores are below those of hidden keys, which the sum would count
+        yield f"sum{g} = select(sum{g}, {NAN}, largest{g} <= vec4<f32>(LOWEST));"
     yield from _store(variant, "O", "o", " / sum{g}.{part}")
     yield "let row_start = (batch * k.heads + owner) * k.queries;"
     for g in fours:

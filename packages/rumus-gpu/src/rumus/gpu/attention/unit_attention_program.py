@@ -23,6 +23,7 @@ from typing import Final
 from rumus.gpu.attention.attention_arrays import (
     BOUND,
     NAMES,
+    NAN,
     NUMBERS,
     OF_VALUES,
     PER_LOG_2,
@@ -553,6 +554,7 @@ def _forward(variant: UnitAttention) -> Iterator[str]:
         body += [f"o{c}_{v} = o{c}_{v} * shrink + value{c}_{v};" for v in range(variant.each // 4)]
     yield from _over_keys(variant, body)
     yield from _combine(variant, "sum", "sum + {part}")
+    yield f"sum = select(sum, {NAN}.x, largest <= LOWEST);"  # as in attention_program.py
     yield from _store(variant, "O", lambda c, v: f"moved(o{c}_{v} / sum, n_V - {WEIGHT})")
     yield "let row_start = (batch * k.heads + owner) * k.queries;"
     yield f"let logarithm_ = largest + logarithm(vec4<f32>(sum)).x * {PER_LOG_2};"

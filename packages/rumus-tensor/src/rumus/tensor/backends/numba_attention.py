@@ -26,7 +26,6 @@ from rumus.tensor.compiled.whole_numba import whole_numba
 from rumus.tensor.memory.backend import Array
 
 VECTORS: Final = 32  # elements that a compiled loop computes at once
-FAR: Final = np.float32(80)  # exp(-80) is a normal number, and negligible next to 1
 PARALLEL: Final = 65_536  # from this many scores on, starting threads pays off
 RUN: Final = 1024  # scores added in float32; their sums are in float64
 
@@ -194,10 +193,10 @@ def _weigh(scores: Any, causal: bool, length: int, scale: Any, sums: Any) -> Non
         for i in range(upto):
             scores[row, i] *= scale
         highest = largest(bits, row, upto)
-        for i in range(seen, upto):
-            scores[row, i] = highest - FAR
         for i in range(upto):
             scores[row, i] = exp(scores[row, i] - highest)
+        for i in range(seen, upto):
+            scores[row, i] = 0
         total = 0.0
         for cut in range(0, upto, RUN):
             part = np.float32(0)

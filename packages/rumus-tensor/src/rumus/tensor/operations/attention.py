@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 import numpy as np
 
 from rumus.tensor.expression.arguments import checked_arguments
-from rumus.tensor.expression.dtype import DType, bool_, float16, float32, is_floating
+from rumus.tensor.expression.dtype import DType, bool_, float16, float32, float64, is_floating
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.real_number import real_number
 from rumus.tensor.graph.operators import cast, elementwise
@@ -22,28 +22,32 @@ from rumus.tensor.memory.backend import Array, Backend
 
 T = TypeVar("T", Tensor, Expr)
 
-# The score of hidden keys. Finite, so that a row of only these has no NaN, and below any
-# score: a mask's -inf or lowest number counts as it.
+# The score of hidden keys. Finite, so that a row of only these has no NaN, and below any score that
+# is a number; a mask's -inf or lowest number counts as it.
 HIDDEN: Final = -3e38
+HIDDEN_WIDE: Final = -1.7e308  # among scores in float64
 FUSED_SIZE: Final = 256  # the widest heads for fused versions
 KEPT: Final = 16  # causal masks
 _masks: dict[tuple[int, Backend], Tensor] = {}  # the most recently used last
 
 
+# A score below that of hidden keys has overflowed. It becomes NaN, since a row of such scores would
+# attend to the hidden keys.
 @elementwise
-def _hidden(scores: T, visible: T) -> T:
-    return visible.where(scores, HIDDEN)
+def _hidden(scores: T, visible: T, *, hidden: float) -> T:
+    return visible.where((scores < hidden).where(math.nan, scores), hidden)
 
 
 @elementwise
-def _masked(scores: T, mask: T) -> T:
+def _masked(scores: T, mask: T, *, hidden: float) -> T:
     total = scores + mask
-    return (total <= HIDDEN).where(HIDDEN, total)
+    known = (scores < hidden).where(math.nan, (total <= hidden).where(hidden, total))
+    return (mask <= HIDDEN).where(hidden, known)
 
 
 @elementwise
-def _cleared(weights: T, scores: T) -> T:
-    return (scores <= HIDDEN).where(0.0, weights)
+def _cleared(weights: T, scores: T, *, hidden: float) -> T:
+    return (scores <= hidden).where(0.0, weights)
 
 
 @checked_arguments
@@ -123,12 +127,14 @@ def attention_weights(
         scores = grouped.reshape(*query.shape[:-1], key.shape[-2])
     else:
         scores = query @ key.transpose()
+    hidden = HIDDEN_WIDE if query.dtype == float64 else HIDDEN
     if mask is not None:
-        scores = _hidden(scores, mask) if mask.dtype == bool_ else _masked(scores, mask)
+        hide = _hidden if mask.dtype == bool_ else _masked
+        scores = hide(scores, mask, hidden=hidden)
     if causal:
-        scores = _hidden(scores, causal_mask(query.shape[-2], query.backend))
+        scores = _hidden(scores, causal_mask(query.shape[-2], query.backend), hidden=hidden)
     weights = scores.softmax()
-    return weights if mask is None else _cleared(weights, scores)
+    return weights if mask is None else _cleared(weights, scores, hidden=hidden)
 
 
 @checked_arguments
