@@ -31,7 +31,7 @@ from rumus.train import ArrayDataset, DataLoader, Trainer, evaluate
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(16, 4)).astype(np.float32)
-HELD_OUT = RANDOM.normal(100, 5, size=(16, 4)).astype(np.float32)
+HELD_OUT = RANDOM.normal(10, 5, size=(16, 4)).astype(np.float32)
 
 
 @pytest.fixture(scope="module", params=["numpy", "gpu"])

@@ -311,3 +311,72 @@ def test_images_of_both_splits_have_one_mode(tmp_path: Path) -> None:
             DataLoader(train, 2), lambda x, y: weight.sum(), epochs=1,
             validate=(DataLoader(test, 2), lambda x, y: weight.sum()),
         )  # fmt: skip
+
+
+# Numbers of a training and of what it is measured on
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (64, 8)).astype(np.uint8)
+LABELS = np.zeros(64, np.int64)
+
+
+def scaled(sample: Any, _: np.random.Generator) -> Any:
+    return np.float32(sample[0]) / 255, *sample[1:]
+
+
+@pytest.mark.parametrize(
+    ("training", "validation", "told"),
+    [
+        ((PIXELS / 255, LABELS), (PIXELS, LABELS), r"floating numbers \(float64\) in training and "
+         r"whole ones \(uint8\) in the data that are measured"),
+        ((PIXELS / 255, LABELS), (PIXELS * 1.0, LABELS), r"numbers of about 0.5\d? in training and"
+         r" of 1\.[34]e\+02 in the"),
+        ((PIXELS.astype(np.uint16) * 257, LABELS), (PIXELS, LABELS), r"numbers of about 3.5e\+04"),
+        ((PIXELS, LABELS), (PIXELS > 100, LABELS), r"whole .* and true or false ones \(bool\)"),
+    ],
+)  # fmt: skip
+def test_numbers_of_another_kind_or_scale_are_told_of(
+    training: Any, validation: Any, told: str
+) -> None:
+    model = MatrixModel(np.ones((8, 2)))
+    trainer = Trainer(SGD([model.weight], 0.0), state={"model": model})
+    loss = lambda x, y: model(x).mean()
+    loaders = [DataLoader(ArrayDataset(*arrays), 64) for arrays in (training, validation)]
+    with pytest.warns(UserWarning, match=f"field 0 of the batches holds {told}") as said:
+        trainer.fit(loaders[0], loss, epochs=3, validate=(loaders[1], loss))
+    assert len(said) == 1
+    assert said[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trainer.fit(loaders[0], loss, epochs=1, validate=(loaders[0], loss))
+    with pytest.warns(UserWarning, match="field 0 of the batches holds .* those that are predi"):
+        trainer.predict(DataLoader(ArrayDataset(validation[0]), 64))
+
+
+def test_a_transform_that_the_validation_lacks_is_told_of() -> None:
+    model = MatrixModel(np.ones((8, 2)))
+    trainer = Trainer(SGD([model.weight], 0.0), state={"model": model})
+    loss = lambda x, y: model(x).mean()
+    dataset = ArrayDataset(PIXELS, LABELS)
+    loaders = DataLoader(dataset, 16, transform=scaled), DataLoader(dataset, 16)
+    with pytest.warns(UserWarning, match=r"field 0 .* floating numbers \(float32\) in training"):
+        trainer.fit(loaders[0], loss, epochs=1, validate=(loaders[1], loss))
+
+
+def test_numbers_that_are_alike_are_not_told_of() -> None:
+    """Other widths, targets that became probabilities, and sizes of a part."""
+    model = MatrixModel(np.ones((8, 2)))
+    trainer = Trainer(SGD([model.weight], 0.0), state={"model": model})
+    loss = lambda x, y: model(x).mean()
+    real = np.random.default_rng(0).lognormal(0, 3, (64, 8))
+    pairs: list[tuple[tuple[Any, Any], tuple[Any, Any]]] = [
+        ((real, LABELS), (np.float32(real), LABELS.astype(np.int32))),
+        ((real, np.eye(2)[LABELS]), (real, LABELS)),
+        ((real, LABELS), (real[::-1][:16], LABELS[:16])),
+        ((real, LABELS), (real[:3], LABELS[:3])),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for training, validation in pairs:
+            loaders = [DataLoader(ArrayDataset(*each), 64) for each in (training, validation)]
+            trainer.fit(loaders[0], loss, epochs=1, validate=(loaders[1], loss))

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from rumus.distributed.link import Link
 from rumus.tensor import Backend
 from rumus.train.base.metric_state import MetricState, add_up
+from rumus.train.data.batch_numbers import BatchNumbers
 from rumus.train.data.batches import whole_epoch
 from rumus.train.loop.validation import Found, Measured, Measurement, Measuring
 
@@ -18,8 +19,11 @@ def measured_parts(
     backend: Backend,
     validate: tuple[Any, Callable[..., Any]],
     weight_of: Callable[..., float] | None,
+    trained: BatchNumbers | None,
 ) -> dict[int, Found]:
     """Return this rank's results for every `size`-th batch of a validation, by its index.
+
+    trained: the numbers of the training's batches.
 
     Raises ValueError for a loader that splits the rows of batches itself.
     """
@@ -29,7 +33,7 @@ def measured_parts(
             "the validation loader distributes rows of its batches to ranks: leave ranks= out, "
             "since validation distributes whole batches"
         )
-    measuring = Measuring(metric_fn, backend, weight_of)
+    measuring = Measuring(metric_fn, backend, weight_of, trained)
     with whole_epoch(loader):
         return {
             number: measuring.of(batch)

@@ -115,7 +115,8 @@ class ShardedTeam(Team):
             return self._alone.measure(validate, weight_of)
         if not isinstance(validate, tuple):
             return self.once("validation", lambda: self._alone.measure(validate, weight_of))
-        own = measured_parts(self.link, self.trainer.backend, validate, weight_of)
+        trained = self.trainer.numbers if self.speaks else None
+        own = measured_parts(self.link, self.trainer.backend, validate, weight_of, trained)
         self._meet("validation", self._steps)
         return self.once("what a validation finds", joined(self.link, own))
 

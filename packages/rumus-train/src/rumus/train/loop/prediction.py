@@ -13,6 +13,7 @@ from rumus.tensor.expression.arguments import checked_first
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.graph.evaluation import evaluating
 from rumus.train.base.calling import call
+from rumus.train.data.batch_numbers import BatchNumbers
 from rumus.train.data.batches import arguments, check_loader, samples, whole_epoch
 from rumus.train.data.sample_order import (
     require_own_samples,
@@ -97,7 +98,10 @@ def evaluate(
 
 
 def predictions(
-    loader: Iterable[Any], backend: Backend, predict_fn: Callable[..., Any]
+    loader: Iterable[Any],
+    backend: Backend,
+    predict_fn: Callable[..., Any],
+    trained: BatchNumbers | None = None,
 ) -> Prediction:
     """Return the results of `predict_fn` for all batches, concatenated on the host."""
     require_rows_of_samples(loader)
@@ -106,6 +110,8 @@ def predictions(
         waiting: list[tuple[Any, float]] = []  # one is read while the device computes the next
         for batch in loader:
             given = arguments(batch)
+            if trained is not None:
+                trained.warn_of_others(given, "those that are predicted")
             made = call(predict_fn, on_backend(given, backend))
             waiting.append((made, samples(given)))
             if len(waiting) > 1:
@@ -121,11 +127,12 @@ def measurements(
     backend: Backend,
     metric_fn: Callable[..., Any],
     weight_of: Callable[..., float] | None = None,
+    trained: BatchNumbers | None = None,
 ) -> dict[str, float]:
     """Return the metrics of `metric_fn` over all batches."""
     require_own_samples(loader)
     warn_of_other_samples(loader)
-    return measure((loader, metric_fn), backend, weight_of).numbers
+    return measure((loader, metric_fn), backend, weight_of, trained).numbers
 
 
 def metric_function(model: Callable[..., Any], metrics: Metrics) -> Callable[..., Any]:

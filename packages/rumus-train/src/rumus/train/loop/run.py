@@ -31,6 +31,7 @@ from rumus.train.checkpoints.snapshot import (
     warn_of_evaluation_mode,
     warn_of_strangers,
 )
+from rumus.train.data.batch_numbers import BatchNumbers
 from rumus.train.data.batches import Batches, Bookmark, require_start
 from rumus.train.data.sample_order import warn_of_other_samples
 from rumus.train.loop.callback import Callback, CallbackError, Callbacks
@@ -140,7 +141,7 @@ class Run:
         self.monitor = monitor
         if validate is not None and validate_every == Every():
             raise ValueError("validate_every=Every() never validates: leave validate= out instead")
-        trainer.meaning = Meaning.of(loader)
+        trainer.meaning, trainer.numbers = Meaning.of(loader), None
         if isinstance(validate, tuple):
             require_start(validate[0])
             warn_of_other_samples(validate[0], "the validation's loader")
@@ -287,6 +288,8 @@ class Run:
             with self._clock.measuring("data"):
                 found = self.batches.next(self.position.epoch)
         self._is_loading = False
+        if self.trainer.numbers is None and found is not None:
+            self.trainer.numbers = BatchNumbers(found[0])
         return found
 
     def _train(self, batch: tuple[Any, ...], weight: float) -> Tensor:

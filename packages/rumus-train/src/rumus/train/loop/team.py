@@ -121,7 +121,7 @@ class Alone:
 
     def measure(self, validate: Validate, weight_of: Callable[..., float] | None) -> Measurement:
         """Measure all of it here."""
-        return measure(validate, self.trainer.backend, weight_of)
+        return measure(validate, self.trainer.backend, weight_of, self.trainer.numbers)
 
     def end(self) -> None:
         """There is nobody to tell."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # imports that only `fit` needs are inside it
 
     from rumus.train.base.every import Every
     from rumus.train.checkpoints.checkpoint_store import Resume, Store
+    from rumus.train.data.batch_numbers import BatchNumbers
     from rumus.train.loop.callback import Callback
     from rumus.train.loop.memory_report import MemoryReport
     from rumus.train.loop.monitor import Mode
@@ -116,6 +117,7 @@ class Trainer(Generic[M_co]):
         self.stepper = Stepper(optimizer, capture=capture)
         self._mean_losses: dict[object, MeanLoss] = {}  # of `train_step`, by code
         self.meaning: Meaning | None = None  # of the data that the last `fit` trained on
+        self.numbers: BatchNumbers | None = None  # of its batches
         self.is_fitting = False
         if zero and ranks is None:
             raise ValueError(
@@ -378,7 +380,7 @@ class Trainer(Generic[M_co]):
         function = predict_fn or of_first(self._model())
         self._check_meaning(loader)
         with self._evaluating():
-            return predictions(loader, self.backend, function)
+            return predictions(loader, self.backend, function, self.numbers)
 
     @checked_first
     def evaluate(
@@ -410,7 +412,7 @@ class Trainer(Generic[M_co]):
         function = metric_function(model, metrics)
         self._check_meaning(loader)
         with self._evaluating():
-            return measurements(loader, self.backend, function, weight_of)
+            return measurements(loader, self.backend, function, weight_of, self.numbers)
 
     def _model(self) -> Any:
         """The module in `state`, with a warning if it is not the one that is trained."""

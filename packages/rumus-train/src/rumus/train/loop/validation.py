@@ -35,6 +35,7 @@ from rumus.train.base.metric_state import (
 )
 from rumus.train.capture.captured_steps import beside
 from rumus.train.checkpoints.snapshot import average_in_place
+from rumus.train.data.batch_numbers import BatchNumbers
 from rumus.train.data.batches import (
     arguments,
     check_loader,
@@ -129,12 +130,14 @@ def measure(
     validate: Validate,
     backend: Backend,
     weight_of: Callable[..., float] | None = None,
+    trained: BatchNumbers | None = None,
 ) -> Measurement:
     """Run a validation and return its result.
 
     backend: receives the arrays of a batch.
     weight_of: returns the weight of a batch; by default its number of samples, or for a loss of
-    `rumus.nn` the number of terms it averages. Raises TypeError if it does not return numbers;
+    `rumus.nn` the number of terms it averages.
+    trained: the numbers of the training's batches. Raises TypeError if it does not return numbers;
     ValueError for a loader that yields nothing, and for batches of unknown weight.
     """
     if not isinstance(validate, tuple):
@@ -144,7 +147,7 @@ def measure(
         numbers = {name: float(value) for name, value in named.items()}
         return Measurement(numbers, _confusion(named))
     loader, metric_fn = validate
-    measuring, total = Measuring(metric_fn, backend, weight_of), Measured()
+    measuring, total = Measuring(metric_fn, backend, weight_of, trained), Measured()
     with whole_epoch(loader):
         for batch in loader:
             total.add(measuring.of(batch))
@@ -155,6 +158,7 @@ class Measuring:
     """Measures the batches of a validation one by one, without reading from the device.
 
     weight_of: returns the weight of a batch; see `measure`.
+    trained: the numbers of the training's batches, None if they are unknown.
     """
 
     def __init__(
@@ -162,13 +166,17 @@ class Measuring:
         metric_fn: Callable[..., Any],
         backend: Backend,
         weight_of: Callable[..., float] | None,
+        trained: BatchNumbers | None,
     ) -> None:
+        self._trained = trained
         self._metric_fn, self._backend, self._weight_of = metric_fn, backend, weight_of
         self._weighing, self._averaged = Weighing(), _Averaged()
 
     def of(self, batch: Any) -> Found:
         """Return the metrics of a batch."""
         given = arguments(batch)
+        if self._trained is not None:
+            self._trained.warn_of_others(given, "the data that are measured")
         with noting_means() as means, noting_numbers() as numbers:
             found = call(self._metric_fn, on_backend(given, self._backend))
             named = _named(found)
