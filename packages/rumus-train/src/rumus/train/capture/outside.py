@@ -89,6 +89,7 @@ _DYNAMIC: Final = frozenset(
         "vars",
         "dir",
         "__getattribute__",
+        "__get__",
         "repr",
         "format",
         "ascii",
@@ -211,6 +212,12 @@ def is_dynamic(value: object) -> bool:
     """Whether it reads attributes whose names do not appear in the calling code."""
     kinds = (BuiltinFunctionType, WrapperDescriptorType, MethodWrapperType)
     return isinstance(value, kinds) and value.__name__ in _DYNAMIC
+
+
+def runs_hidden_code(descriptor: type) -> bool:
+    """Whether reading an attribute by a descriptor of this type runs C code of some library."""
+    is_known = is_of_python(descriptor) or descriptor in _BUILT_IN
+    return not (is_known or descriptor.__module__ in _PURE_MODULES | _SHOWN)
 
 
 def why_not(value: Any) -> str | None:

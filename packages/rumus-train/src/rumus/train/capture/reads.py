@@ -85,6 +85,7 @@ from rumus.train.capture.outside import (
     is_of_rumus,
     is_plain,
     is_trusted,
+    runs_hidden_code,
     why_not,
 )
 
@@ -441,7 +442,7 @@ class Reads:
         return found
 
     def _see_descriptor(self, found: Any) -> None:
-        if isinstance(found, CACHED):
+        if isinstance(found, CACHED) or runs_hidden_code(type(found)):
             self._take(found, _label_of(found))
         for part in ("fget", "func", "__func__", "__wrapped__"):
             function = getattr(found, part, None)
@@ -647,11 +648,9 @@ class Reads:
                 self._take_all(value, label)
 
     def _take_all(self, value: Any, label: str) -> None:
-        own = own_names(value)
+        own = own_names(value) or {}  # others are in slots
         kind = type(value)
-        if own is None or isinstance(value, (ModuleType, type, FunctionType)):
-            return
-        if is_trusted(kind.__module__):
+        if isinstance(value, (ModuleType, type, FunctionType)) or is_trusted(kind.__module__):
             return
         if is_comparable(own):
             self.guards.add_contents(own, f"an attribute of {label}")
@@ -727,6 +726,9 @@ class Reads:
             return None
         module = frame.f_globals.get("__name__", "")
         if frame.f_code is _IMPORTS:
+            if (name := frame.f_locals["name"]) in sys.modules:  # asked for by `importlib`
+                self.guards.add_key(sys.modules, name, f"import {name}")
+                self._take(sys.modules[name], name)
             self._imports = True
             frame.f_trace_lines = False
             return self._after_import
