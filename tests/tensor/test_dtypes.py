@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from rumus import tensor as rt
 from rumus.tensor import (
     Backend,
     Parameter,
+    PrecisionError,
     Tensor,
     bool_,
     elementwise,
@@ -22,6 +24,7 @@ from rumus.tensor import (
     tensor,
     zeros,
 )
+from rumus.tensor.memory.recording import is_capturing
 
 NAN, INF = float("nan"), float("inf")
 
@@ -325,3 +328,100 @@ def test_infinity_and_the_largest_numbers_are_kept() -> None:
     assert tensor([INF, -INF, largest, 1e-60]).tolist() == [INF, -INF, largest, 0]
     assert tensor(np.array([2**32 - 1], np.uint32) // 2).tolist() == [2**31 - 1]
     assert tensor(np.array([65535], np.uint16)).tolist() == [65535]
+
+
+@pytest.fixture
+def host(backend: Backend) -> Backend:
+    """A backend that can look at numbers before it computes with them."""
+    if backend.runs_ahead:
+        pytest.skip("a device rounds what nobody can look at")
+    return backend
+
+
+LARGE = [2**24 + 1, -(2**24) - 1, 3]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.softmax(0), lambda x: x.log_softmax(0), lambda x: x.logsumexp(0),
+        lambda x: x.exp(), lambda x: x.sin(), lambda x: x.sqrt(), lambda x: x.norm(),
+        lambda x: x + 0.5, lambda x: x * tensor([1.0], backend=x.backend), lambda x: x / 2,
+        lambda x: x.maximum(0.5), lambda x: x == tensor([1.0], backend=x.backend),
+        lambda x: rt.concat([x, tensor([1.0], backend=x.backend)]),
+        lambda x: (x > 0).where(x, tensor([1.0], backend=x.backend)),
+        lambda x: x @ tensor([1.0, 2.0, 3.0], backend=x.backend),
+        rt.leaky_relu, rt.gelu,
+    ],
+)  # fmt: skip
+def test_integers_are_not_rounded_unasked(function: Callable[[Tensor], Any], host: Backend) -> None:
+    with pytest.raises(PrecisionError, match=r"float32 here, which has no -?16777217: x.astype\("):
+        function(tensor(LARGE, backend=host))
+    function(tensor([2**24, -(2**24), 2**30], backend=host))  # which float32 has
+    function(tensor(LARGE, backend=host).astype(float32))
+
+
+def test_integers_become_float64_and_float16(host: Backend) -> None:
+    x = tensor(LARGE, backend=host)
+    doubles = tensor([0.0], dtype=np.float64, backend=host)
+    assert (x + doubles).tolist() == LARGE
+    halves = tensor([0.5], dtype=float16, backend=host)
+    assert rt.concat([tensor([2048], backend=host), halves]).tolist() == [2048, 0.5]
+    with pytest.raises(PrecisionError, match=r"become float16 here, which has no 2049"):
+        rt.concat([tensor([2049], backend=host), halves])
+    assert tensor([2049], backend=host).astype(float16).tolist() == [2048]
+
+
+@pytest.mark.parametrize("is_computed", [False, True])
+def test_a_replayed_step_refuses_integers_as_well(host: Backend, is_computed: bool) -> None:
+    if not is_capturing(host):
+        pytest.skip("it replays nothing")
+    arrays = [np.array([n, n], np.int32) for n in (1, 2, 2**24 + 1)]
+    inputs = [host.upload(array) for array in arrays]
+
+    def step(given: Any) -> Tensor:
+        x = Tensor(given, host)
+        return ((x + x - x if is_computed else x) * 0.5).sum()
+
+    with host.observe() as observed:
+        step(inputs[0])
+    with host.record([inputs[1]], observed) as recorded:
+        recorded.keep([step(recorded.inputs[0])._array])
+    recorded.replay([inputs[0]])
+    again = recorded.replay if recorded.fits([inputs[2]]) else lambda batch: step(batch[0])
+    with pytest.raises(PrecisionError, match="16777217"):
+        again([inputs[2]])
+
+
+def test_comparisons_with_numbers_are_exact(backend: Backend) -> None:
+    """As of Python's numbers, whatever float32 has."""
+    values = [-(2**31), -(2**24) - 1, -3, 0, 1, 2, 2**24, 2**24 + 1, 2**31 - 1]
+    others = [0.5, -2.5, 2.0, float(2**24 + 1), 2**24 + 0.5, 2.0**31, 2**31, -1e300, math.inf, 1]
+    x = tensor(values, backend=backend)
+    for other in [*others, math.nan]:
+        for compare in (operator.lt, operator.le, operator.gt, operator.ge, operator.eq):
+            assert compare(x, other).tolist() == [compare(value, other) for value in values]
+            assert compare(other, x).tolist() == [compare(other, value) for value in values]
+
+
+def test_means_of_integers_are_right_beyond_what_float32_has(backend: Backend) -> None:
+    near = tensor([2**24 + 1, -(2**24)], backend=backend)
+    assert near.mean().item() == 0.5
+    assert tensor([2**31 - 1, -(2**31), 1], backend=backend).mean().item() == 0
+    small = np.random.default_rng(0).integers(-9, 3, (1000, 3))
+    found = tensor(small, backend=backend).mean(0)
+    np.testing.assert_allclose(found.numpy(), small.mean(0), rtol=1e-6)
+    assert (tensor([1, 2], backend=backend) == tensor([1, 3], backend=backend)).mean().item() == 0.5
+
+
+def test_integers_beside_a_fraction_that_a_function_is_given(backend: Backend) -> None:
+    """The fraction was lost, or a message of NumPy was all."""
+    scaled: Callable[..., Tensor] = elementwise(lambda x, *, k: x * k)
+    for count in (3, 5000):
+        x = np.arange(-1, count - 1)
+        for k in (0.5, 2.0):
+            found = scaled(tensor(x, backend=backend), k=k)
+            assert found.dtype == float32
+            np.testing.assert_array_equal(found.numpy(), x * k)
+    assert scaled(tensor([1, 2], backend=backend), k=2).dtype == int32
+    np.testing.assert_allclose(rt.leaky_relu(tensor([-2, 2], backend=backend)).numpy(), [-0.02, 2])

@@ -46,7 +46,7 @@ class BackendMismatchError(AutogradError):
 
 
 class PrecisionError(AutogradError):
-    """A low-precision parameter cannot be trained without a float32 master copy."""
+    """A dtype would lose what is computed in it, or trained without a float32 master copy."""
 
 
 class CaptureError(PrintableError, RuntimeError):

@@ -18,7 +18,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from rumus.tensor.expression.declared_type import shown
-from rumus.tensor.expression.dtype import DType, bool_, float32, int32, is_floating
+from rumus.tensor.expression.dtype import DType, bool_, float32, float64, int32, is_floating
+from rumus.tensor.expression.errors import PrecisionError
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import COMPARISONS, GRADIENT, LOGICAL, Kernel, trace
 from rumus.tensor.expression.places import check_places
@@ -28,11 +29,13 @@ from rumus.tensor.graph.autograd import Product, Spread, Vjp
 from rumus.tensor.graph.means import note_alike, note_computed, note_number
 from rumus.tensor.graph.tensor import Tensor, as_tensor, backend_of, result_of
 from rumus.tensor.memory.backend import Array, Backend, Shape
+from rumus.tensor.memory.recording import ask_host
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _LEAVES: Final = ("a", "b", "c")
 _TRUTHS: Final = (bool, np.bool_)
+_BELOW: Final = (("lt", "a"), ("le", "b"))  # comparisons that a fraction passes as its floor does
 _OF_NUMBERS: Final = ("maximum", "minimum")  # arithmetic with True and False is as in NumPy
 
 
@@ -75,7 +78,9 @@ def apply(operation: str, operands: Sequence[Any]) -> Tensor:
             raise TypeError(f"{operation}: a tensor cannot be combined with {given}{hint}")
     if tensors[0]._array.dtype.kind != "f" or operation == "where":
         if operation in COMPARISONS:
-            scalars = {name: _comparable(scalar) for name, scalar in scalars.items()}
+            are_whole = all(t._array.dtype.kind != "f" for t in tensors)
+            if are_whole:
+                scalars = {n: _comparable(operation, n, each) for n, each in scalars.items()}
         if operation == "pow":
             _check_exponent(tensors[0], scalars.get("b", 0))
         tensors = _settle(operation, tensors, scalars.values())
@@ -103,12 +108,20 @@ def _settle(operation: str, tensors: list[Tensor], scalars: Any) -> list[Tensor]
     if any(t.dtype.kind == "f" for t in tensors):
         return tensors
     if any(isinstance(s, float) for s in scalars):
-        return [cast(t, float32) for t in tensors]
+        is_comparison = operation in COMPARISONS  # with infinity, to which no rounding matters
+        return [cast(t, float32, by_name=is_comparison) for t in tensors]
     if operation not in COMPARISONS and operation != "div":  # a quotient is float32
         _check_integers(operation, scalars)
     counted = operation not in COMPARISONS and any(not isinstance(s, bool) for s in scalars)
     if counted or operation not in LOGICAL:
         return [cast(t, int32) if t.dtype == bool_ else t for t in tensors]
+    return tensors
+
+
+def _settle_scalars(tensors: list[Tensor], scalars: Iterable[object]) -> list[Tensor]:
+    """Convert integers to be computed with beside a fraction, which no integer is."""
+    if any(isinstance(each, float) for each in scalars):
+        return [cast(t, float32) for t in tensors]
     return tensors
 
 
@@ -122,12 +135,19 @@ def _check_integers(operation: str, scalars: Iterable[int]) -> None:
             )
 
 
-def _comparable(number: float) -> float:
-    """A number to compare integers with; one beyond them compares as infinity does."""
+def _comparable(operation: str, side: str, number: float) -> float:
+    """The integer to compare integers with for a number; one beyond them compares as infinity does.
+
+    side: of the number, "a" or "b".
+    """
     limits = np.iinfo(int32)
-    if isinstance(number, float) or limits.min <= number <= limits.max:
+    if isinstance(number, bool) or number != number:
         return number
-    return math.inf if number > 0 else -math.inf
+    if not limits.min <= number <= limits.max:
+        return math.inf if number > 0 else -math.inf
+    if operation == "eq" and number != math.floor(number):
+        return math.inf
+    return math.floor(number) if (operation, side) in _BELOW else math.ceil(number)
 
 
 def _check_exponent(base: Tensor, exponent: float) -> None:
@@ -158,6 +178,10 @@ def run(kernel: Kernel, tensors: Sequence[Tensor], scalars: Mapping[str, float])
     arrays = [t._array for t in tensors]
     shape = broadcast_shape(kernel.name, [array.shape for array in arrays])
     types = kernel.types(tuple([array.dtype for array in arrays]))
+    if types.compute.kind == "f":
+        for t in tensors:
+            if t._array.dtype == int32:
+                _require_exact(t, types.compute)
     out = backend.allocate(shape, types.results[0])
     backend.elementwise(kernel, arrays, kernel.bind(scalars), (out,))
     wanted = tuple([i for i, t in enumerate(tensors) if t.requires_grad])
@@ -266,16 +290,45 @@ def converted(backend: Backend, array: Array, dtype: DType) -> Array:
     return out
 
 
-def cast(x: Tensor, dtype: DType) -> Tensor:
-    """Return `x` in another dtype; `x` itself if it already has it."""
+def cast(x: Tensor, dtype: DType, *, by_name: bool = False) -> Tensor:
+    """Return `x` in another dtype; `x` itself if it already has it.
+
+    by_name: whether the program has asked for it; otherwise integers that would be rounded are
+        refused.
+    """
     if x.dtype == dtype:
         return x
+    if not by_name and x.dtype == int32:
+        _require_exact(x, dtype)
     backend, before = x._backend, x.dtype
     out = converted(backend, x._array, dtype)
     found = result_of(
         "astype", out, backend, (x,), lambda g, destinations: (converted(backend, g, before),)
     )
     return note_alike(found, x)
+
+
+def _require_exact(x: Tensor, dtype: DType) -> None:
+    """Raise PrecisionError for an integer that a floating dtype has not.
+
+    On a device nobody can look: it is rounded there.
+    """
+    if dtype.kind == "f" and dtype != float64 and not x._backend.runs_ahead:
+        ask_host(partial(_check_exact, dtype), (x._array,))
+
+
+def _check_exact(dtype: DType, array: Array) -> None:
+    most = 2.0 ** (np.finfo(dtype).nmant + 1)  # up to which it has all of them
+    if not array.size or (array.max() <= most and array.min() >= -most):
+        return
+    with np.errstate(over="ignore"):
+        rounded = np.flatnonzero(array.astype(dtype).astype(np.float64) != array)
+    if rounded.size:
+        value = array.reshape(-1)[rounded[0]]
+        raise PrecisionError(
+            f"integers become {dtype} here, which has no {value}: x.astype({dtype}) rounds them, "
+            "and x.astype(float64) keeps them, on the CPU"
+        )
 
 
 def compute(
@@ -342,7 +395,10 @@ def elementwise(function: F) -> F:
                 name = [*signature.parameters][number]
                 raise TypeError(f"{function.__name__}: {name} must be numbers, not {operand}")
         tensors = [as_tensor(o, first._backend, dtype) for o in operands]
-        return run(kernels[0], tensors, {**defaults, **kwargs})
+        scalars = {**defaults, **kwargs}
+        if not any(t._array.dtype.kind == "f" for t in tensors):
+            tensors = _settle_scalars(tensors, scalars.values())
+        return run(kernels[0], tensors, scalars)
 
     def traced() -> tuple[Kernel, Mapping[str, float]]:
         if not kernels:

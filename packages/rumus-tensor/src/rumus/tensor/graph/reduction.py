@@ -88,14 +88,31 @@ def sum(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The mean over `axis`; integers become float32. ValueError for a mean of no elements."""
+    """The mean over `axis`, float32 of integers. ValueError for a mean of no elements."""
     if x.dtype == float16:  # the sum may overflow float16 where the mean does not
         return cast(mean(cast(x, float32), axis, keepdims), float16)
+    if x.dtype == int32:
+        upper, lower = (mean(each, axis, keepdims) for each in halves(x))
+        return note_average(upper * _HALF + lower, x)
     x = x if is_floating(x.dtype) else cast(x, float32)
     axes = normalize_axes(axis, x.ndim, "mean")
     count = count_over(x, axes, "mean")
     found = _total(x, axes, keepdims, 1 / count, "mean")
     return note_average(found, x) if count == x.size else found
+
+
+_HALF: Final = 2.0**16  # of the integers of 32 bits
+
+
+def halves(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return integers as upper * 2**16 + lower, both float32, which has all of them.
+
+    The lower half of a small number, of either sign, is the number itself.
+    """
+    upper = x // int(_HALF)
+    lower = x - upper * int(_HALF)  # in [0, 2**16)
+    carry = cast(lower >= int(_HALF) // 2, int32)
+    return cast(upper + carry, float32), cast(lower - carry * int(_HALF), float32)
 
 
 def count_over(x: Tensor, axes: Shape, operation: str) -> int:

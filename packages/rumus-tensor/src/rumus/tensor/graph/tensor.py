@@ -344,7 +344,7 @@ class Tensor(Arithmetic["Tensor"]):
 
         dtype: of the result.
         """
-        return operators.cast(self, as_dtype(dtype))
+        return operators.cast(self, as_dtype(dtype), by_name=True)
 
     @checked_arguments
     def clip(self, low: Tensor | float | None = None, high: Tensor | float | None = None) -> Tensor:
