@@ -59,7 +59,7 @@ def _raise(*_: object) -> None:
 
 
 @contextmanager
-def _handlers() -> Iterator[None]:
+def raising_handlers() -> Iterator[None]:
     before = {number: signal.signal(number, _raise) for number in SIGNALS}
     try:
         yield
@@ -78,7 +78,7 @@ def _is_at_its_end(frame: FrameType, before: int) -> bool:
     return before > line and _WITH_LOCK.search(getline(code.co_filename, line)) is not None
 
 
-def _at_line(wanted: int, number: int, act: Callable[[], object]) -> tuple[int, bool]:
+def at_line(wanted: int, number: int, act: Callable[[], object]) -> tuple[int, bool]:
     """Run `act` with a signal at a line of rumus; return the lines run, and whether it raised.
 
     Nothing is collected meanwhile: Python would swallow what is raised as garbage of before ends.
@@ -321,16 +321,16 @@ def attempts(
     prepare()[0]()  # fills caches that later runs use
     act, seen = prepare()
     before = seen()
-    lines, _ = _at_line(0, signal.SIGINT, act)
+    lines, _ = at_line(0, signal.SIGINT, act)
     after = seen()
     chosen = random.Random(seed)
-    with _handlers():
+    with raising_handlers():
         sample = chosen.sample(range(1, lines + 1), min(number, lines))
         for line in sorted({*sample, *range(max(1, lines - last + 1), lines + 1)}):
             act, seen = prepare()
             if seen() != before:
                 raise AssertionError("the operation does not begin as it did before")
-            ran, raised = _at_line(line, chosen.choice(SIGNALS), act)
+            ran, raised = at_line(line, chosen.choice(SIGNALS), act)
             yield Attempt(line, not raised and ran >= line, _is_torn(seen, before, after))
 
 

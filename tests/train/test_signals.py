@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -381,9 +382,106 @@ def test_a_handler_that_raises_in_the_loader_saves_what_was_trained(
     assert Checkpoints(tmp_path).load().step == 3
 
 
-def test_a_handler_that_raises_in_a_step_says_what_is_not_saved(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [TimeoutError, SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("by_handler", [True, False])
+def test_what_is_raised_in_a_step_leaves_the_last_whole_one(
+    kind: type[BaseException], by_handler: bool, tmp_path: Path
+) -> None:
     def handler(*_: object) -> None:
-        raise TimeoutError("late")
+        raise kind("late")
+
+    fitted, weight = trainer()
+    calls: list[int] = []
+
+    def loss(x: Tensor) -> Tensor:
+        calls.append(1)
+        if len(calls) == 3 and by_handler:
+            os.kill(os.getpid(), signal.SIGALRM)
+        elif len(calls) == 3:
+            handler()
+        return ((weight - x) ** 2).mean()
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with pytest.raises(kind) as e:
+            fitted.fit(DATA, loss, epochs=1, checkpoints=tmp_path)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert e.value.__notes__ == [f"the last checkpoint is {tmp_path / 'step-00000002'}"]
+    assert Checkpoints(tmp_path).load().step == 2
+
+
+@pytest.mark.parametrize(
+    ("moment", "step"),
+    [
+        ("on_step_end", 1), ("on_validation_end", 2), ("on_epoch_end", 3), ("on_checkpoint", 3),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, MemoryError])
+def test_what_a_callback_raises_leaves_the_last_step(
+    moment: str, step: int, kind: type[BaseException], tmp_path: Path
+) -> None:
+    """`sys.exit()` in one saved nothing, an error did."""
+
+    def leave(self: Callback, event: StepEnd) -> None:
+        if event.step == step:
+            raise kind
+
+    def fit(callbacks: list[Callback]) -> tuple[Any, str]:
+        fitted, weight = trainer()
+        result = fitted.fit(
+            DATA, lambda x: ((weight - x) ** 2).mean(), epochs=2, checkpoints=tmp_path,
+            validate=lambda: {"loss": 1.0}, validate_every=Every(steps=2, epochs=1),
+            callbacks=callbacks, resume="auto",
+        )  # fmt: skip
+        return result.history, weight.item().hex()
+
+    with pytest.raises(CallbackError if kind is MemoryError else kind):
+        fit([type("Leaves", (Callback,), {moment: leave})()])
+    assert Checkpoints(tmp_path).load().step == step
+    found = fit([])
+    shutil.rmtree(tmp_path)
+    assert found == fit([])
+
+
+def test_a_child_that_a_callback_forks_saves_nothing(tmp_path: Path) -> None:
+    """`sys.exit()` of a child runs through `fit`; the folder is its parent's."""
+
+    class Forks(Callback):
+        def on_step_end(self, event: StepEnd) -> None:
+            if event.step == 2 and os.fork() == 0:
+                raise SystemExit(7)
+
+    def is_child() -> bool:
+        return os.getpid() != own
+
+    own = os.getpid()
+    fitted, weight = trainer()
+    try:
+        fitted.fit(
+            DATA, lambda x: ((weight - x) ** 2).mean(), epochs=2, checkpoints=tmp_path,
+            callbacks=[Forks()],
+        )  # fmt: skip
+    except SystemExit:
+        os._exit(0 if is_child() and not list(tmp_path.glob("step*2")) else 1)
+    assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
+    assert [saved.step for saved in Checkpoints(tmp_path).list()] == [3, 6]
+
+
+def test_a_foreign_loader_that_cannot_go_back_is_named(tmp_path: Path) -> None:
+    class Foreign:
+        place = 0
+
+        def __iter__(self) -> Iterator[tuple[Any, ...]]:
+            while self.place < 4:
+                self.place += 1
+                yield (np.ones(1, np.float32),)
+
+        def state_dict(self) -> dict[str, int]:
+            return {"place": self.place}
+
+        def load_state_dict(self, state: dict[str, int]) -> None:
+            self.place = state["place"]
 
     fitted, weight = trainer()
     calls: list[int] = []
@@ -391,17 +489,14 @@ def test_a_handler_that_raises_in_a_step_says_what_is_not_saved(tmp_path: Path) 
     def loss(x: Tensor) -> Tensor:
         calls.append(1)
         if len(calls) == 3:
-            os.kill(os.getpid(), signal.SIGALRM)
+            raise SystemExit
         return ((weight - x) ** 2).mean()
 
-    before = signal.signal(signal.SIGALRM, handler)
-    try:
-        with pytest.raises(TimeoutError) as e:
-            fitted.fit(DATA, loss, epochs=1, checkpoints=tmp_path, save_every=Every(steps=1))
-    finally:
-        signal.signal(signal.SIGALRM, before)
-    (note,) = e.value.__notes__
-    assert f"since the last checkpoint ({tmp_path / 'step-00000002'}) is not saved" in note
+    with pytest.raises(SystemExit) as e:
+        fitted.fit(Foreign(), loss, epochs=1, checkpoints=tmp_path, save_every=Every(steps=1))
+    assert e.value.__notes__[0].startswith(
+        "what was trained since the last checkpoint is not saved: its loader has a place of its own"
+    )
     assert Checkpoints(tmp_path).load().step == 2
 
 

@@ -245,10 +245,13 @@ class Batches:
             None if own is None else own(),
         )
 
-    def go_back(self, bookmark: Bookmark) -> bool:
-        """Go back there in the same epoch; return whether the loader could."""
+    def go_back(self, bookmark: Bookmark, *, is_cut: bool) -> bool:
+        """Go back there in the same epoch; return whether the loader could.
+
+        is_cut: whether the loader was interrupted, and may have moved without a batch.
+        """
         batch, samples, trace, rewind = bookmark
-        if self._is_stateful and self.batch != batch:
+        if self._is_stateful and (is_cut or self.batch != batch):
             if rewind is None:
                 return False
             rewind()

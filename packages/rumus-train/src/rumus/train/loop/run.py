@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
@@ -12,7 +13,7 @@ from rumus.optim import ClosureOptimizer
 from rumus.tensor import NonFiniteGradientError, Tensor
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.expression.whole_number import whole_number
-from rumus.tensor.memory.uninterrupted import displaced, is_of_handler
+from rumus.tensor.memory.uninterrupted import Uninterrupted, displaced, is_of_handler
 from rumus.train.base.every import Every
 from rumus.train.base.limits import Limits
 from rumus.train.base.logged import OF_VALIDATION
@@ -32,9 +33,9 @@ from rumus.train.checkpoints.snapshot import (
     warn_of_strangers,
 )
 from rumus.train.data.batch_numbers import BatchNumbers
-from rumus.train.data.batches import Batches, Bookmark, require_start
+from rumus.train.data.batches import Batches, require_start
 from rumus.train.data.sample_order import warn_of_other_samples
-from rumus.train.loop.callback import Callback, CallbackError, Callbacks
+from rumus.train.loop.callback import Callback, Callbacks
 from rumus.train.loop.continuation import (
     note_hyperparameters,
     note_machine,
@@ -50,6 +51,7 @@ from rumus.train.loop.events import (
     ValidationEnd,
 )
 from rumus.train.loop.feed_plateau import warn_of_unfed
+from rumus.train.loop.last_whole_step import LastWholeStep
 from rumus.train.loop.measured_weights import BEST, MeasuredWeights
 from rumus.train.loop.monitor import Monitor
 from rumus.train.loop.nonfinite_loss import NonFiniteLossError, check_loss, checked_mean_loss
@@ -178,7 +180,8 @@ class Run:
         self.position = Position()
         self._spikes = None if spikes is None else SpikeWatch(spikes, self.position)
         self._first = 0  # batch of the running step
-        self._began: Bookmark | None = None  # where the running step did so in the loader's epoch
+        self._whole = LastWholeStep(self, self._spikes)
+        self._process = os.getpid()
         self._is_loading = False
         self.stopped: str | None = None
         self._clock: StepClock | None = None
@@ -246,6 +249,7 @@ class Run:
                     if position.exhausted and not self.signals.received:
                         self._guarded(self._close_epoch)
                 self._guarded(self._look_for_spikes)
+                self.checkpoints.save()
             result = self._end()
             self.team.end()
         if self.signals.received is not None:  # it has come since all was done
@@ -262,22 +266,28 @@ class Run:
         """Run one step and what is due after it."""
         position, batches = self.position, self.batches
         before, self._first = batches.samples, batches.batch
-        if self.checkpoints.store is not None:
-            self._began = batches.bookmark()
+        is_saved = self.checkpoints.store is not None
+        if is_saved:
+            self._whole.begin()
         if self._clock is not None:
             self._clock.start()
         batch = self._next_batch()
         if batch is None:
-            position.exhausted, self._began = True, None
+            position.exhausted = True
+            self._whole.end()
             return
         loss = self._train(*batch)
         position.step += 1
-        self._began = None
         if self._spikes is not None and self._spikes.rolls_back:
             self._spikes.note(self._here(position.step), loss, self.trainer.optimizer.outcome)
+        if is_saved:
+            self._whole.end()
         if batches.is_complete:
             self._first = batches.batch
+            if is_saved:
+                self._whole.begin()
             position.exhausted = self._next_batch() is None
+            self._whole.end()
         self._after_step(loss, batches.samples - before)
 
     def _next_batch(self) -> tuple[tuple[Any, ...], float] | None:
@@ -357,71 +367,56 @@ class Run:
 
     @contextmanager
     def _saved(self) -> Iterator[None]:
-        """Save what was trained in the block before an error ends it, and tell of the checkpoint.
+        """Save the last whole step before anything ends the block, and tell of the checkpoint.
 
-        A step that the error has ended did not happen: its batches are to be trained. After a
-        signal, which may have ended what failed, such as a worker, the run ends by that.
+        A step that was not finished did not happen: its batches are to be trained. After a signal,
+        which may have ended what failed, such as a worker, the run ends by that. A second signal
+        ends it at once, unless it meets a loader: one whose workers have ended may wait for ever.
         """
         try:
             yield
-        except Interrupted as error:
-            if self._is_loading:  # a loader whose workers have ended may wait for ever
-                self._save_for(error)
-            raise
         except BaseException as error:
-            if is_of_handler(error):
-                self._save_for_handler(error)
+            is_second = isinstance(error, Interrupted) and error.step is None
+            if self._is_loading or not (is_second or self.signals.are_urgent):
+                self._save_for(error)
+            is_of_program = isinstance(error, _UNSAVED) or is_of_handler(error)
+            if is_of_program or not isinstance(error, Exception):
                 raise
-            if not isinstance(error, Exception):
-                raise
-            self._save_for(error)
-            is_of_signal = self.signals.received is not None and not isinstance(error, _UNSAVED)
-            if not is_of_signal or self.checkpoints.has_unsaved:
+            if self.signals.received is None or self.checkpoints.has_unsaved:
                 raise
             warn_user(
                 f"after the signal came {type(error).__name__}: {error}; what was trained is saved"
             )
 
-    def _save_for_handler(self, error: BaseException) -> None:
-        """Save if the loader was interrupted; elsewhere a step may be done and not yet counted."""
-        if self._is_loading:
-            self._save_for(error)
-            return
-        if self.checkpoints.store is not None:
-            path = printable(self.checkpoints.path or "none yet")
-            error.add_note(
-                "a signal's handler raised it outside of the loader, so what was trained since the "
-                f"last checkpoint ({path}) is not saved; a handler that calls run.stop(...) of an "
-                "event's run, or fit(seconds=...), ends a training with a checkpoint"
-            )
-
     def _save_for(self, error: BaseException) -> None:
-        position, checkpoints = self.position, self.checkpoints
-        is_bad = isinstance(error, _UNSAVED)
-        # Another rank may not have failed.
-        if self.team.size == 1 and position.step and not is_bad and self._is_between_steps():
-            if self._began is not None and self._has_drawn_elsewhere():
-                error.add_note(
-                    "what its step drew from random, numpy.random or torch is not put back: it "
-                    "draws other numbers when it is repeated"
-                )
+        """Save the last whole step, or say in a note of the error why it is not saved."""
+        checkpoints = self.checkpoints
+        if checkpoints.store is None or os.getpid() != self._process:  # in a child that was forked
+            return
+        why = self._why_unsaved(error)
+        if why is None and self.position.step:
             try:
                 checkpoints.save()
             except Exception as another:
                 error.add_note(f"and nothing was saved: {type(another).__name__}: {another}")
+        elif why:
+            error.add_note(f"what was trained since the last checkpoint is not saved: {why}")
         if checkpoints.path is not None:
             error.add_note(f"the last checkpoint is {printable(checkpoints.path)}")
 
-    def _has_drawn_elsewhere(self) -> bool:
-        """Whether the program's generators have moved since the last save."""
-        return self.position.random != states_of_program()
-
-    def _is_between_steps(self) -> bool:
-        """Whether all batches that were taken have been trained; go back to where that is so."""
-        if self._began is None:
-            return True
-        self.position.exhausted = False
-        return self.batches.go_back(self._began)
+    def _why_unsaved(self, error: BaseException) -> str | None:
+        """Go to the last whole step; return why it is not to be saved: '' if the error says so."""
+        if isinstance(error, _UNSAVED):
+            return ""
+        if self.team.size > 1:
+            return "other ranks may be within a step"
+        before = error.__context__
+        while before is not None:
+            if isinstance(before, _UNSAVED):
+                return f"it came while the run answered {type(before).__name__}: {before}"
+            before = before.__context__
+        is_cut = not isinstance(error, Exception) or is_of_handler(error)
+        return self._whole.go_there(error, is_cut=self._is_loading and is_cut)
 
     # Epochs
 
@@ -453,18 +448,20 @@ class Run:
         loss = checked_mean_loss(self.trainer, position.epoch, may_lack=may_lack)
         due = self.validate_every.after_epoch(position.epoch + 1)
         seconds = perf_counter() - self._epoch_started - self.apart
-        if due or self.validate_every.in_epoch(step, self.team.clock() - self._validated_time):
-            self._validate()
+        due = due or self.validate_every.in_epoch(step, self.team.clock() - self._validated_time)
+        if due and (position.validation_due or position.metrics_step != step):
+            self._validate()  # if the end of the epoch was not cut short after it
             if position.validation_due:
                 return  # it was cut short by a signal: the end of the epoch is done on resume
         logged = self.trainer.epoch_averages()
         entry = {"epoch": position.epoch, "step": step, "loss": loss, **logged}
-        position.history.append(entry)
         samples = self.batches.samples
         spans = None if self.spans is None else self._of_epoch
         epoch = position.epoch
-        position.epoch, position.exhausted = epoch + 1, False
-        self.batches.end()
+        with Uninterrupted():
+            position.history.append(entry)
+            position.epoch, position.exhausted = epoch + 1, False
+            self.batches.end()
         self.callbacks.send(
             EpochEnd(
                 self,
@@ -504,26 +501,33 @@ class Run:
         metrics = found.numbers
         self._check_metrics(metrics)
         before = {name: getattr(position, name) for name in _OF_VALIDATION}
+        count = len(position.history)
         self.measured.note()
-        position.validation_due = False
-        position.metrics, position.metrics_step = dict(metrics), position.step  # not a callback's
-        measured = {f"{OF_VALIDATION}{name}": value for name, value in metrics.items()}
-        position.history.append({"epoch": position.epoch, "step": position.step, **measured})
-        is_best = self._note_best(metrics)
         self._validated_time = self.team.clock()
         seconds = perf_counter() - start
         self.apart += seconds
         at = position.epoch, position.step
         try:
+            is_best = self._note_metrics(metrics)
             self.callbacks.send(
                 ValidationEnd(self, *at, metrics, is_best, seconds, found.confusion)
             )
-        except CallbackError:
-            position.history.pop()
-            for name, value in before.items():
-                setattr(position, name, value)
-            position.validation_due = True  # a run that goes on validates again, for all callbacks
+        except BaseException as error:
+            if not isinstance(error, _UNSAVED):  # which is of a step before
+                del position.history[count:]
+                for name, value in before.items():
+                    setattr(position, name, value)
+                position.validation_due = True  # validated again on resume, for all callbacks
             raise
+
+    def _note_metrics(self, metrics: Mapping[str, float]) -> bool:
+        """Note what a validation has measured; return whether it is the best."""
+        position = self.position
+        position.validation_due = False
+        position.metrics, position.metrics_step = dict(metrics), position.step  # not a callback's
+        measured = {f"{OF_VALIDATION}{name}": value for name, value in metrics.items()}
+        position.history.append({"epoch": position.epoch, "step": position.step, **measured})
+        return self._note_best(metrics)
 
     def _check_metrics(self, metrics: Mapping[str, float]) -> None:
         """Raise ValueError for a metric that is missing; what was trained is saved first."""
@@ -559,7 +563,7 @@ class Run:
             self._rollback.answer(error)
         except LossSpikeError as error:
             self._rollback.answer(error)
-        self._began = None  # the batches of the bad step are not repeated
+        self._whole.end()  # the batches of the bad step are not repeated
 
     # The start
 
@@ -682,7 +686,6 @@ class Run:
 
     def _end(self) -> Result:
         position, checkpoints = self.position, self.checkpoints
-        checkpoints.save()
         self._look_for_validation()
         self._look_for_best()
         if self.signals.received is None:

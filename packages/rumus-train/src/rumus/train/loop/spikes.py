@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from rumus.tensor.expression.decided import fixed
 from rumus.tensor.expression.printable import PrintableError
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.expression.whole_number import whole_number
+from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import Outcome
 from rumus.train.base.late_values import late_values
 
@@ -131,6 +132,9 @@ class Place:
     samples: Callable[[], tuple[int, ...]] | None
 
 
+Bookmark: TypeAlias = tuple[list[float], int, int]  # recent losses, spikes, spikes in a row
+
+
 class SpikeWatch:
     """Compares the losses of a run with previous ones; its history is part of the run's position.
 
@@ -141,6 +145,7 @@ class SpikeWatch:
     def __init__(self, policy: Spikes, position: Position) -> None:
         self.policy, self.position = policy, position
         self._waiting: list[tuple[Place, Tensor, Outcome]] = []
+        self._noted = 0  # the number of the last step
 
     @property
     def rolls_back(self) -> bool:
@@ -168,19 +173,39 @@ class SpikeWatch:
     def note(self, place: Place, loss: Tensor, outcome: Outcome) -> None:
         """Note a step; now and then read the noted ones. Raises LossSpikeError."""
         self._waiting.append((place, loss, outcome))
+        self._noted = place.step
         if len(self._waiting) >= _LAG:
             self.look()
 
+    def knows(self, step: int) -> bool:
+        """Whether a step's loss was judged, or will be.
+
+        step: the number of the last step.
+        """
+        return not self.rolls_back or self._noted == step
+
+    def bookmark(self) -> Bookmark:
+        """Return what a step that is dropped would change."""
+        position = self.position
+        return list(position.recent_losses), len(position.spikes), position.spikes_in_a_row
+
+    def go_back(self, bookmark: Bookmark) -> None:
+        """Forget the step after a bookmark."""
+        position = self.position
+        position.recent_losses, count, position.spikes_in_a_row = bookmark
+        del position.spikes[count:]
+
     def look(self) -> None:
         """Read the noted steps. Raises LossSpikeError for a spike; later steps are dropped."""
-        waiting, self._waiting = self._waiting, []
-        values = late_values([loss for _, loss, _ in waiting])
-        for (place, _, outcome), value in zip(waiting, values, strict=True):
-            if outcome.applied is False:
-                continue
-            found = self._judged(place, value)
-            if found is not None:
-                raise LossSpikeError(str(found))
+        values = late_values([loss for _, loss, _ in self._waiting])
+        with Uninterrupted():
+            waiting, self._waiting = self._waiting, []
+            for (place, _, outcome), value in zip(waiting, values, strict=True):
+                if outcome.applied is False:
+                    continue
+                found = self._judged(place, value)
+                if found is not None:
+                    raise LossSpikeError(str(found))
 
     def _judged(self, place: Place, loss: float) -> Spike | None:
         """The spike, if the loss is one; otherwise the loss joins the history."""

@@ -108,12 +108,14 @@ class StopSignals:
     ignored signal, as under nohup, stays ignored.
 
     received: the signal that the training obeys. noted: the one that this process has got; where
-    signals are `shared` by several processes it counts when all of them `obey` it.
+    signals are `shared` by several processes it counts when all of them `obey` it. are_urgent:
+    whether a second one has come, which ends the training at once.
     """
 
     def __init__(self, wanted: bool = True, *, shared: bool = False) -> None:
         self.received: int | None = None
         self.noted: int | None = None
+        self.are_urgent = False
         self._shared = shared
         self._received_at = -math.inf
         self._wanted = wanted
@@ -172,6 +174,7 @@ class StopSignals:
             if now - self._received_at < AGAIN:
                 return
             self._restore()
+            self.are_urgent = True
             raise shown(Interrupted(number))
         self.noted, self._received_at = number, now
         if signal.Signals(number).name == "SIGHUP":
