@@ -11,7 +11,18 @@ import pytest
 from rumus import nn
 from rumus.gpu import default_backend
 from rumus.optim import SGD
-from rumus.tensor import Backend, Generator, NumpyBackend, Tensor, einsum, tensor, tril
+from rumus.tensor import (
+    Backend,
+    Generator,
+    NumpyBackend,
+    Parameter,
+    Tensor,
+    einsum,
+    seed,
+    tensor,
+    tril,
+)
+from rumus.tensor.memory.recording import Capturing
 from rumus.train import Trainer
 
 X = np.random.default_rng(0).normal(size=(4, 6, 8)).astype(np.float32)
@@ -113,3 +124,43 @@ def test_a_size_that_is_not_that_of_the_weights_is_refused(kind: Any, hidden: in
         vars(layer)["hidden"] = hidden  # an assignment is refused
         with pytest.raises(ValueError, match=f"a state of {hidden} features takes a weight"):
             layer(tensor(np.ones((2, 3, 4)), backend=backend))
+
+
+def _frozen(layer: nn.Module) -> nn.Module:
+    for parameter in layer.parameters():
+        parameter.requires_grad = False
+    return layer
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda on: nn.Linear(4, 4, backend=on),
+        lambda on: nn.LayerNorm(4, backend=on),
+        lambda on: nn.MultiHeadAttention(4, 2, backend=on),
+    ],
+    ids=["linear", "layer norm", "attention"],
+)
+def test_a_layer_that_a_step_makes_ends_with_it(
+    make: Callable[[Any], nn.Module], device: Capturing
+) -> None:
+    """A recording that notes its settings does not keep it; each replay draws other weights."""
+
+    def trained(capture: bool) -> tuple[list[bytes], Trainer[Any]]:
+        seed(3)
+        w = Parameter(np.eye(4), backend=device)
+        trainer = Trainer(SGD([w], 0.125), capture=capture)
+
+        def loss(x: Tensor) -> Tensor:
+            y: Tensor = _frozen(make(device))((x @ w).unsqueeze(1))
+            return (y**2).mean()
+
+        found = []
+        for batch in np.random.default_rng(0).normal(size=(8, 2, 4)):
+            trainer.train_step(loss, batch)
+            found.append(w.numpy().tobytes())
+        return found, trainer
+
+    found, trainer = trained(capture=True)
+    assert trainer.counts.captured == 6
+    assert found == trained(capture=False)[0]

@@ -26,7 +26,7 @@ from rumus.gpu.device.memory import Region, Storage
 from rumus.gpu.device.pipelines import Pipeline
 from rumus.tensor import Backend, CaptureError
 from rumus.tensor.memory.backend import Array
-from rumus.tensor.memory.recording import Settings, recorded_by
+from rumus.tensor.memory.recording import Relied, Settings, recorded_by, still_there
 
 if TYPE_CHECKING:
     from rumus.gpu.backend import GpuBackend
@@ -95,7 +95,7 @@ class Notes:
 class _Facts:
     """The dependencies of a recorded step."""
 
-    attributes: dict[tuple[int, str], tuple[object, str, object]] = field(default_factory=dict)
+    attributes: dict[tuple[int, str], Relied] = field(default_factory=dict)
     found: set[Storage] = field(default_factory=set)  # memory from outside its region
     acts: list[Callable[[], None]] = field(default_factory=list)
     fed: list[GPUArray] = field(default_factory=list)  # held for as long as acts write to them
@@ -157,7 +157,7 @@ class GpuRecording(Notes):
 
     def depends_on(self, thing: object, attribute: str) -> None:
         """Replay the step only while the attribute is unchanged."""
-        known = (thing, attribute, getattr(thing, attribute))
+        known = (weakref.ref(thing), attribute, getattr(thing, attribute))
         self.facts.attributes[id(thing), attribute] = known
 
     def live(self, act: Callable[[], None]) -> None:
@@ -298,10 +298,7 @@ class Capture:
         recording, self._recording = self._recording, None
         assert recording is not None
         facts = recording.facts
-        relied = facts.attributes.values()
-        self._things, self._names, self._values = (
-            [each[part] for each in relied] for part in range(3)
-        )
+        self._things, self._names, self._values = still_there(facts.attributes.values())
         self._acts = facts.acts
         found = list(facts.found)
         self._found = [weakref.ref(storage) for storage in found]

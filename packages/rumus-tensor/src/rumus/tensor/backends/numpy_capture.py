@@ -26,7 +26,7 @@ from rumus.tensor.backends.numpy_recording import Recording, escaped
 from rumus.tensor.compiled.numba_entries import address_of, joined
 from rumus.tensor.expression.errors import CaptureError
 from rumus.tensor.memory.buffer_plan import ALIGNMENT, Lifetime, planned
-from rumus.tensor.memory.recording import recorded_by
+from rumus.tensor.memory.recording import recorded_by, still_there
 from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.tensor.memory.watching import watched_by
 
@@ -161,10 +161,8 @@ class Capture:
         self._asks_for_parts = any(
             place not in whole for each in recording.facts.asked for place in each.places
         )
-        facts = list(recording.facts.attributes.values())
-        self._things = [thing for thing, _, _ in facts]
-        self._names = [name for _, name, _ in facts]
-        self._values = [value for _, _, value in facts]
+        relied = recording.facts.attributes.values()
+        self._things, self._names, self._values = still_there(relied)
         self._outside = list(recording.known.outside.values())
         held = [*recording.owners, *recording.fed, *recording.kept.values()]
         self._size = layout.size + scratch.size + sum(array.nbytes for array in held)

@@ -16,6 +16,7 @@ from rumus.tensor.backends.numpy_calls import Call, Place, described
 from rumus.tensor.backends.numpy_commands import Command
 from rumus.tensor.backends.numpy_notes import TRANSFERS, Notes, Question, owner_of
 from rumus.tensor.memory.backend import Array, Backend
+from rumus.tensor.memory.recording import Relied
 
 if TYPE_CHECKING:
     from rumus.tensor.backends.numpy_backend import NumpyBackend
@@ -46,7 +47,7 @@ class _Asked:
 class _Facts:
     """The facts that a recorded step relies on."""
 
-    attributes: dict[tuple[int, str], tuple[object, str, object]] = field(default_factory=dict)
+    attributes: dict[tuple[int, str], Relied] = field(default_factory=dict)
     asked: list[_Asked] = field(default_factory=list)  # of the batch
 
 
@@ -115,7 +116,7 @@ class Recording(Notes):
 
     def depends_on(self, thing: object, attribute: str) -> None:
         """Replay the step only while the attribute is unchanged."""
-        known = (thing, attribute, getattr(thing, attribute))
+        known = (weakref.ref(thing), attribute, getattr(thing, attribute))
         self.facts.attributes[id(thing), attribute] = known
 
     def asked(self, question: Question, arrays: Sequence[Array]) -> Any:

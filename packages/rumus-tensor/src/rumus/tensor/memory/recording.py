@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol, TypeGuard, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeGuard, TypeVar
 
 from numpy.typing import NDArray
 
@@ -140,6 +140,16 @@ class Settings:
             if thing is not None and getattr(thing, name) != value:
                 return f"{type(thing).__name__}.{name.lstrip('_')}"
         return None
+
+
+# An attribute that a step relies on. Of what the step makes itself, such as a layer, none is left.
+Relied: TypeAlias = tuple["weakref.ref[Any]", str, object]
+
+
+def still_there(relied: Iterable[Relied]) -> tuple[list[Any], list[str], list[object]]:
+    """The objects, attributes and values to compare before a replay: of what still exists."""
+    found = [(thing, name, value) for held, name, value in relied if (thing := held()) is not None]
+    return [each[0] for each in found], [each[1] for each in found], [each[2] for each in found]
 
 
 class Observed(Protocol):
