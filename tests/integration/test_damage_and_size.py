@@ -170,6 +170,33 @@ def test_many_texts(tmp_path: Path) -> None:
     assert len(dataset.like(path)) == 4_000
 
 
+def test_texts_that_are_too_many_are_refused_as_soon_as_they_are(tmp_path: Path) -> None:
+    """Not after all lines, of which the last is damaged here."""
+    lines = "".join(f"t{n}\n" for n in range(300_000))
+    path = written(tmp_path / "a.csv", f"c\n{lines}t,t\n")
+    with pytest.raises(ValueError, match=r"'c' has 262,144 different texts in 262,144 rows, for"):
+        CsvDataset(path, categories=["c"])
+
+
+def test_many_texts_of_a_table_of_arrow() -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.table({"c": [f"t{n}" for n in range(20_000)]})
+    with pytest.raises(ValueError, match=r"'c' has 20,000 different texts in 20,000 rows, for"):
+        ParquetDataset(table, categories=["c"])
+
+
+@pytest.mark.parametrize("metric", [metrics.f1, metrics.precision, metrics.recall])
+def test_rates_of_many_classes_take_no_matrix(metric: Callable[..., Any]) -> None:
+    """Of 10,000 classes it has 0.8 GB."""
+    scores, targets = np.eye(3, 9_999, dtype=np.float32), np.array([0, 1, 9_998])
+    state = metric(scores, targets)
+    assert sum(part.size for part in state.parts) < 50_000
+    expected = {"f1": 2 / 4, "precision": 2 / 4, "recall": 2 / 4}[metric.__name__]
+    assert float(state) == expected
+    assert float(state + state) == expected
+    assert float(metric(scores, targets, positive=1)) == 1
+
+
 def test_many_classes_of_which_one_is_there_twice(tmp_path: Path) -> None:
     classes = [str(n) for n in range(100_000)]
     with pytest.raises(ValueError, match="classes has '99999' twice"):

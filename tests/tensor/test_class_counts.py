@@ -7,7 +7,7 @@ import pytest
 
 from rumus.tensor import Backend, NumpyBackend, tensor
 from rumus.tensor.memory.fused import FusedName
-from rumus.tensor.operations.class_counts import class_confusion, class_hits
+from rumus.tensor.operations.class_counts import class_confusion, class_hits, class_totals
 
 
 class Primitives(NumpyBackend):
@@ -45,6 +45,9 @@ def test_the_counts(backend: Backend, top: int, is_primitive: bool) -> None:
     table = np.zeros((4, 4))
     np.add.at(table, (targets, scores.argmax(1)), 1)
     assert matrix.tolist() == table.tolist()
+    totals, counts = class_totals(there, classes)
+    assert counts.tolist() == expected
+    assert totals.tolist() == [*table.sum(0), *table.sum(1), *table.diagonal()]
 
 
 @pytest.mark.parametrize("is_primitive", [False, True])
@@ -57,6 +60,8 @@ def test_invalid_targets_are_counted(backend: Backend, is_primitive: bool) -> No
         assert class_hits(scores, targets, top).tolist()[2:] == [3, 2]
     matrix, counts = class_confusion(scores, targets)
     assert (matrix.sum().item(), counts.tolist()[2:]) == (3, [3, 2])
+    totals, counts = class_totals(scores, targets)
+    assert (totals[:2].sum().item(), counts.tolist()[2:]) == (3, [3, 2])
 
 
 def test_of_no_rows(backend: Backend) -> None:

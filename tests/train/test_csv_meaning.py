@@ -225,7 +225,8 @@ def test_written_floats_come_back_bit_for_bit(
     path = written(
         tmp_path_factory.getbasetemp(), "a\n" + "".join(f"{value!r}\n" for value in values)
     )
-    found = CsvDataset(path).batch(np.arange(len(values)))[0][:, 0]
+    dataset = CsvDataset(path, missing_cells=[])  # the largest number may stand for a missing one
+    found = dataset.batch(np.arange(len(values)))[0][:, 0]
     np.testing.assert_array_equal(found, np.array(values, np.float32))
 
 
@@ -512,7 +513,7 @@ def test_texts_as_numerous_as_rows_are_not_features(tmp_path: Path) -> None:
     """20,000 names would take 1.6 GB; as class names they are fine."""
     path = tmp_path / "names.csv"
     path.write_text("name,y\n" + "".join(f"k{number},1\n" for number in range(20_000)))
-    with pytest.raises(ValueError, match=r"'name' has 20,000 different texts.* 1\.6 GB in 20,000"):
+    with pytest.raises(ValueError, match=r"'name' has 20,000 different texts in .* 1\.6 GB"):
         CsvDataset(path, target="y", categories=["name"])
     with pytest.warns(UserWarning, match="class 2 is the text k10; classes="):
         assert len(CsvDataset(path, target="name", target_dtype=str).classes) == 20_000

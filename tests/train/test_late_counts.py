@@ -11,7 +11,7 @@ from rumus.optim import SGD
 from rumus.tensor import NumpyBackend, Parameter, Tensor, tensor
 from rumus.tensor.memory.updater import Outcome
 from rumus.train import Trainer, metrics
-from rumus.train.base.class_counts import Confusion, Hits
+from rumus.train.base.class_counts import Confusion, Hits, Totals
 from rumus.train.base.epoch_sum import EpochSum
 from rumus.train.base.late_counts import (
     MOST,
@@ -24,7 +24,7 @@ from rumus.train.base.late_counts import (
 )
 from rumus.train.base.metric_state import MetricState
 
-COUNTINGS: list[Counting] = [Hits(1), Hits(2), Confusion()]
+COUNTINGS: list[Counting] = [Hits(1), Hits(2), Confusion(), Totals()]
 
 
 def batch(seed: int, rows: int, classes: int, counting: Counting) -> LateCounts:

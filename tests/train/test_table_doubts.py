@@ -59,6 +59,8 @@ def test_numbers_for_missing_ones_are_told_of(tmp_path: Path, cell: str) -> None
     assert re.search(r"column 'a' has -?\d.*, far from all its other numbers, .* missing_ce", said)
     given = CsvDataset(path, missing_cells=[cell], missing="mean")
     assert np.isclose(given[1][0][0], 7 / 3)
+    again = CsvDataset(path, missing_cells=[repr(float(cell))], missing="mean")
+    assert again[1][0].tolist() == given[1][0].tolist()
     assert np.isclose(given.encode([{"a": cell, "b": 1}])[0, 0], 7 / 3)
     assert given.like(path)[1][0].tolist() == given[1][0].tolist()
     assert told(path, missing_cells=[]) == []

@@ -36,6 +36,7 @@ from rumus.train.base.class_counts import (
     is_remote,
     raise_problems,
     shape_of,
+    total_counts,
 )
 from rumus.train.base.exact_difference import difference, difference_there, is_exact
 from rumus.train.base.metric_state import CONFUSION_MATRIX, MetricState, Values
@@ -301,16 +302,16 @@ def _perplexity(losses: Any, count: Any) -> Any:
 
 
 def _of_confusion(name: str, scores: Given, targets: Given, positive: int | None) -> MetricState:
-    parts = confusion_counts(scores, targets)
-    classes = parts[0].shape[0]
+    parts = total_counts(scores, targets)
+    classes = shape_of(scores)[1]
     if positive is not None and not 0 <= whole_number("positive", positive) < classes:
         raise ValueError(f"positive must be a class in [0, {classes}), not {positive}")
     return MetricState(f"{name}(positive={positive})", parts, partial(_rate, name, positive))
 
 
-def _rate(name: str, positive: int | None, matrix: Floats, counts: Floats) -> float:
-    raise_problems(counts, len(matrix), name)
-    said, there, right = matrix.sum(0), matrix.sum(1), matrix.diagonal()
+def _rate(name: str, positive: int | None, totals: Floats, counts: Floats) -> float:
+    said, there, right = np.split(totals, 3)
+    raise_problems(counts, len(said), name)
     whole = {"precision": said, "recall": there, "f1": (said + there) / 2}[name]
     rates = np.divide(right, whole, out=np.zeros_like(whole), where=whole > 0)
     occurs = said + there > 0

@@ -34,14 +34,38 @@ def class_confusion(
 ) -> None:
     """matrix[i, j] = rows of class i whose best score is that of j; `out` as of `class_hits`."""
     classes = scores.shape[1]
-    first = scores.argmax(1)
-    _judge(scores, targets, first, first == targets, out)
-    if out[3]:
-        known = (targets >= 0) & (targets < classes)
-        targets, first = targets[known], first[known]
+    targets, first = _known_pairs(scores, targets, out)
     cells = targets.astype(np.intp) * classes + first
     counts = np.bincount(cells, minlength=classes * classes)
     matrix[...] = counts.reshape(classes, classes)
+
+
+def class_totals(
+    scores: NDArray[Any], targets: NDArray[Any], totals: NDArray[Any], out: NDArray[Any]
+) -> None:
+    """totals = rows by the class of the best score, rows by target, and hits; `out` as above.
+
+    They are the sums and the diagonal of `class_confusion`, without its matrix.
+
+    totals: (3 * classes,), one after another.
+    """
+    classes = scores.shape[1]
+    targets, first = _known_pairs(scores, targets, out)
+    for place, found in enumerate((first, targets, first[first == targets])):
+        counts = np.bincount(found.astype(np.intp, copy=False), minlength=classes)
+        totals[place * classes : (place + 1) * classes] = counts
+
+
+def _known_pairs(
+    scores: NDArray[Any], targets: NDArray[Any], out: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The targets that are classes and the classes of the best scores; `out` as of `class_hits`."""
+    first = scores.argmax(1)
+    _judge(scores, targets, first, first == targets, out)
+    if out[3]:
+        known = (targets >= 0) & (targets < scores.shape[1])
+        return targets[known], first[known]
+    return targets, first
 
 
 def _judge(
@@ -73,4 +97,5 @@ def _judge(
 CLASS_COUNTS: Final[Mapping[FusedName, Callable[..., None]]] = {
     "class_confusion": class_confusion,
     "class_hits": class_hits,
+    "class_totals": class_totals,
 }

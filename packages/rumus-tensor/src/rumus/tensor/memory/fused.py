@@ -18,6 +18,7 @@ FusedName: TypeAlias = Literal[
     "batch_norm_gradient",
     "class_confusion",
     "class_hits",
+    "class_totals",
     "columns",
     "convolution",
     "convolution_bias",

@@ -13,6 +13,7 @@ from typing import Any, Final
 from rumus.tensor.expression.dtype import float32, int32
 from rumus.tensor.expression.kernel import trace
 from rumus.tensor.graph.operators import cast
+from rumus.tensor.graph.shaping import concat
 from rumus.tensor.graph.tensor import Tensor, arange, backend_of
 
 
@@ -66,6 +67,26 @@ def class_confusion(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     out = backend.allocate((4,), float32)
     own(scores._array, targets._array, matrix, out)
     return Tensor(matrix, backend), Tensor(out, backend)
+
+
+def class_totals(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how often each class has the best score, is the target, and is both.
+
+    scores, targets: as in `class_hits`.
+
+    Result: (3 * classes,), float32, the three one after another, without rows whose target is not a
+    class; and what `class_hits` returns.
+    """
+    backend, count = backend_of("class_totals", (scores, targets)), scores.shape[1]
+    own = backend.fused("class_totals")
+    if own is None:
+        matrix, found = class_confusion(scores, targets)
+        diagonal = matrix.reshape(-1)[:: count + 1]
+        return concat([matrix.sum(0), matrix.sum(1), diagonal]), found
+    totals = backend.allocate((3 * count,), float32)
+    out = backend.allocate((4,), float32)
+    own(scores._array, targets._array, totals, out)
+    return Tensor(totals, backend), Tensor(out, backend)
 
 
 def class_hits_primitive(scores: Tensor, targets: Tensor, top: int) -> Tensor:

@@ -6,6 +6,7 @@ On a device nothing is read back. Bad batches cannot raise at once, so they are 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -15,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from rumus.tensor import Tensor, float64, int32, tensor
 from rumus.tensor.backends import numpy_class_counts
 from rumus.tensor.expression.masked import unmasked
-from rumus.tensor.operations.class_counts import class_confusion, class_hits
+from rumus.tensor.operations.class_counts import class_confusion, class_hits, class_totals
 from rumus.train.base.exact_difference import is_exact
 from rumus.train.base.late_counts import late_parts
 from rumus.train.base.metric_state import Part
@@ -89,6 +90,21 @@ class Confusion:
         return [(classes, classes), (4,)]
 
 
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Counts by class the best scores, the targets and the hits, and what `Hits(1)` does."""
+
+    def __call__(self, scores: NDArray[Any], targets: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+        """Return the three, one after another, and the four counts."""
+        totals, counts = np.empty(3 * scores.shape[1]), np.empty(4)
+        numpy_class_counts.class_totals(scores, targets, totals, counts)
+        return totals, counts
+
+    def shapes(self, classes: int) -> list[tuple[int, ...]]:
+        """Return the shapes of both."""
+        return [(3 * classes,), (4,)]
+
+
 def counted_hits(scores: Given, targets: Given, top: int) -> Part:
     """Return the counts of `Hits`. On the host, NaN scores and invalid classes raise here."""
     check_shapes(scores, targets)
@@ -107,6 +123,18 @@ def confusion_counts(scores: Given, targets: Given) -> tuple[Part, Part]:
 
     ValueError for more classes than have a matrix.
     """
+    return _counted(Confusion(), class_confusion, scores, targets)
+
+
+def total_counts(scores: Given, targets: Given) -> tuple[Part, Part]:
+    """Return the counts of `Totals`, with the errors of `confusion_counts`."""
+    return _counted(Totals(), class_totals, scores, targets)
+
+
+def _counted(
+    counting: Confusion | Totals, there: Callable[..., Any], scores: Given, targets: Given
+) -> tuple[Part, Part]:
+    """there: counts the same where tensors are."""
     check_shapes(scores, targets)
     if (classes := shape_of(scores)[1]) > _MOST:
         raise ValueError(
@@ -114,13 +142,13 @@ def confusion_counts(scores: Given, targets: Given) -> tuple[Part, Part]:
             f"GB: at most {_MOST:,} are counted against each other; accuracy(...) counts hits"
         )
     if is_remote(scores):
-        there = _remote(scores, targets)
-        late = late_parts(Confusion(), *there)
-        return class_confusion(*there) if late is None else (late[0], late[1])
+        given = _remote(scores, targets)
+        first, counts = late_parts(counting, *given) or there(*given)
+        return first, counts
     rows = on_host(scores)
-    matrix, counts = Confusion()(rows, on_host(targets))
+    found, counts = counting(rows, on_host(targets))
     raise_problems(counts, rows.shape[1])
-    return matrix, counts
+    return found, counts
 
 
 def raise_problems(counts: NDArray[Any], classes: int, metric: str = "") -> None:

@@ -39,6 +39,7 @@ from rumus.train.tables.feature_encoding import (
     dtype_of,
     number_dtype,
     refuse_both,
+    refuse_many,
 )
 from rumus.train.tables.rounding import holding, tell_of_rounding, warn_of_rounding, warn_of_times
 from rumus.train.tables.row_names import (
@@ -198,6 +199,8 @@ class ParquetDataset(RowsOfFiles):
         for first in range(0, len(names), _TOGETHER):
             place = slice(first, first + _TOGETHER)
             _fill(numbers[:, place], [self._column(name) for name in names[place]])
+        for name in encoding.categories:
+            refuse_many(name, source.different(name), source.rows, self._dtype)
         texts = {
             name: source.texts(
                 name, known, unknown_category, allows_missing=encoding.missing is not None
@@ -455,6 +458,13 @@ class _Source:
                 f"{holding(numbers[row], kind)}"
             )
         warn_of_rounding(self.shown, name, numbers, cast)
+
+    def different(self, name: str) -> int:
+        """Return how many different values a column has; 0 if that is not counted."""
+        from pyarrow import compute, types
+
+        column = self._table.column(name)
+        return int(compute.count_distinct(column).as_py()) if types.is_string(column.type) else 0
 
     def texts(
         self,

@@ -57,6 +57,7 @@ from rumus.train.tables.feature_encoding import (
     dtype_of,
     number_dtype,
     refuse_both,
+    refuse_many,
 )
 from rumus.train.tables.rounding import is_off, tell_of_rounding, tell_of_vanished, warn_of_times
 from rumus.train.tables.row_names import (
@@ -98,9 +99,9 @@ class CsvDataset(RowsOfFiles):
     missing: the value for a feature whose cell is empty, NA, N/A, #N/A, null, None, - or ?; "mean"
         takes the mean of the column. By default such a cell raises. A missing category is 0 for
         every text.
-    missing_cells: other texts of such cells, such as ["-999"]. A UserWarning tells of a column with
-        -999 or the like, far from all its other numbers, if this is not given; [] confirms that
-        they are numbers.
+    missing_cells: other texts of such cells, such as ["-999"], which is -999.0 as well. A
+        UserWarning tells of a column with -999 or the like, far from all its other numbers, if this
+        is not given; [] confirms that they are numbers.
     missing_target: "error" raises for a line with a missing target, "drop" skips it.
     standardize: subtract the mean of each feature and divide by its standard deviation; categories
         stay 0 and 1.
@@ -337,8 +338,13 @@ class _File:
 
     def without_absent(self, cells: list[str]) -> list[str]:
         """Return cells with those that are missing empty."""
-        absent = self.absent
-        return ["" if c.strip() in absent else c for c in cells] if absent else cells
+        return ["" if self._is_absent(c.strip()) else c for c in cells] if self.absent else cells
+
+    def _is_absent(self, cell: str) -> bool:
+        """Whether a cell is one of the texts, or the number of one in another spelling."""
+        if cell in self.absent or not is_number(cell):
+            return cell in self.absent
+        return any(is_number(each) and float(each) == float(cell) for each in self.absent)
 
     def open(self, path: Path) -> CsvTable:
         return CsvTable(path, self.header, self.delimiter, self.encoding)
@@ -445,6 +451,7 @@ class _Features:
         names, fill = encoding.numbers, encoding.fill
         self.numbers = _Numbers(shown, names, indices, spellings, kept, fill, between)
         self._texts: dict[str, list[str]] = {name: [] for name in encoding.categories}
+        self._different: dict[str, set[str]] = {name: set() for name in encoding.categories}
 
     def _spelling(self, name: str, of_numbers: Spelling | None) -> Spelling | None:
         if name in self._encoding.booleans:
@@ -457,7 +464,11 @@ class _Features:
         """Read some rows. Raises ValueError with the line of a cell that does not fit."""
         self.numbers.take(rows)
         for name, found in self._texts.items():
+            start = len(found)
             found.extend(self._categories(name, rows))
+            different = self._different[name]
+            different.update(found[start:])
+            refuse_many(name, len(different), len(found), self._dtype)
 
     def _categories(self, name: str, rows: Sequence[Row]) -> Iterator[str]:
         index, texts = self._where[name], self._encoding.categories[name]

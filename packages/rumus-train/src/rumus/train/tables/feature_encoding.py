@@ -258,18 +258,25 @@ class FeatureEncoding:
 
     def _one_hot(self, name: str, found: Sequence[str], dtype: np.dtype[Any]) -> NDArray[Any]:
         place = {text: number for number, text in enumerate(self.categories[name])}
-        size = len(found) * len(place) * dtype.itemsize
-        if size > LARGEST:
-            raise ValueError(
-                f"column {printable(repr(name))} has {len(place):,} different texts; one feature "
-                f"for each would take {size / 1e9:.1f} GB in {len(found):,} rows: leave the "
-                "column out, or merge texts"
-            )
+        refuse_many(name, len(place), len(found), dtype)
         out = np.zeros((len(found), len(place)), dtype)
         for row, text in enumerate(found):
             if text:
                 out[row, place[text]] = 1
         return out
+
+
+def refuse_many(name: str, texts: int, rows: int, dtype: np.dtype[Any]) -> None:
+    """Raise ValueError for a column of texts with more than LARGEST bytes of features.
+
+    texts: how many different ones there are in so many rows, which need not be all.
+    """
+    if (size := texts * rows * dtype.itemsize) > LARGEST:
+        raise ValueError(
+            f"column {printable(repr(name))} has {texts:,} different texts in {rows:,} rows, for "
+            f"which one feature for each would take {size / 1e9:.1f} GB: leave the column out, or "
+            "merge texts"
+        )
 
 
 def _moments(
