@@ -132,6 +132,18 @@ def test_dropout_is_between_layers_and_for_training() -> None:
     assert single(x)[0].tolist() == single(x)[0].tolist()
 
 
+@pytest.mark.parametrize("lengths", [None, np.zeros(0, np.int32)], ids=["whole", "lengths"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_an_empty_batch_has_gradients_of_0(name: str, lengths: Any, backend: Backend) -> None:
+    layer = LAYERS[name](3, 4, bidirectional=True, backend=backend)
+    x = Parameter(np.zeros((0, 5, 3)), backend=backend)
+    y = layer(x, lengths=lengths)[0]
+    grads = y.sum().backward()
+    assert y.shape == (0, 5, 8)
+    assert grads[x].shape == x.shape
+    assert not any(grads[weight].numpy().any() for weight in layer.parameters())
+
+
 def test_nan_stays_in_its_sample(backend: Backend) -> None:
     x = normal((3, 4, 2))
     x[1, 2, 0] = np.nan

@@ -39,6 +39,8 @@ def _cell(gpu: Gpu, name: FusedName, *given: GPUArray | bool | TimeStep | None) 
     arrays[at] = dense(arrays[at])
     start, first, has_lengths = arrays[at].rest, 0, step.lengths is not None
     batch, hidden = arrays[-1 if name.endswith("cell") else at].shape[1:]
+    if batch == 0:
+        return
     if has_lengths:
         arrays.append(dense(step.lengths))
         first = arrays[-1].rest
