@@ -425,3 +425,30 @@ def test_integers_beside_a_fraction_that_a_function_is_given(backend: Backend) -
             np.testing.assert_array_equal(found.numpy(), x * k)
     assert scaled(tensor([1, 2], backend=backend), k=2).dtype == int32
     np.testing.assert_allclose(rt.leaky_relu(tensor([-2, 2], backend=backend)).numpy(), [-0.02, 2])
+
+
+def test_numbers_that_are_set_are_not_rounded_unasked(host: Backend) -> None:
+    x = zeros(3, backend=host)
+    exactly = r"become float32 here, which has no 16777217"
+    for value in (2**24 + 1, np.array([1, 2, 2**24 + 1]), tensor(LARGE, backend=host)):
+        with pytest.raises(PrecisionError, match=exactly):
+            x[...] = value
+    with pytest.raises(PrecisionError, match=exactly):
+        rt.full(2, 2**24 + 1, backend=host)
+    with pytest.raises(PrecisionError, match=exactly):
+        rt.pad(x, [(1, 1)], 2**24 + 1)
+    assert rt.full(1, 2**30, backend=host).tolist() == [2**30]
+    assert rt.full(1, 2**24 + 1, dtype=int32, backend=host).tolist() == [2**24 + 1]
+
+
+def test_products_of_einsum_do_not_wrap_around(host: Backend) -> None:
+    """Which is what a refused product of matrices recommends."""
+    large, one = (tensor([n, -n], backend=host) for n in (2**20, 1))
+    with pytest.raises(
+        OverflowError, match=r"einsum: the product 1099511627776 does not fit int32"
+    ):
+        rt.einsum("i,i->", large, large)
+    with pytest.raises(OverflowError, match="sum: 2147483648"):
+        rt.einsum("i,i->", tensor([2**30, 2**30], backend=host), one.abs())
+    assert rt.einsum("i,j->ij", large, one).tolist() == [[2**20, -(2**20)], [-(2**20), 2**20]]
+    assert rt.einsum("i,i->", large, tensor([2047, 2047], backend=host)).tolist() == 0

@@ -19,7 +19,6 @@ import numpy as np
 
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.dtype import DType, bool_, float32, float64, int32, is_floating
-from rumus.tensor.expression.errors import PrecisionError
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import COMPARISONS, GRADIENT, LOGICAL, Kernel, trace
 from rumus.tensor.expression.places import check_places
@@ -27,7 +26,7 @@ from rumus.tensor.expression.printable import abridged
 from rumus.tensor.expression.real_number import CHECKS, real_number
 from rumus.tensor.graph.autograd import Product, Spread, Vjp
 from rumus.tensor.graph.means import note_alike, note_computed, note_number
-from rumus.tensor.graph.tensor import Tensor, as_tensor, backend_of, result_of
+from rumus.tensor.graph.tensor import Tensor, as_tensor, backend_of, refuse_rounded, result_of
 from rumus.tensor.memory.backend import Array, Backend, Shape
 from rumus.tensor.memory.recording import ask_host
 
@@ -314,21 +313,7 @@ def _require_exact(x: Tensor, dtype: DType) -> None:
     On a device nobody can look: it is rounded there.
     """
     if dtype.kind == "f" and dtype != float64 and not x._backend.runs_ahead:
-        ask_host(partial(_check_exact, dtype), (x._array,))
-
-
-def _check_exact(dtype: DType, array: Array) -> None:
-    most = 2.0 ** (np.finfo(dtype).nmant + 1)  # up to which it has all of them
-    if not array.size or (array.max() <= most and array.min() >= -most):
-        return
-    with np.errstate(over="ignore"):
-        rounded = np.flatnonzero(array.astype(dtype).astype(np.float64) != array)
-    if rounded.size:
-        value = array.reshape(-1)[rounded[0]]
-        raise PrecisionError(
-            f"integers become {dtype} here, which has no {value}: x.astype({dtype}) rounds them, "
-            "and x.astype(float64) keeps them, on the CPU"
-        )
+        ask_host(partial(refuse_rounded, dtype), (x._array,))
 
 
 def compute(

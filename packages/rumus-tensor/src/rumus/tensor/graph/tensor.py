@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, Never, NoReturn, Self, TypeAlias
 
 import numpy as np
@@ -25,7 +26,7 @@ from rumus.tensor.expression.dtype import (
     float64,
     int32,
 )
-from rumus.tensor.expression.errors import BackendMismatchError, GraphError
+from rumus.tensor.expression.errors import BackendMismatchError, GraphError, PrecisionError
 from rumus.tensor.expression.lengths import lengths_of
 from rumus.tensor.expression.masked import unmasked
 from rumus.tensor.expression.printable import abridged
@@ -42,7 +43,7 @@ from rumus.tensor.graph.means import (
 )
 from rumus.tensor.graph.other_names import AXIS, BACKWARD, CREATION, TENSOR, TO
 from rumus.tensor.memory.backend import Array, Backend, Shape
-from rumus.tensor.memory.recording import live
+from rumus.tensor.memory.recording import ask_host, live
 
 if TYPE_CHECKING:
     from rumus.tensor.graph.store import GradientStore
@@ -815,9 +816,33 @@ def _are_whole(table: NDArray[Any]) -> NDArray[Any]:
     return found
 
 
+def refuse_rounded(dtype: DType, array: NDArray[Any]) -> None:
+    """Raise PrecisionError for an integer that a floating dtype has not."""
+    most = 2 ** (np.finfo(dtype).nmant + 1)  # up to which it has all of them
+    if not array.size or (array.max() <= most and array.min() >= -most):
+        return
+    with np.errstate(over="ignore"):
+        found = array.astype(dtype)
+    rounded = np.flatnonzero((found.astype(np.float64) != array) & np.isfinite(found))
+    if rounded.size:
+        value = array.reshape(-1)[rounded[0]]
+        raise PrecisionError(
+            f"integers become {dtype} here, which has no {value}: x.astype({dtype}) rounds them, "
+            "and x.astype(float64) keeps them, on the CPU"
+        )
+
+
 def check_exact(value: TensorLike | Number, dtype: DType) -> None:
-    """Raise for numbers that a tensor of integers or truth values would cut off."""
+    """Raise for numbers that a tensor of integers or truth values would cut off.
+
+    PrecisionError for integers that floating numbers would round.
+    """
     if dtype.kind == "f":
+        if isinstance(value, Tensor):
+            if value.dtype == int32 and not value._backend.runs_ahead:  # there, nobody looks
+                ask_host(partial(refuse_rounded, dtype), (value._array,))
+        elif (host := unmasked(value)).dtype.kind in "iu":
+            refuse_rounded(dtype, host)
         return
     if isinstance(value, Tensor):
         kinds = "bif"  # each holds those before it
@@ -857,7 +882,8 @@ def full(
     dtype: of the elements.
     backend: that holds the elements, by default the CPU.
 
-    Raises ValueError for a value that integers or truth values would cut off, such as 0.5.
+    Raises ValueError for a value that integers or truth values would cut off, such as 0.5, and
+    PrecisionError for an integer that the dtype would round.
     """
     backend, wanted = cpu() if backend is None else backend, as_dtype(dtype)
     number = as_host(value, wanted)

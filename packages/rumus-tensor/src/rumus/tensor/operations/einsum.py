@@ -9,10 +9,12 @@ from string import ascii_letters
 import numpy as np
 
 from rumus.tensor.expression.arguments import checked_arguments
-from rumus.tensor.expression.dtype import bool_, is_floating
+from rumus.tensor.expression.dtype import bool_, int32, is_floating
 from rumus.tensor.graph.linear_algebra import matmul
 from rumus.tensor.graph.means import note_dot
 from rumus.tensor.graph.tensor import Tensor, backend_of
+from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.recording import ask_host
 
 
 @checked_arguments
@@ -165,6 +167,21 @@ def _summed(x: Tensor, term: str, kept: set[str]) -> _Part:
     return (x.sum(axes) if axes else x), left
 
 
+def _check_products(x: Array, y: Array) -> None:
+    """Raise OverflowError for a product of integers beyond int32, of arrays that broadcast."""
+    if not x.size or not y.size:
+        return
+    largest = [max(int(each.max()), -int(each.min())) for each in (x, y)]
+    if largest[0] * largest[1] <= np.iinfo(int32).max:
+        return
+    wide = np.multiply(x, y, dtype=np.int64)
+    if (beyond := wide != wide.astype(np.int32)).any():
+        raise OverflowError(
+            f"einsum: the product {wide[beyond][0]} does not fit int32; convert the tensors to "
+            "float64, or compute it in NumPy"
+        )
+
+
 def _product(x: Tensor, first: str, y: Tensor, second: str, kept: set[str]) -> _Part:
     """The product of two parts, summed over the letters that only they have."""
     ones = {c for term, t in ((first, x), (second, y)) for c, n in zip(term, t.shape, strict=True)
@@ -192,6 +209,8 @@ def _product(x: Tensor, first: str, y: Tensor, second: str, kept: set[str]) -> _
     else:  # elementwise, each axis in its own position
         x = x.reshape(*x.shape, *[1] * len(columns))
         y = y.reshape(*right, *[1] * places[1], *y.shape[places[0] :])
+        if x.dtype == y.dtype == int32 and not x.backend.runs_ahead:
+            ask_host(_check_products, (x._array, y._array))
         found = x * y
         axes = tuple(range(places[0] + places[1], places[0] + places[1] + places[2]))
         found = found.sum(axes) if axes else found
