@@ -60,6 +60,15 @@ def slot_by_the_method_of_object() -> tuple[Number, Change]:
     return _of(lambda thing: object.__getattribute__(thing, names[0]))
 
 
+def slot_by_the_method_of_its_class() -> tuple[Number, Change]:
+    kind: Any = Slotted
+    return _of(lambda thing: kind.__getattribute__(thing, "rate"))
+
+
+def slot_by_the_method_above_its_class() -> tuple[Number, Change]:
+    return _of(lambda thing: super(Slotted, thing).__getattribute__("rate"))
+
+
 def slot_by_its_descriptor() -> tuple[Number, Change]:
     kind: Any = Slotted
     return _of(lambda thing: kind.rate.__get__(thing))

@@ -32,8 +32,10 @@ _OPERATORS: Final = {
 }  # fmt: skip
 PLACES: Final = frozenset(("position", "place", "state"))  # of a generator, which moves
 _FORMATS: Final = frozenset(("format", "format_map"))  # of texts: they read attributes themselves
-# And so do these: the last, of a slot, reads it.
-_WHOLE: Final = frozenset(("__reduce__", "__reduce_ex__", "__getstate__", "__get__"))
+# And so do these: `__get__` of a slot reads it.
+_WHOLE: Final = frozenset(
+    ("__reduce__", "__reduce_ex__", "__getstate__", "__getattribute__", "__get__")
+)
 # What compares or shows whatever it is given, and that of lists.
 _OF_LISTS: Final = frozenset(("index", "count", "remove", "__contains__"))
 WHOLLY: Final = _OF_LISTS | frozenset(
