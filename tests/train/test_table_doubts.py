@@ -117,3 +117,26 @@ def test_tables_of_arrow_tell_of_the_same(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ParquetDataset(table, columns=["a", "fold"])
+
+
+def test_a_last_row_of_totals_is_told_of(tmp_path: Path) -> None:
+    rows = [(n % 7 + 0.5, n * n) for n in range(20)]
+    total = [sum(column) for column in zip(*rows, strict=True)]
+    lines = [f"{a},{b}" for a, b in rows]
+    (said,) = told(written(tmp_path, "a,b", [*lines, f"{total[0]},{total[1]}"]))
+    assert "data.csv:22: the last row is the sum of all others in each column of numbers" in said
+    assert told(written(tmp_path, "a,b", lines)) == []
+    assert told(written(tmp_path, "a,b", [*lines, f"{total[0]},5"])) == []
+    assert told(written(tmp_path, "a,b", ["0,0"] * 12)) == []
+    assert told(written(tmp_path, "a,b", [*["0,0"] * 12, "0,3", "0,3"])) == []
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.table({"a": [*range(20), sum(range(20))]})
+    with pytest.warns(UserWarning, match="the table, row 20: the last row is the sum"):
+        ParquetDataset(table)
+
+
+def test_a_table_of_one_class_is_told_of(tmp_path: Path) -> None:
+    path = written(tmp_path, "a,kind", [f"{n % 3}.5,rose" for n in range(20)])
+    (said,) = told(path, target="kind", target_dtype=str)
+    assert "all 20 rows are of the class 'rose', as of a part of a table that is sorted" in said
+    assert told(path, target="kind", classes=["iris", "rose"]) == []

@@ -20,13 +20,25 @@ def class_hits(scores: NDArray[Any], targets: NDArray[Any], top: int, out: NDArr
     scores: (rows, classes). targets: (rows,), integers; one outside [0, classes) is of no class.
     Of equal scores the first is better for top=1, the last otherwise.
     """
-    if top == 1:
-        first = scores.argmax(1)  # NaN wins
-        hits = first == targets
-    else:
-        best = np.argsort(scores, axis=1, kind="stable")[:, ::-1][:, :top]  # NaN first
-        first, hits = best[:, 0], (best == targets[:, None]).any(1)
+    first = scores.argmax(1)  # NaN wins
+    hits = first == targets if top == 1 else _better(scores, targets) < top
     _judge(scores, targets, first, hits, out)
+
+
+def _better(scores: NDArray[Any], targets: NDArray[Any]) -> NDArray[np.intp]:
+    """How many classes of each row are better than its target; all, if that is no class.
+
+    It is a look at each score, where sorting them takes as many as there are classes.
+    """
+    rows, classes = scores.shape
+    known = (targets >= 0) & (targets < classes)
+    places = np.where(known, targets, 0)
+    own = scores[np.arange(rows), places, None]
+    with np.errstate(invalid="ignore"):
+        better = np.count_nonzero(~(scores <= own), axis=1)  # NaN is the best
+        better += np.count_nonzero((scores == own) & (np.arange(classes) > places[:, None]), axis=1)
+    found: NDArray[np.intp] = np.where(known, better, classes)
+    return found
 
 
 def class_confusion(
@@ -35,6 +47,10 @@ def class_confusion(
     """matrix[i, j] = rows of class i whose best score is that of j; `out` as of `class_hits`."""
     classes = scores.shape[1]
     targets, first = _known_pairs(scores, targets, out)
+    if len(targets) < classes:  # most of the matrix is 0
+        matrix.fill(0)
+        np.add.at(matrix, (targets, first), 1)
+        return
     cells = targets.astype(np.intp) * classes + first
     counts = np.bincount(cells, minlength=classes * classes)
     matrix[...] = counts.reshape(classes, classes)

@@ -28,7 +28,12 @@ from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
 from rumus.train.data.dataset import Batch, Indices, RowsOfFiles, Sample, as_index, as_indices
 from rumus.train.data.npy import PathLike
-from rumus.train.tables.doubts import warn_of_divisions, warn_of_sentinels
+from rumus.train.tables.doubts import (
+    warn_of_divisions,
+    warn_of_one_class,
+    warn_of_sentinels,
+    warn_of_total,
+)
 from rumus.train.tables.feature_encoding import (
     FeatureEncoding,
     Missing,
@@ -139,6 +144,8 @@ class ParquetDataset(RowsOfFiles):
         if self._is_text and classes is None:
             instead = "target_dtype={number} takes them for numbers, classes=[...]"
             warn_of_text_order(self._source.shown, "text", self.classes, instead)
+            warn_of_one_class(self._source.shown, self.classes, len(self))
+        warn_of_total(self._source.shown, f", row {len(self) - 1}", numbers)
 
     @property
     def features(self) -> list[str]:

@@ -41,8 +41,10 @@ from rumus.train.tables.csv_number import advice, first_that_is_none, is_number,
 from rumus.train.tables.csv_table import CsvTable, Row, about_comment_line, about_comments
 from rumus.train.tables.doubts import (
     warn_of_divisions,
+    warn_of_one_class,
     warn_of_second_header,
     warn_of_sentinels,
+    warn_of_total,
 )
 from rumus.train.tables.feature_encoding import (
     MISSING,
@@ -194,9 +196,11 @@ class CsvDataset(RowsOfFiles):
                 warn_of_answers(table.shown, self._encoding.numbers, numbers, self._arrays[1])
         if missing_cells is None:
             self._warn_of_sentinels(table.shown, numbers)
+        warn_of_total(table.shown, f":{self._lines[-1]}", numbers)
         if is_text and classes is None:
             instead = "target_dtype={number} takes them for numbers, classes=[...]"
             warn_of_text_order(table.shown, "text", self.classes, instead)
+            warn_of_one_class(table.shown, self.classes, len(self))
 
     @property
     def features(self) -> list[str]:

@@ -144,3 +144,34 @@ def warn_of_second_header(shown: str, line: int, texts: Mapping[str, Sequence[st
         f"{shown}:{line}: {told} occur in no other line, while all other texts of their columns "
         "do: remove the line if it holds units or types of the columns"
     )
+
+
+def warn_of_total(shown: str, where: str, numbers: NDArray[Any]) -> None:
+    """Warn of a last row that is the sum of all others, as spreadsheets have.
+
+    where: the row is. numbers: of the numeric columns, (rows, columns).
+    """
+    if len(numbers) <= _OFTEN or not numbers.shape[1]:
+        return
+    few = numbers[:, np.abs(numbers[-1]) >= np.abs(numbers[-2])][:, :1]  # tells most tables apart
+    for columns in (few, numbers):
+        values = columns.astype(np.float64)
+        if not np.allclose(values[:-1].sum(0), values[-1], rtol=1e-5, atol=0):
+            return
+    if (np.count_nonzero(numbers[:-1], axis=0) >= _OFTEN).any():
+        warn_user(
+            f"{shown}{where}: the last row is the sum of all others in each column of numbers: "
+            "remove it if it is no sample"
+        )
+
+
+def warn_of_one_class(shown: str, classes: Sequence[str], rows: int) -> None:
+    """Warn of classes of which the table has one only, as a part of a sorted one.
+
+    classes: that were found in so many rows.
+    """
+    if len(classes) == 1 and rows > _OFTEN:
+        warn_user(
+            f"{shown}: all {rows:,} rows are of the class {printable(repr(classes[0]))}, as of a "
+            "part of a table that is sorted; give classes=[...] of the whole data set"
+        )
