@@ -363,6 +363,16 @@ def test_a_transform_that_the_validation_lacks_is_told_of() -> None:
         trainer.fit(loaders[0], loss, epochs=1, validate=(loaders[1], loss))
 
 
+def test_targets_with_another_axis_are_told_of() -> None:
+    """A mean of (n, 1) - (n,) is one of n * n differences."""
+    model = MatrixModel(np.ones((8, 2)))
+    trainer = Trainer(SGD([model.weight], 0.0), state={"model": model})
+    loss = lambda x, y: model(x).mean()
+    loaders = [DataLoader(ArrayDataset(PIXELS, np.ones(shape)), 64) for shape in ((64,), (64, 1))]
+    with pytest.warns(UserWarning, match="field 1 of the batches has 1 axes in training and 2 in"):
+        trainer.fit(loaders[0], loss, epochs=1, validate=(loaders[1], loss))
+
+
 def test_numbers_that_are_alike_are_not_told_of() -> None:
     """Other widths, targets that became probabilities, and sizes of a part."""
     model = MatrixModel(np.ones((8, 2)))

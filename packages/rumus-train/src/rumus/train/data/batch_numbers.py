@@ -37,8 +37,8 @@ class BatchNumbers:
     """The kinds and sizes of numbers in the first batch of a training.
 
     A model that was trained on pixels from 0 to 1 says nothing of those from 0 to 255, as of a
-    validation that lacks a transform. Fields with other axes are no such pair: `Mixup` makes
-    probabilities of class numbers.
+    validation that lacks a transform. Fields of both another kind and other axes are no such pair:
+    `Mixup` makes probabilities of class numbers.
     """
 
     def __init__(self, batch: Sequence[Any]) -> None:
@@ -55,8 +55,14 @@ class BatchNumbers:
         self._told.add(of)
         for name, theirs in _fields(batch):
             ours = self._fields.get(name)
-            if ours is None or ours.axes != theirs.axes:
-                continue
+            if ours is None or (ours.axes != theirs.axes and ours.kind != theirs.kind):
+                continue  # class numbers that became probabilities
+            if ours.axes != theirs.axes:
+                warn_user(
+                    f"{name} of the batches has {ours.axes} axes in training and {theirs.axes} in "
+                    f"{of}: give both the same shape but for the number of samples"
+                )
+                return
             if ours.kind != theirs.kind:
                 how = f"{ours.kind} numbers ({ours.dtype}) in training and {theirs.kind} ones "
                 how += f"({theirs.dtype}) in {of}"
