@@ -27,7 +27,7 @@ from rumus.tensor import (
     tensor,
     where,
 )
-from rumus.train import ArrayDataset, DataLoader, Trainer, evaluate
+from rumus.train import ArrayDataset, Callback, DataLoader, Trainer, evaluate
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(16, 4)).astype(np.float32)
@@ -405,36 +405,76 @@ def over_outputs(out: Tensor, y: Tensor) -> Tensor:
     return ((out - y) ** 2).mean(0).mean()
 
 
+W3 = tensor([1.0, 2.0, 1.0])
+COMBINED: dict[str, Any] = {
+    "of outputs": over_outputs,
+    "of outputs, added up": lambda out, y: ((out - y) ** 2).mean(0).sum(),
+    "of outputs, weighted": lambda out, y: (((out - y) ** 2).mean(0) * W3).sum() / W3.sum(),
+    "of each output": lambda out, y: sum(((out[:, i] - y[:, i]) ** 2).mean() for i in range(3)),
+    "of sums over outputs": lambda out, y: ((out - y) ** 2).sum(0).sum() / len(out),
+    "of outputs by the samples": lambda out, y: (((out - y) ** 2).sum(0) / len(out)).mean(),
+    "times a number": lambda out, y: 0.5 * nn.mse_loss(out, y) - (out**2).mean() / 4,
+    "mixed": lambda out, y: 0.3 * nn.mse_loss(out, y) + 0.7 * nn.l1_loss(out, y),
+    "stacked": lambda out, y: stack([nn.mse_loss(out, y), (out**2).mean()]).sum(),
+    "and a constant": lambda out, y: 1 - nn.cosine_similarity(out, y).mean(),
+    "of the heads": lambda out, y: stack([out] * 7).sum(0).mean(),
+}
+
+
+@pytest.mark.parametrize("spelling", COMBINED)
 @pytest.mark.parametrize("rows", [6, 5])  # as many in the second batch as outputs
-def test_a_mean_of_means_asks_for_weights_if_batches_are_uneven(rows: int) -> None:
-    """It has as many terms for each number of samples, so that counting them would be wrong."""
+def test_means_added_up_count_by_samples(spelling: str, rows: int) -> None:
+    """Each averages as many terms of each sample: a step is that over all of them."""
     x, y = RANDOM.normal(size=(8, 5)), RANDOM.normal(size=(8, 3))
-    layer = nn.Linear(5, 3, generator=Generator(1))
-    loss = lambda x, y: over_outputs(layer(x), y)
-    trainer = Trainer(SGD(layer.parameters(), 0.0))
-    trainer.fit([(x[:4], y[:4]), (x[4:], y[4:])], loss, epochs=1, accumulate=2)
-    uneven = [(x[:rows], y[:rows]), (x[rows:], y[rows:])]
-    for options in ({"accumulate": 2}, {"validate": (uneven, loss)}):
-        given: dict[str, Any] = options
-        with pytest.raises(ValueError, match=r"the mean of 3 numbers .* weight_of="):
-            trainer.fit(uneven if "accumulate" in given else [(x, y)], loss, epochs=1, **given)
-    told: dict[str, Any] = {"weight_of": lambda x, y: float(len(x))}
-    trainer.fit(uneven, loss, epochs=1, accumulate=2, **told)
+    uneven, found = [(x[:rows], y[:rows]), (x[rows:], y[rows:])], []
+    for data, accumulate in ((uneven * 4, 2), ([(x, y)] * 4, 1)):
+        layer = nn.Linear(5, 3, generator=Generator(1))
+        penalty = lambda layer=layer: sum((p**2).sum() for p in layer.parameters())
+
+        def loss(x: Tensor, y: Tensor, layer: nn.Linear = layer, penalty: Any = penalty) -> Tensor:
+            result: Tensor = COMBINED[spelling](layer(x), y) + 0.01 * penalty()
+            return result
+
+        result = Trainer(SGD(layer.parameters(), 0.05)).fit(
+            data, loss, epochs=1, accumulate=accumulate, validate=(data, loss)
+        )
+        found.append(
+            [layer.weight.numpy(), *(list(entry.values())[-1] for entry in result.history)]
+        )
+    for ours, wanted in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_a_weighted_mean_over_outputs_asks_for_weights_if_batches_are_uneven() -> None:
-    """The weights of the outputs are the same in each batch: their sum counts no samples."""
-    x, y = RANDOM.normal(size=(8, 5)), RANDOM.normal(size=(8, 3))
-    layer, weights = nn.Linear(5, 3, generator=Generator(1)), tensor([1.0, 2.0, 1.0])
-    trainer = Trainer(SGD(layer.parameters(), 0.0))
+def test_a_penalty_by_the_samples_asks_for_weights() -> None:
+    """It would count once for each batch of a step."""
+    layer = nn.Linear(4, 3, generator=Generator(1))
+    loss = lambda x: (layer(x) ** 2).mean() + 0.1 * (layer.weight**2).sum() / len(x)
+    trainer = Trainer(SGD(layer.parameters(), 0.1))
+    with pytest.raises(ValueError, match=r"a penalty is multiplied by 0.0333333 .* 0.00769231 in"):
+        trainer.fit([(X[:3],), (X[3:],)], loss, epochs=1, accumulate=2)
+
+
+def test_a_mean_beside_numbers_of_each_sample_asks_for_weights() -> None:
+    """The mean of their sum counts samples, and the mean in it its terms."""
+    x, y = texts()
+    layer = nn.Linear(5, 7, generator=Generator(1))
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
-        result: Tensor = (((layer(x) - y) ** 2).mean(0) * weights).sum() / weights.sum()
-        return result
+        out = layer(x)
+        return (nn.cross_entropy_loss(out, y) + (out**2).mean((1, 2))).mean()
 
-    trainer.fit([(x[:4], y[:4]), (x[4:], y[4:])], loss, epochs=1, accumulate=2)
-    with pytest.raises(ValueError, match=r"the mean of 4 numbers .* weight_of="):
-        trainer.fit([(x[:5], y[:5]), (x[5:], y[5:])], loss, epochs=1, accumulate=2)
+    with pytest.raises(ValueError, match=r"the loss is no mean .* weight_of="):
+        Trainer(SGD(layer.parameters(), 0.1)).fit(
+            [(x[:2], y[:2]), (x[2:], y[2:])], loss, epochs=1, accumulate=2
+        )
+
+
+def test_a_penalty_alone_counts_as_anything() -> None:
+    """It is the same for all batches."""
+    w = Parameter([1.0, 2.0], name="w")
+    loss = lambda x: (w**2).sum().sqrt()
+    Trainer(SGD([w], 1.0)).fit([(X[:3],), (X[3:],)], loss, epochs=1, accumulate=2)
+    np.testing.assert_allclose(w.numpy(), np.array([1, 2]) * (1 - 1 / np.sqrt(5)), rtol=1e-6)
 
 
 @pytest.mark.parametrize("masked", [True, False])
@@ -508,28 +548,47 @@ def test_a_loader_of_ranks_asks_for_a_trainer_of_ranks() -> None:
         Trainer(SGD(layer.parameters(), 0.1)).fit(loader, lambda x: layer(x).sum(), epochs=1)
 
 
-@pytest.mark.parametrize(
-    "scaled",
-    [
-        lambda x, w, t: (w * x / t).sum(),
-        lambda x, w, t: (w * x * (1 / t)).sum(),
-        lambda x, w, t: (w * (x / x.max())).sum(),
-    ],
-)
-def test_a_sum_of_what_is_divided_by_another_number_counts_by_samples(scaled: Any) -> None:
-    """Such as a temperature, or the largest pixel: it counts no terms."""
-    x = np.arange(18, dtype=np.float32).reshape(6, 3)
-    parts = [x[:4], x[4:5], x[5:]]
+UNKNOWN: dict[str, Any] = {
+    "a sum": lambda wx, x: wx.sum(),
+    "over a temperature": lambda wx, x: (wx / 5.0).sum(),
+    "over a tensor": lambda wx, x: (wx / tensor(2.0)).sum(),
+    "times its reciprocal": lambda wx, x: (wx * (1 / tensor(2.0))).sum(),
+    "over the largest": lambda wx, x: (wx * (x / x.max())).sum(),
+    "times a number's reciprocal": lambda wx, x: wx.sum() * (1 / float(x.sum())),
+    "over half the outputs": lambda wx, x: wx.sum() / (0.5 * x.shape[1]),
+    "weights of NumPy": lambda wx, x: (wx * tensor(x.numpy() / x.numpy().sum())).sum(),
+    "a mean and a sum": lambda wx, x: wx.mean() + wx.sum(),
+    "a product of means": lambda wx, x: wx.mean() * (wx**2).mean(),
+    "a root": lambda wx, x: (wx**2).mean().sqrt(),
+    "a root of each output": lambda wx, x: (wx**2).mean(0).sqrt().mean(),
+    "a deviation of each output": lambda wx, x: wx.std(0).mean(),
+    "a norm of each output": lambda wx, x: wx.norm(axis=0).mean(),
+    "the largest of each output": lambda wx, x: wx.max(0).mean(),
+    "sums of outputs, averaged": lambda wx, x: wx.sum(0).mean(),
+    "stacked with a sum": lambda wx, x: stack([wx.mean(), wx.sum()]).mean(),
+    "the first": lambda wx, x: wx[0, 0],
+    "the last of sums": lambda wx, x: wx.reshape(-1).cumsum(0)[-1] / len(x),
+    "clipped": lambda wx, x: wx.mean().clip(0.5, None),
+}
+
+
+@pytest.mark.parametrize("spelling", UNKNOWN)
+@pytest.mark.parametrize("sizes", [(4, 1, 1), (2, 2, 2)])
+def test_what_is_no_mean_asks_for_weights(spelling: str, sizes: tuple[int, ...]) -> None:
+    """A sum, or what Python or NumPy has divided: nothing tells how much a batch counts."""
+    x = np.arange(1, 19, dtype=np.float32).reshape(6, 3)
+    parts = [(part,) for part in np.split(x, np.cumsum(sizes)[:-1])]
     weight = Parameter([1.0], name="weight")
-    found = [scaled(tensor(part), weight, tensor(2.0)).item() for part in parts]  # per weight
-    Trainer(SGD([weight], 1.0)).fit(
-        [(part,) for part in parts],
-        lambda x: scaled(x, weight, tensor(2.0)),
-        epochs=1,
-        accumulate=3,
-    )
-    wanted = sum(len(part) * each for part, each in zip(parts, found, strict=True)) / 6
-    assert 1 - weight.item() == pytest.approx(wanted, rel=1e-6)
+    loss: Any = lambda x: UNKNOWN[spelling](weight * x, x)
+    trainer = Trainer(SGD([weight], 1.0))
+    with pytest.raises(ValueError, match=r"the loss is no mean over its batch.* give weight_of="):
+        trainer.fit(parts, loss, epochs=1, accumulate=3)
+    assert weight.item() == 1.0
+    slopes: list[Any] = [loss(tensor(part)).backward() for (part,) in parts]
+    told: dict[str, Any] = {"weight_of": lambda x: float(len(x))}
+    trainer.fit(parts, loss, epochs=1, accumulate=3, **told)
+    wanted = sum(n * slope[weight].item() for n, slope in zip(sizes, slopes, strict=True)) / 6
+    assert 1 - weight.item() == pytest.approx(wanted, rel=1e-5)
 
 
 @pytest.mark.parametrize("join", [stack, lambda losses: concat([x.reshape(1) for x in losses])])
@@ -552,7 +611,7 @@ def test_a_mean_of_several_losses_counts_as_they_do(join: Callable[..., Tensor])
     wanted = fit([(x, y)])
     np.testing.assert_allclose(fit(uneven, accumulate=2), wanted, rtol=1e-5)
     y[:3] = -1
-    with pytest.raises(ValueError, match=r"averages 12 and 1 .* and 12 and 4 in one .* weight_of"):
+    with pytest.raises(ValueError, match=r"averages 1 and 12 .* and 4 and 12 in one .* weight_of"):
         fit([(x[:4], y[:4]), (x[4:], y[4:])], accumulate=2)
 
 
@@ -589,9 +648,7 @@ UNLIKE_MEANS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("spelling", UNLIKE_MEANS)
-def test_what_is_computed_with_a_count_asks_for_weights_if_batches_are_uneven(
-    spelling: str, backend: Backend
-) -> None:
+def test_what_is_computed_with_a_count_asks_for_weights(spelling: str, backend: Backend) -> None:
     """It may be a mean that is not recognized: batches would count by samples."""
     parts = masked()
     even = [(*parts[0][:2], np.ones((4, 3), np.float32))] * 2
@@ -606,7 +663,7 @@ def test_what_is_computed_with_a_count_asks_for_weights_if_batches_are_uneven(
         trainer.fit(parts, loss, epochs=1, accumulate=2)
     told: dict[str, Any] = {"weight_of": lambda x, y, mask: float(mask.sum())}
     trainer.fit(parts, loss, epochs=1, accumulate=2, **told)
-    if not backend.runs_ahead:
+    if spelling == "and a term" and not backend.runs_ahead:
         for _ in range(3):
             trainer.fit(even, loss, epochs=1, accumulate=2)
 
@@ -633,48 +690,83 @@ def test_a_sum_by_a_number_that_counts_asks_for_weights(count: Any) -> None:
         return result
 
     trainer = Trainer(SGD(layer.parameters(), 0.1))
-    with pytest.raises(ValueError, match=r"averages 2 terms .* and 9 in one of 4.* weight_of="):
+    with pytest.raises(ValueError, match=r"the loss is no mean .* weight_of="):
         trainer.fit(masked(), loss, epochs=1, accumulate=2)
 
     def of_shares(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
         result: Tensor = ((layer(x) - y) ** 2 * mask / count(mask)).sum()
         return result
 
-    with pytest.raises(ValueError, match=r"averages 2 terms .* and 9 in one of 4.* weight_of="):
+    with pytest.raises(ValueError, match=r"the loss is no mean .* weight_of="):
         trainer.fit(masked(), of_shares, epochs=1, accumulate=2)
     told: dict[str, Any] = {"weight_of": lambda x, y, mask: float(mask.sum())}
     trainer.fit(masked(), loss, epochs=1, accumulate=2, **told)
 
 
-@pytest.mark.parametrize("combined", [lambda rows: stack(rows).sum() / len(rows), sum])
-def test_means_of_each_row_count_by_rows(combined: Any) -> None:
-    """However many there are: there is one for each sample."""
+def test_means_of_each_row_count_by_rows() -> None:
+    """However many there are: there is one for each sample. Their sum is a sum over samples."""
     x, y = RANDOM.normal(size=(8, 5)), RANDOM.normal(size=(8, 3))
     layer = nn.Linear(5, 3, generator=Generator(1))
     trainer = Trainer(SGD(layer.parameters(), 0.05))
 
-    def loss(x: Tensor, y: Tensor) -> Tensor:
-        result: Tensor = combined([nn.mse_loss(layer(x[i]), y[i]) for i in range(len(x))])
-        return result
+    def of(combined: Any) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda x, y: combined([nn.mse_loss(layer(x[i]), y[i]) for i in range(len(x))])
 
-    (entry,) = trainer.fit([(x[:6], y[:6]), (x[6:], y[6:])], loss, epochs=1, accumulate=2).history
-    assert entry["loss"] > 0
+    data = [(x[:6], y[:6]), (x[6:], y[6:])]
+    for mean in (lambda rows: stack(rows).sum() / len(rows), lambda rows: stack(rows).mean()):
+        (entry,) = trainer.fit(data, of(mean), epochs=1, accumulate=2).history
+        assert entry["loss"] > 0
+    with pytest.raises(ValueError, match=r"multiplied by 6 in a batch, and by 2 .* weight_of="):
+        trainer.fit(data, of(sum), epochs=1, accumulate=2)
 
 
-@pytest.mark.parametrize("count", [lambda x: 2, len, lambda x: 0.5 * x.shape[1]])
-def test_a_sum_by_a_number_that_counts_nothing_else_counts_by_samples(count: Any) -> None:
+def test_a_sum_by_the_number_of_samples_counts_by_samples() -> None:
     x = np.arange(18, dtype=np.float32).reshape(6, 3)
     parts = [x[:4], x[4:5], x[5:]]
     weight = Parameter([1.0], name="weight")
     trainer = Trainer(SGD([weight], 1.0))
-    trainer.fit(
-        [(part,) for part in parts],
-        lambda x: (weight * x).sum() / count(x),
-        epochs=1,
-        accumulate=3,
-    )
-    gradient = sum(len(part) * part.sum() / count(part) for part in parts) / 6
-    assert 1 - weight.item() == pytest.approx(gradient, rel=1e-6)
+    data = [(part,) for part in parts]
+    trainer.fit(data, lambda x: (weight * x).sum() / len(x), epochs=1, accumulate=3)
+    assert 1 - weight.item() == pytest.approx(x.sum() / 6, rel=1e-6)
+    with pytest.raises(ValueError, match="the loss is no mean over its batch"):
+        trainer.fit(data, lambda x: (weight * x).sum() / 3, epochs=1, accumulate=3)
+
+
+@pytest.mark.parametrize("by", [lambda mask: 1 / float(mask.mean()), lambda mask: 1 / mask.mean()])
+def test_means_times_numbers_of_the_batch_ask_for_weights(by: Any, backend: Backend) -> None:
+    """As if divided by a number of terms. From step to step they may change, as in annealing."""
+    layer = nn.Linear(5, 3, generator=Generator(1)).to(backend)
+
+    def loss(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+        squares = (layer(x) - y) ** 2
+        result: Tensor = 2.0 * nn.mse_loss(squares * mask, 0.0 * squares) * by(mask)
+        return result
+
+    trainer = Trainer(SGD(layer.parameters(), 0.1), capture=False)
+    with pytest.raises(ValueError, match=r"multiplied by 12 in .* and by 2.66667 in .*weight_of="):
+        trainer.fit(masked(), loss, epochs=1, accumulate=2)
+    step = [0]
+    annealed = lambda x, y, mask: nn.mse_loss(layer(x), y) * (0.5 ** (step[0] // 2))
+
+    class Count(Callback):
+        def on_step_end(self, run: Any) -> None:
+            step[0] += 2
+
+    trainer.fit(masked() * 3, annealed, epochs=1, accumulate=2, callbacks=[Count()])
+    assert step[0] == 6
+
+
+def test_a_validation_of_sums_asks_for_weights(backend: Backend) -> None:
+    """Of one batch it is what it is, and so is what is the same for all batches."""
+    layer = nn.Linear(4, 3, generator=Generator(1)).to(backend)
+    trainer = Trainer(SGD(layer.parameters(), 0.0))
+    measured = lambda x: {"energy": layer(x).sum(), "norm": layer.weight.norm()}
+    assert trainer.evaluate([(X,)], measured)["norm"] > 0
+    with pytest.raises(ValueError, match=r"'energy' is no mean over a batch.* weight_of="):
+        trainer.evaluate([(X[:8],), (X[8:],)], measured)
+    trainer.evaluate([(X[:8],), (X[8:],)], lambda x: {"norm": layer.weight.norm()})
+    told: dict[str, Any] = {"weight_of": lambda x: float(len(x))}
+    trainer.evaluate([(X[:8],), (X[8:],)], measured, **told)
 
 
 def test_the_mean_loss_of_an_epoch_counts_tokens(backend: Backend) -> None:

@@ -368,7 +368,7 @@ def test_accumulation_weighted_by_something_else() -> None:
     ("sizes", "of_sums", "summed"),
     [((2, 2, 2), (6.0, 14.0, 22.0), 14.0), ((4, 1, 1), (20.0, 10.0, 12.0), 17.0)],
 )
-def test_accumulated_sums_are_averaged(
+def test_accumulated_sums_are_averaged_if_weights_say_so(
     sizes: tuple[int, ...], of_sums: tuple[float, ...], summed: float
 ) -> None:
     """The example of docs/training.md; a mean steps as for all samples at once."""
@@ -376,14 +376,17 @@ def test_accumulated_sums_are_averaged(
     batches = np.split(x, np.cumsum(sizes)[:-1])
     assert [2 * batch.sum() for batch in batches] == list(of_sums)
 
-    def slope(loss_of: Callable[[Tensor], Tensor]) -> float:
+    def slope(loss_of: Callable[[Tensor], Tensor], **options: Any) -> float:
         w = Parameter([0.0], name="w")
         loss = lambda x: loss_of((x * w - 1) ** 2)
-        Trainer(SGD([w], 1.0)).fit([(x,) for x in batches], loss, epochs=1, accumulate=3)
+        data = [(x,) for x in batches]
+        Trainer(SGD([w], 1.0)).fit(data, loss, epochs=1, accumulate=3, **options)
         return w.item()
 
     assert slope(lambda terms: terms.mean()) == 7.0
-    assert slope(lambda terms: terms.sum()) == summed
+    with pytest.raises(ValueError, match=r"reduce it with mean\(\), or give weight_of="):
+        slope(lambda terms: terms.sum())
+    assert slope(lambda terms: terms.sum(), weight_of=len) == summed
 
 
 def test_accumulation_with_parameters_that_only_some_batches_use() -> None:

@@ -215,7 +215,7 @@ def test_a_name_has_one_meaning() -> None:
 def logging(names: list[str], batches: list[int], **options: Any) -> None:
     """A training of two epochs whose steps log 0.5 under these names."""
     model = Model()
-    step = lambda x, y: {"loss": (x @ model.weight).sum(), **dict.fromkeys(names, 0.5)}
+    step = lambda x, y: {"loss": (x @ model.weight).mean(), **dict.fromkeys(names, 0.5)}
     loader = [(X[:n], Y[:n]) for n in batches]
     model.trainer.fit(loader, step, epochs=2, **options)
 
@@ -249,3 +249,13 @@ def test_logged_numbers_that_may_be_means_are_not_told_of() -> None:
             ],
             [4, 5],
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("right", [lambda x: 3, lambda x: (x > 0).sum()])
+def test_a_logged_count_is_told_of_once(right: Any) -> None:
+    """Its mean over batches is no count."""
+    model = Model()
+    step = lambda x, y: {"loss": (x @ model.weight).mean(), "right": right(x)}
+    with pytest.warns(UserWarning, match="'right' is a whole number for each batch") as told:
+        model.trainer.fit([(X[:4], Y[:4]), (X[:5], Y[:5])], step, epochs=2)
+    assert len(told) == 1

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, S
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 from types import FrameType
 from typing import Final
 
@@ -35,7 +35,8 @@ STOPPING: Final = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
 SHARED: Final = Path("/dev/shm")
-PATIENCE: Final = 1.0  # seconds for processes that end
+PATIENCE: Final = 2.0  # seconds for processes that end
+SETTLED: Final = 1.0  # seconds after which a segment that another job has made is mapped
 SEGMENTS: Final = ("rumus-*", "mpich_*", "sm_segment.*", "vader_segment.*", "prte.*", "pmix_*")
 
 
@@ -170,7 +171,8 @@ def _code(code: int) -> int:
 def _remove_segments(before: Set[Path]) -> None:
     """Remove the segments that the job has left, soon after its last process has ended.
 
-    A rank that was killed may have them mapped for another moment.
+    A rank that was killed may have them mapped for another moment, and one of another job, which
+    starts now, may have made some that it has not mapped yet.
     """
     until = monotonic() + PATIENCE
     while left := set(_segments()) - before:
@@ -183,9 +185,17 @@ def _remove_segments(before: Set[Path]) -> None:
 
 
 def unused(segments: Collection[Path]) -> set[Path]:
-    """Return those not mapped by any process: another job may have started meanwhile."""
-    maps = "".join(_text(path) for path in Path("/proc").glob("[0-9]*/maps")) if segments else ""
-    return {path for path in segments if str(path) not in maps}
+    """Return those, not just made, that no process maps: another job may have started meanwhile."""
+    old = [path for path in segments if _age(path) > SETTLED]
+    maps = "".join(_text(path) for path in Path("/proc").glob("[0-9]*/maps")) if old else ""
+    return {path for path in old if str(path) not in maps}
+
+
+def _age(path: Path) -> float:
+    """The seconds since a file was made or changed; 0 if it is gone."""
+    with suppress(FileNotFoundError):
+        return time() - path.stat().st_ctime
+    return 0.0
 
 
 def _text(path: Path) -> str:

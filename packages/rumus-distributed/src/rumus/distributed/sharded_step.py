@@ -29,7 +29,7 @@ from rumus.train import Trainer
 from rumus.train.capture.captured_steps import LossFunction
 from rumus.train.data.part import Part
 from rumus.train.loop.stepper import Counted
-from rumus.train.loop.weighing import Weighing
+from rumus.train.loop.weighing import Basis, Weighing, check_alike
 
 # A batch's rows, and their shards.
 Portion = tuple[tuple[Any, ...], Part]
@@ -63,6 +63,7 @@ class ShardedStep:
         with self._trainer.stepper.whole_step() as counted:
             self._streams.begin()
             self._losses.begin()
+            self._weighing.begin()
             own = self._own(loss_fn, portions)
             self._losses.start()
             self._link.post(own.sums())  # the device works on this during the roll call
@@ -73,7 +74,8 @@ class ShardedStep:
         """Add up over all ranks, and update; return the loss."""
         stepper = self._trainer.stepper
         losses = self._losses.values()
-        loss, weight = own.join(self._link, stepper.optimizer.parameters, losses)
+        bases = self._weighing.of_step
+        loss, weight = own.join(self._link, stepper.optimizer.parameters, losses, bases)
         noted = stepper.losses.note(self._as_tensor(loss), own.logs.joined(weight))
         counted.append((noted, weight))
         with own.gradients(weight) as grads:
@@ -120,7 +122,7 @@ class ShardedStep:
             with self._streams.of(part.first + number, place), noting_means() as means:
                 loss, grads = stepper.passes(loss_fn, rows)
             if self._weight_of is None:
-                (weight,) = self._weighing.weigh([loss], means, float(stop - start))
+                weight = self._weighing.weigh_of_step(loss, means, float(stop - start))
             else:
                 weight = float(self._weight_of(*rows))
             stepper.check_claimed(grads)
@@ -175,11 +177,16 @@ class _Branch:
         return [*self.gradient_sums.sums(), *self.buffers.sums()]
 
     def join(
-        self, link: Link, parameters: Sequence[Parameter], values: Sequence[float]
+        self,
+        link: Link,
+        parameters: Sequence[Parameter],
+        values: Sequence[float],
+        bases: Sequence[Basis],
     ) -> tuple[float, float]:
         """Add up over all ranks; return the mean loss and the weight of the step.
 
-        values: the losses of this rank, by index. Raises ValueError if nothing has a weight.
+        values: the losses of this rank, by index. bases: of its weights. Raises ValueError if
+        nothing has a weight, or if the samples do not weigh the ranks' batches equally.
         """
         numbers = {p.id: number for number, p in enumerate(parameters)}
         arrays = [[numbers[p] for p in each] for each in self.gradient_sums.layout]
@@ -187,13 +194,16 @@ class _Branch:
             (_added(values[n] * w for n, w in shard), math.fsum(w for _, w in shard))
             for shard in self.losses
         ]
-        found = link.gather((own, self.buffers.changed, arrays, self.logs.shards))
+        found = link.gather((own, bases, self.buffers.changed, arrays, self.logs.shards))
         losses = [each for rank, *_ in found for each in rank]
+        check_alike([basis for _, rank, *_ in found for basis in rank])
         self.logs.shards = [shard for *_, rank in found for shard in rank]
         weight = math.fsum(w for _, w in losses)
         if not weight > 0:
             raise ValueError("all batches of a step have weight 0: remove them from the loader")
-        self.buffers.changed = [any(each) for each in zip(*(c for _, c, *_ in found), strict=True)]
+        self.buffers.changed = [
+            any(each) for each in zip(*(c for *_, c, _, _ in found), strict=True)
+        ]
         if any(there != arrays for *_, there, _ in found):
             used = {n for *_, there, _ in found for each in there for n in each}
             self._lay_out_apart([parameters[n] for n in sorted(used)])

@@ -12,6 +12,7 @@ from rumus.train.base.metric_state import MetricState, add_up
 from rumus.train.data.batch_numbers import BatchNumbers
 from rumus.train.data.batches import whole_epoch
 from rumus.train.loop.validation import Found, Measured, Measurement, Measuring
+from rumus.train.loop.weighing import Basis
 
 
 def measured_parts(
@@ -20,10 +21,10 @@ def measured_parts(
     validate: tuple[Any, Callable[..., Any]],
     weight_of: Callable[..., float] | None,
     trained: BatchNumbers | None,
-) -> dict[int, Found]:
+) -> tuple[dict[int, Found], dict[int, Basis]]:
     """Return this rank's results for every `size`-th batch of a validation, by its index.
 
-    trained: the numbers of the training's batches.
+    And what has weighed the first of them. trained: the numbers of the training's batches.
 
     Raises ValueError for a loader that splits the rows of batches itself.
     """
@@ -33,25 +34,31 @@ def measured_parts(
             "the validation loader distributes rows of its batches to ranks: leave ranks= out, "
             "since validation distributes whole batches"
         )
-    measuring = Measuring(metric_fn, backend, weight_of, trained)
+    measuring = Measuring(metric_fn, backend, weight_of, trained, is_part=True)
     with whole_epoch(loader):
-        return {
+        found = {
             number: measuring.of(batch)
             for number, batch in enumerate(loader)
             if number % link.size == link.rank
         }
+    return found, dict(measuring.weighing.first)
 
 
-def joined(link: Link, own: dict[int, Found]) -> Callable[[], Measurement]:
+def joined(link: Link, own: dict[int, Found], bases: dict[int, Basis]) -> Callable[[], Measurement]:
     """Exchange the ranks' results; return rank 0's total, added up in order.
 
-    Functions of metrics are not sent: rank 0, which has the first batch, has them.
+    Functions of metrics are not sent: rank 0, which has the first batch, has them. The total raises
+    ValueError if the samples do not weigh the ranks' batches equally.
     """
     sent = {number: _as_data(found) for number, found in own.items()}
-    parts = {number: found for rank in link.gather(sent) for number, found in rank.items()}
+    ranks = link.gather((sent, bases))
+    parts = {number: found for rank, _ in ranks for number, found in rank.items()}
     parts |= own
 
     def result() -> Measurement:
+        for _, there in ranks:
+            for position, basis in there.items():
+                basis.check(ranks[0][1].get(position, basis))
         total = Measured()
         for number in sorted(parts):
             total.add(parts[number])

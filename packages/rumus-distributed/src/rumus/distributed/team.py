@@ -116,9 +116,10 @@ class ShardedTeam(Team):
         if not isinstance(validate, tuple):
             return self.once("validation", lambda: self._alone.measure(validate, weight_of))
         trained = self.trainer.numbers if self.speaks else None
-        own = measured_parts(self.link, self.trainer.backend, validate, weight_of, trained)
+        backend = self.trainer.backend
+        own, bases = measured_parts(self.link, backend, validate, weight_of, trained)
         self._meet("validation", self._steps)
-        return self.once("what a validation finds", joined(self.link, own))
+        return self.once("what a validation finds", joined(self.link, own, bases))
 
     def end(self) -> None:
         """Meet the others after the last step."""

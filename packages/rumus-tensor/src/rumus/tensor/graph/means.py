@@ -2,81 +2,32 @@
 
 The mean over all tokens of two batches is not the mean of their means weighted by rows. A loss
 function knows how many terms it averaged; a loop that accumulates over batches needs to know it
-too.
+too. What is neither a mean, nor means times numbers added up, has no such weight.
 """
 
 from __future__ import annotations
 
+import math
 import threading
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from rumus.tensor.memory.backend import Array
+from rumus.tensor.graph.combination import OF_NONE, Combination, Known, Mean, Means
 from rumus.tensor.memory.uninterrupted import displacing
 
 if TYPE_CHECKING:
     from rumus.tensor.graph.tensor import Tensor
 
-K = TypeVar("K")
-
 # What makes of a count another, as of one that is at least 1.
 _BOUNDING: Final = frozenset(("maximum", "clip", "where"))
 _COUNTING: Final = _BOUNDING | {"add", "sub", "mul", "minimum"}
-_BENDING: Final = frozenset(("sqrt", "exp", "log", "pow"))  # of which a mean has no mean
 _NEAR_WHOLE: Final = 1e-3  # float(mask.sum()) + 1e-6 counts as float(mask.sum()) does
 _NOTHING: Final = 1e-8  # the weight of a mean of no terms, which is 0 / 1
-
-
-@dataclass(frozen=True, slots=True)
-class Mean:
-    """A computed mean: its tensor, and the number of its terms or their total weight.
-
-    count: None if only the device knows it, in `counted`. is_loss: whether a loss function reported
-        it; otherwise it is a mean over all elements of some tensor, or a sum of them by another.
-    rows: the length of that tensor, or of the one that was summed; None if it is neither.
-    is_guess: whether it is a sum by a whole number of the program's, which may count its terms.
-    is_alias: whether another says the same, of the tensor in other words.
-    is_within: whether the tensor is no such mean, but was computed from one, or with its count.
-    """
-
-    array: Array
-    count: float | None
-    counted: Tensor | None = None
-    is_loss: bool = True
-    rows: int | None = None
-    is_guess: bool = False
-    is_alias: bool = False
-    is_within: bool = False
-
-    @property
-    def arrays(self) -> list[Array]:
-        """Its memory, and that of its count."""
-        return [self.array] if self.counted is None else [self.array, self.counted._array]
-
-    def is_in(self, value: Tensor) -> bool:
-        """Whether a tensor is this mean itself, not something computed from it."""
-        return value._array is self.array
-
-
-class _Known(dict[int, tuple["weakref.ref[Any]", K]]):
-    """What is known of tensors, by the identity of their arrays, which are not kept alive."""
-
-    def note(self, tensor: Tensor, what: K) -> None:
-        self[id(tensor._array)] = weakref.ref(tensor._array), what
-
-    def of(self, tensor: object) -> K | None:
-        array = getattr(tensor, "_array", None)
-        found = self.get(id(array)) if self and array is not None else None
-        return found[1] if found is not None and found[0]() is array else None
-
-    def has(self, tensor: object) -> bool:
-        return self.of(tensor) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +43,17 @@ class _Divisor:
     factor: float
     is_count: bool
 
-    def mean(self, result: Tensor, size: float, rows: int | None) -> Mean:
+    def mean(self, result: Tensor, size: float, rows: int | None, folded: int | None) -> Mean:
         """Return that a tensor is a mean of as many terms as it says, times a size."""
-        factor, number = self.factor * size, self.number
+        factor, number, array = self.factor * size, self.number, result._array
         if isinstance(number, float):
-            return Mean(result._array, number * factor, is_loss=False, is_guess=True)
+            return Mean(array, number * factor, None, False, rows, folded, is_guess=True)
         terms = number.detach().reshape()
         if (bounded := _listening.unbounded.of(number)) is not None:
             count = bounded.detach().reshape()
             terms = terms * ((count != 0).astype(np.float32) + _NOTHING)
         terms = terms if factor == 1 else terms * factor
-        return Mean(result._array, None, terms, is_loss=False, rows=rows)
+        return Mean(array, None, terms, False, rows, folded)
 
 
 class _Listening(threading.local):
@@ -110,36 +61,41 @@ class _Listening(threading.local):
 
     means: since the innermost block began; None outside of blocks.
     totals: sums over all elements of some tensor, since the outermost one did: its length.
-    counts: numbers computed from totals without a graph, such as mask.sum().clip(1), likewise.
-    unbounded: counts that are at least 1: what they were before, in the block.
-    shares: what was divided by a number without a graph, in the block: this number.
-    gathered: means that were joined to a tensor, likewise.
-    parts: sums without a graph over the first axis, and maybe others, but not over all.
-    within: what was computed with counts, or from means of so many terms, in the block: the counts.
-    bent: roots, exponentials and the like of means, and one number of several elements that is no
-        sum of them, such as the largest, likewise.
+    parts: sums over the first axis, and maybe others, but not over all, likewise: its length.
+    bent: roots of means, the largest of several numbers and the like, which are no means of two
+        halves of a batch: of how many along the first axis; 0 if that is not known.
+    counts: numbers computed from totals without a graph, such as mask.sum().clip(1).
+    unbounded: counts that are at least 1: what they were before, since a block began or ended.
+    shares: what was divided by a number without a graph: this number, likewise.
     """
 
     def __init__(self) -> None:
-        self.means: list[Mean] | None = None
-        self.totals = _Known[int]()
-        self.counts, self.gathered, self.parts = _Known[bool](), _Known[bool](), _Known[bool]()
-        self.shares, self.within = _Known[_Divisor](), _Known[list["Tensor"]]()
-        self.unbounded = _Known["Tensor"]()
-        self.bent = _Known[bool]()
+        self.means: Means | None = None
+        self.totals, self.parts, self.bent = Known[int](), Known[int](), Known[int]()
+        self.counts = Known[bool]()
+        self.shares, self.unbounded = Known[_Divisor](), Known["Tensor"]()
+
+    @property
+    def combined(self) -> Known[Combination]:
+        """The tensors whose elements are means times numbers, added up.
+
+        Of no means if they were computed from parameters alone.
+        """
+        return _NOTHING_KNOWN if self.means is None else self.means.combined
 
     def forget(self) -> None:
         """Begin anew."""
-        for found in (self.totals, self.counts, self.gathered, self.parts, self.bent):
+        for found in (self.totals, self.parts, self.bent, self.counts):
             found.clear()
         self.let_go()
 
     def let_go(self) -> None:
         """Forget what holds arrays."""
-        for found in (self.shares, self.unbounded, self.within):
-            found.clear()
+        self.shares.clear()
+        self.unbounded.clear()
 
 
+_NOTHING_KNOWN: Final = Known[Combination]()
 _listening = _Listening()
 
 
@@ -151,18 +107,22 @@ def note_mean(result: Tensor, count: Tensor | float) -> Tensor:
         )
         if means and means[-1].array is result._array:  # the quotient that it is
             means.pop()
-        means.append(Mean(result._array, known, counted))
-        _listening.totals.pop(id(result._array), None)  # of terms that were divided before
+        _note(result, Mean(result._array, known, counted))
+        _listening.totals.drop(result)  # of terms that were divided before
     return result
 
 
 def note_average(result: Tensor, of: Tensor) -> Tensor:
     """Report that `result` is the mean of all elements of a tensor, and return it."""
-    if _listening.means is None or _is_noted_again(result, of) or _listening.gathered.has(of):
-        return result  # a mean of means has the terms of these
+    if _listening.means is None or _is_noted_again(result, of):
+        return result
+    if (combination := _listening.combined.of(of)) is not None:
+        _combine(result, combination)
+        return result
     divisor = _listening.shares.of(of)
     if divisor is None or isinstance(divisor.number, float):
-        _listening.means.append(Mean(result._array, of.size, is_loss=False, rows=of.shape[0]))
+        folded = _folded(of)
+        _note(result, Mean(result._array, of.size, None, False, of.shape[0], folded))
     else:
         _note_mean_by(result, divisor, of.size)
     return result
@@ -170,25 +130,44 @@ def note_average(result: Tensor, of: Tensor) -> Tensor:
 
 def note_total(result: Tensor, of: Tensor) -> Tensor:
     """Report that `result` is the sum of all elements of a tensor, and return it."""
-    if _listening.means is not None and not _is_noted_again(result, of):
+    if _listening.means is None or _is_noted_again(result, of):
+        return result
+    if (combination := _listening.combined.of(of)) is not None:
+        _combine(result, combination.times(of.size) if combination.has_means else combination)
+    elif (folded := _listening.bent.of(of)) is not None:
+        _listening.bent.note(result, folded)
+    else:
         _note_total(result, of.shape[0], _listening.shares.of(of))
     return result
 
 
-def note_part(result: Tensor, axes: Sequence[int]) -> Tensor:
-    """Report that `result` is a sum over some axes, but not over all elements, and return it."""
-    if _listening.means is not None and 0 in axes and not result.requires_grad:
-        _listening.parts.note(result, True)
+def note_part(result: Tensor, of: Tensor, axes: Sequence[int], *, is_mean: bool) -> Tensor:
+    """Report that `result` is a sum or a mean over some axes of a tensor, and return it."""
+    if _listening.means is None:
+        return result
+    count = of.size // max(result.size, 1)
+    if (combination := _listening.combined.of(of)) is not None:
+        is_alike = is_mean or not combination.has_means
+        _combine(result, combination if is_alike else combination.times(count))
+    elif (rows := _listening.parts.of(of)) is not None:
+        _listening.parts.note(result, rows)
+        _listening.bent.drop(result)
+    elif (folded := _listening.bent.of(of)) is not None:
+        _listening.bent.note(result, folded)
+    elif 0 in axes and is_mean:
+        _combine(result, _of_one(Mean(result._array, count, None, False, of.shape[0])))
+    elif 0 in axes:
+        _listening.parts.note(result, of.shape[0])
     return result
 
 
-def note_one_of(result: Tensor, of: Tensor) -> Tensor:
-    """Report that `result` is no sum of the elements of a tensor, and return it.
+def note_one_of(result: Tensor, of: Tensor, axes: Sequence[int]) -> Tensor:
+    """Report that `result` is no sum over axes of a tensor, and return it.
 
     Such as the largest, their product or their deviation: of two halves it is no mean of theirs.
     """
-    if _listening.means is not None and result.size == 1 < of.size:
-        _listening.bent.note(result, True)
+    if _listening.means is not None and 0 in axes and of.size > result.size:
+        _bend(result, of.shape[0] if result.size > 1 else 0)
     return result
 
 
@@ -223,8 +202,10 @@ def note_alike(result: Tensor, of: Tensor) -> Tensor:
     if _listening.means is not None and result._array is not of._array:
         known = [each for each in _listening.means if each.is_in(of)] if of.size == 1 else ()
         _listening.means += [replace(each, array=result._array, is_alias=True) for each in known]
-        of_all: tuple[_Known[Any], ...] = (
-            _listening.totals, _listening.counts, _listening.gathered, _listening.shares
+        _listening.bent.drop(result)
+        of_all: tuple[Known[Any], ...] = (
+            _listening.totals, _listening.parts, _listening.bent, _listening.counts,
+            _listening.shares, _listening.combined,
         )  # fmt: skip
         for found in of_all:
             if (what := found.of(of)) is not None:
@@ -243,49 +224,95 @@ def note_quotient(result: Tensor, total: Tensor, count: object) -> Tensor:
     if _listening.means is None:
         return result
     if hasattr(count, "requires_grad"):
-        counted: Any = count
-        if counted.size == 1 and not counted.requires_grad:
-            divisor = _Divisor(counted, 1.0, _is_count(counted))
-            if not _is_noted_by(result, total, divisor) and divisor.is_count:
-                _listening.shares.note(result, divisor)
-                _note_within(result, [counted] if _is_total(counted) else ())
-        elif _listening.parts.has(counted):
-            _listening.shares.note(result, _Divisor(counted, 1.0, True))
-    elif number := _near_whole(count):
-        divisor = _Divisor(number, 1.0, True)
-        if result.size > 1:
-            _listening.shares.note(result, divisor)
-        elif not any(mean.is_in(total) for mean in _noted()):
-            _note_mean_by(result, divisor)
+        _note_tensor_quotient(result, total, count)
+    elif (number := _real(count)) is not None:
+        whole = _near_whole(number)
+        rows = _listening.totals.of(total)
+        if (combination := _combination_of(total)) is not None:
+            _combine(result, combination.times(1 / number if number else math.inf))
+        elif (length := _listening.parts.of(total)) is not None:
+            if whole is None:
+                _keep_parts(result, length)
+            else:
+                mean = Mean(result._array, whole, None, False, length, is_guess=True)
+                _combine(result, _of_one(mean))
+        elif whole is not None and result.size > 1:
+            _listening.shares.note(result, _Divisor(whole, 1.0, True))
+        elif whole is not None and rows is not None:
+            _note_mean_by(result, _Divisor(whole, 1.0, True), rows=rows)
     return result
 
 
-def _near_whole(count: object) -> float | None:
+def _note_tensor_quotient(result: Tensor, total: Tensor, count: Any) -> None:
+    """Report that `result` is `total` divided by a tensor."""
+    if not _is_constant(count):
+        if not count.requires_grad and _folded(count) is not None:  # a count of each output
+            _listening.shares.note(result, _Divisor(count, 1.0, True))
+        return
+    if not count.requires_grad:
+        divisor = _Divisor(count, 1.0, _is_count(count))
+        if _is_noted_by(result, total, divisor):
+            return
+        if divisor.is_count:
+            _listening.shares.note(result, divisor)
+    combination = _combination_of(total)
+    if combination is not None and _is_number_beside(count, combination):
+        _combine(result, _scaled(combination, count, -1))
+    elif (rows := _listening.parts.of(total)) is not None:
+        if count.requires_grad:
+            _keep_parts(result, rows)
+        else:
+            mean = Mean(result._array, None, count.detach().reshape(), False, rows)
+            _combine(result, _of_one(mean))
+
+
+def _real(number: object) -> float | None:
+    """A finite number of the program's."""
+    if isinstance(number, np.ndarray) and number.size == 1:
+        number = number.item()
+    return float(number) if isinstance(number, Real) and math.isfinite(number) else None
+
+
+def _near_whole(number: float) -> float | None:
     """A number of the program's that is nearly whole, as one to which an eps is added."""
-    if isinstance(count, np.ndarray) and count.size == 1:
-        count = count.item()
-    if not isinstance(count, Real) or not abs(number := float(count)) < np.inf:
-        return None
     whole = float(round(number))
-    return whole if abs(number - whole) <= _NEAR_WHOLE else None
+    return whole if whole and abs(number - whole) <= _NEAR_WHOLE else None
 
 
-def note_sum(result: Tensor, a: Tensor, b: object) -> Tensor:
-    """Report that `result` is the sum of a tensor and a tensor or number, and return it.
+def note_sum(result: Tensor, a: object, b: object, sign: int = 1) -> Tensor:
+    """Report that `result` is the sum of two tensors, or of one and a number, and return it.
 
     A sum of sums of all elements is one of the elements of both; it may begin with 0, as Python's.
+
+    sign: -1 for a difference.
     """
-    rows = [_listening.totals.of(each) for each in (a, b)]
-    known = [each for each in rows if each is not None]
-    if len(known) == 2 or (known and _is_constant(b if rows[1] is None else a)):
-        _listening.totals.note(result, sum(known))
+    if _listening.means is None:
+        return result
+    of_both = ((_listening.totals, sum), (_listening.parts, max))
+    for known, joined in of_both:
+        rows = [each for each in (known.of(a), known.of(b)) if each is not None]
+        other = b if known.has(a) else a
+        if len(rows) == 2 or (rows and _is_constant(other) and not _is_own(other)):
+            known.note(result, joined(rows))
+            _listening.bent.drop(result)
+    found = [
+        (factor, (), combination)
+        for each, factor in ((a, 1.0), (b, float(sign)))
+        if (combination := _combination_of(each)) is not None
+    ]
+    other = b if found and found[0][2] is _combination_of(a) else a
+    if len(found) == 2 or (found and _is_number_beside(other, found[0][2])):
+        _combine(result, Combination(tuple(found)))
+    elif found and result.requires_grad and result.size > 1:  # of numbers of each sample
+        _bend(result, 0)
     return result
 
 
 def _is_constant(number: Any) -> bool:
-    """Whether it is a number that depends on no parameter."""
-    is_single = getattr(number, "size", 0) == 1
-    return isinstance(number, Real) or (is_single and not getattr(number, "requires_grad", False))
+    """Whether it is one number that depends on no parameter, or depends on parameters alone."""
+    if not hasattr(number, "requires_grad"):
+        return _real(number) is not None
+    return (number.size == 1 and not number.requires_grad) or _is_own(number)
 
 
 def note_reciprocal(result: Tensor, number: object, of: Tensor) -> Tensor:
@@ -297,66 +324,173 @@ def note_reciprocal(result: Tensor, number: object, of: Tensor) -> Tensor:
     return result
 
 
-def note_product(result: Tensor, a: Tensor, b: object) -> Tensor:
-    """Report that `result` is the product of a tensor and a tensor or number, and return it.
+def note_product(result: Tensor, a: object, b: object) -> Tensor:
+    """Report that `result` is the product of two tensors, or of one and a number, and return it.
 
     A product with what was divided by a number has been divided by that number. A sum of all
-    elements times a number of the program's remains one.
+    elements times a number remains one.
     """
-    if (rows := _listening.totals.of(a)) is not None and isinstance(b, Real):
-        _listening.totals.note(result, rows)
-    if _listening.means is not None and _listening.shares:
-        for share, other in ((a, b), (b, a)):
-            divisor = _listening.shares.of(share)
-            if divisor is None or _listening.shares.has(other):
-                continue
-            if not _is_noted_by(result, other, divisor) and divisor.is_count:
-                _listening.shares.note(result, divisor)
+    if _listening.means is None:
+        return result
+    for share, other in ((a, b), (b, a)) if _listening.shares else ():
+        divisor = _listening.shares.of(share)
+        if divisor is None or _listening.shares.has(other):
+            continue
+        if _is_noted_by(result, other, divisor):
+            return result
+        if divisor.is_count:
+            _listening.shares.note(result, divisor)
+    for one, number in ((a, b), (b, a)):
+        combination = _combination_of(one)
+        if combination is not None and _multiplies(number, combination, result):
+            _combine(result, _scaled(combination, number, 1))
+        if _is_constant(number):
+            if (rows := _listening.totals.of(one)) is not None:
+                _listening.totals.note(result, rows)
+            if (rows := _listening.parts.of(one)) is not None:
+                _keep_parts(result, rows)
     return result
+
+
+def _is_number_beside(number: Any, combination: Combination) -> bool:
+    """Whether something is a number in a sum or product with means, or with a penalty.
+
+    A tensor with axes beside parameters may be the batch.
+    """
+    is_number = combination.has_means or getattr(number, "ndim", 0) == 0 or _is_own(number)
+    return is_number and _is_constant(number)
+
+
+def _multiplies(number: Any, combination: Combination, result: Tensor) -> bool:
+    """Whether something multiplies means as a number does, or as one for each of them."""
+    if _is_number_beside(number, combination):
+        return True
+    is_plain = not getattr(number, "requires_grad", True)
+    return is_plain and combination.has_means and number.size == result.size
+
+
+def _scaled(combination: Combination, number: Any, power: int) -> Combination:
+    """A combination times the power of a number; one of parameters is the same for all batches."""
+    if (known := _real(number)) is not None:
+        return combination.times(known)
+    if number.requires_grad or number.size != 1:
+        return combination.times(1.0)
+    return combination.times(1.0, (number.detach(), power))
 
 
 def note_number(result: Tensor, operation: str, of: Sequence[Tensor]) -> Tensor:
     """Report that `result` was computed from these tensors without a graph, and return it."""
     if _listening.means is None:
         return result
-    if any(map(_listening.parts.has, of)):
-        _listening.parts.note(result, True)
-    is_bending = result.size == 1 and operation in _BENDING
-    if is_bending and any(mean.is_in(each) for mean in _listening.means for each in of):
-        _listening.bent.note(result, True)
-    if result.size == 1 and operation in _COUNTING and any(map(_is_count, of)):
+    is_counting = operation in _COUNTING
+    if is_counting and result.size == 1 and any(map(_is_count, of)):
         _listening.counts.note(result, True)
         before = [*map(_listening.unbounded.of, of)]
         found = [each for each in before if each is not None]
         found += filter(_is_count, of) if operation in _BOUNDING else ()
         if found:
             _listening.unbounded.note(result, found[0])
-        return result
-    _note_within(result, [each for each in of if _is_total(each)])
-    return note_computed(result, of)
+    note_computed(result, of)
+    rows = [each for each in map(_listening.parts.of, of) if each is not None]
+    if is_counting and rows:
+        _keep_parts(result, rows[0])
+    return result
 
 
 def note_computed(result: Tensor, of: Sequence[Tensor]) -> Tensor:
-    """Report that `result` was computed from these tensors, and return it.
+    """Report that `result` was computed from these tensors, in any way, and return it.
 
-    If it is not recognized as a mean, as exp(log(sum) - log(count)), it depends on that count. A
-    count that is added, or multiplies, does not make a mean.
+    What is known to be a sum, a product with a number or the like is reported after this.
     """
-    if _listening.means is not None and _listening.within:
-        _note_within(result, [count for each in of for count in _counts_within(each)])
+    if _listening.means is None or not of:
+        return result
+    if all(map(_is_own, of)):
+        _listening.combined.note(result, OF_NONE)
+    elif _listening.combined or _listening.parts or _listening.bent:
+        for each in of:
+            folded = _folded(each)
+            if folded is not None and result.size <= each.size:  # no number of each sample
+                _bend(result, folded)
+                break
     return result
 
 
 def note_gathered(result: Tensor, of: Sequence[Tensor]) -> Tensor:
-    """Report that `result` joins these numbers, and return it."""
-    if (means := _listening.means) and any(mean.is_in(each) for mean in means for each in of):
-        _listening.gathered.note(result, True)
+    """Report that `result` joins these tensors, and return it."""
+    if _listening.means is None:
+        return result
+    found = [_listening.combined.of(each) for each in of]
+    known = [each for each in found if each is not None]
+    if known and len(known) == len(of):
+        shares = [part.size / result.size for part in of]
+        pairs = zip(shares, known, strict=True)
+        _combine(result, Combination(tuple([(share, (), each) for share, each in pairs])))
+    elif any(_folded(each) is not None or _listening.totals.has(each) for each in of):
+        _bend(result, 0)
     return result
 
 
 def is_bent(value: object) -> bool:
     """Whether it is no mean in a block, but the root of one, the largest element or the like."""
     return _listening.bent.has(value)
+
+
+def _note(result: Tensor, mean: Mean) -> None:
+    """Report a mean over all elements."""
+    assert _listening.means is not None
+    if _is_own(result):
+        return
+    _listening.means.append(mean)
+    _combine(result, _of_one(mean))
+
+
+def _of_one(mean: Mean) -> Combination:
+    return Combination(((1.0, (), mean),))
+
+
+def _combine(result: Tensor, combination: Combination) -> None:
+    if not _is_own(result) or not combination.has_means:
+        _listening.combined.note(result, combination)
+        _listening.bent.drop(result)
+
+
+def _bend(result: Tensor, folded: int) -> None:
+    _listening.bent.note(result, folded)
+    _listening.parts.drop(result)
+
+
+def _keep_parts(result: Tensor, rows: int) -> None:
+    _listening.parts.note(result, rows)
+    _listening.bent.drop(result)
+
+
+def _folded(tensor: Tensor) -> int | None:
+    """Of how many along the first axis a tensor is a sum, a mean, a root and so on; 0 if unknown.
+
+    None if it is of none: it has a number for each sample, or for each of another kind.
+    """
+    for known in (_listening.parts, _listening.bent):
+        if (folded := known.of(tensor)) is not None:
+            return folded
+    combination = _listening.combined.of(tensor)
+    if combination is None or not combination.has_means:
+        return None
+    counts = {mean.rows for mean in combination.means} if tensor.size > 1 else {None}
+    return counts.pop() or 0 if len(counts) == 1 else 0
+
+
+def _is_own(tensor: Any) -> bool:
+    """Whether it is a parameter, or computed from parameters alone."""
+    combination = _combination_of(tensor)
+    return combination is not None and not combination.has_means
+
+
+def _combination_of(tensor: Any) -> Combination | None:
+    """What a tensor is of means; of none, for a parameter."""
+    combination = _listening.combined.of(tensor)
+    if combination is None and getattr(tensor, "_is_parameter", False):
+        return OF_NONE
+    return combination
 
 
 def _is_noted_by(result: Tensor, whole: object, divisor: _Divisor) -> bool:
@@ -379,73 +513,41 @@ def _note_mean_by(
     """
     number = divisor.number
     if isinstance(number, float) or number.size == 1:
-        _noted().append(divisor.mean(result, size, rows))
-    if not isinstance(number, float):
-        _note_within(result, [number.detach()])
-
-
-def _note_within(result: Tensor, counts: Sequence[Tensor]) -> None:
-    if counts := [*counts, *_counts_within(result)]:
-        _listening.within.note(result, [*{id(count._array): count for count in counts}.values()])
-
-
-def _counts_within(tensor: Tensor) -> Sequence[Tensor]:
-    """The counts that a tensor was computed with."""
-    return _listening.within.of(tensor) or ()
-
-
-def _noted() -> list[Mean]:
-    assert _listening.means is not None
-    return _listening.means
+        _note(result, divisor.mean(result, size, rows, None))
+    else:
+        _bend(result, 0)
 
 
 def _average_of(tensor: object) -> Mean | None:
     """What is known of a tensor that is the mean of all elements of another."""
     array = getattr(tensor, "_array", None)
     found = [each for each in _listening.means or () if each.array is array]
-    plain = [each for each in found if not each.is_loss and each.count is not None]
+    plain = [m for m in found if not m.is_loss and m.count is not None and m.folded is None]
     return plain[0] if len(found) == len(plain) == 1 else None
-
-
-def _is_total(tensor: Tensor) -> bool:
-    """Whether a number is a sum of all elements of some tensor, or computed from one as counts."""
-    return _listening.totals.has(tensor) or _listening.counts.has(tensor)
 
 
 def _is_count(tensor: Tensor) -> bool:
     """Whether a number was computed from all elements of some tensor, as those of a mask."""
-    return _is_total(tensor) or _average_of(tensor) is not None
+    is_total = _listening.totals.has(tensor) or _listening.counts.has(tensor)
+    return is_total or _average_of(tensor) is not None
 
 
-def _computed_from(means: Sequence[Mean]) -> list[Mean]:
-    """The numbers that were computed with counts, or from means of so many terms."""
-    known = {id(mean.array) for mean in means}
-    alive = ((array(), counts) for array, counts in _listening.within.values())
-    return [
-        Mean(array, None, count, is_loss=False, is_within=True)
-        for array, counts in alive
-        if array is not None and array.size == 1 and id(array) not in known
-        for count in counts
-    ]
-
-
-def note_again(means: Sequence[Mean]) -> None:
-    """Report again what was reported when a step was recorded, for a replay."""
+def note_again(means: Means) -> None:
+    """Report what was reported in another block, as for a replay what was when it was recorded."""
     if (listening := _listening.means) is not None:
         listening += means
+        listening.combined.update(means.combined)
 
 
 @contextmanager
-def noting_means() -> Iterator[list[Mean]]:
-    """Collect the means reported on this thread within the block."""
-    found: list[Mean] = []
-    if (around := _listening.means) is None:
+def noting_means() -> Iterator[Means]:
+    """Collect the means reported on this thread within the block.
+
+    A block around it learns nothing of them, unless `note_again` says so.
+    """
+    if _listening.means is None:
         _listening.forget()
     try:
-        yield from displacing(_listening, "means", found)
+        yield from displacing(_listening, "means", Means())
     finally:
-        if _listening.within:
-            found += _computed_from(found)
         _listening.let_go()
-        if around is not None:
-            around += found

@@ -25,7 +25,7 @@ from rumus.tensor.expression.places import check_places
 from rumus.tensor.expression.printable import abridged
 from rumus.tensor.expression.real_number import CHECKS, real_number
 from rumus.tensor.graph.autograd import Product, Spread, Vjp
-from rumus.tensor.graph.means import note_alike, note_computed, note_number
+from rumus.tensor.graph.means import note_alike, note_number
 from rumus.tensor.graph.tensor import Tensor, as_tensor, backend_of, refuse_rounded, result_of
 from rumus.tensor.memory.backend import Array, Backend, Shape
 from rumus.tensor.memory.recording import ask_host
@@ -195,8 +195,9 @@ def run(kernel: Kernel, tensors: Sequence[Tensor], scalars: Mapping[str, float])
     takes: tuple[type, ...] = (Product,) if takes_products else ()
     if takes and backend.runs_ahead:  # where writing one number out costs a dispatch
         takes = (Product, Spread)
-    found = result_of(kernel.name, out, backend, inputs, vjp, saved, takes=takes, fills_places=True)
-    return found if len(inputs) == len(tensors) else note_computed(found, tensors)
+    return result_of(
+        kernel.name, out, backend, inputs, vjp, saved, takes=takes, fills_places=True, of=tensors
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,8 @@ class Parameter(Tensor):
 
     __slots__ = ("_id", "_name", "_owner", "_role", "_slot", "_trainable")
 
+    _is_parameter = True
+
     def __init__(
         self,
         data: TensorLike,

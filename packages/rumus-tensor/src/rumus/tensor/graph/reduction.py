@@ -84,7 +84,9 @@ def sum(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     x = cast(x, int32) if x.dtype == bool_ else x
     axes = normalize_axes(axis, x.ndim, "sum")
     found = _total(x, axes, keepdims, 1.0, "sum")
-    return note_total(found, x) if found.size == 1 else note_part(found, axes)
+    if len(axes) == x.ndim:
+        return note_total(found, x)
+    return note_part(found, x, axes, is_mean=False)
 
 
 def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -98,7 +100,9 @@ def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     axes = normalize_axes(axis, x.ndim, "mean")
     count = count_over(x, axes, "mean")
     found = _total(x, axes, keepdims, 1 / count, "mean")
-    return note_average(found, x) if count == x.size else found
+    if len(axes) == x.ndim:
+        return note_average(found, x)
+    return note_part(found, x, axes, is_mean=True)
 
 
 _HALF: Final = 2.0**16  # of the integers of 32 bits
@@ -150,7 +154,7 @@ def extremum(which: Literal["max", "min"], x: Tensor, axis: Axis, keepdims: bool
 
     shaped = out.reshape(kept) if keepdims else out
     found = result_of(which, shaped, backend, (x,), vjp, saved=(x,), reads_result=True)
-    return note_one_of(found, x)
+    return note_one_of(found, x, axes)
 
 
 def position(
@@ -287,4 +291,4 @@ def prod(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
         return (found.reshape(moved.shape).transpose(back),)
 
     shaped = out.reshape(kept) if keepdims else out
-    return note_one_of(result_of("prod", shaped, backend, (x,), vjp, saved=(x,)), x)
+    return note_one_of(result_of("prod", shaped, backend, (x,), vjp, saved=(x,)), x, axes)

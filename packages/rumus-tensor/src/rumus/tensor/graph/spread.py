@@ -73,7 +73,7 @@ def var(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> 
     axis = normalize_axes(axis, x.ndim, "var")  # once: it may be an iterator
     count = _checked_count(x, axis, ddof, "var")
     centered = _deviations(x, axis)
-    return note_one_of(sum(centered * centered, axis, keepdims) * (1 / (count - ddof)), x)
+    return note_one_of(sum(centered * centered, axis, keepdims) * (1 / (count - ddof)), x, axis)
 
 
 def _deviations(x: Tensor, axes: Shape) -> Tensor:
@@ -108,7 +108,7 @@ def std(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> 
     axis = normalize_axes(axis, x.ndim, "std")  # once: it may be an iterator
     count = _checked_count(x, axis, ddof, "std")
     centered = _deviations(x, axis)
-    return note_one_of(norm(centered, 2, axis, keepdims) * (1 / math.sqrt(count - ddof)), x)
+    return note_one_of(norm(centered, 2, axis, keepdims) * (1 / math.sqrt(count - ddof)), x, axis)
 
 
 def norm(x: Tensor, order: Order = 2, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -127,7 +127,8 @@ def norm(x: Tensor, order: Order = 2, axis: Axis = None, keepdims: bool = False)
         return sum((x != 0).astype(x.dtype), axis, keepdims)
     if number == 1:
         return sum(abs(x), axis, keepdims)
-    return note_one_of(_root_of_powers(x, float(number), axis, keepdims), x)
+    axes = normalize_axes(axis, x.ndim, "norm")
+    return note_one_of(_root_of_powers(x, float(number), axes, keepdims), x, axes)
 
 
 def _root_of_powers(x: Tensor, order: float, axis: Axis, keepdims: bool) -> Tensor:

@@ -8,7 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, Never, NoReturn, Self, TypeAlias
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Final,
+    Literal,
+    Never,
+    NoReturn,
+    Self,
+    TypeAlias,
+)
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -68,6 +78,8 @@ class Tensor(Arithmetic["Tensor"]):
     """
 
     __slots__ = ("__weakref__", "_array", "_backend", "_node", "_version")
+
+    _is_parameter: ClassVar[bool] = False
     __array_ufunc__ = None  # NumPy leaves `array + tensor` to the tensor
 
     def __init__(self, array: Array, backend: Backend) -> None:
@@ -297,6 +309,12 @@ class Tensor(Arithmetic["Tensor"]):
 
     def __radd__(self, other: float) -> Tensor:
         return note_sum(self._apply("add", other, self), self, other)
+
+    def __sub__(self, other: Tensor | float) -> Tensor:
+        return note_sum(self._apply("sub", self, other), self, other, -1)
+
+    def __rsub__(self, other: float) -> Tensor:
+        return note_sum(self._apply("sub", other, self), other, self, -1)
 
     def __mul__(self, other: Tensor | float) -> Tensor:
         return note_product(self._apply("mul", self, other), self, other)
@@ -691,6 +709,7 @@ def result_of(
     adding: tuple[int, ...] = (),
     takes: tuple[type, ...] = (),
     fills_places: bool = False,
+    of: Sequence[Tensor] | None = None,
 ) -> Tensor:
     """Return the result of an operation as a tensor, on the tape if it may need a gradient.
 
@@ -700,8 +719,9 @@ def result_of(
     adding: the indices of inputs for which `vjp` accepts a `SoFar` as destination.
     takes: which of `Product` and `Spread` `vjp` accepts as gradient.
     fills_places: whether `vjp` can write gradients to any view, such as those of `split`.
+    of: what it was computed from, if not from `inputs` alone.
     """
-    result = Tensor(array, backend)
+    result = note_computed(Tensor(array, backend), inputs if of is None else of)
     if not is_recording() or array.dtype.kind != "f":
         return result
     edges = tuple([t._edge() for t in inputs])
@@ -713,7 +733,7 @@ def result_of(
     watched += [result.detach()] if reads_result else []  # not itself, which would be a cycle
     stamps = tuple([(t, t._version.current) for t in (*watched, *saved)])
     result._node = Node(name, backend, edges, vjp, stamps, adding, takes, fills_places)
-    return note_computed(result, inputs)
+    return result
 
 
 def backend_of(operation: str, tensors: Sequence[Tensor]) -> Backend:

@@ -1,9 +1,13 @@
-"""Names of metrics that are not the mean of those of batches, and what computes them."""
+"""Metrics that are not the mean of those of batches, by name or value, and what computes them."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
+
+import numpy as np
+
+from rumus.tensor import Tensor
 
 # What rumus.train.metrics has, by the words that name it.
 _OWN: Final = {
@@ -44,6 +48,26 @@ _UNCLEAR: Final = re.compile(
 )
 # Losses, and what each sample has of its own, such as the precision of the first five answers.
 _OF_SAMPLES: Final = re.compile(r"loss|sample|(?<![a-z])per_|@|(?<![a-z])at_?\d", re.IGNORECASE)
+
+
+def is_count(value: object) -> bool:
+    """Whether it may be how many samples of a batch are of some kind: a whole number.
+
+    >>> is_count(12), is_count(True), is_count(1), is_count(0.5)
+    (True, False, False, False)
+    """
+    if isinstance(value, (int, np.integer)):
+        return type(value) is not bool and value not in (0, 1)
+    return isinstance(value, (Tensor, np.ndarray)) and value.dtype.kind in "iu"
+
+
+def told_of_count(name: str) -> str:
+    """Return what to say of a count that is averaged over batches."""
+    return (
+        f"{name!r} is a whole number for each batch, and their mean is no count: divide by the "
+        f"number of samples, or return the sum as metrics.MetricState({name!r}, "
+        "(np.array(count),), float) of rumus.train"
+    )
 
 
 def is_no_mean(name: str, *, certain: bool = False) -> bool:

@@ -15,7 +15,7 @@ from rumus.tensor.expression.printable import abridged
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.memory.updater import Outcome
 from rumus.tensor.memory.watching import watched_by
-from rumus.train.base.averaged_names import advice_for_step, is_no_mean
+from rumus.train.base.averaged_names import advice_for_step, is_count, is_no_mean, told_of_count
 from rumus.train.base.epoch_sum import EpochSum
 from rumus.train.base.late_counts import LateCounts, LatePart, LateSums, late_of
 from rumus.train.base.metric_state import MetricState, Part
@@ -34,12 +34,14 @@ class Value:
     finish: from the sums of the parts to the metric; None for a number, which is averaged.
     batches: how many it is of, more than one if a step accumulates.
     share: of the step's weight, that of the batches that it is of.
+    is_count: whether it may be how many samples of the batch are of some kind: a whole number.
     """
 
     held: tuple[Tensor, ...] | LateCounts
     finish: Callable[..., Any] | None = None
     batches: int = 1
     share: float = 1.0
+    is_count: bool = False
 
     @property
     def parts(self) -> tuple[Tensor, ...]:
@@ -63,12 +65,13 @@ class Value:
     def weighted(self, weight: float) -> Value:
         """Return a copy, with a number multiplied by this weight."""
         factor = weight if self.finish is None else 1.0
-        return Value(tuple([part * factor for part in self.parts]), self.finish, self.batches)
+        parts = tuple([part * factor for part in self.parts])
+        return replace(self, held=parts, share=1.0)
 
     def __add__(self, other: Value) -> Value:
         pairs = zip(self.parts, other.parts, strict=True)
         parts = tuple([one + another for one, another in pairs])
-        return Value(parts, self.finish, self.batches + other.batches)
+        return replace(self, held=parts, batches=self.batches + other.batches)
 
 
 Log: TypeAlias = Mapping[str, Value]
@@ -119,9 +122,9 @@ def _value(name: str, value: Any) -> Value:
         late = late_of(value.parts)
         return Value(late or tuple(map(_floating, value.parts)), value.finish)
     if isinstance(value, Tensor) and not value.shape:
-        return Value((_floating(value.detach()),))
+        return Value((_floating(value.detach()),), is_count=is_count(value))
     if isinstance(value, (int, float, np.number)):
-        return Value((_of_host(float(value)),))
+        return Value((_of_host(float(value)),), is_count=is_count(value))
     shown = f"a tensor of shape {value.shape}" if isinstance(value, Tensor) else abridged(value)
     raise TypeError(
         f"a step can log numbers, tensors without axes and metrics; {name!r} is {shown}"
@@ -169,6 +172,7 @@ class _Entry:
     def __init__(self, name: str, value: Value) -> None:
         self.name, self._is_told = name, False
         self.batches = 1  # of the step that had most
+        self.is_count = value.is_count
         self.finish = value.finish
         self.shapes = value.shapes
         self.sums = [EpochSum(shape) for shape in value.shapes]
@@ -245,6 +249,7 @@ class Logged:
         for name, value in log.items():
             entry, held = self._entry(name, value), value.held
             entry.batches = max(entry.batches, value.batches)
+            entry.is_count |= value.is_count
             if isinstance(held, LateCounts):
                 self._late.append((entry.late, held))
             else:
@@ -282,7 +287,9 @@ class Logged:
             if entry.finish is not None or batches < 2 or name in self._told:
                 continue
             self._told.add(name)
-            if is_no_mean(name, certain=True):
+            if entry.is_count:
+                warn_user(told_of_count(name))
+            elif is_no_mean(name, certain=True):
                 warn_user(
                     f"{name!r}, which training steps log as a number, is averaged over batches, "
                     f"which may differ from its value over all samples: {advice_for_step(name)}",

@@ -23,7 +23,8 @@ from rumus.optim.engine.closure import forward_backward
 from rumus.tensor import Backend, CaptureError, GradientStore, Tensor, tensor
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.graph.autograd import is_recording
-from rumus.tensor.graph.means import Mean, note_again, noting_means
+from rumus.tensor.graph.combination import Means
+from rumus.tensor.graph.means import note_again, noting_means
 from rumus.tensor.graph.store import Refill
 from rumus.tensor.graph.tensor import as_host
 from rumus.tensor.memory.backend import Array
@@ -92,7 +93,7 @@ class _Captured:
     guards: Guards
     loss: Array
     log: Log
-    means: Sequence[Mean]
+    means: Means
     refill: Refill
     alive: Alive
     label: str
@@ -256,8 +257,11 @@ class CapturedSteps:
         batch = [a._array for a in arguments if isinstance(a, Tensor)]
         with step.backend.record(batch, seen.notes) as recorded:
             given = _with_inputs(arguments, recorded.inputs, step.backend)
-            with noting_means() as means, reads.follow():
+            with noting_means() as noted, reads.follow():
                 loss, grads = step.forward(given)
+            means = noted.of([loss])
+            note_again(means)
+            del noted
             del given
             refill = Refill(grads)
             log = step.loss_fn.log
@@ -299,8 +303,11 @@ class CapturedSteps:
         batch = [a._array for a in arguments if isinstance(a, Tensor)]
         with step.backend.compare(captured.step, batch) as comparison:
             given = _with_inputs(arguments, comparison.inputs, step.backend)
-            with noting_means() as means:
+            with noting_means() as noted:
                 loss, grads = step.forward(given)
+            means = noted.of([loss])
+            note_again(means)
+            del noted
             del given
             refill = Refill(grads)
             comparison.keep(_kept(loss, step.loss_fn.log, means, refill))
@@ -421,11 +428,10 @@ def _with_inputs(arguments: Sequence[Any], inputs: Sequence[Array], backend: Bac
     return [Tensor(next(own), backend) if isinstance(a, Tensor) else a for a in arguments]
 
 
-def _kept(loss: Tensor, log: Log, means: Sequence[Mean], refill: Refill) -> list[Array]:
+def _kept(loss: Tensor, log: Log, means: Means, refill: Refill) -> list[Array]:
     """The arrays that survive a step."""
-    counted = [array for mean in means for array in mean.arrays]
     logged = [part._array for part in _logged(log, loss.backend)]
-    return [loss._array, *refill.arrays, *counted, *logged]
+    return [loss._array, *refill.arrays, *means.arrays, *logged]
 
 
 def _logged(log: Log, backend: Backend) -> list[Tensor]:

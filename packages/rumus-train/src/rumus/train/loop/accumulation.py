@@ -83,7 +83,7 @@ def _passes(
         with noting_means() as means:
             loss, grads = stepper.passes(loss_fn, batch)
         if weighing is not None:
-            (weight,) = weighing.weigh([loss], means, weight)
+            weight = weighing.weigh_of_step(loss, means, weight)
         stepper.check_claimed(grads)
         stepper.optimizer.gradients(grads)  # raises if one is missing here that others have
         before = len(accumulation.updates)

@@ -13,7 +13,8 @@ from rumus.optim.engine.optimizer import refuse_foreign
 from rumus.optim.options.group import M_co
 from rumus.tensor import Backend, GradientStore, Tensor
 from rumus.tensor.expression.kinds import is_a
-from rumus.tensor.graph.means import Mean, noting_means
+from rumus.tensor.graph.combination import Means
+from rumus.tensor.graph.means import noting_means
 from rumus.tensor.memory.recording import is_capturing
 from rumus.tensor.memory.uninterrupted import Uninterrupted, displaced
 from rumus.tensor.memory.updater import Outcome
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 # A loss that was noted, and its weight in the epoch's mean.
 Counted: TypeAlias = "tuple[Tensor, float | LateWeight]"
 # The weight of a loss in the epoch's mean, derived from the means it was computed from.
-Weigh: TypeAlias = "Callable[[Tensor, Sequence[Mean]], float | Tensor]"
+Weigh: TypeAlias = "Callable[[Tensor, Means], float | Tensor]"
 
 
 class Stepper(Generic[M_co]):

@@ -240,14 +240,14 @@ class Trainer(Generic[M_co]):
             or not.
         validate_every: when to validate; by default after each epoch.
         accumulate: the number of batches per step, which equals a step over all their samples at
-            once if the loss is a mean; of other losses, such as sums, it is the mean over the
-            samples' batches. An epoch's last step may have fewer.
+            once. An epoch's last step may have fewer.
         weight_of: returns the weight of a batch in means, accumulation and validation. By default,
             if the loss is a mean (of `rumus.nn`, any `mean()`, or a sum or mean divided by a
             tensor, such as that of a mask), it is the number of terms averaged, such as targets
-            that are not ignored; otherwise the number of samples. Raises ValueError if neither is
-            right for an accumulation or a validation: for such a mean within a larger sum, for a
-            mean of means, and in an accumulation if only a GPU knows the number.
+            that are not ignored; if it is means times numbers, added up, it is the number of
+            samples. Raises ValueError if neither is right for an accumulation or a validation: for
+            such means of unequally many terms per sample, for sums, roots and whatever else is no
+            mean, and in an accumulation if only a GPU knows the number.
         nonfinite: how to handle non-finite gradients; by default, as set in the optimizer. "raise"
             and "skip" are the optimizer's; with a loss scale they apply only at its minimum, and
             other overflowing steps are skipped. "rollback" restores parameters and optimizer from

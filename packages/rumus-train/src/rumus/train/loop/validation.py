@@ -23,7 +23,7 @@ from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.graph import evaluation
 from rumus.tensor.graph.means import is_bent, noting_means
 from rumus.tensor.memory.uninterrupted import putting_back
-from rumus.train.base.averaged_names import is_no_mean
+from rumus.train.base.averaged_names import is_count, is_no_mean, told_of_count
 from rumus.train.base.calling import as_dict, call
 from rumus.train.base.epoch_sum import LAG
 from rumus.train.base.late_values import late_numbers
@@ -44,7 +44,7 @@ from rumus.train.data.batches import (
     whole_epoch,
     why_nothing,
 )
-from rumus.train.loop.weighing import Weighing
+from rumus.train.loop.weighing import ADVICE, Weighing
 
 # A function that returns numbers by name, or batches and what is computed of each: one number (it
 # is called "loss") or several by name, averaged over the samples; metric states add up, and one
@@ -159,6 +159,7 @@ class Measuring:
 
     weight_of: returns the weight of a batch; see `measure`.
     trained: the numbers of the training's batches, None if they are unknown.
+    is_part: whether others measure other batches of the same validation.
     """
 
     def __init__(
@@ -167,10 +168,20 @@ class Measuring:
         backend: Backend,
         weight_of: Callable[..., float] | None,
         trained: BatchNumbers | None,
+        *,
+        is_part: bool = False,
     ) -> None:
         self._trained = trained
         self._metric_fn, self._backend, self._weight_of = metric_fn, backend, weight_of
-        self._weighing, self._averaged = Weighing(), _Averaged()
+        self._is_part = is_part
+        self._weighing, self._averaged = Weighing(self._check_unknown), _Averaged()
+        self._size, self._names = 0.0, list[str]()  # of the batch that is measured
+        self._unknown: dict[str, Tensor] = {}  # of the first batch, what has no known weight
+
+    @property
+    def weighing(self) -> Weighing:
+        """What weighs the batches."""
+        return self._weighing
 
     def of(self, batch: Any) -> Found:
         """Return the metrics of a batch."""
@@ -182,6 +193,7 @@ class Measuring:
             named = _named(found)
             self._averaged.see(named, samples(given), numbers)
         _warn_of_score(self._metric_fn, found)
+        self._size, self._names = samples(given), [*named]
         if self._weight_of is None:
             weights = self._weighing.weigh_late([*named.values()], means, samples(given))
         else:
@@ -189,6 +201,22 @@ class Measuring:
         self._averaged.compare(named, weights, samples(given))
         pairs = zip(named.items(), weights, strict=True)
         return [(name, _number(name, value), weight) for (name, value), weight in pairs]
+
+    def _check_unknown(self, position: int, value: Tensor) -> None:
+        """Raise ValueError for a number of the batch, such as a sum, that is no mean over it.
+
+        `_Averaged` warns of some. One of the model's is equal for all batches.
+        """
+        name = self._names[position]
+        if self._size == 1 or value.size != 1 or is_bent(value) or is_count(value):
+            return
+        first = self._unknown.setdefault(name, value)
+        if self._is_part or (first is not value and float(first) != float(value)):
+            raise ValueError(
+                f"{name!r} is no mean over a batch, such as x.mean(), nor several added up: "
+                "nothing tells how much a batch counts: return a mean, or one of "
+                f"rumus.train.metrics, or {ADVICE}"
+            )
 
 
 def on_backend(batch: Sequence[Any], backend: Backend) -> Sequence[Any]:
@@ -224,13 +252,9 @@ class _Averaged:
         for name, value in named.items() if self._batches > 1 else ():
             if isinstance(value, MetricState) or name in self._told:
                 continue
-            if are_several and _is_count(value):
+            if are_several and is_count(value):
                 self._told.add(name)
-                warn_user(
-                    f"{name!r} is a whole number for each batch, and their mean is no count: "
-                    "divide by the number of samples, or return the sum as "
-                    f"metrics.MetricState({name!r}, (np.array(count),), float) of rumus.train"
-                )
+                warn_user(told_of_count(name))
             elif self._batches == 2 and (
                 is_no_mean(name)
                 or is_no_mean(kinds.get(id(value), ""))
@@ -269,13 +293,6 @@ class _Averaged:
                     "mean as a tensor, which counts by what it averages, or a metric of "
                     "rumus.train.metrics"
                 )
-
-
-def _is_count(value: Any) -> bool:
-    """Whether it may be how many samples of a batch are of some kind: a whole number."""
-    if isinstance(value, (int, np.integer)):
-        return type(value) is not bool and value not in (0, 1)
-    return isinstance(value, (Tensor, np.ndarray)) and value.dtype.kind in "iu"
 
 
 class Measured:

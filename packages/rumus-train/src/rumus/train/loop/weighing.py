@@ -2,15 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from rumus.tensor import Tensor
 from rumus.tensor.expression.user_warning import warn_user
-from rumus.tensor.graph.means import Mean
+from rumus.tensor.graph.combination import Mean, Means
 
 ADVICE: Final = "give weight_of=, a function that returns the weight of a batch"
 _UNREAD: Final = f"only the device knows how many targets are ignored: {ADVICE}"
+_UNKNOWN: Final = (
+    "the loss is no mean over its batch, such as x.mean() or (x * mask).sum() / mask.sum(), nor "
+    "several added up: nothing tells how much a batch counts beside others: reduce it with mean(), "
+    f"or {ADVICE}"
+)
+_MIXED: Final = (
+    "the loss is a mean over one batch, and several means added up, or times numbers, over another "
+    f"of the same step: {ADVICE}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What weighs a batch by its samples, if it is proportional in all batches.
+
+    counts: of the terms that each loss averages, or that a sum may have been divided by.
+    plain: of those of other means, which may be constant: over the parameters, perhaps.
+    factors: what all of them are multiplied by, together, and what depends on no batch.
+    """
+
+    samples: float
+    counts: tuple[float, ...]
+    plain: tuple[float, ...]
+    factors: tuple[float, float] = (1.0, 1.0)
+
+    def check(self, first: Basis) -> None:
+        """Raise ValueError if the samples would not weigh this batch and another equally."""
+        own, samples = first.samples, self.samples
+
+        def is_even(a: float, b: float) -> bool:
+            return a == b or a * own == b * samples
+
+        if len(self.plain) == len(first.plain):
+            pairs = zip(self.plain, first.plain, strict=True)
+            uneven = [(a, b) for a, b in pairs if not is_even(a, b)]
+        else:  # there is one for each sample, perhaps
+            uneven = [
+                (a, first.plain[0])
+                for a in self.plain
+                if first.plain and not any(is_even(a, b) for b in first.plain)
+            ]
+        now, then = [n * own for n in self.counts], [n * samples for n in first.counts]
+        if len(now) != len(then):  # other losses are in it, as of a term that begins later
+            now, then = sorted({*now}), sorted({*then})
+            is_each = len(self.counts) * own == len(first.counts) * samples
+            if is_each and {*self.counts} == {*first.counts}:
+                now = then  # one for each sample
+        if now != then or uneven:
+            told = (first.counts, self.counts) if not uneven else (uneven[0][1:], uneven[0][:1])
+            raise ValueError(
+                f"a loss in it averages {_told(told[0])} terms in a batch of {own:g} samples, "
+                f"and {_told(told[1])} in one of {samples:g}, as with ignored targets: {ADVICE}, "
+                "or return that loss itself"
+            )
+
+    def check_factors(self, first: Basis) -> None:
+        """Raise ValueError if means are multiplied by other numbers than in another batch."""
+        pairs = zip(("means in it are", "a penalty is"), first.factors, self.factors, strict=True)
+        for what, then, now in pairs:
+            if not math.isclose(then, now, rel_tol=1e-5, abs_tol=1e-12):
+                raise ValueError(
+                    f"{what} multiplied by {then:g} in a batch, and by {now:g} in another of the "
+                    "same step, as if divided by a number of terms: divide by a tensor, such as "
+                    f"mask.sum(), or {ADVICE}"
+                )
 
 
 class Weighing:
@@ -18,19 +85,44 @@ class Weighing:
 
     A mean counts by its terms: a loss of `rumus.nn` with reduction "mean" by its elements or its
     targets that are not ignored, any other `mean()` by its elements, a sum divided by a tensor by
-    that tensor's number, and a mean by that many times its elements. A number computed from such
-    means counts by samples, which is right as long as they average equally many terms per sample.
+    that tensor's number, and a mean by that many times its elements. Such means times numbers,
+    added up, count by samples, which is right as long as they average equally many terms per
+    sample.
+
+    unknown: is told of a tensor that is neither, with its position; it counts by samples unless
+        this raises.
 
     >>> from rumus.tensor import tensor
-    >>> Weighing().weigh([tensor(0.5)], [], samples=4.0)
-    [4.0]
+    >>> from rumus.tensor.graph.means import noting_means
+    >>> with noting_means() as means:
+    ...     loss = tensor([1.0, 2.0, 3.0]).mean()
+    >>> Weighing().weigh([loss], means, samples=1.0)
+    [3.0]
     """
 
-    def __init__(self) -> None:
-        self._first: tuple[tuple[float, ...], tuple[float, ...], float] | None = None
+    def __init__(self, unknown: Callable[[int, Tensor], None] | None = None) -> None:
+        self._unknown = unknown or _refuse
+        self._first: dict[int, Basis] = {}
+        self._last: dict[int, Basis] = {}
         self._averages: dict[int, tuple[float, int, float]] = {}
+        self._of_step: list[Basis] = []
+        self._has_means = False  # whether a batch of the step counts by its terms
 
-    def weigh(self, values: Sequence[object], means: Sequence[Mean], samples: float) -> list[float]:
+    def begin(self) -> None:
+        """Begin a step, in all of whose batches means are multiplied by the same numbers."""
+        self._of_step, self._has_means = [], False
+
+    @property
+    def of_step(self) -> list[Basis]:
+        """What has weighed the batches of a step by their samples; none if their terms have."""
+        return self._of_step
+
+    @property
+    def first(self) -> Mapping[int, Basis]:
+        """What has weighed the first batch by its samples, by the positions of its numbers."""
+        return self._first
+
+    def weigh(self, values: Sequence[object], means: Means, samples: float) -> list[float]:
         """Return the weights of numbers computed from a batch, with these means.
 
         Raises ValueError, which suggests `weight_of`, if no weight is known to be right.
@@ -41,39 +133,64 @@ class Weighing:
         return [float(weight) for weight in found]
 
     def weigh_late(
-        self, values: Sequence[object], means: Sequence[Mean], samples: float
+        self, values: Sequence[object], means: Means, samples: float
     ) -> list[float | Tensor]:
         """Return the weights like `weigh`; a tensor where only the device knows one."""
-        weights, used = list[float | Tensor](), list[Mean]()
+        weights, used, has_numbers = list[float | Tensor](), list[Mean](), False
         for position, value in enumerate(values):
-            own = _mean_of(value, means)
-            used += [] if own is None else [own]
-            self._check_average(own, position, samples)
+            own = _mean_of(value, means, samples)
+            if own is not None:
+                used.append(own)
+                self._check_average(own, position, samples)
+            elif isinstance(value, Tensor):
+                self._check_tensor(position, value, means, samples)
+            else:
+                has_numbers = True
             weights.append(samples if own is None else _weight(own))
-        if len(used) < len(values):
-            tensors = [value for value in values if isinstance(value, Tensor)]
-            within = [m for m in means if m.is_within and any(map(m.is_in, tensors))]
-            others = [m for m in means if not m.is_within and not _is_among(m, used)]
-            self._check(others, within, samples)
+        if has_numbers:
+            others = [mean for mean in means if not _is_among(mean, used)]
+            self._check(len(values), others, samples, is_combined=False)
         return weights
 
-    def weigh_loss(self, loss: Tensor, means: Sequence[Mean], samples: float) -> float | Tensor:
+    def _check_tensor(self, position: int, value: Tensor, means: Means, samples: float) -> None:
+        """Raise for what the samples do not weigh, or tell `unknown` of it."""
+        combination = means.combined.of(value)
+        terms = [] if combination is None else combination.means
+        if combination is None or any(_is_no_mean_of(mean, samples) for mean in terms):
+            self._unknown(position, value)
+        else:
+            self._check(position, terms, samples, is_combined=True)
+
+    def weigh_of_step(self, loss: Tensor, means: Means, samples: float) -> float:
+        """Return the weight of a batch among others of one step. Raises ValueError like `weigh`."""
+        (weight,) = self.weigh([loss], means, samples)
+        combination = means.combined.of(loss)
+        if _mean_of(loss, means, samples) is not None:
+            self._has_means = True
+        elif combination is not None:
+            self._of_step.append(replace(self._last[0], factors=combination.factors))
+            check_alike(self._of_step)
+        if self._has_means and self._of_step:
+            raise ValueError(_MIXED)
+        return weight
+
+    def weigh_loss(self, loss: Tensor, means: Means, samples: float) -> float | Tensor:
         """Return the weight of one loss; a tensor if only the device knows it.
 
         Raises ValueError like `weigh`.
         """
-        own = _mean_of(loss, means)
+        own = _mean_of(loss, means, samples)
         if own is None:
             return self.weigh([loss], means, samples)[0]
         self._check_average(own, 0, samples)
         return float(_known(own)) if own.counted is None else own.counted
 
-    def _check_average(self, own: Mean | None, position: int, samples: float) -> None:
+    def _check_average(self, own: Mean, position: int, samples: float) -> None:
         """Raise for a mean of as many numbers, whatever the samples, and not one of each.
 
         Such as one over outputs, each averaged over the samples before, or over several losses.
         """
-        if own is None or own.rows is None or _is_on_device(own):
+        if own.rows is None or _is_on_device(own):
             return
         now = float(_known(own)), own.rows
         count, rows, first = self._averages.setdefault(position, (*now, samples))
@@ -84,46 +201,32 @@ class Weighing:
                 f"or {ADVICE}"
             )
 
-    def _check(self, means: Sequence[Mean], within: Sequence[Mean], samples: float) -> None:
+    def _check(
+        self, position: int, means: Sequence[Mean], samples: float, *, is_combined: bool
+    ) -> None:
         """Raise for counts that are not proportional to the samples from batch to batch.
 
-        A mean outside a loss function may have a constant number of terms: over the parameters,
-        perhaps. What a value was otherwise computed with counts something if it is whole.
+        is_combined: whether a value is these means added up; a number may have nothing to do with
+            a mean whose count only the device knows.
         """
         means = [mean for mean in means if not mean.is_alias]
-        losses = [mean for mean in means if mean.is_loss]
-        own = [m for m in means if not m.is_loss and not _is_among(m, losses)]
-        others = [m for m in own if m.count is not None or not _is_on_device(m)]
-        counts = tuple(map(_known, losses))
-        plain = *map(_known, others), *(n for mean in within for n in _whole_numbers(mean))
-        if self._first is None:
-            self._first = counts, plain, samples
-        before, plain_before, first = self._first
+        losses = [mean for mean in means if mean.is_loss or mean.is_guess]
+        own = [m for m in means if not (m.is_loss or m.is_guess or _is_among(m, losses))]
+        others = [m for m in own if m.count is not None or is_combined or not _is_on_device(m)]
+        counts, plain = tuple(map(_known, losses)), tuple(map(_known, others))
+        self._last[position] = Basis(samples, counts, plain)
+        self._last[position].check(self._first.setdefault(position, self._last[position]))
 
-        def is_even(a: float, b: float) -> bool:
-            return a == b or a * first == b * samples
 
-        if len(plain) == len(plain_before):
-            pairs = zip(plain, plain_before, strict=True)
-            uneven = [(a, b) for a, b in pairs if not is_even(a, b)]
-        else:  # there is one for each sample, perhaps
-            uneven = [
-                (a, plain_before[0])
-                for a in plain
-                if plain_before and not any(is_even(a, b) for b in plain_before)
-            ]
-        now, then = [count * first for count in counts], [count * samples for count in before]
-        if len(now) != len(then):  # other losses are in it, as of a term that begins later
-            now, then = sorted({*now}), sorted({*then})
-            if len(counts) * first == len(before) * samples and {*counts} == {*before}:
-                now = then  # one for each sample
-        if now != then or uneven:
-            told = (before, counts) if not uneven else (uneven[0][1:], uneven[0][:1])
-            raise ValueError(
-                f"a loss in it averages {_told(told[0])} terms in a batch of {first:g} samples, "
-                f"and {_told(told[1])} in one of {samples:g}, as with ignored targets: {ADVICE}, "
-                "or return that loss itself"
-            )
+def check_alike(bases: Sequence[Basis]) -> None:
+    """Raise ValueError if the samples would not weigh batches of one step equally."""
+    for basis in bases[1:]:
+        basis.check(bases[0])
+        basis.check_factors(bases[0])
+
+
+def _refuse(_: int, __: Tensor) -> None:
+    raise ValueError(_UNKNOWN)
 
 
 class MeanLoss:
@@ -136,13 +239,13 @@ class MeanLoss:
     """
 
     def __init__(self, advice: str = ADVICE) -> None:
-        self._weighing = Weighing()
+        self._weighing = Weighing(lambda _, __: None)
         self._advice = advice
         self._is_said = False
         # A loss that is the only mean of its step, with samples and weight: a replay has the same.
         self._last: tuple[Mean, float, float] | None = None
 
-    def weigh(self, loss: Tensor, means: Sequence[Mean], samples: float) -> float | Tensor:
+    def weigh(self, loss: Tensor, means: Means, samples: float) -> float | Tensor:
         """Return the weight of a step's loss; a tensor if only the device knows it."""
         own = means[0] if len(means) == 1 and means[0].array is loss._array else None
         last = self._last
@@ -161,17 +264,29 @@ class MeanLoss:
             return samples
 
 
-def _mean_of(value: object, means: Sequence[Mean]) -> Mean | None:
+def _mean_of(value: object, means: Sequence[Mean], samples: float) -> Mean | None:
     """The mean that a value is itself; what a loss function has said of it comes first."""
     if not isinstance(value, Tensor):
         return None
     found: Mean | None = None
     for mean in means:
-        if mean.is_in(value) and not mean.is_guess and not mean.is_within:
+        if mean.is_in(value) and not (mean.is_guess or _is_no_mean_of(mean, samples)):
             if mean.is_loss:
                 return mean
             found = found or mean
     return found
+
+
+def _is_no_mean_of(mean: Mean, samples: float) -> bool:
+    """Whether it is none over the samples: of sums over them, of roots of means and the like.
+
+    Or a sum by a number that is not that of the samples, or of as many terms of each.
+    """
+    if not samples > 0:
+        return False
+    if mean.is_guess and _known(mean) % samples:
+        return True
+    return mean.folded is not None and mean.folded % samples == 0
 
 
 def _is_among(mean: Mean, others: Sequence[Mean]) -> bool:
@@ -183,13 +298,6 @@ def _known(mean: Mean) -> float:
     if isinstance(found, Tensor):
         raise ValueError(_UNREAD)
     return found
-
-
-def _whole_numbers(mean: Mean) -> list[float]:
-    """The numbers that a mean was computed with and that may count something."""
-    if mean.counted is None or _is_on_device(mean):
-        raise ValueError(_UNREAD)
-    return [n for n in mean.counted.numpy().reshape(-1).tolist() if float(n).is_integer()]
 
 
 def _weight(mean: Mean) -> float | Tensor:

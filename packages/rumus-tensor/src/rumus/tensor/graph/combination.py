@@ -1,0 +1,180 @@
+"""`Combination`: means times numbers, added up; and the tensors known to be some.
+
+A loss such as `0.5 * mse + 0.1 * penalty` has no number of terms of its own, but its means do.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+
+from rumus.tensor.memory.backend import Array
+
+if TYPE_CHECKING:
+    from rumus.tensor.graph.tensor import Tensor
+
+K = TypeVar("K")
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A computed mean: its tensor, and the number of its terms or their total weight.
+
+    count: None if only the device knows it, in `counted`. is_loss: whether a loss function reported
+        it; otherwise it is a mean over all elements of some tensor, or a sum of them by another.
+    rows: the length of that tensor, or of the one that was summed; None if it is neither.
+    folded: of how many along the first axis that tensor is sums, roots of means or the like; 0 if
+        that is not known, None for none. If they are the samples, it is no mean over them.
+    is_guess: whether it is a sum by a whole number of the program's, which may count its terms.
+    is_alias: whether another says the same, of the tensor in other words.
+    """
+
+    array: Array
+    count: float | None
+    counted: Tensor | None = None
+    is_loss: bool = True
+    rows: int | None = None
+    folded: int | None = None
+    is_guess: bool = False
+    is_alias: bool = False
+
+    @property
+    def arrays(self) -> list[Array]:
+        """Its memory, and that of its count."""
+        return [self.array] if self.counted is None else [self.array, self.counted._array]
+
+    def is_in(self, value: Tensor) -> bool:
+        """Whether a tensor is this mean itself, not something computed from it."""
+        return value._array is self.array
+
+
+# A number of the program's or of the batch's that multiplies a mean, and to which power.
+Factor: TypeAlias = "tuple[Tensor, int]"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Combination:
+    """Means, or combinations of means, each times numbers, added up.
+
+    terms: for each its number, the tensors of one number that multiply it too, and what it is. None
+        for what depends on no batch, such as a penalty of parameters.
+    has_means: whether there are any.
+    """
+
+    terms: tuple[tuple[float, tuple[Factor, ...], Mean | Combination], ...]
+    has_means: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        found = any(isinstance(each, Mean) or each.has_means for *_, each in self.terms)
+        object.__setattr__(self, "has_means", found)
+
+    def times(self, number: float, *factors: Factor) -> Combination:
+        """Return it multiplied by numbers."""
+        return Combination(((number, factors, self),))
+
+    @property
+    def means(self) -> list[Mean]:
+        """The means in it, each once."""
+        found = [what for each in self._all for *_, what in each.terms if isinstance(what, Mean)]
+        return [*{id(mean): mean for mean in found}.values()]
+
+    @property
+    def factors(self) -> tuple[float, float]:
+        """What all means in it are multiplied by, together, and what depends on no batch.
+
+        Waits for a device that knows it.
+        """
+        found = {id(OF_NONE): (0.0, 1.0)}
+        for each in self._all:
+            if each is not OF_NONE:
+                found[id(each)] = _added(
+                    (number * math.prod(float(factor) ** power for factor, power in factors),
+                     (1.0, 0.0) if isinstance(what, Mean) else found[id(what)])
+                    for number, factors, what in each.terms
+                )  # fmt: skip
+        return found[id(self)]
+
+    @property
+    def arrays(self) -> list[Array]:
+        """The memory of the means and numbers."""
+        found = [array for mean in self.means for array in mean.arrays]
+        for each in self._all:
+            found += [factor._array for _, factors, _ in each.terms for factor, _ in factors]
+        return found
+
+    @property
+    def _all(self) -> list[Combination]:
+        """It and the combinations in it, each once, parts before what they are part of."""
+        found, seen = list[Combination](), set[int]()
+        left = [(self, False)]
+        while left:
+            each, is_left = left.pop()
+            if is_left:
+                found.append(each)
+            elif id(each) not in seen:
+                seen.add(id(each))
+                left.append((each, True))
+                parts = [what for *_, what in each.terms if isinstance(what, Combination)]
+                left += [(part, False) for part in reversed(parts)]
+        return found
+
+
+def _added(terms: Iterable[tuple[float, tuple[float, float]]]) -> tuple[float, float]:
+    """The sum of pairs, each times a number."""
+    found = [(number * one, number * other) for number, (one, other) in terms]
+    return math.fsum(one for one, _ in found), math.fsum(other for _, other in found)
+
+
+OF_NONE: Final = Combination(())  # of what depends on no batch
+
+
+class Known(dict[int, tuple["weakref.ref[Any]", K]]):
+    """What is known of tensors, by the identity of their arrays, which are not kept alive."""
+
+    def note(self, tensor: Any, what: K) -> None:
+        """Note what is known of a tensor."""
+        self[id(tensor._array)] = weakref.ref(tensor._array), what
+
+    def of(self, tensor: object) -> K | None:
+        """Return what is known of a tensor; None if nothing is, or if it is none."""
+        array = getattr(tensor, "_array", None)
+        found = self.get(id(array)) if self and array is not None else None
+        return found[1] if found is not None and found[0]() is array else None
+
+    def has(self, tensor: object) -> bool:
+        """Whether anything is known of a tensor."""
+        return self.of(tensor) is not None
+
+    def drop(self, tensor: Tensor) -> None:
+        """Forget what is known of a tensor."""
+        self.pop(id(tensor._array), None)
+
+
+class Means(list[Mean]):
+    """What was reported in a block.
+
+    combined: the tensors that are means times numbers, added up.
+    """
+
+    def __init__(self, means: Sequence[Mean] = (), combined: Known[Combination] | None = None):
+        super().__init__(means)
+        self.combined = Known[Combination]() if combined is None else combined
+
+    def of(self, values: Sequence[object]) -> Means:
+        """Return all means, but only what these values are of combinations."""
+        found = Known[Combination]()
+        for value in values:
+            if (combination := self.combined.of(value)) is not None:
+                found.note(value, combination)
+        return Means(self, found)
+
+    @property
+    def arrays(self) -> list[Array]:
+        """The memory of all of them."""
+        found = [array for mean in self for array in mean.arrays]
+        for _, combination in self.combined.values():
+            found += combination.arrays
+        return found
