@@ -469,6 +469,28 @@ def test_a_mean_beside_numbers_of_each_sample_asks_for_weights() -> None:
         )
 
 
+def test_a_mean_and_means_added_up_within_a_step_ask_for_weights_if_they_count_otherwise() -> None:
+    """One batch would count by its terms, and the other by its samples."""
+    layer, calls = nn.Linear(4, 3, generator=Generator(1)), [0]
+
+    def loss(x: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
+        calls[0] += 1
+        mean = (of(layer(x)) ** 2).mean()
+        return mean if calls[0] % 2 else 0.5 * mean + 0.5 * (layer(x) ** 2).mean()
+
+    trainer = Trainer(SGD(layer.parameters(), 0.1), capture=False)
+    data: list[Any] = [(X[:3],), (X[3:],)]
+    with pytest.raises(ValueError, match="a mean over one batch, and several means"):
+        trainer.fit(data, lambda x: loss(x, lambda out: out), epochs=1, accumulate=2)
+
+    def even(x: Tensor) -> Tensor:
+        calls[0] += 1
+        mean = (layer(x)[:, 0] ** 2).mean()
+        return mean if calls[0] % 2 else 0.5 * mean + 0.5 * (layer(x)[:, 1] ** 2).mean()
+
+    trainer.fit(data, even, epochs=1, accumulate=2)
+
+
 def test_a_penalty_alone_counts_as_anything() -> None:
     """It is the same for all batches."""
     w = Parameter([1.0, 2.0], name="w")

@@ -362,7 +362,7 @@ def test_one_number_of_several_samples_is_no_mean(name: str, backend: Backend) -
         trainer.evaluate(data, lambda x: {"score": getattr(x * x, name)(), "mean": x.mean()})
         trainer.evaluate(data, lambda x: {"score": x.mean(), "of_model": getattr(weight, name)()})
         trainer.evaluate(data[:1], lambda x: {"score": getattr(x, name)()})
-        trainer.evaluate(data, lambda x: {"score": getattr(x.reshape(2, 1), name)(1).mean()})
+        trainer.evaluate(data, lambda x: {"score": getattr(x.reshape(2, 1), name)(axis=1).mean()})
     assert ["'score' is averaged over batches" in str(each.message) for each in told] == [True]
 
 

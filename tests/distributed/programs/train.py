@@ -107,7 +107,7 @@ class Training:
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor | dict[str, Any]:
         if self.fault == "unused":
-            return (x @ next(iter(self.model.parameters())).transpose()).sum()
+            return (x @ next(iter(self.model.parameters())).transpose()).mean()
         scores = self.model(x)
         loss = nn.cross_entropy_loss(scores, y)
         for number, p in enumerate(self.others):  # other shards use none, or one of them
@@ -187,6 +187,7 @@ class Training:
             epochs=given.epochs - (fault == "epochs"),
             steps=5 if fault == "steps" else None,
             accumulate=given.accumulate,
+            weight_of=(lambda x, y: len(x)) if given.optional else None,
             validate=(DataLoader(held_out, 10), self.score),
             callbacks=[kept] if given.patience is None else [kept, stop],
             monitor="loss",

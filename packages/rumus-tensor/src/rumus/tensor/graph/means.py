@@ -267,15 +267,15 @@ def _note_tensor_quotient(result: Tensor, total: Tensor, count: Any) -> None:
 
 
 def _real(number: object) -> float | None:
-    """A finite number of the program's."""
+    """A number of the program's."""
     if isinstance(number, np.ndarray) and number.size == 1:
         number = number.item()
-    return float(number) if isinstance(number, Real) and math.isfinite(number) else None
+    return float(number) if isinstance(number, Real) else None
 
 
 def _near_whole(number: float) -> float | None:
     """A number of the program's that is nearly whole, as one to which an eps is added."""
-    whole = float(round(number))
+    whole = float(round(number)) if math.isfinite(number) else 0.0
     return whole if whole and abs(number - whole) <= _NEAR_WHOLE else None
 
 

@@ -31,12 +31,14 @@ class Basis:
     counts: of the terms that each loss averages, or that a sum may have been divided by.
     plain: of those of other means, which may be constant: over the parameters, perhaps.
     factors: what all of them are multiplied by, together, and what depends on no batch.
+    is_mean: whether it is of one mean, whose count weighs the batch, if all batches have one.
     """
 
     samples: float
     counts: tuple[float, ...]
     plain: tuple[float, ...]
-    factors: tuple[float, float] = (1.0, 1.0)
+    factors: tuple[float, float] = (1.0, 0.0)
+    is_mean: bool = False
 
     def check(self, first: Basis) -> None:
         """Raise ValueError if the samples would not weigh this batch and another equally."""
@@ -72,7 +74,8 @@ class Basis:
         """Raise ValueError if means are multiplied by other numbers than in another batch."""
         pairs = zip(("means in it are", "a penalty is"), first.factors, self.factors, strict=True)
         for what, then, now in pairs:
-            if not math.isclose(then, now, rel_tol=1e-5, abs_tol=1e-12):
+            is_known = math.isfinite(then) and math.isfinite(now)  # or gradients tell
+            if is_known and not math.isclose(then, now, rel_tol=1e-5, abs_tol=1e-12):
                 raise ValueError(
                     f"{what} multiplied by {then:g} in a batch, and by {now:g} in another of the "
                     "same step, as if divided by a number of terms: divide by a tensor, such as "
@@ -106,15 +109,14 @@ class Weighing:
         self._last: dict[int, Basis] = {}
         self._averages: dict[int, tuple[float, int, float]] = {}
         self._of_step: list[Basis] = []
-        self._has_means = False  # whether a batch of the step counts by its terms
 
     def begin(self) -> None:
         """Begin a step, in all of whose batches means are multiplied by the same numbers."""
-        self._of_step, self._has_means = [], False
+        self._of_step = []
 
     @property
     def of_step(self) -> list[Basis]:
-        """What has weighed the batches of a step by their samples; none if their terms have."""
+        """What has weighed the batches of a step."""
         return self._of_step
 
     @property
@@ -166,12 +168,10 @@ class Weighing:
         (weight,) = self.weigh([loss], means, samples)
         combination = means.combined.of(loss)
         if _mean_of(loss, means, samples) is not None:
-            self._has_means = True
+            self._of_step.append(Basis(samples, (weight,), (), is_mean=True))
         elif combination is not None:
             self._of_step.append(replace(self._last[0], factors=combination.factors))
-            check_alike(self._of_step)
-        if self._has_means and self._of_step:
-            raise ValueError(_MIXED)
+        check_alike(self._of_step)
         return weight
 
     def weigh_loss(self, loss: Tensor, means: Means, samples: float) -> float | Tensor:
@@ -219,9 +219,15 @@ class Weighing:
 
 
 def check_alike(bases: Sequence[Basis]) -> None:
-    """Raise ValueError if the samples would not weigh batches of one step equally."""
-    for basis in bases[1:]:
-        basis.check(bases[0])
+    """Raise ValueError if batches of one step would not be weighed equally."""
+    if all(basis.is_mean for basis in bases):
+        return
+    if any(basis.is_mean and basis.counts != (basis.samples,) for basis in bases):
+        raise ValueError(_MIXED)
+    combined = [basis for basis in bases if not basis.is_mean]
+    for basis in combined:
+        basis.check(combined[0])
+    for basis in bases:
         basis.check_factors(bases[0])
 
 
