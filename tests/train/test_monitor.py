@@ -503,7 +503,7 @@ def test_a_plateau_without_reports_is_warned_about() -> None:
 
 def test_a_metric_without_a_value_is_named() -> None:
     weight = Parameter([1.0], name="weight")
-    with pytest.raises(ValueError, match="'hits' is not one: item"):
+    with pytest.raises(ValueError, match="'hits' is not one: float"):
         Trainer(SGD([weight], 0.1)).evaluate(
             [(np.ones(2, np.float32),)], lambda x: {"hits": x * weight}
         )

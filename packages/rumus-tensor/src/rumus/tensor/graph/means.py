@@ -303,8 +303,8 @@ def note_sum(result: Tensor, a: object, b: object, sign: int = 1) -> Tensor:
     other = b if found and found[0][2] is _combination_of(a) else a
     if len(found) == 2 or (found and _is_number_beside(other, found[0][2])):
         _combine(result, Combination(tuple(found)))
-    elif found and result.requires_grad and result.size > 1:  # of numbers of each sample
-        _bend(result, 0)
+    elif found and found[0][2].has_means and result.requires_grad and result.size > 1:
+        _bend(result, 0)  # of a mean and numbers of each sample
     return result
 
 

@@ -253,14 +253,14 @@ class MeanLoss:
 
     def weigh(self, loss: Tensor, means: Means, samples: float) -> float | Tensor:
         """Return the weight of a step's loss; a tensor if only the device knows it."""
-        own = means[0] if len(means) == 1 and means[0].array is loss._array else None
+        only = means[0] if len(means) == 1 else None
         last = self._last
-        if last is not None and own is last[0] and samples == last[1]:
+        if last is not None and only is last[0] and samples == last[1]:
             return last[2]
         try:
             weight = self._weighing.weigh_loss(loss, means, samples)
-            if own is not None and own.count is not None:
-                self._last = own, samples, own.count
+            if only is not None and only.count is not None and only.is_in(loss):
+                self._last = only, samples, float(weight)
             return weight
         except ValueError as error:
             if not self._is_said:
