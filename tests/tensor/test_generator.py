@@ -210,3 +210,11 @@ def test_probabilities_out_of_range() -> None:
     for probability in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match=r"probability must be in \[0, 1\]"):
             Generator(0).keep(probability, (1,))
+
+
+def test_an_interval_without_a_number_is_refused() -> None:
+    """Its numbers were below it."""
+    with pytest.raises(ValueError, match=r"float32 has no number in \[16777217, 16777218\)"):
+        Generator(0).uniform((2,), 2**24 + 1, 2**24 + 2)
+    assert Generator(0).uniform((2,), 2**24, 2**24 + 2).tolist() == [2**24] * 2
+    assert Generator(0).uniform((2,), 0.1, 0.1).tolist() == [np.float32(0.1)] * 2

@@ -215,6 +215,8 @@ class Generator:
         low: the smallest possible number, finite.
         high: above all numbers, finite.
         backend: where the elements lie, by default the CPU.
+
+        ValueError if float32 has no number between them.
         """
         _check_one_shape("uniform", shape, low)
         lengths = lengths_of("Generator.uniform", shape)
@@ -222,6 +224,11 @@ class Generator:
             _check_finite(f"Generator.uniform: {name}", value)
         if low > high:
             raise ValueError(f"Generator.uniform: low must be at most high, not {low} and {high}")
+        first = np.float32(low)
+        if float(first) < low:  # the next one is the first in the interval
+            first = np.nextafter(first, np.float32(np.inf))
+        if low < high <= float(first):
+            raise ValueError(f"Generator.uniform: float32 has no number in [{low}, {high})")
         below = np.nextafter(np.float32(high), np.float32(low))  # float32 may round up to `high`
 
         def draw() -> NDArray[Any]:
