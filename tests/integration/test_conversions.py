@@ -442,7 +442,7 @@ def joined(kind: str) -> Any:
     if kind == "lists":
         return rows
     if kind == "lists with an array":
-        return [rows[0], np.array(rows[1])]
+        return [[rows[0], np.array(rows[1])]]
     frame = pytest.importorskip("pandas").DataFrame(MIXED)
     return pytest.importorskip("pyarrow").table(frame) if kind == "arrow" else frame
 
