@@ -404,6 +404,7 @@ X = tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
         (lambda: CE(X, [0, 1], weight=tensor([1, 1, math.nan])), ValueError, "class 2 is nan"),
         (lambda: CE(X, [0, 1], weight=[1, math.inf, 1]), ValueError, "class 1 is inf"),
         (lambda: CE(X, [0, 1], weight=any_of("abc")), TypeError, "class weights must be numbers"),
+        (lambda: CE(X, [0, 1], weight=any_of({0: 1.0})), TypeError, "one for each class in order"),
         (lambda: CE(X, [0, 0], weight=[0, 1, 1]), ValueError, "all weights are 0"),
         (
             lambda: CE(X, [0, 1], sample_weight=[1, 2, 3]),

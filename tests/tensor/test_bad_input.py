@@ -111,6 +111,7 @@ REFUSED: list[Row] = [
     ("gather out of range", lambda: rt.gather(F, I), IndexError, r"outside \[0, 2\)"),
     ("gather negative", lambda: rt.gather(F, I * -1), IndexError, r"outside \[0, 2\)"),
     ("reshape", lambda: F.reshape(4), ValueError, r"6 elements of shape \(2, 3\) do not fit"),
+    ("reshape", lambda: F.reshape(-1, -1), ValueError, r"\(-1, -1\), where only one length may be"),
     ("reshape -1 twice", lambda: F.reshape(-1, -1), ValueError, "do not fit"),
     ("reshape -2", lambda: F.reshape(-2, -3), ValueError, "do not fit"),
     ("permute", lambda: F.permute(0, 0), ValueError, "is not a permutation of the 2 axes"),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rumus.nn.reduction import is_readable
 from rumus.tensor import Tensor, TensorLike, float16, float32, tensor
+from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.indexing import may_hold
 from rumus.tensor.memory.recording import ask_host
@@ -26,7 +27,10 @@ def class_weights(loss: str, logits: Tensor, weight: TensorLike, classes: int) -
     dtype = float32 if logits.dtype == float16 else logits.dtype
     host = weight if isinstance(weight, Tensor) else np.asarray(weight)
     if host.dtype.kind not in "fiu":
-        raise TypeError(f"{loss}: class weights must be numbers, not of dtype {host.dtype}")
+        raise TypeError(
+            f"{loss}: class weights must be numbers, one for each class in order, not "
+            f"{shown(weight)}"
+        )
     if host.shape != (classes,):
         raise ValueError(
             f"{loss}: expected {classes} class weights, one for each class, got {host.shape}"

@@ -59,7 +59,8 @@ def reshape(x: Tensor, shape: Shape) -> Tensor:
     if shape.count(-1) == 1 and known and x.size % known == 0:
         shape = tuple(x.size // known if n == -1 else n for n in shape)
     if math.prod(shape) != x.size or any(n < 0 for n in shape):
-        raise ValueError(f"reshape: {x.size} elements of shape {x.shape} do not fit {shape}")
+        hint = ", where only one length may be -1" if shape.count(-1) > 1 else ""
+        raise ValueError(f"reshape: {x.size} elements of shape {x.shape} do not fit {shape}{hint}")
     before, backend = x.shape, x._backend
     view = reshaped(backend, x._array, shape)
 
