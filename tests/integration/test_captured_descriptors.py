@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import operator
 import pkgutil
 import sys
 import types
@@ -95,6 +96,62 @@ def slot_by_a_partial() -> tuple[Number, Change]:
 
 def slot_by_map() -> tuple[Number, Change]:
     return _of(lambda thing: next(map(SLOT.__get__, [thing])))
+
+
+# By a name that an expression makes, of what has its names in a dict
+
+
+def a_module() -> Any:
+    return _module("rates", 1.0)
+
+
+def a_class() -> Any:
+    return types.new_class("Rates", exec_body=lambda body: body.update(rate=1.0))
+
+
+def a_function() -> Any:
+    def function() -> None: ...
+
+    vars(function)["rate"] = 1.0
+    return function
+
+
+def an_object() -> Any:
+    return types.SimpleNamespace(rate=1.0)
+
+
+def kind_of(thing: Any) -> Any:
+    return type(thing)
+
+
+READS: dict[str, Callable[[Any, list[str]], Any]] = {
+    "getattr": lambda thing, parts: getattr(thing, "".join(parts)),
+    "getattr of a sum": lambda thing, parts: getattr(thing, "ra" + parts[1]),
+    "getattr with a default": lambda thing, parts: getattr(thing, parts[0] + parts[1], 5.0),
+    "getattr in a loop": lambda thing, parts: sum(getattr(t, "".join(parts)) for t in (thing,)),
+    "getattr by map": lambda thing, parts: next(map(getattr, [thing], ["".join(parts)])),
+    "getattr by reduce": lambda thing, parts: functools.reduce(getattr, ["".join(parts)], thing),
+    "attrgetter": lambda thing, parts: operator.attrgetter("".join(parts))(thing),
+    "its class's method": lambda thing, parts: kind_of(thing).__getattribute__(
+        thing, "".join(parts)
+    ),
+    "a format": lambda thing, parts: float("{.rate}".format(thing)),  # noqa: UP032
+    "a format that is made": lambda thing, parts: float(
+        ("{0." + "".join(parts) + "}").format(thing)
+    ),
+}
+
+
+@pytest.mark.parametrize("make", [a_module, a_class, a_function, an_object])
+@pytest.mark.parametrize("way", READS)
+def test_a_name_that_a_step_makes_may_be_any(
+    way: str, make: Callable[[], Any], device: Capturing
+) -> None:
+    def spelling() -> tuple[Number, Change]:
+        thing, parts, read = make(), ["ra", "te"], READS[way]
+        return lambda: read(thing, parts), lambda: setattr(thing, "rate", 3.0)
+
+    check_change_is_noticed(spelling, device)
 
 
 def _module(name: str, rate: float) -> types.ModuleType:

@@ -106,7 +106,7 @@ class FollowedFrame:
                     self._asked = None
                 return
         given = None
-        if operation in ("constant", "local"):
+        if operation in ("constant", "local") and frame.f_lasti in _arguments(frame.f_code):
             given = frame.f_locals.get(name) if operation == "local" else name
         if isinstance(asked, type):
             self._asked = None
@@ -180,7 +180,8 @@ class FollowedFrame:
             return UNKNOWN  # a result, or a part of one
         elif self._is_own and isinstance(base, Generator) and name in PLACES:
             return UNKNOWN  # put back after it was read, as by `checkpoint`
-        if name in _WHOLE or (name in _FORMATS and isinstance(base, str)):
+        is_text = base is UNKNOWN or isinstance(base, str)
+        if name in _WHOLE or (name in _FORMATS and is_text):
             reads.read_all()
             reads.use_digits()
         if name in _OF_LISTS and (base is UNKNOWN or isinstance(base, (list, tuple, deque))):
@@ -245,6 +246,21 @@ def _steps(code: CodeType) -> Mapping[int, tuple[str, Any]]:
             # From Python 3.13 on it may also hand on a closed-over variable.
             found[one.offset] = "cell" if last in code.co_freevars else "local", last
     return found
+
+
+@functools.lru_cache(4096)
+def _arguments(code: CodeType) -> frozenset[int]:
+    """The offsets of constants and variables that are a whole argument, the last or the one before.
+
+    Others begin an expression, such as `"".join(parts)`.
+    """
+    shown = [one for one in dis.get_instructions(code) if one.opname not in _KEEPS_TOP]
+    found = set[int]()
+    for number, one in enumerate(shown):
+        after = [each.opname for each in shown[number + 1 : number + 3]]
+        if after[:1] == ["CALL"] or (after[1:] == ["CALL"] and after[0].startswith("LOAD_")):
+            found.add(one.offset)
+    return frozenset(found)
 
 
 def _asks(value: Any) -> bool:

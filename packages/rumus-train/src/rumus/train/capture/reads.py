@@ -83,6 +83,7 @@ from rumus.train.capture.outside import (
     is_of_numpy,
     is_of_python,
     is_of_rumus,
+    is_of_user,
     is_plain,
     is_trusted,
     runs_hidden_code,
@@ -650,7 +651,10 @@ class Reads:
     def _take_all(self, value: Any, label: str) -> None:
         own = own_names(value) or {}  # others are in slots
         kind = type(value)
-        if isinstance(value, (ModuleType, type, FunctionType)) or is_trusted(kind.__module__):
+        if isinstance(value, (ModuleType, type, FunctionType)):
+            self._note_names(value, label)
+            return
+        if is_trusted(kind.__module__):
             return
         if is_comparable(own):
             self.guards.add_contents(own, f"an attribute of {label}")
@@ -664,6 +668,18 @@ class Reads:
                 names |= dict.fromkeys(n for n in vars(each) if not n.startswith("__"))
         for name in names:
             self._attribute(value, name, label)
+
+    def _note_names(self, value: ModuleType | type | FunctionType, label: str) -> None:
+        """Note what the names of a module, a class or a function stand for, if they may change."""
+        if isinstance(value, type):
+            for each in filter(is_changeable, value.__mro__):
+                if not is_of_library(each):
+                    self.guards.add_contents(self.guards.entries(each), each.__name__)
+        elif isinstance(value, FunctionType):
+            if is_of_user(value) and vars(value):
+                self.guards.add_contents(vars(value), f"an attribute of {label}")
+        elif not is_of_library(value) and is_comparable(vars(value)):
+            self.guards.add_contents(vars(value), label)
 
     def use_digits(self) -> None:
         """A text may be made of a number, or a number of a text: not of any length."""
