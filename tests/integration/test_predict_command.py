@@ -49,7 +49,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     random = np.random.default_rng(0)
     for i in range(60):
         length = f"{random.normal(3 + 3 * (i % 2)):.3f}" if i % 10 else ""
-        rows.append(f"{length},{('red', 'blue')[i % 2]},{('rose', 'iris')[i % 2]}")
+        color = ("red", "blue")[(i + (i % 20 == 7)) % 2]  # of most, as otherwise it is the answer
+        rows.append(f"{length},{color},{('rose', 'iris')[i % 2]}")
     (tmp_path / "flowers.csv").write_text("\n".join(rows) + "\n")
     yield tmp_path
     sys.modules.pop("flowers", None)

@@ -111,8 +111,7 @@ def test_tables_of_arrow_tell_of_the_same(tmp_path: Path) -> None:
         ParquetDataset(table)
     assert [str(each.message).split(";")[0] for each in said] == [
         "the table: 'fold' is named like what divides or weighs samples, and read as a feature",
-        "the table: column 'a' has -999, far from all its other numbers, and it is read as a "
-        "number",
+        "the table: column 'a' has -999, far from all its other numbers, and is read like them",
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -128,6 +127,7 @@ def test_a_last_row_of_totals_is_told_of(tmp_path: Path) -> None:
     assert told(written(tmp_path, "a,b", lines)) == []
     assert told(written(tmp_path, "a,b", [*lines, f"{total[0]},5"])) == []
     assert told(written(tmp_path, "a,b", ["0,0"] * 12)) == []
+    assert told(written(tmp_path, "a,weight", [*["inf,inf", "-inf,-inf"] * 9, "0,0"])) == []
     assert told(written(tmp_path, "a,b", [*["0,0"] * 12, "0,3", "0,3"])) == []
     pyarrow = pytest.importorskip("pyarrow")
     table = pyarrow.table({"a": [*range(20), sum(range(20))]})
@@ -140,3 +140,30 @@ def test_a_table_of_one_class_is_told_of(tmp_path: Path) -> None:
     (said,) = told(path, target="kind", target_dtype=str)
     assert "all 20 rows are of the class 'rose', as of a part of a table that is sorted" in said
     assert told(path, target="kind", classes=["iris", "rose"]) == []
+
+
+@pytest.mark.parametrize("cell", ["9999-12-31", "0001-01-01", "1900-01-01"])
+def test_dates_for_missing_ones_are_told_of(tmp_path: Path, cell: str) -> None:
+    path = written(tmp_path, "a,day", [f"1.5,{cell}", "2,2020-01-01", "3,2021-05-05"])
+    (said,) = told(path, dates=["day"])
+    assert f"column 'day' has {cell}, far from all its other numbers" in said
+    assert f"missing_cells=['{cell}'] says so" in said
+    given = CsvDataset(path, dates=["day"], missing_cells=[cell], missing="mean")
+    assert given[0][0][1] == (given[1][0][1] + given[2][0][1]) / 2
+
+
+def test_a_feature_that_numbers_the_classes_is_told_of(tmp_path: Path) -> None:
+    rows = [f"{n}.5,{7 * (n % 3)},{'abc'[n % 3]}" for n in range(20)]
+    path = written(tmp_path, "a,code,kind", rows)
+    (said,) = told(path, target="kind", target_dtype=str)
+    assert "the feature 'code' is another number for each class, so the model sees its" in said
+    assert told(path, target="kind", target_dtype=str, columns=["a", "code"]) == []
+    assert told(path, target="code", categories=["kind"]) == []
+    near = written(tmp_path, "a,code,kind", [*rows, "20.5,0,c"])
+    assert told(near, target="kind", target_dtype=str) == []
+    two = [f"{n}.5,{n % 2},{'abc'[n % 3]}" for n in range(20)]  # for two of three classes
+    assert told(written(tmp_path, "a,code,kind", two), target="kind", target_dtype=str) == []
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.table({"code": [0, 1] * 10, "kind": ["u", "v"] * 10})
+    with pytest.warns(UserWarning, match="the table: the feature 'code' is another number for"):
+        ParquetDataset(table, target="kind", target_dtype=str)

@@ -50,6 +50,7 @@ from rumus.train.tables.rounding import holding, tell_of_rounding, warn_of_round
 from rumus.train.tables.row_names import (
     row_names,
     warn_of_answers,
+    warn_of_codes,
     warn_of_counting,
     warn_of_new,
     warn_of_row_names,
@@ -137,9 +138,12 @@ class ParquetDataset(RowsOfFiles):
                 names,
                 numbers,
                 missing,
-                "make it null in the table, and columns=[...] says that it is a number",
+                "make it null in the table, and columns=[...] says that it is none",
+                self._encoding.dates,
             )
-            if targets and not self._is_text:
+            if targets and self._is_text:
+                warn_of_codes(self._source.shown, self.features, *self._arrays)
+            elif targets:
                 warn_of_answers(self._source.shown, names, numbers, self._arrays[1])
         if self._is_text and classes is None:
             instead = "target_dtype={number} takes them for numbers, classes=[...]"

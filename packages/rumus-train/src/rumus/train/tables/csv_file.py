@@ -65,6 +65,7 @@ from rumus.train.tables.rounding import is_off, tell_of_rounding, tell_of_vanish
 from rumus.train.tables.row_names import (
     row_names,
     warn_of_answers,
+    warn_of_codes,
     warn_of_counting,
     warn_of_new,
     warn_of_row_names,
@@ -192,7 +193,9 @@ class CsvDataset(RowsOfFiles):
                     _warn_of_header(table.shown, f"numbers and {printable(repr(target))}, a class")
                 elif sorted(headed, key=float) not in (headed, headed[::-1]):  # as of wavelengths
                     _warn_of_header(table.shown, "numbers in no order")
-            if len(self._arrays) > 1 and not is_text:
+            if len(self._arrays) > 1 and is_text:
+                warn_of_codes(table.shown, self.features, *self._arrays)
+            elif len(self._arrays) > 1:
                 warn_of_answers(table.shown, self._encoding.numbers, numbers, self._arrays[1])
         if missing_cells is None:
             self._warn_of_sentinels(table.shown, numbers)
@@ -315,7 +318,8 @@ class CsvDataset(RowsOfFiles):
             names,
             found,
             self._encoding.missing,
-            "missing_cells=['{0}'] says so, and missing_cells=[] that it is a number",
+            "missing_cells=['{0}'] says so, and missing_cells=[] that it is none",
+            self._encoding.dates,
         )
 
     def _reader_of_target(self, table: CsvTable) -> _Numbers | _Texts | None:

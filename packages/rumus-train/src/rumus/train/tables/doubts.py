@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from datetime import date, timedelta
 from typing import Any, Final
 
 import numpy as np
@@ -34,6 +35,8 @@ _LIMITS: Final = [
     *(sign * float(np.finfo(kind).max) for kind in (np.float32, np.float64) for sign in (1, -1)),
 ]
 _SENTINELS: Final = (*_NINES, *(-number for number in _NINES), *_LIMITS)
+# Days since 1970 of the first and last dates of Python, of spreadsheets, and of 1900 and 1970.
+_DATES: Final = (-719_162.0, 2_932_896.0, -25_569.0, -25_567.0, 0.0)
 _OFTEN: Final = 10  # lines, at least, that tell how often texts occur
 
 
@@ -66,6 +69,8 @@ def _may_be_parts(column: NDArray[Any]) -> bool:
 def _is_near_1(column: NDArray[Any]) -> bool:
     """Whether numbers are 1 in the mean; not all of them, which weigh nothing."""
     values = column.astype(np.float64)
+    if not np.isfinite(values).all():
+        return False
     is_one = bool(len(values)) and abs(float(values.mean()) - 1) < _NEAR
     return is_one and bool((values >= 0).all()) and bool((values != values[0]).any())
 
@@ -76,6 +81,7 @@ def warn_of_sentinels(
     numbers: NDArray[Any],
     missing: float | str | None,
     advice: str,
+    dates: Collection[str] = (),
 ) -> None:
     """Warn of a column with a number that stands for missing ones, such as -999.
 
@@ -85,20 +91,26 @@ def warn_of_sentinels(
     names, numbers: of the numeric columns, (rows, columns).
     missing: the number that missing ones have become, if they have one.
     advice: how to say what it is, with {0} for it.
+    dates: the columns of days, of which such a number is a date.
     """
     if not len(numbers) or not names:
         return
     finite = np.where(np.isfinite(numbers), numbers, numbers.dtype.type(0))
     known = _known(numbers.dtype, missing)
+    days = [place for place, name in enumerate(names) if name in dates]
     for extreme in (finite.min(0), finite.max(0)):
-        for place in np.flatnonzero(np.isin(extreme, known)).tolist():
+        may_be = np.isin(extreme, known)
+        may_be[days] = np.isin(extreme[days].astype(np.float64), _DATES)
+        for place in np.flatnonzero(may_be).tolist():
             if _is_far(numbers[:, place], extreme[place]):
                 value = float(extreme[place])
                 told = f"{value:.0f}" if abs(value) < 1e15 else f"{value:.7g}"
+                if place in days:
+                    told = (date(1970, 1, 1) + timedelta(value)).isoformat()
                 warn_user(
                     f"{shown}: column {printable(repr(names[place]))} has {told}, far from all "
-                    f"its other numbers, and it is read as a number; if it stands for a missing "
-                    f"one, {advice.format(told)}"
+                    f"its other numbers, and is read like them; if it stands for a missing one, "
+                    f"{advice.format(told)}"
                 )
                 return
 
@@ -151,14 +163,20 @@ def warn_of_total(shown: str, where: str, numbers: NDArray[Any]) -> None:
 
     where: the row is. numbers: of the numeric columns, (rows, columns).
     """
-    if len(numbers) <= _OFTEN or not numbers.shape[1]:
+    if len(numbers) <= _OFTEN or not numbers.shape[1] or not np.isfinite(numbers[-1]).all():
         return
     few = numbers[:, np.abs(numbers[-1]) >= np.abs(numbers[-2])][:, :1]  # tells most tables apart
     for columns in (few, numbers):
         values = columns.astype(np.float64)
-        if not np.allclose(values[:-1].sum(0), values[-1], rtol=1e-5, atol=0):
+        with np.errstate(invalid="ignore"):  # of infinities
+            is_total = np.allclose(values[:-1].sum(0), values[-1], rtol=1e-5, atol=0)
+        if not is_total:
             return
-    if (np.count_nonzero(numbers[:-1], axis=0) >= _OFTEN).any():
+    others = np.abs(numbers[:-1])
+    is_of_many = (np.count_nonzero(others, axis=0) >= _OFTEN) & (
+        others.max(0) <= np.abs(numbers[-1]) / 2
+    )
+    if is_of_many.any():
         warn_user(
             f"{shown}{where}: the last row is the sum of all others in each column of numbers: "
             "remove it if it is no sample"

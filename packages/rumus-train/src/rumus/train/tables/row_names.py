@@ -120,6 +120,36 @@ def warn_of_answers(
             return
 
 
+def warn_of_codes(
+    shown: str, names: Sequence[str], features: NDArray[Any], targets: NDArray[Any]
+) -> None:
+    """Warn of a feature that is one number for each class, and another for each other class.
+
+    As that of a column of codes beside the names of the classes.
+
+    names, features: (rows, features). targets: whole numbers from 0, one for each row.
+    """
+    if len(features) < _SURE or not features.shape[1]:
+        return
+    numbers, first = np.unique(targets, return_index=True)
+    if not 1 < len(numbers) <= len(targets) // 2:
+        return  # the numbers of a regression, each of which occurs once
+    places = np.searchsorted(numbers, targets)
+    codes = features[first]  # of each class
+    same = np.arange(len(names))
+    for start in range(0, len(features), _LOOK):
+        rows = slice(start, start + _LOOK)
+        same = same[(features[rows][:, same] == codes[:, same][places[rows]]).all(0)]
+    for place in same.tolist():
+        if len(np.unique(codes[:, place])) == len(numbers):
+            warn_user(
+                f"{shown}: the feature {printable(repr(names[place]))} is another number for each "
+                "class, so the model sees its answer; give columns=[...] to leave it out, or to "
+                "confirm it"
+            )
+            return
+
+
 def _is_counting(column: NDArray[Any]) -> bool:
     return len(column) > 1 and bool((np.diff(column.astype(np.float64)) == 1).all())
 
