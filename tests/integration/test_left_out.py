@@ -417,6 +417,10 @@ COMBINED: dict[str, Any] = {
     "mixed": lambda out, y: 0.3 * nn.mse_loss(out, y) + 0.7 * nn.l1_loss(out, y),
     "stacked": lambda out, y: stack([nn.mse_loss(out, y), (out**2).mean()]).sum(),
     "and a constant": lambda out, y: 1 - nn.cosine_similarity(out, y).mean(),
+    "of each sample": lambda out, y: stack(
+        [((out[i] - y[i]) ** 2).sum() for i in range(len(out))]
+    ).mean(),
+    "of columns": lambda out, y: ((out.transpose() - y.transpose()) ** 2).mean(),
     "of the heads": lambda out, y: stack([out] * 7).sum(0).mean(),
 }
 
@@ -588,6 +592,9 @@ UNKNOWN: dict[str, Any] = {
     "the largest of each output": lambda wx, x: wx.max(0).mean(),
     "sums of outputs, averaged": lambda wx, x: wx.sum(0).mean(),
     "stacked with a sum": lambda wx, x: stack([wx.mean(), wx.sum()]).mean(),
+    "products over the samples": lambda wx, x: (wx.transpose() @ x).mean(),
+    "a sum of products": lambda wx, x: einsum("nc,nd->cd", wx, x).mean(),
+    "a vector by a matrix": lambda wx, x: (tensor(np.ones(len(x), np.float32)) @ wx).mean(),
     "the first": lambda wx, x: wx[0, 0],
     "the last of sums": lambda wx, x: wx.reshape(-1).cumsum(0)[-1] / len(x),
     "clipped": lambda wx, x: wx.mean().clip(0.5, None),

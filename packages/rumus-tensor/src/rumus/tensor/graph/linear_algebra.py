@@ -8,7 +8,7 @@ from typing import NoReturn
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.dtype import DType, is_floating, promote
 from rumus.tensor.graph.autograd import Product, Vjp
-from rumus.tensor.graph.means import note_dot
+from rumus.tensor.graph.means import note_matmul
 from rumus.tensor.graph.operators import broadcast_shape, cast, sum_to
 from rumus.tensor.graph.tensor import Tensor, backend_of, result_of
 from rumus.tensor.memory.backend import Array, Shape
@@ -30,7 +30,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
         raise ValueError(f"matmul: {a.shape} @ {b.shape}: a scalar has no axis to multiply along")
     if a.ndim == 1:
         row = matmul(a.unsqueeze(0), b)
-        return row.squeeze(-2 if b.ndim > 1 else 0)
+        return note_matmul(row.squeeze(-2 if b.ndim > 1 else 0), a, b)
     if b.ndim == 1:
         return matmul(a, b.unsqueeze(1)).squeeze(-1)
     if a.shape[-1] != b.shape[-2]:
@@ -43,7 +43,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     backend.matmul(a._array, b._array, out)
     vjp = _matmul_vjp(a, b)
     found = result_of("matmul", out, backend, (a, b), vjp, saved=(a, b), fills_places=True)
-    return note_dot(found, a, b) if out.size == 1 else found
+    return note_matmul(found, a, b)
 
 
 def dtype_of_product(of: str, a: Tensor, b: Tensor, *others: Tensor) -> DType:

@@ -64,6 +64,8 @@ class _Listening(threading.local):
     parts: sums over the first axis, and maybe others, but not over all, likewise: its length.
     bent: roots of means, the largest of several numbers and the like, which are no means of two
         halves of a batch: of how many along the first axis; 0 if that is not known.
+    joined: several such totals, stacked: of each sample, perhaps.
+    moved: tensors whose first axis, of samples, is now another: which.
     counts: numbers computed from totals without a graph, such as mask.sum().clip(1).
     unbounded: counts that are at least 1: what they were before, since a block began or ended.
     shares: what was divided by a number without a graph: this number, likewise.
@@ -72,7 +74,7 @@ class _Listening(threading.local):
     def __init__(self) -> None:
         self.means: Means | None = None
         self.totals, self.parts, self.bent = Known[int](), Known[int](), Known[int]()
-        self.counts = Known[bool]()
+        self.moved, self.joined, self.counts = Known[int](), Known[bool](), Known[bool]()
         self.shares, self.unbounded = Known[_Divisor](), Known["Tensor"]()
 
     @property
@@ -85,7 +87,8 @@ class _Listening(threading.local):
 
     def forget(self) -> None:
         """Begin anew."""
-        for found in (self.totals, self.parts, self.bent, self.counts):
+        known = self.totals, self.parts, self.bent, self.moved, self.joined, self.counts
+        for found in known:
             found.clear()
         self.let_go()
 
@@ -121,8 +124,9 @@ def note_average(result: Tensor, of: Tensor) -> Tensor:
         return result
     divisor = _listening.shares.of(of)
     if divisor is None or isinstance(divisor.number, float):
-        folded = _folded(of)
-        _note(result, Mean(result._array, of.size, None, False, of.shape[0], folded))
+        folded, is_guess = _folded(of), _listening.joined.has(of)
+        mean = Mean(result._array, of.size, None, False, of.shape[0], folded, is_guess)
+        _note(result, mean)
     else:
         _note_mean_by(result, divisor, of.size)
     return result
@@ -204,8 +208,8 @@ def note_alike(result: Tensor, of: Tensor) -> Tensor:
         _listening.means += [replace(each, array=result._array, is_alias=True) for each in known]
         _listening.bent.drop(result)
         of_all: tuple[Known[Any], ...] = (
-            _listening.totals, _listening.parts, _listening.bent, _listening.counts,
-            _listening.shares, _listening.combined,
+            _listening.totals, _listening.parts, _listening.bent, _listening.joined,
+            _listening.counts, _listening.shares, _listening.combined,
         )  # fmt: skip
         for found in of_all:
             if (what := found.of(of)) is not None:
@@ -412,6 +416,9 @@ def note_computed(result: Tensor, of: Sequence[Tensor]) -> Tensor:
             if folded is not None and result.size <= each.size:  # no number of each sample
                 _bend(result, folded)
                 break
+    for each in of if _listening.moved else ():
+        if (at := _listening.moved.of(each)) is not None and each.shape == result.shape:
+            _listening.moved.note(result, at)
     return result
 
 
@@ -425,8 +432,40 @@ def note_gathered(result: Tensor, of: Sequence[Tensor]) -> Tensor:
         shares = [part.size / result.size for part in of]
         pairs = zip(shares, known, strict=True)
         _combine(result, Combination(tuple([(share, (), each) for share, each in pairs])))
-    elif any(_folded(each) is not None or _listening.totals.has(each) for each in of):
+    elif any(_folded(each) is not None for each in of):
         _bend(result, 0)
+    elif len(totals := [each for each in of if _listening.totals.has(each)]) == len(of):
+        _listening.joined.note(result, True)
+    elif totals:
+        _bend(result, 0)
+    return result
+
+
+def note_permuted(result: Tensor, of: Tensor, order: Sequence[int]) -> Tensor:
+    """Report that `result` has the axes of a tensor in another order, and return it."""
+    if _listening.means is not None:
+        at = order.index(_listening.moved.of(of) or 0) if order else 0
+        if at:
+            _listening.moved.note(result, at)
+        else:
+            _listening.moved.drop(result)
+    return result
+
+
+def note_matmul(result: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Report that `result` is the matrix product of two tensors, and return it.
+
+    Of x.transpose() @ y each element is a sum over samples.
+    """
+    if _listening.means is None:
+        return result
+    if result.size == 1:
+        return note_dot(result, a, b) if a.ndim > 1 else result
+    is_over_first = a.ndim == 1 or _listening.moved.of(a) == a.ndim - 1
+    if is_over_first and not _is_own(a):
+        _keep_parts(result, a.shape[-1])
+    elif _listening.moved.of(b) == b.ndim - 1 and _is_own(a):
+        _listening.moved.note(result, result.ndim - 1)
     return result
 
 

@@ -15,7 +15,7 @@ from rumus.tensor.expression.declared_type import is_ordered, shown
 from rumus.tensor.expression.dtype import DType, promote
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.autograd import Spread
-from rumus.tensor.graph.means import note_alike, note_gathered
+from rumus.tensor.graph.means import note_alike, note_gathered, note_permuted
 from rumus.tensor.graph.operators import cast, sum_to
 from rumus.tensor.graph.other_names import JOINING
 from rumus.tensor.graph.reduction import normalize_axis
@@ -78,7 +78,8 @@ def permute(x: Tensor, axes: Shape) -> Tensor:
     if sorted(order) != list(range(x.ndim)):
         raise ValueError(f"permute: {axes} is not a permutation of the {x.ndim} axes of {x.shape}")
     inverse = tuple(order.index(i) for i in range(x.ndim))
-    return _view("permute", x, x._array.transpose(order), lambda g: g.transpose(inverse))
+    array = x._array.transpose(order)
+    return note_permuted(_view("permute", x, array, lambda g: g.transpose(inverse)), x, order)
 
 
 def transpose(x: Tensor, first: int, second: int) -> Tensor:
