@@ -158,7 +158,8 @@ def test_a_feature_that_numbers_the_classes_is_told_of(tmp_path: Path) -> None:
     (said,) = told(path, target="kind", target_dtype=str)
     assert "the feature 'code' is another number for each class, so the model sees its" in said
     assert told(path, target="kind", target_dtype=str, columns=["a", "code"]) == []
-    assert told(path, target="code", categories=["kind"]) == []
+    (said,) = told(path, target="code", categories=["kind"])
+    assert "the feature 'kind' is another text for each target, so the model sees its" in said
     near = written(tmp_path, "a,code,kind", [*rows, "20.5,0,c"])
     assert told(near, target="kind", target_dtype=str) == []
     two = [f"{n}.5,{n % 2},{'abc'[n % 3]}" for n in range(20)]  # for two of three classes
@@ -167,3 +168,26 @@ def test_a_feature_that_numbers_the_classes_is_told_of(tmp_path: Path) -> None:
     table = pyarrow.table({"code": [0, 1] * 10, "kind": ["u", "v"] * 10})
     with pytest.warns(UserWarning, match="the table: the feature 'code' is another number for"):
         ParquetDataset(table, target="kind", target_dtype=str)
+
+
+def test_a_target_in_another_unit_is_told_of(tmp_path: Path) -> None:
+    y = [round(0.37 * n % 7, 3) for n in range(40)]
+    for spelled in (lambda y: -y, lambda y: round(1.8 * y + 32, 6), lambda y: round(1e-3 * y, 9)):
+        rows = [f"{n % 11},{spelled(each)},{each}" for n, each in enumerate(y)]
+        (said,) = told(written(tmp_path, "a,other,y", rows), target="y")
+        assert "the feature 'other' is a factor times the target and an offset in all rows" in said
+    rows[3] = f"3,0.5,{y[3]}"
+    assert told(written(tmp_path, "a,other,y", rows), target="y") == []
+    nearly = [f"{n % 11},{each + n % 2 / 100},{each}" for n, each in enumerate(y)]
+    assert told(written(tmp_path, "a,other,y", nearly), target="y") == []
+
+
+def test_texts_and_numbers_that_stand_for_the_targets_are_told_of(tmp_path: Path) -> None:
+    rows = [f"{n}.5,{'xyz'[n % 3]},{'abc'[n % 3]},{(5, 1, 9)[n % 3]}" for n in range(20)]
+    path = written(tmp_path, "a,letter,kind,number", rows)
+    named: dict[str, Any] = {"target": "kind", "target_dtype": str, "categories": ["letter"]}
+    (said,) = told(path, **named)
+    assert "the feature 'letter' is another text for each class" in said
+    permuted = [f"{n}.5,{(4, 2, 3)[n % 3]},{(5, 1, 9)[n % 3]}" for n in range(20)]
+    (said,) = told(written(tmp_path, "a,code,y", permuted), target="y", target_dtype=np.int64)
+    assert "the feature 'code' is another number for each target" in said

@@ -28,6 +28,7 @@ from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
 from rumus.train.data.dataset import Batch, Indices, RowsOfFiles, Sample, as_index, as_indices
 from rumus.train.data.npy import PathLike
+from rumus.train.tables.answers import warn_of_answers
 from rumus.train.tables.doubts import (
     warn_of_divisions,
     warn_of_one_class,
@@ -49,8 +50,6 @@ from rumus.train.tables.feature_encoding import (
 from rumus.train.tables.rounding import holding, tell_of_rounding, warn_of_rounding, warn_of_times
 from rumus.train.tables.row_names import (
     row_names,
-    warn_of_answers,
-    warn_of_codes,
     warn_of_counting,
     warn_of_new,
     warn_of_row_names,
@@ -141,10 +140,9 @@ class ParquetDataset(RowsOfFiles):
                 "make it null in the table, and columns=[...] says that it is none",
                 self._encoding.dates,
             )
-            if targets and self._is_text:
-                warn_of_codes(self._source.shown, self.features, *self._arrays)
-            elif targets:
-                warn_of_answers(self._source.shown, names, numbers, self._arrays[1])
+            if targets:
+                answers = self._source.shown, self._encoding, numbers, *self._arrays
+                warn_of_answers(*answers, are_classes=self._is_text)
         if self._is_text and classes is None:
             instead = "target_dtype={number} takes them for numbers, classes=[...]"
             warn_of_text_order(self._source.shown, "text", self.classes, instead)

@@ -28,6 +28,7 @@ from rumus.train.base.other_names import CSV, DATASET
 from rumus.train.base.printable import printable
 from rumus.train.data.dataset import Batch, Indices, RowsOfFiles, Sample, as_index, as_indices
 from rumus.train.data.npy import PathLike
+from rumus.train.tables.answers import warn_of_answers
 from rumus.train.tables.csv_cell import (
     Days,
     IsoText,
@@ -64,8 +65,6 @@ from rumus.train.tables.feature_encoding import (
 from rumus.train.tables.rounding import is_off, tell_of_rounding, tell_of_vanished, warn_of_times
 from rumus.train.tables.row_names import (
     row_names,
-    warn_of_answers,
-    warn_of_codes,
     warn_of_counting,
     warn_of_new,
     warn_of_row_names,
@@ -193,10 +192,9 @@ class CsvDataset(RowsOfFiles):
                     _warn_of_header(table.shown, f"numbers and {printable(repr(target))}, a class")
                 elif sorted(headed, key=float) not in (headed, headed[::-1]):  # as of wavelengths
                     _warn_of_header(table.shown, "numbers in no order")
-            if len(self._arrays) > 1 and is_text:
-                warn_of_codes(table.shown, self.features, *self._arrays)
-            elif len(self._arrays) > 1:
-                warn_of_answers(table.shown, self._encoding.numbers, numbers, self._arrays[1])
+            if len(self._arrays) > 1:
+                answers = table.shown, self._encoding, numbers, *self._arrays
+                warn_of_answers(*answers, are_classes=is_text)
         if missing_cells is None:
             self._warn_of_sentinels(table.shown, numbers)
         warn_of_total(table.shown, f":{self._lines[-1]}", numbers)

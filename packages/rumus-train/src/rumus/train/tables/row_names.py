@@ -30,8 +30,6 @@ _COUNTS: Final = re.compile(
 _OF_AN_INDEX: Final = re.compile(r"index|level_\d+")
 _PART: Final = 10  # times the rows of a part, at most, has the whole
 _IDENTIFIES: Final = re.compile(r"(?i:(.*[_ .-])?(id|uid|rowid))|.*[a-z]I[dD]")
-_SURE: Final = 10  # rows in which two columns are not equal by accident
-_LOOK: Final = 1000  # rows at a time
 
 
 def row_names(
@@ -95,59 +93,6 @@ def warn_of_new(shown: str, targets: Iterable[str], names: Iterable[str]) -> Non
             f"{shown} has no target {printable(told)}, so the samples "
             f"have none; should {printable(repr(new[0]))} be it?"
         )
-
-
-def warn_of_answers(
-    shown: str, names: Sequence[str], numbers: NDArray[Any], targets: NDArray[Any]
-) -> None:
-    """Warn of a feature that is the target in all rows, so that the model sees its answer.
-
-    names, numbers: of the numeric columns, (rows, columns).
-    """
-    if len(numbers) < _SURE:
-        return
-    for target in targets.reshape(len(targets), -1).T:
-        same = np.arange(len(names))
-        for start in range(0, len(numbers), _LOOK):
-            rows = slice(start, start + _LOOK)
-            same = same[(numbers[rows, same] == target[rows, None]).all(0)]
-        if len(same) and (target != target[0]).any():
-            warn_user(
-                f"{shown}: the feature {printable(repr(names[same[0]]))} is equal to the target in "
-                "all rows, so the model sees its answer; give columns=[...] to leave it out, or to "
-                "confirm it"
-            )
-            return
-
-
-def warn_of_codes(
-    shown: str, names: Sequence[str], features: NDArray[Any], targets: NDArray[Any]
-) -> None:
-    """Warn of a feature that is one number for each class, and another for each other class.
-
-    As that of a column of codes beside the names of the classes.
-
-    names, features: (rows, features). targets: whole numbers from 0, one for each row.
-    """
-    if len(features) < _SURE or not features.shape[1]:
-        return
-    numbers, first = np.unique(targets, return_index=True)
-    if not 1 < len(numbers) <= len(targets) // 2:
-        return  # the numbers of a regression, each of which occurs once
-    places = np.searchsorted(numbers, targets)
-    codes = features[first]  # of each class
-    same = np.arange(len(names))
-    for start in range(0, len(features), _LOOK):
-        rows = slice(start, start + _LOOK)
-        same = same[(features[rows][:, same] == codes[:, same][places[rows]]).all(0)]
-    for place in same.tolist():
-        if len(np.unique(codes[:, place])) == len(numbers):
-            warn_user(
-                f"{shown}: the feature {printable(repr(names[place]))} is another number for each "
-                "class, so the model sees its answer; give columns=[...] to leave it out, or to "
-                "confirm it"
-            )
-            return
 
 
 def _is_counting(column: NDArray[Any]) -> bool:
