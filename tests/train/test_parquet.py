@@ -398,3 +398,25 @@ def test_a_feature_that_is_the_target_is_told_of() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ParquetDataset(table, target="y", columns=["a", "y_true"])
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_categories_that_a_table_lists_are_there_though_no_row_has_one(ordered: bool) -> None:
+    kinds = pyarrow.array(["z", "b", "q"]).dictionary_encode()
+    kinds = pyarrow.DictionaryArray.from_arrays(kinds.indices, kinds.dictionary, ordered=ordered)
+    whole = pyarrow.table({"a": [1.0, 2.0, 3.0], "kind": kinds})
+    part = whole.slice(0, 2)
+    wanted = ["z", "b", "q"] if ordered else ["b", "q", "z"]
+    for table in (whole, part):
+        read = ParquetDataset(table, target="kind", target_dtype=str)
+        assert read.classes == wanted
+        assert read[0][1] == wanted.index("z")
+        features = ParquetDataset(table, target="a", categories=["kind"]).features
+        assert features == [f"kind={text}" for text in wanted]
+
+
+def test_a_dictionary_of_too_many_texts_is_refused_as_the_texts_are() -> None:
+    texts = pyarrow.array([str(n) for n in range(20_000)])
+    for column in (texts.cast(pyarrow.large_string()), pyarrow.array(range(20_000))):
+        with pytest.raises(ValueError, match="has 20,000 different texts in 20,000 rows"):
+            ParquetDataset(pyarrow.table({"a": column}), categories=["a"])

@@ -52,9 +52,7 @@ def warn_of_answers(
             return
 
 
-def _linear(
-    names: Sequence[str], numbers: NDArray[Any], target: NDArray[Any]
-) -> tuple[str, str]:
+def _linear(names: Sequence[str], numbers: NDArray[Any], target: NDArray[Any]) -> tuple[str, str]:
     """The first column that is a factor times the target and an offset, if any, and what it is."""
     low, high = int(target.argmin()), int(target.argmax())
     if not target[low] < target[high] or not names:

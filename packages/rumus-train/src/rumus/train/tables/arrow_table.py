@@ -70,7 +70,8 @@ class ParquetDataset(RowsOfFiles):
         otherwise Parquet, unless it begins like the other. Only the needed columns are read.
     columns, dtype, target, target_dtype, classes, categories, missing, standardize: as in
         `CsvDataset`; an index of pandas, named or not, is not a feature. Booleans become 1 and 0.
-        A target of ordered categories has their classes, in their order.
+        Categories of pandas, which a dictionary lists, are those of the column, in their order if
+        they have one, even if no row has one of them.
     dates: columns of dates and times, converted to days since 1970.
 
     Raises ValueError for a damaged file; for an unknown column, suggesting the closest name; for a
@@ -217,7 +218,7 @@ class ParquetDataset(RowsOfFiles):
             for name, known in encoding.categories.items()
         }
         if learns:
-            encoding.learn(numbers, texts)
+            encoding.learn(numbers, texts, {name: source.declared(name) for name in texts})
         self._arrays = [encoding.features(numbers, texts, self._dtype, source.shown)]
         if targets:
             self._arrays.append(self._targets(targets))
@@ -241,7 +242,7 @@ class ParquetDataset(RowsOfFiles):
     def _targets(self, names: Sequence[str]) -> NDArray[Any]:
         if self._is_text:
             if not self.classes:
-                self.classes = self._source.ordered(names[0])
+                self.classes = self._source.declared(names[0])
             found = self._source.texts(names[0], self.classes, unknown_class, allows_missing=False)
             return class_numbers(found, self.classes)
         columns = [self._source.targets(name) for name in names]
@@ -435,15 +436,19 @@ class _Source:
             )
         return self.numbers(name, None, is_date=False)
 
-    def ordered(self, name: str) -> list[str]:
-        """Return the values of a dictionary that says their order, such as pandas' categories."""
+    def declared(self, name: str) -> list[str]:
+        """Return the values of a dictionary, such as pandas' categories: rows may lack some.
+
+        In their order, if it says that they have one, otherwise sorted.
+        """
         from pyarrow import types
 
         column = self._table.column(name)
-        if not (types.is_dictionary(column.type) and column.type.ordered and column.num_chunks):
+        if not (types.is_dictionary(column.type) and column.num_chunks):
             return []
-        values = column.unify_dictionaries().chunk(0).dictionary
-        return checked_classes([str(each) for each in values.to_pylist() if each is not None])
+        values = column.unify_dictionaries().chunk(0).dictionary.to_pylist()
+        found = [str(each) for each in dict.fromkeys(values) if each not in (None, "")]
+        return found if column.type.ordered else sorted(found)
 
     def require_exact(self, name: str, numbers: NDArray[Any], dtype: DTypeLike) -> None:
         """Raise ValueError for a number outside `dtype`, or a fraction for an integer dtype.
@@ -473,7 +478,8 @@ class _Source:
         from pyarrow import compute, types
 
         column = self._table.column(name)
-        return int(compute.count_distinct(column).as_py()) if types.is_string(column.type) else 0
+        is_nested = types.is_nested(column.type) or types.is_dictionary(column.type)
+        return 0 if is_nested else int(compute.count_distinct(column).as_py())
 
     def texts(
         self,

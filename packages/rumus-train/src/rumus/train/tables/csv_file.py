@@ -506,7 +506,7 @@ class _Features:
         """
         numbers = self.numbers.array()
         if learns:
-            self._encoding.learn(numbers, self._texts)
+            self._encoding.learn(numbers, self._texts, {})
         encoding = self._encoding
         return encoding.features(numbers, self._texts, self._dtype, self._shown), numbers
 

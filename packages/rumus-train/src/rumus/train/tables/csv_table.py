@@ -103,7 +103,9 @@ class CsvTable(Iterator[Row]):
 
     def __next__(self) -> Row:
         try:
-            row = next(row for row in self._reader if row and not self._is_blank(row))
+            row = next(self._reader)
+            while not row or self._is_blank(row):
+                row = next(self._reader)
         except UnicodeError as error:
             raise ValueError(
                 f"{self.shown}:{self._reader.line_num}: {error}; {_how_to_read(self.path)}"
@@ -169,7 +171,7 @@ class CsvTable(Iterator[Row]):
 
     def _is_blank(self, row: Sequence[str]) -> bool:
         """Whether a line is of spaces only; in a table of one column, that is a cell."""
-        return len(row) == 1 != len(self.names) and not row[0].strip()
+        return len(row) == 1 and len(self.names) != 1 and not row[0].strip()
 
     def _check_first(self, row: Sequence[str]) -> None:
         """Raise ValueError if the first line has the given names: it is no data.

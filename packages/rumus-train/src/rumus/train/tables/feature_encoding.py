@@ -189,14 +189,21 @@ class FeatureEncoding:
                 return f"the features of training and {name} have {what} of their own"
         return None
 
-    def learn(self, numbers: NDArray[Any], texts: Mapping[str, Sequence[str]]) -> None:
+    def learn(
+        self,
+        numbers: NDArray[Any],
+        texts: Mapping[str, Sequence[str]],
+        declared: Mapping[str, Sequence[str]],
+    ) -> None:
         """Learn the texts, means and deviations not given from a table.
+
+        declared: the texts of columns that say which they may have.
 
         Raises ValueError for a column of missing values only that needs a mean.
         """
         for name, found in texts.items():
             if not self.categories[name]:
-                there = sorted(set(found) - {""})
+                there = declared.get(name) or sorted(set(found) - {""})
                 self.categories[name] = checked_classes(there)
                 column = printable(repr(name))
                 given = f"categories={{{column}: [...]}}"
