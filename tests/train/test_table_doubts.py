@@ -172,8 +172,8 @@ def test_a_feature_that_numbers_the_classes_is_told_of(tmp_path: Path) -> None:
 
 def test_a_target_in_another_unit_is_told_of(tmp_path: Path) -> None:
     y = [round(0.37 * n % 7, 3) for n in range(40)]
-    for spelled in (lambda y: -y, lambda y: round(1.8 * y + 32, 6), lambda y: round(1e-3 * y, 9)):
-        rows = [f"{n % 11},{spelled(each)},{each}" for n, each in enumerate(y)]
+    for factor, offset in ((-1, 0), (1.8, 32), (1e-3, 0)):
+        rows = [f"{n % 11},{factor * each + offset:.9f},{each}" for n, each in enumerate(y)]
         (said,) = told(written(tmp_path, "a,other,y", rows), target="y")
         assert "the feature 'other' is a factor times the target and an offset in all rows" in said
     rows[3] = f"3,0.5,{y[3]}"

@@ -23,7 +23,6 @@ def warn_of_answers(
     numbers: NDArray[Any],
     features: NDArray[Any],
     targets: NDArray[Any],
-    *,
     are_classes: bool,
 ) -> None:
     """Warn of a column from which a target follows, and which follows from the target.

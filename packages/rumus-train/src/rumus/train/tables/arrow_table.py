@@ -142,8 +142,8 @@ class ParquetDataset(RowsOfFiles):
                 self._encoding.dates,
             )
             if targets:
-                answers = self._source.shown, self._encoding, numbers, *self._arrays
-                warn_of_answers(*answers, are_classes=self._is_text)
+                (features, found), shown = self._arrays, self._source.shown
+                warn_of_answers(shown, self._encoding, numbers, features, found, self._is_text)
         if self._is_text and classes is None:
             instead = "target_dtype={number} takes them for numbers, classes=[...]"
             warn_of_text_order(self._source.shown, "text", self.classes, instead)
