@@ -193,8 +193,8 @@ class CsvDataset(RowsOfFiles):
                 elif sorted(headed, key=float) not in (headed, headed[::-1]):  # as of wavelengths
                     _warn_of_header(table.shown, "numbers in no order")
             if len(self._arrays) > 1:
-                encoding, (features, targets) = self._encoding, self._arrays
-                warn_of_answers(table.shown, encoding, numbers, features, targets, is_text)
+                features, found = self._arrays
+                warn_of_answers(table.shown, self._encoding, numbers, features, found, is_text)
         if missing_cells is None:
             self._warn_of_sentinels(table.shown, numbers)
         warn_of_total(table.shown, f":{self._lines[-1]}", numbers)
