@@ -191,3 +191,64 @@ def test_texts_and_numbers_that_stand_for_the_targets_are_told_of(tmp_path: Path
     permuted = [f"{n}.5,{(4, 2, 3)[n % 3]},{(5, 1, 9)[n % 3]}" for n in range(20)]
     (said,) = told(written(tmp_path, "a,code,y", permuted), target="y", target_dtype=np.int64)
     assert "the feature 'code' is another number for each target" in said
+
+
+@pytest.mark.parametrize("missing", [None, "mean"])
+def test_a_column_in_another_unit_is_told_of(tmp_path: Path, missing: Any) -> None:
+    def table(name: str, factor: float, rows: int = 40) -> Path:
+        path = tmp_path / name
+        lines = [f"{n % 7},{factor * (3 + n % 5)},{n % 2}" for n in range(rows)]
+        path.write_text("\n".join(["a,b,y", *lines, ""]), "utf-8")
+        return path
+
+    train = CsvDataset(table("train.csv", 1.0), target="y", missing=missing)
+    with pytest.warns(UserWarning, match="column 'b' has numbers of about 5e.03, and of 5 in trai"):
+        train.like(table("grams.csv", 1000.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train.like(table("alike.csv", 3.0))
+        train.like(table("few.csv", 1000.0, rows=20))
+    pyarrow = pytest.importorskip("pyarrow")
+    numbers = np.arange(1.0, 50.0)
+    of_arrow = ParquetDataset(pyarrow.table({"a": numbers}), missing=missing)
+    with pytest.warns(UserWarning, match="the table: column 'a' has numbers of about 0.025, and"):
+        of_arrow.like(pyarrow.table({"a": numbers / 1000}))
+
+
+def test_a_last_row_of_means_is_told_of(tmp_path: Path) -> None:
+    rows = [f"{n},{n * n},{2 * n % 5}" for n in range(1, 21)]
+    (said,) = told(written(tmp_path, "a,b,c", [*rows, "10.5,143.5,2"]))
+    assert "data.csv:22: the last row is the mean of all others in each column of numbers" in said
+    assert told(written(tmp_path, "a,b,c", [*rows, "10.5,143.5,3"])) == []
+    assert told(written(tmp_path, "a,b,c", ["1,2,3"] * 20)) == []
+
+
+def test_numeric_targets_that_are_all_equal_are_told_of(tmp_path: Path) -> None:
+    path = written(tmp_path, "a,y", [f"{n % 7},3" for n in range(20)])
+    (said,) = told(path, target="y")
+    assert "data.csv: all 20 rows have the target 3.0, as of a part of a table that is so" in said
+    assert told(written(tmp_path, "a,y", ["1,3"] * 3), target="y") == []
+    (said,) = told(written(tmp_path, "a,y", ["1,1"] * 20), target="y")  # and not of the feature
+    assert "all 20 rows have the target 1.0" in said
+
+
+@pytest.mark.parametrize(("first", "second"), [("", "+02:00"), ("Z", "")])
+def test_times_of_two_tables_have_zones_alike(tmp_path: Path, first: str, second: str) -> None:
+    days = [f"2020-01-{n:02}T08:30{first},{n % 2}" for n in range(1, 12)]
+    options: dict[str, Any] = {"dates": ["t"], "target": "y", "dtype": np.float64}
+    train = CsvDataset(written(tmp_path, "t,y", days), **options)
+    other = tmp_path / "other.csv"
+    other.write_text(f"t,y\n2020-02-01T08:30{second},1\n", "utf-8")
+    with pytest.raises(ValueError, match=r"other.csv: column 't' has times with\w* a zone, unlike"):
+        train.like(other)
+    other.write_text("t,y\n2020-02-01,1\n", "utf-8")
+    assert train.like(other)[0][0] == 18293
+    pyarrow = pytest.importorskip("pyarrow")
+    times = np.array(["2020-01-01T08:30"], "M8[s]")
+    zones = [
+        pyarrow.timestamp("s", tz="Europe/Berlin" if each else None) for each in (first, second)
+    ]
+    one, two = (pyarrow.table({"t": pyarrow.array(times, zone)}) for zone in zones)
+    read = ParquetDataset(one, dates=["t"], dtype=np.float64)
+    with pytest.raises(ValueError, match="the table: column 't' has times with"):
+        read.like(two)

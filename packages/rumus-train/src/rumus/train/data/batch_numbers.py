@@ -16,8 +16,8 @@ from rumus.train.base.printable import printable
 
 _KINDS: Final = {"f": "floating", "i": "whole", "u": "whole", "b": "true or false"}
 _LOOK: Final = 1 << 16  # elements that tell how large all are
-_FEW: Final = 32  # that tell nothing
-_OTHER_SCALE: Final = 30.0  # times as large: pixels up to 255 are, beside those up to 1
+FEW: Final = 32  # that tell nothing
+OTHER_SCALE: Final = 30.0  # times as large: pixels up to 255 are, beside those up to 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +100,10 @@ def _size(value: NDArray[Any] | Tensor) -> float | None:
         flat = flat[np.random.default_rng(0).integers(0, flat.size, _LOOK)]
     sizes = np.abs(flat.astype(np.float64))
     sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
-    return float(np.median(sizes)) if sizes.size >= _FEW else None
+    return float(np.median(sizes)) if sizes.size >= FEW else None
 
 
 def _are_apart(ours: float | None, theirs: float | None) -> bool:
     if ours is None or theirs is None:
         return False
-    return max(ours, theirs) > _OTHER_SCALE * min(ours, theirs)
+    return max(ours, theirs) > OTHER_SCALE * min(ours, theirs)

@@ -32,8 +32,9 @@ from rumus.train.tables.answers import warn_of_answers
 from rumus.train.tables.doubts import (
     warn_of_divisions,
     warn_of_one_class,
+    warn_of_one_target,
     warn_of_sentinels,
-    warn_of_total,
+    warn_of_summary,
 )
 from rumus.train.tables.feature_encoding import (
     FeatureEncoding,
@@ -46,6 +47,7 @@ from rumus.train.tables.feature_encoding import (
     number_dtype,
     refuse_both,
     refuse_many,
+    typical_sizes,
 )
 from rumus.train.tables.rounding import holding, tell_of_rounding, warn_of_rounding, warn_of_times
 from rumus.train.tables.row_names import (
@@ -148,7 +150,9 @@ class ParquetDataset(RowsOfFiles):
             instead = "target_dtype={number} takes them for numbers, classes=[...]"
             warn_of_text_order(self._source.shown, "text", self.classes, instead)
             warn_of_one_class(self._source.shown, self.classes, len(self))
-        warn_of_total(self._source.shown, f", row {len(self) - 1}", numbers)
+        elif targets and not self._is_text:
+            warn_of_one_target(self._source.shown, self._arrays[1])
+        warn_of_summary(self._source.shown, f", row {len(self) - 1}", numbers)
 
     @property
     def features(self) -> list[str]:
@@ -173,7 +177,8 @@ class ParquetDataset(RowsOfFiles):
             new = (name for name in source.names if name not in known)
             warn_of_new(source.shown, as_targets(self._target), new)
             other._target = None
-        other._read(learns=False)
+        numbers = other._read(learns=False)
+        self._encoding.warn_of_sizes(other._source.shown, typical_sizes(numbers))
         return other
 
     def __len__(self) -> int:
@@ -230,6 +235,8 @@ class ParquetDataset(RowsOfFiles):
     def _column(self, name: str) -> NDArray[Any]:
         encoding = self._encoding
         found = self._source.numbers(name, encoding.fill, name in encoding.dates)
+        if name in encoding.dates:
+            encoding.check_zone(self._source.shown, name, self._source.has_zone(name, found))
         if encoding.has_means:
             warn_of_rounding(self._source.shown, name, found, found.astype(np.float64, copy=False))
         else:
@@ -372,6 +379,13 @@ class _Source:
                 "leave it out of dates=, or cast it to dates in the table"
             )
         return self._filled(name, column, fill)
+
+    def has_zone(self, name: str, days: NDArray[Any]) -> bool | None:
+        """Return whether times have a zone; None for days, which pandas writes as times, too."""
+        if getattr(self._table.column(name).type, "tz", None) is not None:
+            return True
+        has_times = bool((days[np.isfinite(days)] % 1 != 0).any())
+        return False if has_times else None
 
     def _undecimal(self, name: str, column: Any) -> Any:
         """Decimals as integers where all are whole, and exact then, otherwise as floats."""

@@ -73,7 +73,7 @@ class Days:
         self._format = _CENTURY.sub("%y", written or "")
         # Without marks between them, 2020111 may be the 11th of January, or the 1st of November.
         self._is_tight = _TIGHT.search(self._format) is not None
-        self._has_zone: bool | None = None  # what the first time of day has
+        self.has_zone: bool | None = None  # what the first time of day has
 
     def __call__(self, cell: str) -> str:
         """Return the days of a cell as text; what is missing stays as it is."""
@@ -90,9 +90,9 @@ class Days:
                 found = found.replace(year=self._century + found.year % 100)
         has_zone = found.tzinfo is not None
         if has_zone or ":" in text or found.time() != time():  # a day alone has no zone
-            if self._has_zone not in (None, has_zone):
+            if self.has_zone not in (None, has_zone):
                 raise MixedZones(cell)
-            self._has_zone = has_zone
+            self.has_zone = has_zone
         return repr_of_days(found)
 
     def advice(self, name: str, cell: str) -> str:

@@ -43,9 +43,10 @@ from rumus.train.tables.csv_table import CsvTable, Row, about_comment_line, abou
 from rumus.train.tables.doubts import (
     warn_of_divisions,
     warn_of_one_class,
+    warn_of_one_target,
     warn_of_second_header,
     warn_of_sentinels,
-    warn_of_total,
+    warn_of_summary,
 )
 from rumus.train.tables.feature_encoding import (
     MISSING,
@@ -61,6 +62,7 @@ from rumus.train.tables.feature_encoding import (
     number_dtype,
     refuse_both,
     refuse_many,
+    typical_sizes,
 )
 from rumus.train.tables.rounding import is_off, tell_of_rounding, tell_of_vanished, warn_of_times
 from rumus.train.tables.row_names import (
@@ -197,7 +199,9 @@ class CsvDataset(RowsOfFiles):
                 warn_of_answers(table.shown, self._encoding, numbers, features, found, is_text)
         if missing_cells is None:
             self._warn_of_sentinels(table.shown, numbers)
-        warn_of_total(table.shown, f":{self._lines[-1]}", numbers)
+        warn_of_summary(table.shown, f":{self._lines[-1]}", numbers)
+        if len(self._arrays) > 1 and not is_text:
+            warn_of_one_target(table.shown, self._arrays[1])
         if is_text and classes is None:
             instead = "target_dtype={number} takes them for numbers, classes=[...]"
             warn_of_text_order(table.shown, "text", self.classes, instead)
@@ -228,7 +232,8 @@ class CsvDataset(RowsOfFiles):
                 new = (name for name in table.names if name not in known)
                 warn_of_new(table.shown, as_targets(self._target), new)
                 other._target = None
-            other._read(table, learns=False)
+            numbers = other._read(table, learns=False)
+        self._encoding.warn_of_sizes(table.shown, typical_sizes(numbers))
         return other
 
     def encode(self, rows: Sequence[Mapping[str, Any]]) -> NDArray[Any]:
@@ -505,9 +510,11 @@ class _Features:
         With `learns`, fit the encoding to them.
         """
         numbers = self.numbers.array()
-        if learns:
-            self._encoding.learn(numbers, self._texts, {})
         encoding = self._encoding
+        for name, has_zone in self.numbers.zones():
+            encoding.check_zone(self._shown, name, has_zone)
+        if learns:
+            encoding.learn(numbers, self._texts, {})
         return encoding.features(numbers, self._texts, self._dtype, self._shown), numbers
 
 
@@ -642,6 +649,12 @@ class _Numbers:
         if spelling is as_truth:
             return "a boolean"
         return "a date" if isinstance(spelling, Days) else str(self._dtype)
+
+    def zones(self) -> Iterator[tuple[str, bool | None]]:
+        """Yield each column of dates, and whether its times have a zone."""
+        for name, spelling in zip(self._names, self._spellings, strict=True):
+            if isinstance(spelling, Days):
+                yield name, spelling.has_zone
 
     def array(self) -> NDArray[Any]:
         """Return all rows."""

@@ -158,28 +158,41 @@ def warn_of_second_header(shown: str, line: int, texts: Mapping[str, Sequence[st
     )
 
 
-def warn_of_total(shown: str, where: str, numbers: NDArray[Any]) -> None:
-    """Warn of a last row that is the sum of all others, as spreadsheets have.
+def warn_of_summary(shown: str, where: str, numbers: NDArray[Any]) -> None:
+    """Warn of a last row that is the sum or the mean of all others, as spreadsheets have.
 
     where: the row is. numbers: of the numeric columns, (rows, columns).
     """
     if len(numbers) <= _OFTEN or not numbers.shape[1] or not np.isfinite(numbers[-1]).all():
         return
-    few = numbers[:, np.abs(numbers[-1]) >= np.abs(numbers[-2])][:, :1]  # tells most tables apart
-    for columns in (few, numbers):
-        values = columns.astype(np.float64)
+    is_sum, is_mean = (np.ones(numbers.shape[1], np.bool_) for _ in range(2))
+    for columns in (slice(0, 1), slice(1, None)):  # the first one tells most tables apart
+        values = numbers[:-1, columns].astype(np.float64)
         with np.errstate(invalid="ignore"):  # of infinities
-            is_total = np.allclose(values[:-1].sum(0), values[-1], rtol=1e-5, atol=0)
-        if not is_total:
+            sums = values.sum(0)
+        for found, summary in ((is_sum, sums), (is_mean, sums / len(values))):
+            found[columns] = np.isclose(summary, numbers[-1, columns], rtol=1e-5, atol=0)
+        if not is_sum.all() and not is_mean.all():
             return
-    others = np.abs(numbers[:-1])
-    is_of_many = (np.count_nonzero(others, axis=0) >= _OFTEN) & (
-        others.max(0) <= np.abs(numbers[-1]) / 2
-    )
+    others, last = np.abs(numbers[:-1]), np.abs(numbers[-1])
+    if is_sum.all():
+        is_of_many = (np.count_nonzero(others, axis=0) >= _OFTEN) & (others.max(0) <= last / 2)
+    else:  # which a row of numbers has by accident, too, but not one that no other row has
+        is_of_many = (others != last).all(0)
     if is_of_many.any():
+        kind = "sum" if is_sum.all() else "mean"
         warn_user(
-            f"{shown}{where}: the last row is the sum of all others in each column of numbers: "
+            f"{shown}{where}: the last row is the {kind} of all others in each column of numbers: "
             "remove it if it is no sample"
+        )
+
+
+def warn_of_one_target(shown: str, targets: NDArray[Any]) -> None:
+    """Warn of numeric targets that are all equal, as a part of a sorted table has them."""
+    if len(targets) > _OFTEN and (targets == targets[0]).all():
+        warn_user(
+            f"{shown}: all {len(targets):,} rows have the target {targets[0]}, as of a part of a "
+            "table that is sorted: nothing can be learned from it"
         )
 
 

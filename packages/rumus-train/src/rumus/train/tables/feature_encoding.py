@@ -22,6 +22,7 @@ from rumus.train.base.class_names import (
     warn_of_twins,
 )
 from rumus.train.base.printable import printable
+from rumus.train.data.batch_numbers import FEW, OTHER_SCALE
 from rumus.train.tables.rounding import require_finite, warn_of_times
 
 Missing: TypeAlias = float | Literal["mean"] | None
@@ -40,6 +41,7 @@ _INCOMPLETE: Final = (
     ("UW", "aAwu", "a week but no day of the week, so all its dates are January 1"),
 )  # fmt: skip
 _SHORT_YEAR: Final = re.compile(r"(?<!%)(?:%%)*(?:%x|(?<![0-9]{2})%y)")
+_LOOK: Final = 1 << 20  # numbers that tell how large all are
 LARGEST: Final = 2**30  # bytes of the features of one column of texts
 MISSING: Final = frozenset(
     {"", "NA", "N/A", "#N/A", "n/a", "<NA>", "NaN", "nan", "null", "NULL", "None", "-", "?"}
@@ -91,6 +93,8 @@ class FeatureEncoding:
     standardize: bool = False
     means: NDArray[Any] | None = None  # of the numeric columns
     deviations: NDArray[Any] | None = None
+    sizes: NDArray[Any] | None = None  # of the numeric columns, in the middle of all that are not 0
+    zones: dict[str, bool] = field(default_factory=dict)  # whether times of a column have one
 
     def __post_init__(self) -> None:
         if isinstance(self.missing, str) and self.missing != "mean":
@@ -166,6 +170,33 @@ class FeatureEncoding:
                 f"a number that {kept} holds, or a float64 dtype="
             )
 
+    def check_zone(self, shown: str, name: str, has_zone: bool | None) -> None:
+        """Raise ValueError for times with a zone where former ones have none, or the reverse.
+
+        has_zone: None for dates without times.
+        """
+        if has_zone is not None and self.zones.setdefault(name, has_zone) != has_zone:
+            raise ValueError(
+                f"{shown}: column {printable(repr(name))} has times "
+                f"{'with' if has_zone else 'without'} a zone, unlike the table that it is read "
+                "like: they would be hours apart, so write all of them with one, or none"
+            )
+
+    def warn_of_sizes(self, shown: str, sizes: NDArray[Any] | None) -> None:
+        """Warn of a column of numbers in another unit than those of the first table, most likely.
+
+        sizes: of the numeric columns of another one.
+        """
+        if self.sizes is None or sizes is None or self.sizes.shape != sizes.shape:
+            return
+        ratios = np.maximum(self.sizes, sizes) / np.minimum(self.sizes, sizes)
+        for place in np.flatnonzero(ratios > OTHER_SCALE)[:1].tolist():
+            warn_user(
+                f"{shown}: column {printable(repr(self.numbers[place]))} has numbers of about "
+                f"{sizes[place]:.2g}, and of {self.sizes[place]:.2g} in training: convert one of "
+                "them if it has another unit"
+            )
+
     def difference(self, other: FeatureEncoding, name: str) -> str | None:
         """Describe a difference that changes the features of a table, or return None.
 
@@ -183,6 +214,12 @@ class FeatureEncoding:
                 f"missing is {self.missing} for training and {other.missing} for {name}, so "
                 "that features differ where cells are missing"
             )
+        for column, has_zone in self.zones.items():
+            if other.zones.get(column, has_zone) != has_zone:
+                return (
+                    f"the times of column {printable(repr(column))} have a zone in one of training "
+                    f"and {name} only, so that they are hours apart"
+                )
         for what in ("means", "deviations"):
             one, another = getattr(self, what), getattr(other, what)
             if not np.array_equal(np.asarray(one), np.asarray(another)):
@@ -195,7 +232,7 @@ class FeatureEncoding:
         texts: Mapping[str, Sequence[str]],
         declared: Mapping[str, Sequence[str]],
     ) -> None:
-        """Learn the texts, means and deviations not given from a table.
+        """Learn the texts, means, deviations and sizes not given from a table.
 
         declared: the texts of columns that say which they may have.
 
@@ -208,6 +245,7 @@ class FeatureEncoding:
                 column = printable(repr(name))
                 given = f"categories={{{column}: [...]}}"
                 warn_of_twins(f"column {column}", "categories", there, given)
+        self.sizes = typical_sizes(numbers)
         if not self.has_means:
             return
         known = np.isfinite(numbers)
@@ -271,6 +309,21 @@ class FeatureEncoding:
             if text:
                 out[row, place[text]] = 1
         return out
+
+
+def typical_sizes(numbers: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the median size of the numbers of each column but for 0; NaN where there are few."""
+    rows, columns = numbers.shape
+    if rows < FEW:
+        return np.full(columns, np.nan)
+    step = -(-rows // max(2 * FEW, _LOOK // max(1, columns)))
+    found = np.abs(numbers[::step].astype(np.float64))
+    is_known = np.isfinite(found) & (found > 0)
+    found[~is_known] = np.inf  # behind all others
+    found.sort(0)
+    counts = is_known.sum(0)
+    middle = np.take_along_axis(found, counts[None] // 2 % len(found), 0)
+    return np.where(counts >= FEW, middle[0], np.nan)
 
 
 def refuse_many(name: str, texts: int, rows: int, dtype: np.dtype[Any]) -> None:

@@ -60,6 +60,8 @@ class Meaning:
             )
         if self.encoding is not None and other.encoding is not None:
             how = self.encoding.difference(other.encoding, name)
+            if how is None:
+                self.encoding.warn_of_sizes(name, other.encoding.sizes)
             if how is None and self.targets and other.targets and self.targets != other.targets:
                 how = f"the targets of training are {self.targets}, those of {name} {other.targets}"
             are_numbers = [not each.classes for each in (self, other) if each.targets]
