@@ -598,6 +598,15 @@ UNKNOWN: dict[str, Any] = {
     "the first": lambda wx, x: wx[0, 0],
     "the last of sums": lambda wx, x: wx.reshape(-1).cumsum(0)[-1] / len(x),
     "clipped": lambda wx, x: wx.mean().clip(0.5, None),
+    "over all samples": lambda wx, x: wx.sum() / 12,
+    "each over all samples": lambda wx, x: (wx / 12).sum(),
+    "of outputs over all samples": lambda wx, x: (wx.sum(0) / 12).sum(),
+    "over all samples, a tensor": lambda wx, x: wx.sum() / tensor(24.0),
+    "by the largest": lambda wx, x: wx.sum() / x.max(),
+    "by a norm": lambda wx, x: wx.sum() / x.norm(),
+    "times a norm's reciprocal": lambda wx, x: wx.sum() * (1 / x.norm()),
+    "by a variance": lambda wx, x: wx.sum() / x.var(),
+    "times shares of the batch": lambda wx, x: (wx.mean(0) * x.mean(0)).sum(),
 }
 
 
@@ -783,6 +792,67 @@ def test_means_times_numbers_of_the_batch_ask_for_weights(by: Any, backend: Back
 
     trainer.fit(masked() * 3, annealed, epochs=1, accumulate=2, callbacks=[Count()])
     assert step[0] == 6
+
+
+@pytest.mark.parametrize(
+    "by",
+    [
+        lambda x: 1 / x.norm(),
+        lambda x: x.abs().max(),
+        lambda x: x.std(),
+        lambda x: x.var(),
+        lambda x: float(x.abs().max()),
+        lambda x: x.shape[0],
+    ],
+)
+def test_a_number_of_the_batch_that_counts_nothing_is_no_weight(
+    by: Callable[[Tensor], Any], backend: Backend
+) -> None:
+    """Neither in a step nor in a validation: a mean by the largest is no mean of as many terms."""
+    layer = nn.Linear(5, 3, generator=Generator(1)).to(backend)
+    x = np.random.default_rng(4).normal(size=(6, 5)).astype(np.float32)
+    parts = [(x[:3],), (x[3:5] * 7,), (x[5:],)]
+    trainer = Trainer(SGD(layer.parameters(), 0.1), capture=False)
+    losses: list[Callable[[Tensor], Tensor]] = [
+        lambda x: (layer(x) ** 2).mean() / by(x),
+        lambda x: (layer(x) ** 2).mean() * by(x),
+    ]
+    for loss in losses:
+        with pytest.raises(ValueError, match=r"means in it are multiplied by .* give weight_of="):
+            trainer.fit(parts, loss, epochs=1, accumulate=3)
+        with pytest.raises(ValueError, match=r"means in it are multiplied by .* give weight_of="):
+            trainer.evaluate(parts, loss)
+        assert trainer.evaluate(parts[:1], loss)["loss"] > 0
+
+
+def test_a_mean_over_the_batch_and_parameters_asks_for_weights() -> None:
+    """Of three batches it would count the parameters three times."""
+    weight = Parameter([1.0, 2.0], name="weight")
+    loss = lambda x: concat([(x * weight).reshape(-1), 0.1 * weight]).mean()
+    trainer = Trainer(SGD([weight], 0.1))
+    with pytest.raises(ValueError, match=r"the loss is no mean over its batch.* give weight_of="):
+        trainer.fit([(X[:8, :2],), (X[8:, :2],)], loss, epochs=1, accumulate=2)
+
+
+def test_a_sum_over_axes_by_their_lengths_counts_by_samples() -> None:
+    """Also over one after the other; by a length that is not theirs, nothing is known."""
+    x = np.random.default_rng(5).normal(size=(6, 4, 3)).astype(np.float32)
+    parts, weight = [(x[:4],), (x[4:5],), (x[5:],)], Parameter([1.0], name="weight")
+    trainer = Trainer(SGD([weight], 1.0))
+    means: list[tuple[Callable[[Tensor], Tensor], float]] = [
+        (lambda x: (weight * x).sum() / x.size, 72),
+        (lambda x: (weight * x).sum(2).sum() / x.size, 72),
+        (lambda x: (weight * x).sum(2).sum(1).sum() / (len(x) * 4), 24),
+        (lambda x: (weight * x).sum() / (len(x) * 3), 18),
+        (lambda x: (weight * x).sum(0).sum() / len(x), 6),
+        (lambda x: (weight * x / (len(x) * 12)).sum(), 72),
+    ]
+    for mean, count in means:
+        weight[...] = 1.0
+        trainer.fit(parts, mean, epochs=1, accumulate=3)
+        assert 1 - weight.item() == pytest.approx(x.sum() / count, rel=1e-4)
+    with pytest.raises(ValueError, match="the loss is no mean over its batch"):
+        trainer.fit(parts, lambda x: (weight * x).sum() / (len(x) * 5), epochs=1, accumulate=3)
 
 
 def test_a_validation_of_sums_asks_for_weights(backend: Backend) -> None:

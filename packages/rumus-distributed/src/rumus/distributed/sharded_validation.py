@@ -58,7 +58,9 @@ def joined(link: Link, own: dict[int, Found], bases: dict[int, Basis]) -> Callab
     def result() -> Measurement:
         for _, there in ranks:
             for position, basis in there.items():
-                basis.check(ranks[0][1].get(position, basis))
+                first = ranks[0][1].get(position, basis)
+                basis.check(first)
+                basis.check_factors(first)
         total = Measured()
         for number in sorted(parts):
             total.add(parts[number])

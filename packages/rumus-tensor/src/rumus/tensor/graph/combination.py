@@ -9,7 +9,8 @@ import math
 import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from rumus.tensor.memory.backend import Array
 
@@ -17,6 +18,42 @@ if TYPE_CHECKING:
     from rumus.tensor.graph.tensor import Tensor
 
 K = TypeVar("K")
+
+
+class Total(NamedTuple):
+    """Of what something is a sum.
+
+    rows: the length of the first axis. elements: how many were added up. shapes: those of the
+        tensors that they were in.
+    """
+
+    rows: int
+    elements: int
+    shapes: frozenset[tuple[int, ...]]
+
+    @staticmethod
+    def of(shape: tuple[int, ...]) -> Total:
+        """Return that of all elements of a tensor of this shape."""
+        return Total(shape[0] if shape else 1, math.prod(shape), frozenset((shape,)))
+
+    def with_more(self, other: Total, *, is_beside: bool) -> Total:
+        """Return that of what was added up with another sum. is_beside: of the same samples."""
+        rows = max(self.rows, other.rows) if is_beside else self.rows + other.rows
+        return Total(rows, self.elements + other.elements, self.shapes | other.shapes)
+
+    def may_count(self, number: float, samples: float) -> bool:
+        """Whether a number may be how many terms it has: the samples, or as many of each.
+
+        As many as some of the axes have; 8 is none of two samples with three numbers each.
+        """
+        if number % samples:
+            return False
+        return number in (samples, self.elements) or any(
+            math.prod(axes) == number
+            for shape in self.shapes
+            for length in range(1, len(shape) + 1)
+            for axes in combinations(shape, length)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +66,7 @@ class Mean:
     folded: of how many along the first axis that tensor is sums, roots of means or the like; 0 if
         that is not known, None for none. If they are the samples, it is no mean over them.
     is_guess: whether it is a sum by a whole number of the program's, which may count its terms.
+    total: what was summed, if nothing but the number itself says that it counts terms.
     is_alias: whether another says the same, of the tensor in other words.
     """
 
@@ -39,6 +77,7 @@ class Mean:
     rows: int | None = None
     folded: int | None = None
     is_guess: bool = False
+    total: Total | None = None
     is_alias: bool = False
 
     @property

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from rumus.tensor.graph.combination import OF_NONE, Combination, Known, Mean, Means
+from rumus.tensor.graph.combination import OF_NONE, Combination, Known, Mean, Means, Total
 from rumus.tensor.memory.uninterrupted import displacing
 
 if TYPE_CHECKING:
@@ -43,25 +43,30 @@ class _Divisor:
     factor: float
     is_count: bool
 
-    def mean(self, result: Tensor, size: float, rows: int | None, folded: int | None) -> Mean:
-        """Return that a tensor is a mean of as many terms as it says, times a size."""
+    def mean(self, result: Tensor, size: float, total: Total | None) -> Mean:
+        """Return that a tensor is a mean of as many terms as it says, times a size.
+
+        total: what was divided, if that is a sum.
+        """
         factor, number, array = self.factor * size, self.number, result._array
+        rows = None if total is None else total.rows
         if isinstance(number, float):
-            return Mean(array, number * factor, None, False, rows, folded, is_guess=True)
+            return Mean(array, number * factor, None, False, rows, is_guess=True, total=total)
         terms = number.detach().reshape()
         if (bounded := _listening.unbounded.of(number)) is not None:
             count = bounded.detach().reshape()
             terms = terms * ((count != 0).astype(np.float32) + _NOTHING)
         terms = terms if factor == 1 else terms * factor
-        return Mean(array, None, terms, False, rows, folded)
+        return Mean(array, None, terms, False, rows, total=None if self.is_count else total)
 
 
 class _Listening(threading.local):
     """What is reported on this thread.
 
     means: since the innermost block began; None outside of blocks.
-    totals: sums over all elements of some tensor, since the outermost one did: its length.
-    parts: sums over the first axis, and maybe others, but not over all, likewise: its length.
+    totals: sums over all elements of some tensor, since the outermost one did.
+    parts: sums over the first axis, and maybe others, but not over all, likewise.
+    inner: sums over others, likewise: the shape of what was summed.
     bent: roots of means, the largest of several numbers and the like, which are no means of two
         halves of a batch: of how many along the first axis; 0 if that is not known.
     joined: several such totals, stacked: of each sample, perhaps.
@@ -73,8 +78,9 @@ class _Listening(threading.local):
 
     def __init__(self) -> None:
         self.means: Means | None = None
-        self.totals, self.parts, self.bent = Known[int](), Known[int](), Known[int]()
-        self.moved, self.joined, self.counts = Known[int](), Known[bool](), Known[bool]()
+        self.totals, self.parts = Known[Total](), Known[Total]()
+        self.inner, self.bent, self.moved = Known[tuple[int, ...]](), Known[int](), Known[int]()
+        self.joined, self.counts = Known[bool](), Known[bool]()
         self.shares, self.unbounded = Known[_Divisor](), Known["Tensor"]()
 
     @property
@@ -87,8 +93,8 @@ class _Listening(threading.local):
 
     def forget(self) -> None:
         """Begin anew."""
-        known = self.totals, self.parts, self.bent, self.moved, self.joined, self.counts
-        for found in known:
+        known = self.totals, self.parts, self.inner, self.bent, self.moved, self.joined
+        for found in (*known, self.counts):
             found.clear()
         self.let_go()
 
@@ -141,7 +147,8 @@ def note_total(result: Tensor, of: Tensor) -> Tensor:
     elif (folded := _listening.bent.of(of)) is not None:
         _listening.bent.note(result, folded)
     else:
-        _note_total(result, of.shape[0], _listening.shares.of(of))
+        total = Total.of(_listening.inner.of(of) or of.shape)
+        _note_total(result, total, _listening.shares.of(of))
     return result
 
 
@@ -153,15 +160,16 @@ def note_part(result: Tensor, of: Tensor, axes: Sequence[int], *, is_mean: bool)
     if (combination := _listening.combined.of(of)) is not None:
         is_alike = is_mean or not combination.has_means
         _combine(result, combination if is_alike else combination.times(count))
-    elif (rows := _listening.parts.of(of)) is not None:
-        _listening.parts.note(result, rows)
-        _listening.bent.drop(result)
+    elif (total := _listening.parts.of(of)) is not None:
+        _keep_parts(result, total)
     elif (folded := _listening.bent.of(of)) is not None:
         _listening.bent.note(result, folded)
     elif 0 in axes and is_mean:
         _combine(result, _of_one(Mean(result._array, count, None, False, of.shape[0])))
     elif 0 in axes:
-        _listening.parts.note(result, of.shape[0])
+        _listening.parts.note(result, Total.of(_listening.inner.of(of) or of.shape))
+    elif not is_mean:
+        _listening.inner.note(result, _listening.inner.of(of) or of.shape)
     return result
 
 
@@ -171,6 +179,8 @@ def note_one_of(result: Tensor, of: Tensor, axes: Sequence[int]) -> Tensor:
     Such as the largest, their product or their deviation: of two halves it is no mean of theirs.
     """
     if _listening.means is not None and 0 in axes and of.size > result.size:
+        for known in (_listening.totals, _listening.counts):
+            known.drop(result)  # a variance is computed by sums
         _bend(result, of.shape[0] if result.size > 1 else 0)
     return result
 
@@ -179,16 +189,16 @@ def note_dot(result: Tensor, *factors: Tensor) -> Tensor:
     """Report that `result` is the sum of all elements of a product, and return it."""
     if _listening.means is not None:
         found = [each for each in map(_listening.shares.of, factors) if each is not None]
-        _note_total(result, factors[0].shape[0], found[0] if found else None)
+        _note_total(result, Total.of(factors[0].shape), found[0] if found else None)
     return result
 
 
-def _note_total(result: Tensor, rows: int, divisor: _Divisor | None) -> None:
+def _note_total(result: Tensor, total: Total, divisor: _Divisor | None) -> None:
     """Report a sum of all elements, or a mean if they were divided by the number of terms."""
     if divisor is not None:
-        _note_mean_by(result, divisor, rows=rows)
+        _note_mean_by(result, divisor, total=total)
     if divisor is None or isinstance(divisor.number, float):
-        _listening.totals.note(result, rows)
+        _listening.totals.note(result, total)
 
 
 def _is_noted_again(result: Tensor, of: Tensor) -> bool:
@@ -208,8 +218,8 @@ def note_alike(result: Tensor, of: Tensor) -> Tensor:
         _listening.means += [replace(each, array=result._array, is_alias=True) for each in known]
         _listening.bent.drop(result)
         of_all: tuple[Known[Any], ...] = (
-            _listening.totals, _listening.parts, _listening.bent, _listening.joined,
-            _listening.counts, _listening.shares, _listening.combined,
+            _listening.totals, _listening.parts, _listening.inner, _listening.bent,
+            _listening.joined, _listening.counts, _listening.shares, _listening.combined,
         )  # fmt: skip
         for found in of_all:
             if (what := found.of(of)) is not None:
@@ -230,20 +240,18 @@ def note_quotient(result: Tensor, total: Tensor, count: object) -> Tensor:
     if hasattr(count, "requires_grad"):
         _note_tensor_quotient(result, total, count)
     elif (number := _real(count)) is not None:
-        whole = _near_whole(number)
-        rows = _listening.totals.of(total)
+        whole, of = _near_whole(number), _listening.totals.of(total)
         if (combination := _combination_of(total)) is not None:
             _combine(result, combination.times(1 / number if number else math.inf))
-        elif (length := _listening.parts.of(total)) is not None:
+        elif (part := _listening.parts.of(total)) is not None:
             if whole is None:
-                _keep_parts(result, length)
+                _keep_parts(result, part)
             else:
-                mean = Mean(result._array, whole, None, False, length, is_guess=True)
-                _combine(result, _of_one(mean))
+                _combine(result, _of_one(_Divisor(whole, 1.0, True).mean(result, 1, part)))
         elif whole is not None and result.size > 1:
             _listening.shares.note(result, _Divisor(whole, 1.0, True))
-        elif whole is not None and rows is not None:
-            _note_mean_by(result, _Divisor(whole, 1.0, True), rows=rows)
+        elif whole is not None and of is not None:
+            _note_mean_by(result, _Divisor(whole, 1.0, True), total=of)
     return result
 
 
@@ -262,12 +270,12 @@ def _note_tensor_quotient(result: Tensor, total: Tensor, count: Any) -> None:
     combination = _combination_of(total)
     if combination is not None and _is_number_beside(count, combination):
         _combine(result, _scaled(combination, count, -1))
-    elif (rows := _listening.parts.of(total)) is not None:
-        if count.requires_grad:
-            _keep_parts(result, rows)
+    elif (part := _listening.parts.of(total)) is not None:
+        if count.requires_grad or _listening.bent.has(count):
+            _keep_parts(result, part)
         else:
-            mean = Mean(result._array, None, count.detach().reshape(), False, rows)
-            _combine(result, _of_one(mean))
+            divisor = _Divisor(count, 1.0, _is_count(count))
+            _combine(result, _of_one(divisor.mean(result, 1, part)))
 
 
 def _real(number: object) -> float | None:
@@ -292,13 +300,18 @@ def note_sum(result: Tensor, a: object, b: object, sign: int = 1) -> Tensor:
     """
     if _listening.means is None:
         return result
-    of_both = ((_listening.totals, sum), (_listening.parts, max))
-    for known, joined in of_both:
-        rows = [each for each in (known.of(a), known.of(b)) if each is not None]
-        other = b if known.has(a) else a
-        if len(rows) == 2 or (rows and _is_constant(other) and not _is_own(other)):
-            known.note(result, joined(rows))
-            _listening.bent.drop(result)
+    for known, is_beside in ((_listening.totals, False), (_listening.parts, True)):
+        one, another = known.of(a), known.of(b)
+        if one is not None and another is not None:
+            known.note(result, one.with_more(another, is_beside=is_beside))
+        elif (total := one or another) is not None:
+            other = b if one is not None else a
+            if not _is_constant(other) or _is_own(other):
+                continue
+            known.note(result, total)
+        else:
+            continue
+        _listening.bent.drop(result)
     found = [
         (factor, (), combination)
         for each, factor in ((a, 1.0), (b, float(sign)))
@@ -349,10 +362,10 @@ def note_product(result: Tensor, a: object, b: object) -> Tensor:
         if combination is not None and _multiplies(number, combination, result):
             _combine(result, _scaled(combination, number, 1))
         if _is_constant(number):
-            if (rows := _listening.totals.of(one)) is not None:
-                _listening.totals.note(result, rows)
-            if (rows := _listening.parts.of(one)) is not None:
-                _keep_parts(result, rows)
+            if (total := _listening.totals.of(one)) is not None:
+                _listening.totals.note(result, total)
+            if (total := _listening.parts.of(one)) is not None:
+                _keep_parts(result, total)
     return result
 
 
@@ -366,10 +379,13 @@ def _is_number_beside(number: Any, combination: Combination) -> bool:
 
 
 def _multiplies(number: Any, combination: Combination, result: Tensor) -> bool:
-    """Whether something multiplies means as a number does, or as one for each of them."""
+    """Whether something multiplies means as a number does, or as one for each of them.
+
+    What is computed of a batch, such as other means, is no number.
+    """
     if _is_number_beside(number, combination):
         return True
-    is_plain = not getattr(number, "requires_grad", True)
+    is_plain = not getattr(number, "requires_grad", True) and _folded(number) is None
     return is_plain and combination.has_means and number.size == result.size
 
 
@@ -395,9 +411,9 @@ def note_number(result: Tensor, operation: str, of: Sequence[Tensor]) -> Tensor:
         if found:
             _listening.unbounded.note(result, found[0])
     note_computed(result, of)
-    rows = [each for each in map(_listening.parts.of, of) if each is not None]
-    if is_counting and rows:
-        _keep_parts(result, rows[0])
+    found_parts = [each for each in map(_listening.parts.of, of) if each is not None]
+    if is_counting and found_parts:
+        _keep_parts(result, found_parts[0])
     return result
 
 
@@ -432,7 +448,7 @@ def note_gathered(result: Tensor, of: Sequence[Tensor]) -> Tensor:
         shares = [part.size / result.size for part in of]
         pairs = zip(shares, known, strict=True)
         _combine(result, Combination(tuple([(share, (), each) for share, each in pairs])))
-    elif any(_folded(each) is not None for each in of):
+    elif any(map(_is_no_sample, of)):
         _bend(result, 0)
     elif len(totals := [each for each in of if _listening.totals.has(each)]) == len(of):
         _listening.joined.note(result, True)
@@ -463,10 +479,15 @@ def note_matmul(result: Tensor, a: Tensor, b: Tensor) -> Tensor:
         return note_dot(result, a, b) if a.ndim > 1 else result
     is_over_first = a.ndim == 1 or _listening.moved.of(a) == a.ndim - 1
     if is_over_first and not _is_own(a):
-        _keep_parts(result, a.shape[-1])
+        _keep_parts(result, Total.of(a.shape[::-1]))
     elif _listening.moved.of(b) == b.ndim - 1 and _is_own(a):
         _listening.moved.note(result, result.ndim - 1)
     return result
+
+
+def _is_no_sample(part: Tensor) -> bool:
+    """Whether it is computed from several samples, or is a list of parameters."""
+    return _folded(part) is not None or (part.ndim == 1 and _is_own(part))
 
 
 def is_bent(value: object) -> bool:
@@ -498,8 +519,8 @@ def _bend(result: Tensor, folded: int) -> None:
     _listening.parts.drop(result)
 
 
-def _keep_parts(result: Tensor, rows: int) -> None:
-    _listening.parts.note(result, rows)
+def _keep_parts(result: Tensor, total: Total) -> None:
+    _listening.parts.note(result, total)
     _listening.bent.drop(result)
 
 
@@ -508,9 +529,10 @@ def _folded(tensor: Tensor) -> int | None:
 
     None if it is of none: it has a number for each sample, or for each of another kind.
     """
-    for known in (_listening.parts, _listening.bent):
-        if (folded := known.of(tensor)) is not None:
-            return folded
+    if (total := _listening.parts.of(tensor)) is not None:
+        return total.rows
+    if (folded := _listening.bent.of(tensor)) is not None:
+        return folded
     combination = _listening.combined.of(tensor)
     if combination is None or not combination.has_means:
         return None
@@ -533,18 +555,22 @@ def _combination_of(tensor: Any) -> Combination | None:
 
 
 def _is_noted_by(result: Tensor, whole: object, divisor: _Divisor) -> bool:
-    """Whether what is divided is a sum or mean of all elements, and its quotient a mean."""
-    average = _average_of(whole)
-    is_mean = result.size == 1 and (average is not None or _listening.totals.has(whole))
-    if is_mean:
+    """Whether what is divided is a sum or mean of all elements, and its quotient a mean.
+
+    By a count, or for a sum by a number that may be one, unlike the largest element or a norm.
+    """
+    if result.size != 1:
+        return False
+    average, total = _average_of(whole) if divisor.is_count else None, _listening.totals.of(whole)
+    is_mean = total is not None and (divisor.is_count or not _listening.bent.has(divisor.number))
+    if average is not None or is_mean:
         size = None if average is None else average.count
-        rows = _listening.totals.of(whole)
-        _note_mean_by(result, divisor, 1 if size is None else size, rows)
-    return is_mean
+        _note_mean_by(result, divisor, 1 if size is None else size, total)
+    return average is not None or is_mean
 
 
 def _note_mean_by(
-    result: Tensor, divisor: _Divisor, size: float = 1, rows: int | None = None
+    result: Tensor, divisor: _Divisor, size: float = 1, total: Total | None = None
 ) -> None:
     """Report a mean of as many terms as something was divided by, times a size.
 
@@ -552,7 +578,7 @@ def _note_mean_by(
     """
     number = divisor.number
     if isinstance(number, float) or number.size == 1:
-        _note(result, divisor.mean(result, size, rows, None))
+        _note(result, divisor.mean(result, size, total))
     else:
         _bend(result, 0)
 
@@ -567,8 +593,9 @@ def _average_of(tensor: object) -> Mean | None:
 
 def _is_count(tensor: Tensor) -> bool:
     """Whether a number was computed from all elements of some tensor, as those of a mask."""
-    is_total = _listening.totals.has(tensor) or _listening.counts.has(tensor)
-    return is_total or _average_of(tensor) is not None
+    if _listening.totals.has(tensor) or _listening.counts.has(tensor):
+        return True
+    return _average_of(tensor) is not None and not _listening.bent.has(tensor)
 
 
 def note_again(means: Means) -> None:

@@ -174,7 +174,8 @@ class Measuring:
         self._trained = trained
         self._metric_fn, self._backend, self._weight_of = metric_fn, backend, weight_of
         self._is_part = is_part
-        self._weighing, self._averaged = Weighing(self._check_unknown), _Averaged()
+        self._weighing = Weighing(self._check_unknown, is_of_one=True)
+        self._averaged = _Averaged()
         self._size, self._names = 0.0, list[str]()  # of the batch that is measured
         self._unknown: dict[str, Tensor] = {}  # of the first batch, what has no known weight
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from rumus.tensor import Tensor
 from rumus.tensor.expression.user_warning import warn_user
-from rumus.tensor.graph.combination import Mean, Means
+from rumus.tensor.graph.combination import Combination, Mean, Means
 
 ADVICE: Final = "give weight_of=, a function that returns the weight of a batch"
 _UNREAD: Final = f"only the device knows how many targets are ignored: {ADVICE}"
@@ -77,9 +77,9 @@ class Basis:
             is_known = math.isfinite(then) and math.isfinite(now)  # or gradients tell
             if is_known and not math.isclose(then, now, rel_tol=1e-5, abs_tol=1e-12):
                 raise ValueError(
-                    f"{what} multiplied by {then:g} in a batch, and by {now:g} in another of the "
-                    "same step, as if divided by a number of terms: divide by a tensor, such as "
-                    f"mask.sum(), or {ADVICE}"
+                    f"{what} multiplied by {then:g} in a batch, and by {now:g} in another that "
+                    "counts beside it, as if divided by a number of terms: divide by a tensor, "
+                    f"such as mask.sum(), or {ADVICE}"
                 )
 
 
@@ -94,6 +94,8 @@ class Weighing:
 
     unknown: is told of a tensor that is neither, with its position; it counts by samples unless
         this raises.
+    is_of_one: whether all batches are of one mean, so that what multiplies means is equal in all;
+        otherwise `weigh_of_step` says which are.
 
     >>> from rumus.tensor import tensor
     >>> from rumus.tensor.graph.means import noting_means
@@ -103,8 +105,10 @@ class Weighing:
     [3.0]
     """
 
-    def __init__(self, unknown: Callable[[int, Tensor], None] | None = None) -> None:
-        self._unknown = unknown or _refuse
+    def __init__(
+        self, unknown: Callable[[int, Tensor], None] | None = None, *, is_of_one: bool = False
+    ) -> None:
+        self._unknown, self._is_of_one = unknown or _refuse, is_of_one
         self._first: dict[int, Basis] = {}
         self._last: dict[int, Basis] = {}
         self._averages: dict[int, tuple[float, int, float]] = {}
@@ -151,7 +155,7 @@ class Weighing:
             weights.append(samples if own is None else _weight(own))
         if has_numbers:
             others = [mean for mean in means if not _is_among(mean, used)]
-            self._check(len(values), others, samples, is_combined=False)
+            self._check(len(values), others, samples, None)
         return weights
 
     def _check_tensor(self, position: int, value: Tensor, means: Means, samples: float) -> None:
@@ -161,7 +165,7 @@ class Weighing:
         if combination is None or any(_is_no_mean_of(mean, samples) for mean in terms):
             self._unknown(position, value)
         else:
-            self._check(position, terms, samples, is_combined=True)
+            self._check(position, terms, samples, combination)
 
     def weigh_of_step(self, loss: Tensor, means: Means, samples: float) -> float:
         """Return the weight of a batch among others of one step. Raises ValueError like `weigh`."""
@@ -202,20 +206,22 @@ class Weighing:
             )
 
     def _check(
-        self, position: int, means: Sequence[Mean], samples: float, *, is_combined: bool
+        self, position: int, means: Sequence[Mean], samples: float, value: Combination | None
     ) -> None:
         """Raise for counts that are not proportional to the samples from batch to batch.
 
-        is_combined: whether a value is these means added up; a number may have nothing to do with
-            a mean whose count only the device knows.
+        value: these means, added up; None of a number, which may have nothing to do with a mean
+            whose count only the device knows.
         """
         means = [mean for mean in means if not mean.is_alias]
         losses = [mean for mean in means if mean.is_loss or mean.is_guess]
         own = [m for m in means if not (m.is_loss or m.is_guess or _is_among(m, losses))]
-        others = [m for m in own if m.count is not None or is_combined or not _is_on_device(m)]
+        others = [m for m in own if m.count is not None or value or not _is_on_device(m)]
         counts, plain = tuple(map(_known, losses)), tuple(map(_known, others))
-        self._last[position] = Basis(samples, counts, plain)
-        self._last[position].check(self._first.setdefault(position, self._last[position]))
+        factors = value.factors if value is not None and self._is_of_one else (1.0, 0.0)
+        basis = self._last[position] = Basis(samples, counts, plain, factors)
+        basis.check(first := self._first.setdefault(position, basis))
+        basis.check_factors(first)
 
 
 def check_alike(bases: Sequence[Basis]) -> None:
@@ -290,8 +296,13 @@ def _is_no_mean_of(mean: Mean, samples: float) -> bool:
     """
     if not samples > 0:
         return False
+    total = mean.total
     if mean.is_guess and _known(mean) % samples:
         return True
+    if total is not None and mean.is_guess:
+        return not total.may_count(_known(mean), samples)
+    if total is not None and mean.counted is not None:  # a number of unknown meaning
+        return float(mean.counted) > total.elements
     return mean.folded is not None and mean.folded % samples == 0
 
 
