@@ -497,6 +497,29 @@ def test_a_callback_with_a_method_that_no_event_calls(name: str) -> None:
         Trainer(SGD([w], 0.1)).fit([()], lambda: w.sum(), epochs=1, callbacks=[kind()])
 
 
+def test_a_callback_with_a_method_of_its_own() -> None:
+    class Own(Callback):
+        def on_step_end(self, event: Any) -> None:
+            self.on_third(event)
+
+        def on_third(self, event: Any) -> None:
+            """Called above."""
+
+        def on_disk(self) -> None:
+            """Takes no event."""
+
+    class Never(Own):
+        def on_checkpoint_saved(self, event: Any) -> None:
+            """Is named like the event's class."""
+
+    w = Parameter([1.0])
+    trainer = Trainer(SGD([w], 0.1))
+    trainer.fit([()], lambda: w.sum(), epochs=1, callbacks=[Own()])
+    told = r"Never\.on_checkpoint_saved is called by no event, .* on_checkpoint,"
+    with pytest.warns(UserWarning, match=told):
+        trainer.fit([()], lambda: w.sum(), epochs=1, callbacks=[Never()])
+
+
 @pytest.mark.parametrize(
     ("rate", "told"),
     [

@@ -116,3 +116,58 @@ def test_on_every_backend(backend: Backend) -> None:
     assert told.startswith(
         "cross_entropy_loss expects logits of classes, and is given the result of softmax, with "
     )
+
+
+def _outputs(count: int, samples: int = 4) -> Tensor:
+    layer = nn.Linear(2, count, generator=Generator(0))
+    return layer(tensor(np.ones((samples, 2), np.float32)))
+
+
+SINGLE: dict[str, Callable[[Tensor], Tensor]] = {
+    "cross entropy": lambda z: nn.cross_entropy_loss(z, [0] * len(z)),
+    "of probabilities": lambda z: nn.cross_entropy_loss(z, np.ones((len(z), 1), np.float32)),
+    "focal": lambda z: nn.focal_loss(z, [0] * len(z)),
+    "nll": lambda z: nn.nll_loss(z.log_softmax(), [0] * len(z)),
+    "margin": lambda z: nn.multi_margin_loss(z, [0] * len(z)),
+    "images": lambda z: nn.cross_entropy_loss(z.reshape(1, 1, -1), [[0] * len(z)], axis=1),
+}
+
+
+@pytest.mark.parametrize("loss", SINGLE.values(), ids=SINGLE)
+def test_a_single_class_teaches_nothing(loss: Callable[[Tensor], Tensor]) -> None:
+    outputs = _outputs(1)
+    (told,) = _told(lambda: loss(outputs))
+    assert "binary_cross_entropy_with_logits for a single output" in told
+
+
+@pytest.mark.parametrize("loss", SINGLE.values(), ids=SINGLE)
+def test_a_single_sample_may_have_one_class(loss: Callable[[Tensor], Tensor]) -> None:
+    outputs = _outputs(1, samples=1)
+    assert _told(lambda: loss(outputs)) == []
+
+
+def test_a_softmax_of_one_output_is_1() -> None:
+    targets = np.ones((4, 1), np.float32)
+    (told,) = _told(lambda: nn.binary_cross_entropy(_outputs(1).softmax(), targets))
+    assert "1 whatever the model computes" in told
+    assert _told(lambda: nn.binary_cross_entropy(_outputs(1).sigmoid(), targets)) == []
+
+
+def test_probabilities_of_several_classes_at_once() -> None:
+    outputs = _outputs(3)
+    (told,) = _told(lambda: nn.cross_entropy_loss(outputs, np.ones((4, 3), np.float32)))
+    assert "add up to 3" in told
+    whole, part = np.float32([1, 0, 0]), np.float32([0.2, 0.2, 0.2])
+    targets = np.stack([whole, part, whole * 0, whole])
+    assert _told(lambda: nn.cross_entropy_loss(outputs, targets)) == []
+    halves = np.full((4, 3), 1 / 3, np.float16)
+    assert _told(lambda: nn.cross_entropy_loss(outputs.astype(float16), halves)) == []
+    rows = targets.T[None]  # classes on axis 1
+    assert _told(lambda: nn.cross_entropy_loss(outputs.T.unsqueeze(0), rows, axis=1)) == []
+
+
+@pytest.mark.parametrize("log_input", [True, False])
+def test_a_count_is_not_negative(*, log_input: bool) -> None:
+    rates = _outputs(1).exp()
+    with pytest.raises(ValueError, match=r"target -1.0 at index \(2, 0\) is negative"):
+        nn.poisson_nll_loss(rates, [[0.0], [2.0], [-1.0], [1.0]], log_input=log_input)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from rumus.optim import FusedOptimizer, ParameterGroup, RMSprop
+from rumus.optim import LARS, SGD, FusedOptimizer, Muon, ParameterGroup, RMSprop
 from rumus.tensor import Backend, Expr, Parameter, tensor
 
 
@@ -154,6 +155,15 @@ def test_a_rule_may_name_its_scalars_freely(alpha: Any) -> None:
     for name in ("lr", "weight_decay"):
         with pytest.raises(ValueError, match=f"{name} must be finite and >= 0, not -1"):
             optimizer.set(**{name: -1.0})
+
+
+@pytest.mark.parametrize("make", [SGD, RMSprop, LARS, Muon])
+def test_a_momentum_of_1_forgets_nothing(make: Callable[..., Any]) -> None:
+    p = Parameter(np.ones((2, 2)), name="p")
+    for momentum in (1.0, 1.5):
+        with pytest.raises(ValueError, match=r"momentum must be finite and in \[0, 1\)"):
+            make([p], 0.1, momentum=momentum)
+    assert p.owner is None
 
 
 def test_the_ranges_of_an_optimizer_hold_for_its_groups() -> None:

@@ -174,6 +174,7 @@ def test_the_default_metric_is_not_there(tmp_path: Path) -> None:
         ({"mode": "max"}, "monitor is missing"),
         ({"restore_best": True}, "restore_best=True needs checkpoints="),
         ({"save_every": Every(steps=2)}, r"save_every=.* has no effect without checkpoints="),
+        ({"resume": "auto"}, 'resume="auto" has no effect without checkpoints='),
         ({"rollbacks": 5}, r"rollbacks=5 has no effect without nonfinite="),
         ({"rollbacks": -1, "nonfinite": "rollback"}, "rollbacks must be 0 or more, not -1"),
         ({"validate_every": Every()}, r"validate_every=Every\(\) never validates"),
@@ -850,7 +851,7 @@ def test_what_a_callback_writes_into_an_event_is_no_measurement(tmp_path: Path) 
 
 
 def test_a_validation_of_other_samples_is_told_of() -> None:
-    data = ArrayDataset(np.eye(5, dtype=np.float32), np.arange(5, dtype=np.int32))
+    data = ArrayDataset(np.arange(5, dtype=np.float32), np.arange(5, dtype=np.int32))
     score = lambda x, y: {"loss": 0.0}
     cases: list[tuple[dict[str, Any], str]] = [
         ({"drop_last": True}, "leaves out the last samples"),

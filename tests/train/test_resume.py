@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import re
 import shutil
 import signal
 import warnings
@@ -268,7 +269,8 @@ def train(variant: str, folder: Path | None, stop_at: int | None = None, **optio
     found = VARIANTS[variant]()
     losses = Losses(stop_at)
     checkpoints = None if folder is None else Checkpoints(folder, file_system=Unsynced())
-    options = {"callbacks": [], "resume": "auto", "save_every": Every(), **found.options, **options}
+    resume = folder is not None and "auto"
+    options = {"callbacks": [], "resume": resume, "save_every": Every(), **found.options, **options}
     options["callbacks"] = [losses, *options["callbacks"]]
     trainer = Trainer(found.optimizer, state=found.state, loss_scale=found.loss_scale)
     fit = partial(trainer.fit, found.loader, found.loss, steps=STEPS, checkpoints=checkpoints)
@@ -363,7 +365,8 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
         trainer.fit(found.loader, found.loss, steps=1, resume=tmp_path / "step-00000007")
     with pytest.raises(ValueError, match="give checkpoints=folder"):
         trainer.fit(found.loader, found.loss, steps=1, resume=True)
-    assert trainer.fit(found.loader, found.loss, steps=1, resume="auto").steps == 1
+    with pytest.raises(ValueError, match='resume="auto" has no effect without checkpoints='):
+        trainer.fit(found.loader, found.loss, steps=1, resume="auto")
 
 
 def test_a_fresh_start_among_old_checkpoints(tmp_path: Path) -> None:
@@ -513,6 +516,25 @@ def test_a_failed_save_does_not_end_the_training(tmp_path: Path) -> None:
             checkpoints=Checkpoints(tmp_path, file_system=Full()),
         )  # fmt: skip
     assert paths == [tmp_path / "step-00000001", None, tmp_path / "step-00000003"]
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_last_save_that_fails_is_told_of(tmp_path: Path, *, saved: bool) -> None:
+    class Full(Unsynced):
+        def fsync(self, descriptor: int) -> None:
+            if not saved or found.optimizer.steps == 3:
+                raise OSError(28, "No space left on device")
+
+    found = plain()
+    told = r"the last is .*step-00000002\. " if saved else r"there is no checkpoint\. "
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Trainer(found.optimizer).fit(
+            found.loader, found.loss, steps=3, save_every=Every(steps=2),
+            checkpoints=Checkpoints(tmp_path, file_system=Full()),
+        )  # fmt: skip
+    assert caught[-1].category is CheckpointWarning
+    assert re.search(rf"ended after step 3, which is not saved: {told}", str(caught[-1].message))
 
 
 class Damaged:

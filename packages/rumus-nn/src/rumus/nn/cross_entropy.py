@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.nn.class_losses import class_weights, count_classes
-from rumus.nn.loss_input import OF_LOGITS, check_input
-from rumus.nn.probabilities import check_probabilities
+from rumus.nn.loss_input import OF_LOGITS, check_classes, check_input
+from rumus.nn.probabilities import check_probabilities, warn_of_several_classes
 from rumus.nn.reduction import (
     Found,
     Reduction,
@@ -97,10 +97,12 @@ def cross_entropy_loss(
     given = targets if isinstance(targets, Tensor) else np.asarray(targets)
     check_fit(NAME, logits, given, reduction, at)
     check_input(NAME, logits, "logits of classes", OF_LOGITS)
+    check_classes(NAME, logits, at)
     weights = None if weight is None else class_weights(NAME, logits, weight, logits.shape[at])
     if given.dtype.kind == "f":
         beside = as_target(NAME, logits, given)
         check_probabilities(NAME, "target", beside, _CLASSES)
+        warn_of_several_classes(NAME, beside, at)
         losses = _of_probabilities(logits, beside, at, weights, label_smoothing)
         found = Found(losses, losses.size)
     else:

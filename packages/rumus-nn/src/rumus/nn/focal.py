@@ -10,7 +10,7 @@ import numpy as np
 from rumus.nn.class_losses import class_weights
 from rumus.nn.cross_entropy import check_fit, class_axis, losses_of_classes
 from rumus.nn.loss import entropy_of, less_likely
-from rumus.nn.loss_input import OF_LOGITS, check_input
+from rumus.nn.loss_input import OF_LOGITS, check_classes, check_input
 from rumus.nn.probabilities import check_probabilities
 from rumus.nn.reduction import (
     Found,
@@ -108,6 +108,7 @@ def focal_loss(
         raise TypeError(f"{name}: targets must be class numbers, not {given.dtype}")
     check_fit(name, logits, given, reduction, at)
     check_input(name, logits, "logits of classes", OF_LOGITS)
+    check_classes(name, logits, at)
     found = losses_of_classes(name, logits, given, at, ignore_index, 0.0, None)
     losses = _weighed(found.losses, gamma=gamma)
     if weight is not None:

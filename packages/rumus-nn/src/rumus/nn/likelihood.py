@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from rumus.nn.class_losses import class_weights, count_classes
 from rumus.nn.loss import share
-from rumus.nn.loss_input import OF_LOGARITHMS, check_input
-from rumus.nn.probabilities import check_probabilities
+from rumus.nn.loss_input import OF_LOGARITHMS, check_classes, check_input
+from rumus.nn.probabilities import check_counts, check_probabilities
 from rumus.nn.reduction import (
     Found,
     Reduction,
@@ -139,6 +139,7 @@ def nll_loss(
             f"{name}: expected class numbers of shape {others} for {x.shape} with classes on axis "
             f"{axis}, got {given.dtype} of shape {given.shape}"
         )
+    check_classes(name, x, at)
     count = count_classes(name, x, given, x.shape[at], ignore_index)
     index = as_integers(x, given)
     backend_of(name, (x, index))
@@ -231,6 +232,8 @@ def poisson_nll_loss(
     eps: positive, ValueError otherwise.
     reduction, sample_weight: as in `mse_loss`, as are the other errors.
 
+    ValueError for a negative target, with its position (checked only on the CPU).
+
     >>> from rumus.nn import poisson_nll_loss
     >>> from rumus.tensor import tensor
     >>> poisson_nll_loss(tensor([0.0]), [3.0]).item()
@@ -239,6 +242,7 @@ def poisson_nll_loss(
     name = "poisson_nll_loss"
     positive_number(f"{name}: eps", eps)
     x, beside = check_pair(name, prediction, target, reduction)
+    check_counts(name, "target", beside)
 
     def losses(scale: float) -> Tensor:
         if log_input:

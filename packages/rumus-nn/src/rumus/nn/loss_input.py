@@ -45,8 +45,29 @@ def check_input(loss: str, x: Tensor, expected: Expected, instead: str) -> None:
         before = node.inputs[0]
         node = before if isinstance(before, Node) else None
     name = "" if node is None else node.name.rpartition(" ")[2]  # of "linear and sigmoid"
+    if name == "softmax" and x.ndim == 2 and x.shape[1] == 1 < len(x):
+        warn_user(
+            f"{loss} is given a softmax of one output, which is 1 whatever the model computes: a "
+            "sigmoid gives one probability"
+        )
     if name in _UNFIT[expected]:
         warn_user(
             f"{loss} expects {expected}, and is given the result of {name}, with which it "
             f"trains badly: {instead}"
+        )
+
+
+def check_classes(loss: str, x: Tensor, axis: int) -> None:
+    """Warn of a single class while something is to learn from several samples.
+
+    One sample has one class where classes are the others of its batch.
+
+    loss: the name of the loss.
+    x: its input.
+    axis: of the classes.
+    """
+    if x.requires_grad and x.shape[axis] == 1 < x.size:
+        warn_user(
+            f"{loss} of one class is the same whatever the model computes: give an output to each "
+            "class, or use binary_cross_entropy_with_logits for a single output"
         )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rumus.nn.class_losses import class_weights, count_classes
 from rumus.nn.distance import cosine_similarity, pairwise_distance
+from rumus.nn.loss_input import check_classes
 from rumus.nn.reduction import (
     Found,
     Reduction,
@@ -261,6 +262,7 @@ def multi_margin_loss(
         )
     if reduction == "mean" and not len(x):
         raise ValueError(f"{name}: the mean of no targets, logits of shape {x.shape}")
+    check_classes(name, x, 1)
     classes = x.shape[1]
     count_classes(name, x, given, classes, ignore_index=None)
     index = as_integers(x, given)

@@ -19,7 +19,7 @@ class LARS(FusedOptimizer[M_co]):
 
     parameters: to own; see `Optimizer`.
     lr: at least 0; since r includes the trust coefficient, useful values are large.
-    momentum: at least 0.
+    momentum: in [0, 1).
     weight_decay: at least 0.
     trust_coefficient: at least 0, a tensor's step relative to its norm, divided by lr.
     adapt: 1, or 0 for r = 1, as is usual for biases and norms, with their own lr: pass

@@ -21,7 +21,7 @@ class RMSprop(FusedOptimizer[M_co]):
     alpha: the decay rate of the average, in [0, 1).
     eps: at least 0, outside the root.
     weight_decay: at least 0, weight_decay p is added to the gradient.
-    momentum: at least 0: b = momentum b + g / (sqrt(v) + eps) replaces the quotient; b does not
+    momentum: in [0, 1): b = momentum b + g / (sqrt(v) + eps) replaces the quotient; b does not
         include lr.
     centered: divide by the deviation sqrt(v - m^2) from the average m of g.
     options: see `FusedOptimizer`.

@@ -16,7 +16,7 @@ class SGD(FusedOptimizer[M_co]):
 
     parameters: to own; see `Optimizer`.
     lr: at least 0.
-    momentum: at least 0; with 0 there is no state.
+    momentum: in [0, 1); with 0 there is no state.
     dampening: reduces the weight of a new gradient in the momentum, from the second step on.
     weight_decay: at least 0, weight_decay p is added to the gradient.
     nesterov: look ahead; needs momentum, and no dampening.

@@ -37,7 +37,7 @@ RANGES: Final[Ranges] = {
     "eps1": (0, _INFINITY, False),
     "eps2": (0, _INFINITY, False),
     "beta2_decay": (-_INFINITY, 0, True),
-    "momentum": (0, _INFINITY, False),
+    "momentum": (0, 1, False),
     "alpha": (0, 1, False),
     "rho": (0, 1, False),
     "lr_decay": (0, _INFINITY, False),

@@ -25,6 +25,7 @@ from rumus.tensor.expression.places import check_places
 from rumus.tensor.expression.printable import abridged
 from rumus.tensor.expression.real_number import CHECKS, real_number
 from rumus.tensor.graph.autograd import Product, Spread, Vjp
+from rumus.tensor.graph.column_and_row import warn_of_pairs
 from rumus.tensor.graph.means import note_alike, note_number
 from rumus.tensor.graph.tensor import Tensor, as_tensor, backend_of, refuse_rounded, result_of
 from rumus.tensor.memory.backend import Array, Backend, Shape
@@ -175,7 +176,10 @@ def run(kernel: Kernel, tensors: Sequence[Tensor], scalars: Mapping[str, float])
     """Return the output of a single-output kernel, with its inputs broadcast to one shape."""
     backend = backend_of(kernel.name, tensors)
     arrays = [t._array for t in tensors]
-    shape = broadcast_shape(kernel.name, [array.shape for array in arrays])
+    shapes = [array.shape for array in arrays]
+    shape = broadcast_shape(kernel.name, shapes)
+    if shape is not shapes[0] and shape not in shapes:
+        warn_of_pairs(kernel.name, tensors)
     types = kernel.types(tuple([array.dtype for array in arrays]))
     if types.compute.kind == "f":
         for t in tensors:

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 from rumus.tensor import NonFiniteGradientError
 from rumus.tensor.expression.nearest_name import nearest_name
 from rumus.tensor.expression.printable import PrintableError
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.train.base.other_names import CALLBACK, HEARD
 from rumus.train.loop.events import (
@@ -29,6 +30,7 @@ from rumus.train.loop.events import (
     TrainStart,
     ValidationEnd,
 )
+from rumus.train.loop.overridden import names_in, own_members
 from rumus.train.loop.stop_signals import Interrupted
 
 
@@ -146,6 +148,22 @@ def _check_methods(kind: type) -> None:
         near = HEARD.rows.get(name) or nearest_name(name, events, _ALIKE)
         if name not in events and near is not None:
             raise TypeError(f"{kind.__name__}.{name} is called by no event; here it is {near}")
+    own = own_members(kind)
+    for name in sorted(own.keys() - events - names_in(*own.values())):
+        if name.startswith("on_") and _takes_one(own[name]):
+            warn_user(
+                f"{kind.__name__}.{name} is called by no event, and not by {kind.__name__} itself: "
+                f"the events are {', '.join(_METHODS.values())}"
+            )
+
+
+def _takes_one(method: object) -> bool:
+    """Whether a function can be called with an object and an event."""
+    try:
+        signature(method).bind(None, None)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _hearing(callback: Callback, name: str) -> Callable[[Any], None]:

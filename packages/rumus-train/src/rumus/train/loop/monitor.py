@@ -143,10 +143,16 @@ def check_options(
     of_validation: Mapping[str, object],
     save_every: object,
     restore_best: bool,
+    resume: object,
 ) -> None:
     """Raise ValueError for an option of `fit` that has no effect without another one."""
     if save_every not in (None, Every()) and not is_saved:
         raise ValueError(f"save_every={save_every!r} has no effect without checkpoints=")
+    if resume == "auto" and not is_saved:
+        raise ValueError(
+            'resume="auto" has no effect without checkpoints=, from which to continue: where there '
+            'may be no folder, write resume=folder is not None and "auto"'
+        )
     for name, value in of_validation.items():
         if value is not None and not is_validated:
             raise ValueError(f"{name}={value!r} has no effect without validate=")

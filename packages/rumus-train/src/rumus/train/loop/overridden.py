@@ -21,8 +21,7 @@ def check_overridden(kind: type, loss_fn: Callable[..., Any]) -> None:
 
     kind: the trainer's class. loss_fn: what `fit` calls.
     """
-    bases = [base for base in kind.__mro__ if not base.__module__.startswith("rumus.")]
-    members = {name: member for base in reversed(bases) for name, member in vars(base).items()}
+    members = own_members(kind)
     for name in _OWN:
         if name in members:
             raise TypeError(
@@ -32,14 +31,24 @@ def check_overridden(kind: type, loss_fn: Callable[..., Any]) -> None:
     hooks = HOOKS.rows | HEARD.rows
     unused = sorted(members.keys() & hooks.keys())
     if unused:
-        codes = [code for each in (*members.values(), loss_fn) for code in _codes(each)]
-        named = {name for code in codes for name in code.co_names}
+        named = names_in(*members.values(), loss_fn)
         named.add(getattr(loss_fn, "__name__", ""))
         for name in unused:
             if name not in named:
                 warn_user(
                     f"{kind.__name__}.{name} is called by nothing in fit; here it is {hooks[name]}"
                 )
+
+
+def own_members(kind: type) -> dict[str, Any]:
+    """Return what a user's class defines, and its bases outside of this library."""
+    bases = [base for base in kind.__mro__ if not base.__module__.startswith("rumus.")]
+    return {name: member for base in reversed(bases) for name, member in vars(base).items()}
+
+
+def names_in(*members: Any) -> set[str]:
+    """Return the names that the code of some functions and properties reads."""
+    return {name for each in members for code in _codes(each) for name in code.co_names}
 
 
 def _codes(member: Any) -> Iterator[CodeType]:

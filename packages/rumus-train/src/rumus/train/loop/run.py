@@ -41,6 +41,7 @@ from rumus.train.loop.continuation import (
     note_machine,
     warn_of_partial_epoch,
 )
+from rumus.train.loop.ended_schedules import warn_of_dead_end
 from rumus.train.loop.events import (
     EpochEnd,
     EpochStart,
@@ -591,6 +592,7 @@ class Run:
         if is_restored:
             self._watch_tensors()
         self._check_validates()
+        self._check_rates()
         note_machine(self, checkpoints.path)
         note_hyperparameters(self, checkpoints.path)
         self.team.started()
@@ -625,6 +627,12 @@ class Run:
             "end"
         )
         self._is_told_of_validation = True
+
+    def _check_rates(self) -> None:
+        """Warn of a learning rate that is 0 before the end."""
+        steps, _ = self.limits.ends_after(self.steps_per_epoch)
+        left = None if steps is None else steps - self.position.step
+        warn_of_dead_end(self.trainer.optimizer, left)
 
     def _look_for_validation(self) -> None:
         """Warn of a validation that was never due: how far the run gets was not known before."""
@@ -689,6 +697,7 @@ class Run:
         self._look_for_validation()
         self._look_for_best()
         if self.signals.received is None:
+            checkpoints.warn_of_unsaved()
             checkpoints.restore_best()
         self._close()
         number = self.signals.received  # only now: one may have arrived while saving

@@ -11,7 +11,9 @@ from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.train.base.every import Every
 from rumus.train.base.position import Position
+from rumus.train.base.printable import printable
 from rumus.train.base.random_sources import restore_program, states_of_program
+from rumus.train.checkpoints.checkpoint_errors import CheckpointWarning
 from rumus.train.checkpoints.checkpoint_store import Resume, Saved, Store, checkpoint_to_resume
 from rumus.train.checkpoints.checkpoints import Checkpoints
 from rumus.train.checkpoints.snapshot import average_of, restore, take, taking
@@ -171,6 +173,17 @@ class RunCheckpoints:
     def has_unsaved(self) -> bool:
         """Whether this step has no checkpoint."""
         return self._place != self._saved_at
+
+    def warn_of_unsaved(self) -> None:
+        """Warn at the end of a run that its last checkpoint failed: there is no next one."""
+        if self.store is not None and self.has_unsaved:
+            last = "there is no checkpoint" if self.path is None else f"the last is {self.path}"
+            warn_user(
+                f"the training has ended after step {self._run.position.step}, which is not saved: "
+                f"{printable(last)}. The weights are in memory only: save them elsewhere, as with "
+                "model.save_file(path)",
+                CheckpointWarning,
+            )
 
     def note_best(self) -> None:
         """Ask for a checkpoint of the best validation, which the next save would overwrite."""

@@ -324,6 +324,7 @@ class Trainer(Generic[M_co]):
             of_validation=about_validation,
             save_every=save_every,
             restore_best=restore_best,
+            resume=resume,
         )
         keeps = validate is not None and isinstance(checkpoints, (str, PathLike))
         watched = Monitor.of(monitor, mode, keep_best, is_needed=keeps or restore_best)
