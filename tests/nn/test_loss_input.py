@@ -157,7 +157,7 @@ def test_probabilities_of_several_classes_at_once() -> None:
     outputs = _outputs(3)
     (told,) = _told(lambda: nn.cross_entropy_loss(outputs, np.ones((4, 3), np.float32)))
     assert "add up to 3" in told
-    whole, part = np.float32([1, 0, 0]), np.float32([0.2, 0.2, 0.2])
+    whole, part = np.eye(3, dtype=np.float32)[0], np.full(3, 0.2, np.float32)
     targets = np.stack([whole, part, whole * 0, whole])
     assert _told(lambda: nn.cross_entropy_loss(outputs, targets)) == []
     halves = np.full((4, 3), 1 / 3, np.float16)
