@@ -73,6 +73,27 @@ def test_other_labels_say_nothing(one: Any, other: Any) -> None:
         assert len(ArrayDataset(x, y)) == len(x)
 
 
+def test_labels_of_other_rows_are_refused() -> None:
+    """As of columns whose missing values were dropped one by one, or of two parts of a frame."""
+    x, y = frame()["a"], frame()["y"]
+    for one, other in ((x[[1, 2, 4]], y[[1, 3, 4]]), (x[3:], y[[5, 1, 0]]), (x[1:4], y[2:5])):
+        with pytest.raises(ValueError, match=r"array 0 and array 1 have labels of different rows"):
+            ArrayDataset(one, other)
+        assert len(ArrayDataset(one.to_numpy(), other)) == 3
+        assert len(ArrayDataset(one.reset_index(drop=True), other)) == 3
+    days = pandas.date_range("2020-01-01", periods=3)
+    with pytest.raises(ValueError, match="different rows, such as Timestamp"):
+        ArrayDataset(x[:3].set_axis(days), y[:3].set_axis(days + pandas.Timedelta(days=1)))
+    assert len(ArrayDataset(x[3:].set_axis(days), y[3:])) == 3
+
+
+def test_an_array_of_pandas_that_lacks_a_number_has_nan_or_is_refused() -> None:
+    found = ArrayDataset(pandas.array([1, None], dtype="Int64"), [0, 1])
+    assert np.isnan(found[1][0])
+    with pytest.raises(ValueError, match="array 0: 9007199254740993 becomes 9007199254740992 in"):
+        ArrayDataset(pandas.array([2**53 + 1, None], dtype="Int64"), [0, 1])
+
+
 def test_metrics_pair_scores_and_targets() -> None:
     targets = frame()["y"]
     scores = pandas.DataFrame({0: 1.0 - targets, 1: targets * 1.0})

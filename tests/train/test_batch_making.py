@@ -522,3 +522,26 @@ def test_functions_of_other_arguments_are_refused_at_once(
 def test_functions_that_take_more_are_taken(transform: Callable[..., Any]) -> None:
     loader = DataLoader(ArrayDataset(np.zeros((4, 2))), 2, transform=transform)
     assert [x.shape for (x,) in loader] == [(2, 2), (2, 2)]
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 4, 4, 3), ()])
+def test_transforms_of_images_take_one_image_at_a_time(shape: tuple[int, ...]) -> None:
+    """The second axis of a batch of images is their height, which was mirrored instead."""
+    image = np.ones(shape, np.float32)
+    transforms: list[Any] = [
+        images.Flip(share=1.0), images.Flip("vertical", 1.0), images.Crop(2), images.Rotate(10),
+        images.ColorJitter(0.1), images.Normalize(),
+    ]  # fmt: skip
+    for transform in transforms:
+        with pytest.raises(ValueError, match="transforms take one image at a time"):
+            transform(image, np.random.default_rng(0))
+
+
+def test_an_augmentation_names_the_field_that_a_sample_lacks() -> None:
+    sample = np.ones((2, 2)), 1
+    generator = np.random.default_rng(0)
+    for key in (2, -3):
+        with pytest.raises(ValueError, match=f"the sample has 2 fields, and none at {key}"):
+            images.Augment(images.Flip(), key=key)(sample, generator)
+    with pytest.raises(ValueError, match="ColorJitter needs numbers, not an image of bool"):
+        images.ColorJitter(0.1)(np.ones((2, 2), np.bool_), generator)

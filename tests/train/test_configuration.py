@@ -301,3 +301,19 @@ def test_a_whole_number_that_no_float_is_is_refused(text: str, tmp_path: Path) -
 def test_a_byte_order_mark_is_no_part_of_a_configuration(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text("\ufefflr = 0.5\n", encoding="utf-8")
     assert load_configuration(Texts, tmp_path / "c.toml").lr == 0.5
+
+
+@dataclass
+class Loose:
+    text: str = ""
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+@pytest.mark.parametrize("wrong", [{"text": "\ud800"}, {"counts": {1: 2}}])
+def test_what_no_file_can_hold_is_refused_before_it_is_written(
+    wrong: dict[str, Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "config.toml"
+    with pytest.raises(ConfigurationError, match="no TOML file can hold the configuration"):
+        save_configuration(Loose(**wrong), file)
+    assert not [*tmp_path.iterdir()]

@@ -1186,3 +1186,16 @@ def test_names_of_zones_are_not_dropped(zone: str, tmp_path: Path) -> None:
         CsvDataset(path, dates={"b": "%Y-%m-%d %H:%M %Z"})
     if zone == "UTC":
         assert CsvDataset(path, dates={"b": "%Y-%m-%d %H:%M UTC"})[0][0].tolist() == [18262.5]
+
+
+@pytest.mark.parametrize(
+    ("format_", "told"),
+    [("%d.%d.%Y", "a part twice"), ("%Q", "'Q' is a bad directive"), ("", "no part of a date"),
+     ("%Y-%m-%d %-H", "'-' is a bad directive"), ("%Y %", "stray %")],
+)  # fmt: skip
+def test_formats_of_dates_that_are_none_are_refused(
+    format_: str, told: str, tmp_path: Path
+) -> None:
+    path = written(tmp_path, "day\n2020-01-01\n")
+    with pytest.raises(ValueError, match=f"dates: the format .* of 'day' has {told}"):
+        CsvDataset(path, dates={"day": format_})

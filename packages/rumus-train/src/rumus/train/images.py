@@ -75,6 +75,8 @@ class Augment:
             place = names.index(self.key)
         else:
             place = self.key
+            if not -len(values) <= place < len(values):
+                raise ValueError(f"the sample has {len(values)} fields, and none at {place}")
         image = np.asarray(values[place])
         for transform in self.transforms:
             image = transform(image, generator)
@@ -83,7 +85,12 @@ class Augment:
 
 
 def _check_layout(image: Image) -> None:
-    """Refuse an image with its channels first: it would be turned or cut along the wrong axes."""
+    """Refuse what is no image, or has its channels first: other axes would be turned or cut."""
+    if image.ndim not in (2, 3):
+        raise ValueError(
+            f"an image has the shape (height, width, channels) or (height, width), not "
+            f"{image.shape}: transforms take one image at a time"
+        )
     if image.ndim == 3 and image.shape[0] in CHANNELS and image.shape[2] not in CHANNELS:
         raise ValueError(
             f"an image of shape {image.shape} has its channels first, and the transforms of images "
@@ -266,6 +273,8 @@ class ColorJitter:
         is_color = image.ndim == 3 and image.shape[2] == 3
         if self.saturation and not is_color:
             raise ValueError(f"saturation needs images (height, width, 3), not {image.shape}")
+        if image.dtype.kind not in "fiu":
+            raise ValueError(f"ColorJitter needs numbers, not an image of {image.dtype}")
         is_floating = image.dtype.kind == "f"
         largest = 1.0 if is_floating else float(np.iinfo(image.dtype).max)
         if image.size and not (image.min() >= 0 and image.max() <= largest):

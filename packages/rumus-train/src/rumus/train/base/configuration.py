@@ -127,6 +127,10 @@ def configuration_table(config: Any) -> dict[str, Any]:
                 f"{name} is {_shown(value)}, which would not read back unchanged, but as "
                 f"{_shown(again[name])}: give another value, of the annotated type"
             )
+    try:
+        to_toml(table).encode()
+    except (TypeError, ValueError) as error:  # keys that are no text, halves of characters
+        raise ConfigurationError(f"no TOML file can hold the configuration: {error}") from None
     return table
 
 

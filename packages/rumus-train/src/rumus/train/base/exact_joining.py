@@ -89,5 +89,5 @@ def _whole_numbers(column: Any) -> tuple[NDArray[Any], NDArray[np.bool_]] | None
     dtype = getattr(column, "dtype", None)
     if getattr(dtype, "kind", "") not in "iu" or getattr(dtype, "itemsize", 0) != 8:
         return None
-    known = np.asarray(column.notna(), np.bool_)
+    known = ~np.asarray(column.isna(), np.bool_)
     return column[known].to_numpy(np.dtype(f"{dtype.kind}8")), known  # type: ignore[union-attr]

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from rumus.train.base.printable import printable
+
 
 def check_row_order(named: Iterable[tuple[str, object]]) -> None:
     """Raise ValueError for two objects of pandas with the same row labels in another order.
 
-    Rows are paired by position here. Other labels, as of an index that was reset, say nothing about
-    which rows belong together.
+    Or with labels of other rows. Rows are paired by position here. Labels of another kind, and
+    those that count from 0, as of an index that was reset, say nothing about which rows belong
+    together.
 
     named: each with its name for messages.
     """
@@ -55,6 +58,12 @@ def refuse_another_order(first: str, one: Any | None, second: str, other: Any | 
             "row by row: reorder the second as second.loc[first.index], or give to_numpy() of "
             "both if their rows belong together as they are"
         )
+    elif _are_of_others(one, other):
+        raise ValueError(
+            f"{first} and {second} have labels of different rows, such as "
+            f"{printable(repr(_other_label(one, other)))}, but are paired row by row: take the "
+            "rows of both from one frame, or give to_numpy() of both if they belong together"
+        )
 
 
 def refuse_labels(given: Any, labels: Any | None) -> None:
@@ -79,3 +88,18 @@ def _is_reordered(one: Any, other: Any) -> bool:
     ours, theirs = numbers[: len(one)], numbers[len(one) :]
     is_same = np.array_equal(np.sort(ours), np.sort(theirs))
     return is_same and not np.array_equal(ours, theirs)
+
+
+def _are_of_others(one: Any, other: Any) -> bool:
+    """Whether two indexes of one kind name different rows, and neither just counts its own."""
+    if one.equals(other) or one.inferred_type != other.inferred_type or one.nlevels > 1:
+        return False
+    counted = np.arange(len(one))
+    return len(one) == len(other) and not any(
+        each.inferred_type == "integer" and np.array_equal(each, counted) for each in (one, other)
+    )
+
+
+def _other_label(one: Any, other: Any) -> Any:
+    """The first label that one of two indexes has where the other one has another."""
+    return one[int(np.flatnonzero(np.asarray(one != other))[0])]

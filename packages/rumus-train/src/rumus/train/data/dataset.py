@@ -108,7 +108,7 @@ class ArrayDataset:
     Raises TypeError for anything but arrays of numbers or booleans, and for one tuple or list of
     arrays, which may be fields or samples; ValueError for no arrays, an
     array without axes, masked elements, different lengths, and objects of pandas with the same row
-    labels in another order: rows are paired by position.
+    labels in another order, or with those of different rows: rows are paired by position.
 
     >>> from rumus.train import ArrayDataset
     >>> dataset = ArrayDataset([[1.0, 2.0], [3.0, 4.0]], [0, 1])

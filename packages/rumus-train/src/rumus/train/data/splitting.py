@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from fractions import Fraction
+from itertools import accumulate, pairwise
 from numbers import Integral
 from typing import Any, Final
 
@@ -67,5 +68,5 @@ def _bounds(parts: list[float], total: int) -> list[int]:
         raise ValueError(
             f"fractions {parts} must be in [0, 1] and add up to 1; give lengths as integers"
         )
-    ends = [math.floor(math.fsum(parts[: i + 1]) * total + 0.5) for i in range(len(parts) - 1)]
-    return [0, *ends, total]
+    sums = accumulate(map(Fraction, parts[:-1]))  # exact, as math.fsum, which would add all anew
+    return [0, *(math.floor(float(each) * total + 0.5) for each in sums), total]

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from numbers import Real
 from typing import Any, Final, Literal, TypeAlias
 
@@ -412,6 +413,7 @@ def as_dates(given: Sequence[str] | Mapping[str, str]) -> dict[str, str | None]:
                     "%Z, which reads names of zones and drops them: write UTC itself in the format "
                     "if all times have it, or read offsets as %z"
                 )
+            _check_format(name, written)
             for part, given_by, told in _INCOMPLETE:
                 if (found & {*part} or not part) and not found & {*given_by}:
                     warn_user(
@@ -421,6 +423,22 @@ def as_dates(given: Sequence[str] | Mapping[str, str]) -> dict[str, str | None]:
                     break
         return dict(given)
     return dict.fromkeys(_names("dates", given))
+
+
+def _check_format(name: str, written: str) -> None:
+    """Raise ValueError for a format of dates that `strptime` does not know."""
+    try:
+        datetime.strptime("", written)
+    except re.error:
+        wrong = "a part twice"
+    except ValueError as error:  # of the empty text, too, which a right one does not fit
+        wrong = str(error) if "directive" in str(error) or "stray" in str(error) else ""
+    else:
+        wrong = "no part of a date"
+    if wrong:
+        raise ValueError(
+            f"dates: the format {printable(repr(written))} of {printable(repr(name))} has {wrong}"
+        ) from None
 
 
 def as_missing_cells(given: Sequence[str]) -> frozenset[str]:
