@@ -548,6 +548,48 @@ def test_weights_that_a_callback_changes_are_not_restored_as_the_best(tmp_path: 
     assert model.weight.item() == 1
 
 
+@pytest.mark.parametrize("event", ["on_validation_end", "on_epoch_end"])
+@pytest.mark.parametrize("is_saved", [False, True])
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_result_has_no_numbers_of_weights_that_a_callback_has_changed(
+    event: str, is_saved: bool, at: int, tmp_path: Path
+) -> None:
+    """With checkpoints and without: at the end, and before the next step."""
+    model = Counting(lambda step: 1.0 if step == at else 5.0)
+    options = {"checkpoints": tmp_path} if is_saved else {}
+    with pytest.warns(
+        UserWarning, match=f"changed after the validation of step {at}, .* no metric"
+    ):
+        result = model.fit(2, per_epoch=1, callbacks=[Changing(model.weight, event, at)], **options)
+    assert (result.best, result.best_step) == (5.0, 3 - at)
+    assert (result.metrics_step is None) == (at == 2)
+
+
+def test_a_resumed_result_has_no_numbers_of_weights_that_a_callback_has_changed(
+    tmp_path: Path,
+) -> None:
+    Counting(lambda step: 5.0).fit(2, per_epoch=1, checkpoints=tmp_path)
+    model = Counting(lambda step: 5.0)
+
+    class Start(Callback):
+        def on_train_start(self, event: Any) -> None:
+            model.weight[...] = 100.0
+
+    with pytest.warns(UserWarning, match="changed after the validation of step 2"):
+        result = model.fit(2, per_epoch=1, checkpoints=tmp_path, resume=True, callbacks=[Start()])
+    assert (result.steps, result.metrics_step) == (2, None)
+
+
+def test_the_best_weights_were_all_changed(tmp_path: Path) -> None:
+    model = Counting(lambda step: 5.0)
+    changing = Changing(model.weight, "on_validation_end", 1)
+    with (
+        pytest.warns(UserWarning, match="changed after the validation of step 1"),
+        pytest.raises(ValueError, match=r"all weights that a validation .* were changed after it"),
+    ):
+        model.fit(1, per_epoch=1, callbacks=[changing], checkpoints=tmp_path, restore_best=True)
+
+
 def _fed(lr: Plateau, optimizer: Any = None, fed: Plateau | None = None, **options: Any) -> Any:
     weight = Parameter([1.0], name="weight")
     optimizer = optimizer or SGD([weight], lr)

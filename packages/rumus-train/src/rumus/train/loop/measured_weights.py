@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from rumus.tensor import Tensor
+from rumus.tensor.expression.user_warning import warn_user
+from rumus.train.base.position import Position
 
 if TYPE_CHECKING:
     from rumus.train.loop.trainer import Trainer
@@ -34,9 +36,23 @@ class MeasuredWeights:
         """Note that the weights have been measured."""
         self._noted = self._written()
 
-    def are_there(self) -> bool:
-        """Whether nothing was written since `note`; True without one, as after a resume."""
-        return self._noted is None or self._noted == self._written()
+    def check(self, position: Position) -> None:
+        """Take back a validation's numbers, with a warning, if the weights are others since.
+
+        position: of the run, at the step that was validated.
+        """
+        if position.metrics_step != position.step or self._noted in (None, self._written()):
+            return
+        warn_user(
+            f"the weights were changed after the validation of step {position.step}, as by a "
+            "callback, so that its numbers are not theirs: they have no metric, nor has their "
+            "checkpoint, and are not the best; change them before the validation, as in "
+            "on_step_end",
+        )
+        position.metrics_step = None
+        if position.best_step == position.step:
+            for name, value in self.best_before.items():
+                setattr(position, name, value)
 
     def _written(self) -> Written:
         trainer = self._trainer

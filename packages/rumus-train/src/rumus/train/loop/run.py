@@ -266,6 +266,7 @@ class Run:
     def _step(self) -> None:
         """Run one step and what is due after it."""
         position, batches = self.position, self.batches
+        self.measured.check(position)
         before, self._first = batches.samples, batches.batch
         is_saved = self.checkpoints.store is not None
         if is_saved:
@@ -587,6 +588,7 @@ class Run:
             warn_of_partial_epoch(self.batches.loader)
         else:
             checkpoints.restore(found)
+            self.measured.note()
             if self._spikes is None:
                 position.recent_losses, position.spikes_in_a_row = [], 0  # they grow old unused
         if is_restored:
@@ -696,6 +698,7 @@ class Run:
         position, checkpoints = self.position, self.checkpoints
         self._look_for_validation()
         self._look_for_best()
+        self.measured.check(position)
         if self.signals.received is None:
             checkpoints.warn_of_unsaved()
             checkpoints.restore_best()

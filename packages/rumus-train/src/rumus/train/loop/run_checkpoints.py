@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.train.base.every import Every
 from rumus.train.base.position import Position
@@ -198,10 +198,11 @@ class RunCheckpoints:
         position, best_step = run.position, run.position.best_step
         assert store is not None
         if best_step is None:
-            raise ValueError(
-                f"restore_best=True: no validation returned a numeric {run.monitor.metric!r}, so "
-                "there is no best one"
-            )
+            name = run.monitor.metric
+            why = f"no validation returned a numeric {name!r}"
+            if not math.isnan(position.metrics.get(name, math.nan)):
+                why = f"all weights that a validation found a {name!r} for were changed after it"
+            raise ValueError(f"restore_best=True: {why}, so there is no best one")
         if best_step == position.metrics_step == position.step:
             return
         best = run.team.once("best", lambda: store.load(best_step))
@@ -232,19 +233,9 @@ class RunCheckpoints:
     def _metric(self) -> float | None:
         """The monitored metric of the current weights; None if they were not validated."""
         position = self._run.position
+        if not position.validation_due:
+            self._run.measured.check(position)
         if position.metrics_step != position.step or position.validation_due:
-            return None
-        measured = self._run.measured
-        if not measured.are_there():
-            warn_user(
-                f"the weights were changed after the validation of step {position.step}, as by a "
-                "callback, so that its numbers are not theirs: their checkpoint gets no metric, "
-                "and they are not the best; change them before the validation, as in on_step_end",
-            )
-            position.metrics_step = None
-            if position.best_step == position.step:
-                for name, value in measured.best_before.items():
-                    setattr(position, name, value)
             return None
         return position.metrics.get(self._run.monitor.metric)
 
