@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import io
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -17,7 +18,18 @@ import pytest
 
 from rumus.nn import Linear
 from rumus.optim import SGD
-from rumus.tensor import Generator, Parameter, float64, tensor
+from rumus.tensor import (
+    Generator,
+    Parameter,
+    PrecisionError,
+    concat,
+    float64,
+    maximum,
+    minimum,
+    stack,
+    tensor,
+    where,
+)
 from rumus.train import (
     ArrayDataset,
     Checkpoints,
@@ -566,3 +578,21 @@ def test_scalars_of_samples_are_not_rounded_silently_as_they_are_stacked() -> No
         Pad()([(np.int64(BEYOND),), (np.float64(0.5),)])
     (stacked,) = Pad()([(np.int64(2),), (np.float64(0.5),)])
     assert stacked.tolist() == [2.0, 0.5]
+
+
+@pytest.mark.parametrize("whole", [2049, 70_000])
+def test_integers_that_float16_has_not_are_refused_where_they_become_it(whole: int) -> None:
+    """As those that float32 has not: 70,000 became infinite, and 2,049 became 2,048."""
+    integers, half = tensor([whole]), tensor([1.0], dtype=np.float16)
+    for joined in (
+        lambda: where(tensor([True]), integers, half),
+        lambda: maximum(integers, half),
+        lambda: minimum(half, integers),
+        lambda: concat([half, integers]),
+        lambda: stack([half, integers]),
+    ):
+        with pytest.raises(PrecisionError, match=f"become float16 here, which has no {whole}"):
+            joined()
+    assert where(tensor([True]), tensor([2048]), half).tolist() == [2048.0]
+    held = {2049: 2048.0, 70_000: math.inf}[whole]
+    assert (half * integers).tolist() == [held]  # a result, which is rounded

@@ -182,6 +182,12 @@ def read_dict(path: Path) -> dict[str, Any]:
     return {name: np.zeros(4) for name in read_weights(path)}
 
 
+def test_an_archive_of_arrays_is_no_pickle(tmp_path: Path) -> None:
+    path = tmp_path / "weights.npz"
+    np.savez(path, weight=np.ones(3))
+    refused(path, r"looks like \.npz: save its arrays with safetensors\.numpy\.save_file")
+
+
 def test_pickles_are_not_read(tmp_path: Path) -> None:
     for start in (b"PK\x03\x04", b"\x80\x02"):
         path = tmp_path / "pytorch_model.bin"

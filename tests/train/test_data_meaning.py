@@ -390,3 +390,21 @@ def test_numbers_that_are_alike_are_not_told_of() -> None:
         for training, validation in pairs:
             loaders = [DataLoader(ArrayDataset(*each), 64) for each in (training, validation)]
             trainer.fit(loaders[0], loss, epochs=1, validate=(loaders[1], loss))
+
+
+def test_samples_of_the_training_in_its_validation_are_told_of() -> None:
+    whole = ArrayDataset(np.ones((10, 3)))
+    first, both = Subset(whole, range(6)), Subset(whole, range(4, 10))
+    loss = lambda x: x.mean()
+    for training, validation, told in ((first, both, "2 of 6"), (whole, both, "6 of 6")):
+        with pytest.warns(UserWarning, match=f"validate: {told} samples are trained on, too"):
+            fitted(training, 3, validate=(DataLoader(validation, 2), loss))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for training, validation in (
+            random_split(whole, [0.5, 0.5]),
+            (first, Subset(whole, range(6))),
+            (whole, whole),
+            (first, ArrayDataset(np.ones((4, 3)))),
+        ):
+            fitted(training, 3, validate=(DataLoader(validation, 2), loss))

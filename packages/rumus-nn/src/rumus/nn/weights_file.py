@@ -32,14 +32,14 @@ _PICKLE: Final = (
     "safetensors.torch.save_file(model.state_dict(), path)"
 )
 _BEGINNINGS: Final = {
-    b"PK": _PICKLE,
+    b"PK": _PICKLE,  # within an archive, unless its first member is an array
     b"\x80": _PICKLE,
     b"version https://git-lfs": "a pointer of Git LFS: fetch the file with git lfs pull",
     b"\x89HDF": "HDF5, as Keras writes it: save its arrays with safetensors.numpy.save_file",
     b"GGUF": "GGUF: take the safetensors files that it was made of",
     b"<": "a web page: download the file again",
 }
-_LONGEST: Final = max(map(len, _BEGINNINGS))
+_LOOK: Final = 256  # bytes that tell the format of a file
 
 
 class WeightsFileError(StateMismatchError):
@@ -238,7 +238,9 @@ def _entry(path: Path, origin: int, about: Mapping[str, Any]) -> _Entry:
 def _of_another_kind(path: Path) -> str:
     """Advice about a file in another format, if it is recognized."""
     with path.open("rb") as file:
-        start = file.read(_LONGEST)
+        start = file.read(_LOOK)
+    if start.startswith(b"PK") and b".npy" in start:
+        return ". It looks like .npz: save its arrays with safetensors.numpy.save_file"
     found = (advice for beginning, advice in _BEGINNINGS.items() if start.startswith(beginning))
     return "".join(f". It looks like {advice}" for advice in found)
 

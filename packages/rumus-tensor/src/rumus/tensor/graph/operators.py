@@ -37,6 +37,7 @@ _LEAVES: Final = ("a", "b", "c")
 _TRUTHS: Final = (bool, np.bool_)
 _BELOW: Final = (("lt", "a"), ("le", "b"))  # comparisons that a fraction passes as its floor does
 _OF_NUMBERS: Final = ("maximum", "minimum")  # arithmetic with True and False is as in NumPy
+_CHOICES: Final = (*_OF_NUMBERS, "where")  # whose results are their operands, converted
 
 
 @cache
@@ -181,10 +182,11 @@ def run(kernel: Kernel, tensors: Sequence[Tensor], scalars: Mapping[str, float])
     if shape is not shapes[0] and shape not in shapes:
         warn_of_pairs(kernel.name, tensors)
     types = kernel.types(tuple([array.dtype for array in arrays]))
-    if types.compute.kind == "f":
+    held = types.results[0] if kernel.name in _CHOICES else types.compute
+    if held.kind == "f":
         for t in tensors:
             if t._array.dtype == int32:
-                _require_exact(t, types.compute)
+                _require_exact(t, held)
     out = backend.allocate(shape, types.results[0])
     backend.elementwise(kernel, arrays, kernel.bind(scalars), (out,))
     wanted = tuple([i for i, t in enumerate(tensors) if t.requires_grad])

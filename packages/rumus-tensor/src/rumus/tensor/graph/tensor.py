@@ -843,7 +843,7 @@ def refuse_rounded(dtype: DType, array: NDArray[Any]) -> None:
         return
     with np.errstate(over="ignore"):
         found = array.astype(dtype)
-    rounded = np.flatnonzero((found.astype(np.float64) != array) & np.isfinite(found))
+    rounded = np.flatnonzero(found.astype(np.float64) != array)
     if rounded.size:
         value = array.reshape(-1)[rounded[0]]
         raise PrecisionError(

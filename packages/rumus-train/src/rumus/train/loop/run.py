@@ -35,6 +35,7 @@ from rumus.train.checkpoints.snapshot import (
 from rumus.train.data.batch_numbers import BatchNumbers
 from rumus.train.data.batches import Batches, require_start
 from rumus.train.data.sample_order import warn_of_other_samples
+from rumus.train.data.shared_samples import warn_of_shared_samples
 from rumus.train.loop.callback import Callback, Callbacks
 from rumus.train.loop.continuation import (
     note_hyperparameters,
@@ -149,6 +150,7 @@ class Run:
             require_start(validate[0])
             warn_of_other_samples(validate[0], "the validation's loader")
             trainer.meaning.require_same(Meaning.of(validate[0]), "validation")
+            warn_of_shared_samples(loader, validate[0])
         accumulate = whole_number("accumulate", accumulate)
         if accumulate < 1:
             raise ValueError(f"accumulate must be a number of batches, not {accumulate!r}")
