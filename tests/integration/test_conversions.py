@@ -584,13 +584,14 @@ def test_scalars_of_samples_are_not_rounded_silently_as_they_are_stacked() -> No
 def test_integers_that_float16_has_not_are_refused_where_they_become_it(whole: int) -> None:
     """As those that float32 has not: 70,000 became infinite, and 2,049 became 2,048."""
     integers, half = tensor([whole]), tensor([1.0], dtype=np.float16)
-    for joined in (
+    joins: list[Callable[[], Any]] = [
         lambda: where(tensor([True]), integers, half),
         lambda: maximum(integers, half),
         lambda: minimum(half, integers),
         lambda: concat([half, integers]),
         lambda: stack([half, integers]),
-    ):
+    ]
+    for joined in joins:
         with pytest.raises(PrecisionError, match=f"become float16 here, which has no {whole}"):
             joined()
     assert where(tensor([True]), tensor([2048]), half).tolist() == [2048.0]

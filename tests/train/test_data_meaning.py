@@ -396,6 +396,8 @@ def test_samples_of_the_training_in_its_validation_are_told_of() -> None:
     whole = ArrayDataset(np.ones((10, 3)))
     first, both = Subset(whole, range(6)), Subset(whole, range(4, 10))
     loss = lambda x: x.mean()
+    training: Any
+    validation: Any
     for training, validation, told in ((first, both, "2 of 6"), (whole, both, "6 of 6")):
         with pytest.warns(UserWarning, match=f"validate: {told} samples are trained on, too"):
             fitted(training, 3, validate=(DataLoader(validation, 2), loss))

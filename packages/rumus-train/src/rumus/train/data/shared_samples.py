@@ -17,7 +17,7 @@ def warn_of_shared_samples(training: object, validation: object) -> None:
     Not all of them: a validation of exactly what is trained on is meant to be one.
     """
     ours, theirs = (getattr(loader, "dataset", None) for loader in (training, validation))
-    whole = ours.dataset if isinstance(ours, Subset) else ours
+    whole: Any = ours.dataset if isinstance(ours, Subset) else ours
     if whole is None or whole is not (theirs.dataset if isinstance(theirs, Subset) else theirs):
         return
     if not isinstance(ours, Subset) and not isinstance(theirs, Subset):
