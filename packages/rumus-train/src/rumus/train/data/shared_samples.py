@@ -17,8 +17,8 @@ def warn_of_shared_samples(training: object, validation: object) -> None:
     Not all of them: a validation of exactly what is trained on is meant to be one.
     """
     ours, theirs = (getattr(loader, "dataset", None) for loader in (training, validation))
-    whole: Any = ours.dataset if isinstance(ours, Subset) else ours
-    if whole is None or whole is not (theirs.dataset if isinstance(theirs, Subset) else theirs):
+    whole = _whole(ours)
+    if whole is None or whole is not _whole(theirs):
         return
     if not isinstance(ours, Subset) and not isinstance(theirs, Subset):
         return
@@ -29,6 +29,10 @@ def warn_of_shared_samples(training: object, validation: object) -> None:
             f"validate: {shared:,} of {np.count_nonzero(validated):,} samples are trained on, too, "
             "so that the model knows them: make parts without common samples, as random_split does"
         )
+
+
+def _whole(dataset: Any) -> Any:
+    return dataset.dataset if isinstance(dataset, Subset) else dataset
 
 
 def _taken(dataset: Any, length: int) -> NDArray[np.bool_]:
