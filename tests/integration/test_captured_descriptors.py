@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 import operator
 import pkgutil
 import sys
@@ -24,6 +25,7 @@ from captured_number import (
     spellings,
 )
 
+from rumus.tensor import NumpyBackend
 from rumus.tensor.memory.recording import Capturing
 
 Spelling = Callable[[], tuple[Number, Change]]
@@ -150,6 +152,116 @@ def test_a_name_that_a_step_makes_may_be_any(
     def spelling() -> tuple[Number, Change]:
         thing, parts, read = make(), ["ra", "te"], READS[way]
         return lambda: read(thing, parts), lambda: setattr(thing, "rate", 3.0)
+
+    check_change_is_noticed(spelling, device)
+
+
+KEPT: Final = {"getattr": getattr}
+# As above, but who reads the code sees neither the object nor how it is asked.
+HIDDEN_READS: dict[str, Callable[[Any, list[str]], Any]] = {
+    **READS,
+    "getattr of an element": lambda thing, parts: getattr([thing][0], "".join(parts)),
+    "getattr of a result": lambda thing, parts: getattr(the_same(thing), "".join(parts)),
+    "getattr with stars": lambda thing, parts: getattr(*[thing, "".join(parts)]),
+    "getattr in a variable": lambda thing, parts: asked_by(thing, parts),
+    "getattr in a dict": lambda thing, parts: KEPT["getattr"](thing, "".join(parts)),
+    "getattr as a default": lambda thing, parts: asked_by_default(thing, "".join(parts)),
+    "getattr in a partial": lambda thing, parts: functools.partial(getattr, thing)("".join(parts)),
+    "getattr of a choice": lambda thing, parts: getattr(thing if parts else None, "".join(parts)),
+    "vars of an element": lambda thing, parts: vars([thing][0])["".join(parts)],
+    "vars by map": lambda thing, parts: next(map(vars, [thing]))["".join(parts)],
+    "a bound method": lambda thing, parts: BOUND["get"]("".join(parts)),
+}
+for _way in ("a format", "a format that is made", "getattr in a loop"):  # which give a number
+    del HIDDEN_READS[_way]
+BOUND: dict[str, Callable[[str], Any]] = {}
+
+
+def the_same(thing: Any) -> Any:
+    return thing
+
+
+def asked_by_default(thing: Any, name: str, get: Callable[..., Any] = getattr) -> Any:
+    return get(thing, name)
+
+
+def asked_by(thing: Any, parts: list[str]) -> Any:
+    get, asked = getattr, thing
+    return get(asked, "".join(parts))
+
+
+def a_list() -> tuple[Any, Callable[[Any], Any], Callable[[Any], object]]:
+    return [1.0], lambda found: found[0], lambda found: found.__setitem__(0, 3.0)
+
+
+def a_namespace() -> tuple[Any, Callable[[Any], Any], Callable[[Any], object]]:
+    return (
+        types.SimpleNamespace(number=1.0),
+        lambda found: found.number,
+        lambda found: setattr(found, "number", 3.0),
+    )
+
+
+def a_class_with_a_number() -> tuple[Any, Callable[[Any], Any], Callable[[Any], object]]:
+    made = types.new_class("Made", exec_body=lambda body: body.update(number=1.0))
+    return made, lambda found: found.number, lambda found: setattr(made, "number", 3.0)
+
+
+@pytest.mark.parametrize("hold", [a_list, a_namespace, a_class_with_a_number])
+@pytest.mark.parametrize("make", [a_module, a_class, a_function, an_object])
+@pytest.mark.parametrize("way", HIDDEN_READS)
+def test_what_a_made_name_stands_for_may_change_within(
+    way: str, make: Callable[[], Any], hold: Callable[[], Any]
+) -> None:
+    def spelling() -> tuple[Number, Change]:
+        thing, parts, read = make(), ["ra", "te"], HIDDEN_READS[way]
+        found, number, change = hold()
+        setattr(thing, "rate", found)  # noqa: B010
+        is_class = isinstance(thing, type)
+        get = (
+            functools.partial(type.__getattribute__, thing) if is_class else thing.__getattribute__
+        )
+        BOUND["get"] = get
+        return lambda: number(read(thing, parts)), lambda: change(found)
+
+    check_change_is_noticed(spelling, NumpyBackend())
+
+
+def test_a_made_name_of_a_library_is_noticed() -> None:
+    def spelling() -> tuple[Number, Change]:
+        vars(math)["rate"] = 1.0
+        parts = ["ra", "te"]
+        return (
+            lambda: next(map(getattr, [math], ["".join(parts)])),
+            lambda: vars(math).update(rate=3.0),
+        )
+
+    try:
+        check_change_is_noticed(spelling, NumpyBackend())
+    finally:
+        del vars(math)["rate"]
+
+
+def test_an_attribute_that_comes_to_what_a_made_name_stands_for() -> None:
+    def spelling() -> tuple[Number, Change]:
+        module = _module("rates_0", 1.0)
+        vars(module)["options"] = kind = types.new_class("Options")()
+        return (
+            lambda: 3.0 if hasattr(next(map(getattr, [module], ["options"])), "fast") else 1.0,
+            lambda: setattr(kind, "fast", True),
+        )
+
+    check_change_is_noticed(spelling, NumpyBackend())
+
+
+def test_elements_in_a_format_are_noticed(device: Capturing) -> None:
+    def spelling() -> tuple[Number, Change]:
+        module, parts = _module("rates_9", 1.0), ["{0.ra", "tes[0]}"]
+        vars(module)["rates"] = rates = [1.0]
+        return (
+            lambda: float("".join(parts).format(module)),
+            lambda: rates.__setitem__(0, 3.0),
+        )
 
     check_change_is_noticed(spelling, device)
 

@@ -164,3 +164,19 @@ def test_a_layer_that_a_step_makes_ends_with_it(
     found, trainer = trained(capture=True)
     assert trainer.counts.captured == 6
     assert found == trained(capture=False)[0]
+
+
+def test_a_batch_norm_made_in_a_step_says_what_it_leaves() -> None:
+    backend = NumpyBackend()
+    w = Parameter([1.0, 2.0], name="w", backend=backend)
+    trainer = Trainer(SGD([w], 0.1))
+
+    def loss(x: Tensor) -> Tensor:
+        norm = nn.BatchNorm1d(2, affine=False, backend=backend)
+        return (norm(x * w) ** 2).sum()
+
+    for _ in range(4):
+        trainer.train_step(loss, np.ones((3, 2), np.float32))
+    assert trainer.counts.replayed == 0
+    [reason] = trainer.counts.reasons.values()
+    assert "an array created in it (float32[2]) is still referenced after it" in reason

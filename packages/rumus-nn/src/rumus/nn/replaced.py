@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from rumus.nn.dropout import Dropout
 from rumus.nn.module import Module, runs
+from rumus.nn.setting import unwrapped
 from rumus.tensor import Tensor
 
 _TAKES_ANY_NAME: Final = 0x08  # CO_VARKEYWORDS of a code object
@@ -18,10 +19,7 @@ def takes(module: Module, name: str) -> bool:
     >>> takes(Linear(1, 1), "residual"), takes(ReLU(), "residual")
     (True, False)
     """
-    forward: Any = module.forward
-    while hasattr(forward, "__wrapped__"):  # not inspect.unwrap, whose reads end a capture
-        forward = forward.__wrapped__
-    code = getattr(forward, "__code__", None)
+    code = getattr(unwrapped(module.forward), "__code__", None)
     if code is None or code.co_flags & _TAKES_ANY_NAME:
         return True
     return name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]

@@ -7,7 +7,6 @@ else a constructor takes is decided with the parameters that it makes.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from types import CodeType
 from typing import Any, TypeAlias
@@ -55,10 +54,20 @@ def own_names(cls: type) -> frozenset[str]:
     return constructor_names(cls).union(*(code.co_names for code in codes), *declared)
 
 
+def unwrapped(function: Any) -> Any:
+    """Return what `functools.wraps` has wrapped, at last.
+
+    Unlike inspect.unwrap it does not ask for Python's settings, which would end a capture.
+    """
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    return function
+
+
 def _codes(member: Any) -> Iterator[CodeType]:
     """The code of a method or property, and of the functions in it."""
     parts = (member, *(getattr(member, of, None) for of in ("fget", "fset", "__func__")))
-    functions = [inspect.unwrap(part) for part in parts]
+    functions = [unwrapped(part) for part in parts]
     found = [each.__code__ for each in functions if hasattr(each, "__code__")]
     while found:
         code = found.pop()

@@ -8,12 +8,13 @@ import operator
 import sys
 from collections import deque
 from collections.abc import Mapping
+from string import Formatter
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, Final
 
-from rumus.tensor import Generator
+from rumus.tensor import Generator, Tensor
 from rumus.tensor.memory.uninterrupted import is_of_handler
-from rumus.train.capture.outside import is_dynamic, is_of_rumus
+from rumus.train.capture.outside import is_dynamic, is_named, is_of_rumus, is_plain
 
 if TYPE_CHECKING:
     from rumus.train.capture.reads import Reads
@@ -42,6 +43,7 @@ WHOLLY: Final = _OF_LISTS | frozenset(
     ("eq", "ne", "lt", "le", "gt", "ge", "contains", "countOf", "indexOf", "mod", "print",
      "__eq__", "__ne__", "__repr__", "__str__")
 )  # fmt: skip
+TELLING: Final = frozenset(("getattr", "vars", "__getattribute__", "__get__"))  # what has a name
 _ADDRESSES: Final = (id, hash, str, repr, ascii, format)  # some tell where a thing lies
 BY_NAME: Final = (operator.attrgetter, operator.methodcaller)
 
@@ -69,6 +71,7 @@ class FollowedFrame:
         self._steps = _steps(frame.f_code)
         self._top: Any = UNKNOWN  # what the instruction before left on the stack, if that is known
         self._asked: Any = None  # a function that reads what it is asked for, before its arguments
+        self._asking: dict[int, Any] = {}  # such as `getattr`, by where its first argument is there
         module = frame.f_globals.get("__name__")
         self._is_own = is_of_rumus(module)
         self._is_pythons = str(module).partition(".")[0] in sys.stdlib_module_names
@@ -78,10 +81,20 @@ class FollowedFrame:
         if event == "opcode":
             step = self._steps.get(frame.f_lasti, _OTHER)
             try:
+                if self._asking and frame.f_lasti in self._asking:
+                    self._answer_named(frame, self._asking.pop(frame.f_lasti), *step)
                 if self._asked is not None:
                     self._answer(frame, *step)
                 self._top = self._after(frame, *step)
-                if self._asked is None and not self._is_own and _asks(self._top):
+                if (
+                    self._top is str
+                    and not self._is_own
+                    and frame.f_lasti in _first_arguments(frame.f_code)
+                ):
+                    self._reads.show_names()
+                if not self._is_own and is_named(self._top):
+                    self._ask(frame, self._top)
+                elif self._asked is None and not self._is_own and _asks(self._top):
                     self._asked = self._top
             except Exception as error:  # or the step would raise it
                 if is_of_handler(error):
@@ -90,6 +103,28 @@ class FollowedFrame:
                 why = f"{type(error).__name__}: {error}"
                 self._reads.refuse(f"{frame.f_code.co_name} cannot be followed ({why})")
         return self
+
+    def _ask(self, frame: FrameType, asked: Any) -> None:
+        """A function that reads attributes by their names is there: called at once, or kept."""
+        first = _first_arguments(frame.f_code).get(frame.f_lasti)
+        if first is not None:
+            self._asking[first] = asked
+        elif asked.__name__ in TELLING:
+            self._reads.read_any()
+
+    def _answer_named(self, frame: FrameType, asked: Any, operation: str, name: Any) -> None:
+        """The first argument is there, and what comes next is the name, if any."""
+        base, given = self._value(frame, self._top), None
+        if operation in ("constant", "local") and frame.f_lasti in _arguments(frame.f_code):
+            given = frame.f_locals.get(name) if operation == "local" else name
+        if isinstance(given, str) and given != "__dict__":  # which has all of them
+            self._reads.read_attribute(UNKNOWN if base is ELEMENT else base, given)
+            return
+        if base is not UNKNOWN and base is not ELEMENT:
+            self._reads.read_namespace(base)
+        elif asked.__name__ in TELLING:
+            self._reads.read_any()
+        self._reads.ask_for_any()
 
     def _answer(self, frame: FrameType, operation: str, name: Any) -> None:
         """What `getattr`, `vars` and their like are asked for, if it is a class or a module."""
@@ -152,6 +187,8 @@ class FollowedFrame:
             base = UNKNOWN
         if operation == "shown":
             reads.show(base)
+            if not self._is_own and not is_plain(base) and not isinstance(base, Tensor):
+                reads.show_names()
             return UNKNOWN
         if operation in ("operator", "compared"):
             if name is not None and not self._is_own:
@@ -180,10 +217,12 @@ class FollowedFrame:
             return UNKNOWN  # a result, or a part of one
         elif self._is_own and isinstance(base, Generator) and name in PLACES:
             return UNKNOWN  # put back after it was read, as by `checkpoint`
-        is_text = base is UNKNOWN or isinstance(base, str)
-        if name in _WHOLE or (name in _FORMATS and is_text):
+        is_format = name in _FORMATS and (base is UNKNOWN or isinstance(base, str))
+        if name in _WHOLE or is_format:
             reads.read_all()
             reads.use_digits()
+        if (is_format and _looks_up(base)) or (name in TELLING and not self._is_own):
+            reads.read_any()
         if name in _OF_LISTS and (base is UNKNOWN or isinstance(base, (list, tuple, deque))):
             reads.read_namespaces()
         if not self._is_own:
@@ -249,6 +288,31 @@ def _steps(code: CodeType) -> Mapping[int, tuple[str, Any]]:
 
 
 @functools.lru_cache(4096)
+def _first_arguments(code: CodeType) -> Mapping[int, int]:
+    """Where a global function is called at once: the offset after its first argument, by its own.
+
+    Not where the arguments are stars, or hold a condition.
+    """
+    found: dict[int, int] = {}
+    instructions = list(dis.get_instructions(code))
+    for number, one in enumerate(instructions):
+        if one.opname == "LOAD_GLOBAL" and one.argrepr.find("NULL") >= 0:
+            after, depth = None, 0
+            for place, each in enumerate(instructions[number + 1 :], number + 1):
+                is_jump = each.opcode in dis.hasjrel or each.opcode in dis.hasjabs
+                depth += dis.stack_effect(each.opcode, each.arg, jump=False)
+                if depth < 1 and after is not None:
+                    if each.opname in ("PRECALL", "CALL"):
+                        found[one.offset] = after
+                    break
+                if is_jump:
+                    break
+                if depth == 1 and each.opname not in ("EXTENDED_ARG", "CACHE"):
+                    after = instructions[place + 1].offset
+    return found
+
+
+@functools.lru_cache(4096)
 def _arguments(code: CodeType) -> frozenset[int]:
     """The offsets of constants and variables that are a whole argument, the last or the one before.
 
@@ -257,10 +321,23 @@ def _arguments(code: CodeType) -> frozenset[int]:
     shown = [one for one in dis.get_instructions(code) if one.opname not in _KEEPS_TOP]
     found = set[int]()
     for number, one in enumerate(shown):
-        after = [each.opname for each in shown[number + 1 : number + 3]]
-        if after[:1] == ["CALL"] or (after[1:] == ["CALL"] and after[0].startswith("LOAD_")):
+        after = shown[number + 1 : number + 3]
+        names = [each.opname for each in after]
+        is_last = names[1:] == ["CALL"] and dis.stack_effect(after[0].opcode, after[0].arg) == 1
+        if names[:1] == ["CALL"] or (is_last and not names[0].startswith("COPY")):
             found.add(one.offset)
     return frozenset(found)
+
+
+def _looks_up(text: Any) -> bool:
+    """Whether a format reads attributes or elements of what it shows: "{0.rate}"."""
+    if not isinstance(text, str):
+        return True
+    try:
+        fields = [(name or "", spec or "") for _, name, spec, _ in Formatter().parse(text)]
+    except ValueError:
+        return True
+    return any("." in name or "[" in name or "{" in spec for name, spec in fields)
 
 
 def _asks(value: Any) -> bool:

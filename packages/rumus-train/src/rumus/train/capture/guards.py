@@ -12,7 +12,7 @@ import gc
 import sys
 from abc import get_cache_token
 from array import array
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context, ContextVar
 from datetime import date, time, timedelta, tzinfo
@@ -41,7 +41,9 @@ BY_VALUE: Final = (
 
 CACHED: Final = type(lru_cache(len))  # a function with a cache
 OF_C: Final = (ctypes.Array, ctypes.Structure, ctypes.Union, ctypes._SimpleCData)
-_MAPPINGS: Final = (dict, MappingProxyType, Context)
+_MAPPINGS: Final = (OrderedDict, dict, MappingProxyType, Context)
+_PLAINLY: Final = (list, dict, MappingProxyType)  # the last of a class's own names
+_HOLDING: Final = (*_MAPPINGS, list, tuple, set, frozenset, deque)
 
 
 class _Slots:
@@ -155,15 +157,6 @@ class _Contents:
     def is_same(self) -> bool:
         """Whether its contents are unchanged."""
         holder, seen = self._holder, self._seen
-        if isinstance(holder, list):
-            is_all = len(holder) == len(seen) and all(map(is_, holder, seen))
-            return is_all or same(tuple(holder), seen)
-        if isinstance(holder, dict):
-            keys, values = seen
-            is_all = len(holder) == len(keys) and all(map(is_, holder, keys))
-            return (is_all and all(map(is_, holder.values(), values))) or same(
-                snapshot(holder), seen
-            )
         if isinstance(holder, CACHED):
             found = cached_parts(holder)
             is_all = len(found) == len(seen) and all(map(is_, found, seen))
@@ -175,7 +168,7 @@ class _Contents:
 
 
 class _Elements:
-    """Contents of plain lists and dicts, in parallel lists that one loop compares."""
+    """Contents of plain lists, dicts and classes, in parallel lists that one loop compares."""
 
     def __init__(self) -> None:
         self._holders: list[Any] = []
@@ -183,7 +176,7 @@ class _Elements:
         self._lengths: list[int] = []
         self._seen: list[Any] = []
 
-    def add(self, holder: list[Any] | dict[Any, Any]) -> None:
+    def add(self, holder: list[Any] | dict[Any, Any] | MappingProxyType[Any, Any]) -> None:
         """Note a container's contents now."""
         self._holders.append(holder)
         self._lengths.append(len(holder))
@@ -195,7 +188,7 @@ class _Elements:
         """Iterate over what they refer to, each as often as they do."""
         yield from self._holders
         for part in self._parts:
-            yield from (part,) if isinstance(part, (list, dict)) else gc.get_referents(part)
+            yield from (part,) if isinstance(part, _PLAINLY) else gc.get_referents(part)
         yield from self._seen
 
     def are_same(self) -> bool:
@@ -331,7 +324,7 @@ class Guards:
         if id(holder) not in self._contents:
             found = self._contents[id(holder)] = _Contents(holder, label)
             self._all.append(found)
-            if isinstance(holder, (list, dict)) and type(holder) in (list, dict):
+            if isinstance(holder, _PLAINLY) and type(holder) in _PLAINLY:
                 self._plain.add(holder)
             else:
                 self._others.append(found)
@@ -400,6 +393,11 @@ class _NumpySettings:
         """Which divisions by 0 and the like raise; the same object as long as it is the same."""
         return sys.intern(" ".join(map(str, np.geterr().values())))
 
+    @property
+    def called(self) -> object:
+        """What is called for them, if that is what becomes of them."""
+        return np.geterrcall()
+
 
 NUMPY_SETTINGS: Final = _NumpySettings()
 
@@ -443,27 +441,39 @@ def is_comparable(holder: Any) -> bool:
         return ctypes.sizeof(holder) <= LARGEST
     if isinstance(holder, CACHED):
         return holder.cache_info().currsize <= MOST
-    return not hasattr(holder, "__len__") or len(holder) <= MOST
+    kind = _holding(holder)
+    return kind is None or kind.__len__(holder) <= MOST
 
 
 def snapshot(holder: Any) -> Any:
     """Return a container's contents, in a form that does not change with it."""
-    if isinstance(holder, _MAPPINGS):
-        return tuple(holder), tuple(holder.values())
+    kind = _holding(holder)
+    if kind in _MAPPINGS:
+        return tuple(kind.keys(holder)), tuple(kind.values(holder))
     if isinstance(holder, CACHED):
         return tuple(cached_parts(holder))
-    if isinstance(holder, (list, deque)):
-        return tuple(holder)
-    if isinstance(holder, (set, frozenset)):
-        return frozenset(holder)
-    if isinstance(holder, (np.ndarray, np.void)):
+    if kind in (set, frozenset):
+        return frozenset(holder)  # which asks no method of it
+    if kind is not None:
+        return tuple(kind.__iter__(holder))
+    if isinstance(holder, np.ndarray):
+        plain = np.ndarray.view(holder, np.ndarray)
+        masked = type(holder).tobytes is not np.ndarray.tobytes and holder.tobytes()
+        return plain.shape, plain.dtype, plain.dtype.names, plain.tobytes(), masked
+    if isinstance(holder, np.void):
         return holder.shape, holder.dtype, holder.dtype.names, holder.tobytes()
     if isinstance(holder, (bytearray, memoryview, array, *OF_C)):
-        return bytes(holder)
+        return memoryview(holder).tobytes()
     if isinstance(holder, ContextVar):
         return holder.get(MISSING)
     assert isinstance(holder, ReferenceType)
-    return type(holder())  # it refers to the same object as long as that lives
+    # It refers to the same object as long as that lives.
+    return type(ReferenceType.__call__(holder))
+
+
+def _holding(holder: object) -> Any:
+    """The class whose methods show what a container holds: a class derived from it may hide it."""
+    return next((kind for kind in _HOLDING if isinstance(holder, kind)), None)
 
 
 def same(a: object, b: object) -> bool:
@@ -473,7 +483,9 @@ def same(a: object, b: object) -> bool:
     if type(a) is not type(b):
         return False
     if isinstance(a, tuple) and isinstance(b, tuple):
-        return len(a) == len(b) and all(map(same, a, b))
+        return len(a) == len(b) and (all(map(is_, a, b)) or all(map(same, a, b)))
+    if isinstance(a, slice) and isinstance(b, slice):
+        return same((a.start, a.stop, a.step), (b.start, b.stop, b.step))
     if isinstance(a, frozenset) and isinstance(b, frozenset):
         return len(a) == len(b) and same(_sorted(a), _sorted(b))
     if isinstance(a, np.generic) and isinstance(b, np.generic) and not isinstance(a, np.void):
@@ -528,10 +540,11 @@ def _is_table_of_links(thing: object) -> bool:
 
 def reachable(container: object) -> Iterator[Any]:
     """Iterate over a container's elements, keys and values."""
-    if isinstance(container, (dict, Context)):
-        yield from container.keys()
-        yield from container.values()
-    elif isinstance(container, ContextVar):
+    kind = _holding(container)
+    if isinstance(container, ContextVar):
         yield container.get(None)
-    elif isinstance(container, (list, tuple, set, frozenset, deque)):
-        yield from container
+    elif kind in _MAPPINGS:
+        yield from kind.keys(container)
+        yield from kind.values(container)
+    elif kind is not None:
+        yield from kind.__iter__(container)

@@ -10,11 +10,12 @@ import builtins
 import ctypes
 import functools
 import operator
+import re
 import sys
 import types
 from array import array
 from collections import OrderedDict, deque
-from contextvars import Context, ContextVar
+from contextvars import Context, ContextVar, Token
 from types import (
     AsyncGeneratorType,
     BuiltinFunctionType,
@@ -44,6 +45,11 @@ from rumus.train.capture.guards import BY_BITS, BY_VALUE, CACHED, OF_C, is_compa
 CONTAINERS: Final = (
     list, dict, set, frozenset, deque, np.ndarray, np.void, bytearray, memoryview, array,
     ReferenceType, ContextVar, Context, CACHED, *OF_C,
+)  # fmt: skip
+# In C, and refer to what they were made of.
+HOLDERS: Final = (
+    slice, GenericAlias, UnionType, operator.attrgetter, operator.itemgetter,
+    operator.methodcaller, re.Match, Token,
 )  # fmt: skip
 _EMPTY: Final[tuple[dict[str, int], ...]] = ({}, OrderedDict())
 VIEWS: Final[tuple[type, ...]] = (  # of dicts, which they hold
@@ -205,6 +211,10 @@ def is_plain(value: object) -> bool:
         return False
     if isinstance(value, np.dtype) and value.names is not None:  # which may be renamed
         return False
+    if isinstance(value, np.dtype) and value.metadata is not None:  # a dict, with anything
+        return False
+    if isinstance(value, slice):
+        return all(map(is_plain, (value.start, value.stop, value.step)))
     return isinstance(value, PLAIN) and (not is_of_python(kind) or is_trusted(kind.__module__))
 
 
@@ -212,6 +222,11 @@ def is_dynamic(value: object) -> bool:
     """Whether it reads attributes whose names do not appear in the calling code."""
     kinds = (BuiltinFunctionType, WrapperDescriptorType, MethodWrapperType)
     return isinstance(value, kinds) and value.__name__ in _DYNAMIC
+
+
+def is_named(value: object) -> bool:
+    """Whether it is given the names of attributes, and is no text of an object."""
+    return is_dynamic(value) and getattr(value, "__name__", "") not in ("repr", "format", "ascii")
 
 
 def runs_hidden_code(descriptor: type) -> bool:

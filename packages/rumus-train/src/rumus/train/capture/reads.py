@@ -14,7 +14,7 @@ import sys
 import threading
 from abc import ABCMeta
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from decimal import Decimal
@@ -26,6 +26,7 @@ from types import (
     CodeType,
     FrameType,
     FunctionType,
+    GenericAlias,
     GetSetDescriptorType,
     MemberDescriptorType,
     MethodDescriptorType,
@@ -47,6 +48,7 @@ from rumus.train.capture.followed_frame import (
     BY_NAME,
     ELEMENT,
     PLACES,
+    TELLING,
     UNKNOWN,
     WHOLLY,
     FollowedFrame,
@@ -74,11 +76,13 @@ from rumus.train.capture.lookup import (
 )
 from rumus.train.capture.outside import (
     CONTAINERS,
+    HOLDERS,
     OF_LOCKS,
     VIEWS,
     computes_with_numpy,
     is_changeable,
     is_dynamic,
+    is_named,
     is_of_library,
     is_of_numpy,
     is_of_python,
@@ -94,6 +98,7 @@ _MAKING: Final = frozenset(("__init__", "__new__", "__init_subclass__", "__post_
 _ARRAYS_SHOWN: Final = frozenset(("numpy._core.arrayprint", "numpy.core.arrayprint"))
 _OF_DATES: Final = frozenset(("now", "today", "utcnow"))
 _OF_DIGITS: Final = (int, str, repr, format, ascii, print)
+_OF_TEXTS: Final = (repr, format, ascii, print)
 _SHOWN_BY_C: Final = (SimpleNamespace, BaseException)  # and compared, the first
 _CALLED: Final = (
     FunctionType, staticmethod, classmethod, BuiltinFunctionType, MethodType, MethodWrapperType,
@@ -128,6 +133,8 @@ class Reads:
         self._left: list[tuple[Any, str, str]] = []  # that it has written, before any read
         self._names: set[str] = set()  # that were read of nobody knows what
         self._reads_all = self._reads_namespaces = False
+        self._reads_any = False  # whether names that nobody sees are read of nobody knows what
+        self._shows_names = False
         self._imports = False  # whether a module is being imported
         self._has_dates = self._has_datetimes = self._has_now = False
         self._take(step, _label_of(step))
@@ -161,10 +168,11 @@ class Reads:
         if is_of_rumus(names.get("__name__")):
             return names.get(name, frame.f_builtins.get(name, UNKNOWN))  # nobody exchanges them
         self.guards.add_key(names, name, name)
-        if name in names:
-            return self._take(names[name], name)
-        self.guards.add_key(frame.f_builtins, name, name)
-        return self._take(frame.f_builtins.get(name, UNKNOWN), name)
+        found = names.get(name, UNKNOWN)
+        if name not in names:
+            self.guards.add_key(frame.f_builtins, name, name)
+            found = frame.f_builtins.get(name, UNKNOWN)
+        return found if is_named(found) else self._take(found, name)  # it is asked in the frame
 
     def read_cell(self, frame: FrameType, name: str) -> Any:
         """A variable of an enclosing function, which made the running one before the step.
@@ -307,8 +315,10 @@ class Reads:
             return UNKNOWN
         if (id(base), name) in self._written:
             label = None
-        if isinstance(base, MethodType) and name not in vars(MethodType):
+        if isinstance(base, MethodType) and (name == "__doc__" or name not in vars(MethodType)):
             base, label = base.__func__, label or _label_of(base)
+        if isinstance(base, GenericAlias) and name not in vars(GenericAlias):
+            base, label = base.__origin__, label or _label_of(base.__origin__)
         if isinstance(base, FunctionType) and base.__code__ not in self._inner:
             label = label or _label_of(base)
         if isinstance(base, type):
@@ -462,12 +472,14 @@ class Reads:
         if value is Decimal or isinstance(value, Decimal):
             self.guards.add_attribute(DECIMAL_CONTEXT, "text", "the context of decimal")
         if computes_with_numpy(value):
-            for name in ("legacy", "errors"):
+            for name in ("legacy", "errors", "called"):
                 self.guards.add_attribute(NUMPY_SETTINGS, name, f"NumPy's settings ({name})")
         if isinstance(value, date) or (isinstance(value, type) and issubclass(value, date)):
             self._has_dates = True
         if any(value is each for each in _OF_DIGITS):
             self.use_digits()
+        if any(value is each for each in _OF_TEXTS):
+            self.show_names()
         if isinstance(value, (str, np.dtype, np.ndarray)):
             self._note_times((value,))
         if is_plain(value) or id(value) in self._outside:
@@ -482,6 +494,10 @@ class Reads:
             self.refuse(f"it uses {label}, which gives NumPy an address of memory")
         if is_dynamic(value):
             self.read_all()
+            if value.__name__ in TELLING:  # kept for later, when nobody sees what it is asked
+                self.read_any()
+            if isinstance(value, MethodWrapperType):
+                self._take(value.__self__, _label_of(value.__self__))
             return value
         if is_weak:
             self.guards.hold_weakly(value)
@@ -491,6 +507,8 @@ class Reads:
             self._attribute_if_there(value, name, label)
         if self._reads_all or (self._reads_namespaces and isinstance(value, _SHOWN_BY_C)):
             self._take_all(value, label)
+        if self._shows_names:
+            self._note_own_names(value, label)
         return value
 
     def _look_into(self, value: Any, label: str) -> None:
@@ -530,9 +548,12 @@ class Reads:
         elif isinstance(value, VIEWS):
             for item in gc.get_referents(value):
                 self._take(item, label)
-        elif isinstance(value, BY_NAME):
+        elif isinstance(value, HOLDERS):
+            for item in gc.get_referents(value):
+                self._take(item, f"a part of {label}")
+        if isinstance(value, BY_NAME):
             self.read_by_name(value.__reduce__()[1])
-        elif isinstance(value, ABCMeta):
+        if isinstance(value, ABCMeta):
             self.guards.add_attribute(REGISTERED, "token", f"what {label} has registered")
             if "__abstractmethods__" in vars(value):
                 self._entry(value, "__abstractmethods__")
@@ -602,6 +623,9 @@ class Reads:
     def read_by_name(self, names: Iterable[Any]) -> None:
         """Something in C reads attributes of these names, perhaps with dots, of whatever has it."""
         self.read_all()
+        names = list(names)
+        if not all(isinstance(name, str) for name in names):
+            self.read_any()
         for name in names:
             for part in name.split(".") if isinstance(name, str) else ():
                 self.read_attribute(UNKNOWN, part)
@@ -631,7 +655,7 @@ class Reads:
             if is_of_library(thing) or not is_comparable(vars(thing)):
                 self.refuse(f"it looks up names in {thing.__name__} that cannot be seen")
             else:
-                self._take(vars(thing), thing.__name__)
+                self._note_contents(vars(thing), thing.__name__)
         elif isinstance(thing, FunctionType):
             self._take(vars(thing), _label_of(thing))
         elif isinstance(thing, type):
@@ -648,8 +672,18 @@ class Reads:
             for value, label in list(self._outside.values()):
                 self._take_all(value, label)
 
+    def read_any(self) -> None:
+        """Note all that modules, classes and functions have, and what that holds."""
+        self.read_all()
+        if not self._reads_any:
+            self._reads_any = True
+            for thing, label in list(self._outside.values()):
+                if isinstance(thing, (ModuleType, type, FunctionType)):
+                    self._note_names(thing, label)
+
     def _take_all(self, value: Any, label: str) -> None:
-        own = own_names(value) or {}  # others are in slots
+        own = own_names(value)  # others are in slots
+        own = {} if own is None else own
         kind = type(value)
         if isinstance(value, (ModuleType, type, FunctionType)):
             self._note_names(value, label)
@@ -673,13 +707,34 @@ class Reads:
         """Note what the names of a module, a class or a function stand for, if they may change."""
         if isinstance(value, type):
             for each in filter(is_changeable, value.__mro__):
-                if not is_of_library(each):
-                    self.guards.add_contents(self.guards.entries(each), each.__name__)
+                if self._reads_any or not is_of_library(each):
+                    self._note_own(self.guards.entries(each), each.__name__, is_of_library(each))
         elif isinstance(value, FunctionType):
             if is_of_user(value) and vars(value):
-                self.guards.add_contents(vars(value), f"an attribute of {label}")
-        elif not is_of_library(value) and is_comparable(vars(value)):
-            self.guards.add_contents(vars(value), label)
+                self._note_own(vars(value), f"an attribute of {label}", False)
+        elif self._reads_any or not is_of_library(value):
+            if is_comparable(vars(value)):
+                self._note_own(vars(value), label, is_of_library(value))
+            elif self._reads_any:
+                self.refuse(f"it looks up names in {value.__name__} that cannot be seen")
+
+    def _note_own(self, own: Mapping[str, Any], label: str, is_librarys: bool) -> None:
+        self.guards.add_contents(own, label)
+        if self._reads_any:
+            self._note_contents(own, label, is_librarys=is_librarys)
+
+    def _note_contents(
+        self, own: Mapping[str, Any], label: str, *, is_librarys: bool = False
+    ) -> None:
+        """Note names, and what they stand for: not what Python itself gives a module or a class.
+
+        is_librarys: they are of what nobody changes, except for its containers and what is added.
+        """
+        self.guards.add_contents(own, label)
+        for name, found in list(own.items()):
+            is_pythons = name.startswith("__") and name.endswith("__")
+            if not (is_pythons or (is_librarys and _is_librarys(found))):
+                self._take_found(found, f"{label}.{name}")
 
     def use_digits(self) -> None:
         """A text may be made of a number, or a number of a text: not of any length."""
@@ -707,6 +762,22 @@ class Reads:
             self._take_all(value, known[1])
         self.ask_address(format, value, is_given=True)
         self.compare(value)
+
+    def show_names(self) -> None:
+        """A text may be made of a class, a function, or an object that has nothing else to tell."""
+        if not self._shows_names:
+            self._shows_names = True
+            for thing, label in list(self._outside.values()):
+                self._note_own_names(thing, label)
+
+    def _note_own_names(self, thing: Any, label: str) -> None:
+        """Note what texts tell of classes and functions, and of objects without more to tell."""
+        for each in (thing, type(thing)):
+            is_class = isinstance(each, type) and is_changeable(each) and not is_of_library(each)
+            if is_class or (isinstance(each, FunctionType) and is_of_user(each)):
+                self.guards.add_attribute(each, "__qualname__", f"the name of {label}")
+            if is_class:
+                self.guards.add_attribute(each, "__module__", f"the module of {label}")
 
     def compare(self, value: Any) -> None:
         """Something is compared or shown: perhaps namespaces, or a container of some.
@@ -754,8 +825,8 @@ class Reads:
         is_known = (module == "contextlib" and name.startswith(_MANAGERS)) or (
             module == "typing" and name in _PROTOCOLS
         )
-        if is_asked and module in _ARRAYS_SHOWN:
-            self.refuse("it shows a NumPy array, according to NumPy's settings")
+        if is_asked and (module in _ARRAYS_SHOWN or _shows_by_numpy(module, frame)):
+            self.refuse("it shows an object of NumPy, according to NumPy's settings")
         if is_trusted(module) or is_known:
             if is_asked and frame.f_code in _READ_BY_HOST:
                 self._check_device(frame.f_locals.get("self"))
@@ -793,6 +864,23 @@ def _is_of_tensors(base: object, name: str) -> bool:
         return False
     kinds = [kind for kind in type(base).__mro__ if name in vars(kind)]
     return name not in (own_names(base) or ()) and (not kinds or is_of_rumus(kinds[0].__module__))
+
+
+def _is_librarys(found: Any) -> bool:
+    """Whether what lies in a library's module or class is a part of the library, or tells all."""
+    if isinstance(found, FunctionType):
+        return str(found.__module__).partition(".")[0] in sys.stdlib_module_names
+    if isinstance(found, (type, ModuleType)):
+        return is_of_library(found)
+    if isinstance(found, CONTAINERS):
+        return not is_comparable(found)
+    return is_plain(found) or not is_of_python(type(found)) or is_trusted(type(found).__module__)
+
+
+def _shows_by_numpy(module: str, frame: FrameType) -> bool:
+    """Whether a function of NumPy makes a text: of masked arrays or polynomials, not of dtypes."""
+    is_numpys = module.startswith("numpy.") and not module.endswith("._dtype")
+    return is_numpys and frame.f_code.co_name in ("__str__", "__repr__", "__format__")
 
 
 def _shows_address(kind: type) -> bool:
