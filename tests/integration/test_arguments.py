@@ -121,6 +121,28 @@ def test_no_class_uses_pythons_own_message(cls: Any) -> None:
     assert "unexpected keyword argument" not in str(said.value)
 
 
+MADE: tuple[Any, ...] = (
+    optim.cosine, optim.warmup, optim.multi_step, optim.LossScale, optim.EMA, optim.SWA,
+    optim.Accumulation, train.ArrayDataset, train.NpyDataset,
+    train.BalancedSampler, train.WeightedSampler, train.Every, train.RunFolder,
+    train.images.Augment, tensor.NumbaBackend, tensor.NumpyBackend, tensor.GradientStore,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("make", MADE, ids=lambda make: make.__name__)
+def test_nothing_else_that_is_made_does(make: Any) -> None:
+    with pytest.raises(TypeError, match="takes no 'surely_no_keyword'; it takes ") as said:
+        make(surely_no_keyword=1)
+    assert "unexpected keyword argument" not in str(said.value)
+
+
+@pytest.mark.parametrize("make", [train.ArrayDataset, train.NpyDataset])
+@pytest.mark.parametrize("name", ["transform", "shuffle", "batch_size"])
+def test_a_dataset_says_what_the_loader_takes(make: Any, name: str) -> None:
+    with pytest.raises(TypeError, match=rf"no '{name}'; here it is DataLoader\(dataset, batch_s"):
+        make(**{name: 1})
+
+
 @pytest.mark.parametrize("make", [nn.Softplus, nn.Identity, nn.Tanh])
 def test_classes_without_arguments_say_so(make: Any) -> None:
     with pytest.raises(TypeError, match=rf"^{make.__name__} takes no arguments, but was given 2$"):

@@ -7,9 +7,10 @@ import inspect
 import pickle
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import pytest
@@ -50,6 +51,7 @@ from rumus.tensor import (
 )
 from rumus.tensor.expression.other_names import OtherNames
 from rumus.tensor.graph import other_names as of_tensor
+from rumus.tensor.graph.evaluation import evaluating
 from rumus.tensor.graph.other_names import AXIS, TENSOR
 from rumus.train import (
     ArrayDataset,
@@ -568,6 +570,28 @@ def test_a_mode_is_true_or_false() -> None:
     with pytest.raises(TypeError, match="training must be True or False, not 'no'"):
         layer.training = "no"
     layer.training = False
+
+
+@pytest.mark.parametrize("is_evaluating", [False, True])
+def test_a_mode_that_is_set_is_that_of_all_modules_within(*, is_evaluating: bool) -> None:
+    """In PyTorch layers stay as they are, so that `model.training = before` leaves them so."""
+    model = nn.Sequential(nn.Sequential(nn.Dropout()), nn.BatchNorm1d(2))
+    model[1].eval()
+    with evaluating() if is_evaluating else nullcontext():
+        model.training = is_evaluating
+        assert {module.training for module in model.modules()} == {is_evaluating}
+    model.training = True
+    model[1].training = False
+    assert [module.training for module in model.modules()] == [True, True, True, False]
+
+    class Own(nn.Sequential):
+        def train(self, mode: bool = True) -> Self:
+            self.training = mode
+            self[1].eval()
+            return self
+
+    own = Own(nn.Dropout(), nn.BatchNorm1d(2)).train()
+    assert [module.training for module in own.modules()] == [True, True, False]
 
 
 def test_a_sampler_is_made() -> None:

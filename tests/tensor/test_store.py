@@ -255,6 +255,11 @@ def test_a_store_becomes_a_dict() -> None:
         assert set(found) == {p, q}
         assert found[p].tolist() == [6.0, 8.0]
     assert set(grads.keys()) == {p, q}
+    values, items = grads.values(), grads.items()
+    for _ in range(2):  # an iterator would give nothing in the second loop
+        assert len(list(values)) == len(list(items)) == len(values) == len(items) == 2
+    with pytest.raises(TypeError, match=r"grads\.take\(parameter\) removes and returns it"):
+        del grads[p]
     assert sorted(g.tolist() for g in grads.values()) == [[1.0], [6.0, 8.0]]
     found[p].assign(0.0)
     assert grads[p].tolist() == [6.0, 8.0]

@@ -162,7 +162,13 @@ def test_a_validation_is_exact_whatever_its_batches(size: int) -> None:
         (lambda: metrics.accuracy([[], []], [0, 1]), r"not \(2, 0\) and \(2,\)"),
         (lambda: metrics.perplexity(np.ones((2, 0)), [0, 1]), r"not \(2, 0\) and int64 of"),
         (lambda: metrics.auroc([0.1, 0.2], ["no", "yes"]), "must be numbers, not <U3"),
-        (lambda: metrics.auroc([0.1, 0.2], [0, 2]), "targets 0 or 1"),
+        (lambda: metrics.auroc([0.1, 0.2], [0, 2]), "targets must be 0 or 1, not 2"),
+        (lambda: metrics.auroc([0.1, 0.2], [-1, 1]), "targets must be 0 or 1, not -1"),
+        (lambda: metrics.auroc([[0.1], [0.2]], [[0], [1]]), r"those of the positive class, not"),
+        (
+            lambda: metrics.f1([[0.1], [0.2]], [0, 1]),
+            r"in \[0, 1\), .* of two classes give \(1 - p, p\)",
+        ),
         (lambda: metrics.r2([0.1, 0.2], [0.1]), "shapes differ"),
         (
             lambda: metrics.f1([[0.1, 0.2]], [0]) + metrics.f1([[0.1, 0.2, 0.3]], [0]),
@@ -259,7 +265,7 @@ def test_device_errors_are_reported_when_read(backend: Backend) -> None:
         for metric in (metrics.accuracy, metrics.f1, metrics.confusion_matrix):
             with pytest.raises(ValueError, match=told):
                 float(metric(there(np.array(scores, np.float32)), there(targets)))
-    with pytest.raises(ValueError, match="targets 0 or 1"):
+    with pytest.raises(ValueError, match="targets must be 0 or 1"):
         float(metrics.auroc(there([0.1, 0.2]), there([0, 2])))
 
 
@@ -278,6 +284,18 @@ def test_perplexity(cut: Cut, seed: int) -> None:
         )
     )
     assert over(cut, metrics.perplexity, logits, targets) == pytest.approx(expected)
+
+
+def test_a_perplexity_of_probabilities_is_told_of() -> None:
+    logits = np.random.default_rng(0).standard_normal((4, 3))
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    with pytest.warns(UserWarning, match="was given what a softmax has returned"):
+        metrics.perplexity(shares.astype(np.float32), [0, 1, 2, 0])
+    right = float(metrics.perplexity(logits, [0, 1, 2, 0]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert float(metrics.perplexity(np.log(shares), [0, 1, 2, 0])) == pytest.approx(right)
+        metrics.perplexity(np.eye(3), [0, 1, 2])  # logits, too
 
 
 def test_perplexity_on_a_device(backend: Backend) -> None:

@@ -124,6 +124,8 @@ class Module:
     def training(self) -> bool:
         """Whether it is in training mode, set by `train()` and `eval()`; initially True.
 
+        Setting it does as these do, with all modules within: `model.training = before`.
+
         During a validation of `Trainer` every module is in evaluation mode, unless switched there.
         """
         depends_on(self, "_is_training")
@@ -133,11 +135,16 @@ class Module:
     def training(self, mode: bool) -> None:
         if not isinstance(mode, (bool, np.bool_)):
             raise TypeError(f"training must be True or False, not {mode!r}")
+        self._switch(bool(mode))
+
+    def _switch(self, mode: bool) -> None:
         evaluation = current_evaluation()
-        if evaluation is not None:
-            evaluation.set_training(self, mode)
-        else:
-            vars(self)["training"] = bool(mode)
+        with Uninterrupted():
+            for _, module in list(self.named_modules()):
+                if evaluation is not None:
+                    evaluation.set_training(module, mode)
+                else:
+                    vars(module)["training"] = mode
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the module's result; each subclass defines its own. TypeError if it has none."""
@@ -436,9 +443,7 @@ class Module:
 
         mode: False for evaluation.
         """
-        with Uninterrupted():
-            for _, module in list(self.named_modules()):
-                module.training = mode
+        self._switch(bool(mode))
         return self
 
     @checked_arguments

@@ -259,8 +259,13 @@ def _check_same(found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
 
 def _scored(scores: Given, targets: Given) -> tuple[Numbers, Floats]:
     values, truth = _paired(scores, targets)
-    if values.ndim != 1 or not np.isin(truth, (0, 1)).all():
-        raise ValueError(f"scores must be (samples,) and targets 0 or 1; scores are {values.shape}")
+    if values.ndim != 1:
+        raise ValueError(
+            f"scores must be (samples,), those of the positive class, not {values.shape}"
+        )
+    others = truth[~np.isin(truth, (0, 1))]
+    if others.size:
+        raise ValueError(f"targets must be 0 or 1, not {others[0]:g}")
     return values, truth.astype(np.float64)
 
 

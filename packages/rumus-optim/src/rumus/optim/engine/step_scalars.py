@@ -15,7 +15,7 @@ from rumus.optim.options.hyperparameter import LARGEST, Hyper, Ranges, at_step, 
 from rumus.optim.options.running import Running
 from rumus.optim.options.schedule import Schedule
 from rumus.tensor import float32
-from rumus.tensor.expression.arguments import unknown_name
+from rumus.tensor.expression.nearest_name import unknown_name
 
 _KEPT: Final = 128  # steps per segment whose scalars are kept
 

@@ -31,8 +31,9 @@ from rumus.optim.options.hyperparameter import COMMON, RANGES, Hyper, Ranges, ch
 from rumus.optim.options.options import StateDevice, StateDType
 from rumus.optim.options.running import Running
 from rumus.tensor import Tensor
-from rumus.tensor.expression.arguments import checked_arguments, unknown_name
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.declared_type import shown
+from rumus.tensor.expression.nearest_name import unknown_name
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import NonFinite

@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol
 from rumus.optim.options.hyperparameter import check
 from rumus.optim.options.other_names import AVERAGE
 from rumus.tensor import OwnershipError
-from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.expression.arguments import checked_arguments, place_arguments
 
 
 class Averaging(Protocol):
@@ -137,6 +137,7 @@ class EMA(Average):
         return t > 0
 
 
+@place_arguments
 class SWA(Average):
     """Stochastic weight averaging: the mean of the parameters after chosen steps.
 

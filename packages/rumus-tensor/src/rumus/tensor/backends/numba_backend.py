@@ -48,6 +48,7 @@ from rumus.tensor.compiled.numba_loops import (
 from rumus.tensor.compiled.numba_shapes import reads
 from rumus.tensor.compiled.shared_work import BLOCK, PARALLEL, run_parts, thread_count
 from rumus.tensor.compiled.whole_numba import whole_numba
+from rumus.tensor.expression.arguments import place_arguments
 from rumus.tensor.expression.dtype import DType, float16, float32, float64
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.memory.backend import Array, Epilogue
@@ -230,6 +231,7 @@ def _operands(kernel: Kernel, flat: Sequence[Array]) -> tuple[list[Array], list[
     )
 
 
+@place_arguments
 class NumbaBackend(NumpyBackend):
     """A `NumpyBackend` that uses compiled loops where they are faster."""
 

@@ -26,7 +26,7 @@ from rumus.tensor.expression.declared_type import (
     takes_numbers_only,
     wanted,
 )
-from rumus.tensor.expression.nearest_name import nearest_name
+from rumus.tensor.expression.nearest_name import unknown_name
 from rumus.tensor.expression.places import check_places, placing
 
 P = ParamSpec("P")
@@ -266,18 +266,6 @@ def _is_of_callers(error: BaseException) -> bool:
             return True
         trace = trace.tb_next
     return False
-
-
-def unknown_name(name: str, known: Iterable[str]) -> str:
-    """Return the end of a message about a misspelled keyword.
-
-    >>> unknown_name("widht", ["width", "height"]), unknown_name("color", ["width", "height"])
-    ("; did you mean 'width'?", '; it takes height, width')
-    """
-    known = sorted(known)
-    near = nearest_name(name, known)
-    takes = ", ".join(known) or "nothing by name"
-    return f"; did you mean {near!r}?" if near else f"; it takes {takes}"
 
 
 def _check_names(of: str, names: frozenset[str] | None, given: Mapping[str, object]) -> None:

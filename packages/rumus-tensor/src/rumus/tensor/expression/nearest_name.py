@@ -29,6 +29,18 @@ def nearest_name(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | 
     return found[0] if found else None
 
 
+def unknown_name(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message about a misspelled keyword.
+
+    >>> unknown_name("widht", ["width", "height"]), unknown_name("color", ["width", "height"])
+    ("; did you mean 'width'?", '; it takes height, width')
+    """
+    known = sorted(known)
+    near = nearest_name(name, known)
+    takes = ", ".join(known) or "nothing by name"
+    return f"; did you mean {near!r}?" if near else f"; it takes {takes}"
+
+
 def is_misspelled(name: str, known: str) -> bool:
     """Whether one letter more, less or other, or two that are swapped, make one name of another.
 

@@ -18,6 +18,7 @@ from rumus.tensor.expression.arguments import (
     place_arguments,
 )
 from rumus.tensor.expression.decided import check_of_class, is_decided, taken_by_constructor
+from rumus.tensor.expression.places import check_places, was_not_called
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -155,7 +156,14 @@ class OtherNames:
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
             if kwargs:
                 self.check_keywords(kwargs)
-            return function(*args, **kwargs)
+            try:
+                return function(*args, **kwargs)
+            except TypeError as error:
+                if was_not_called(error):
+                    is_class = function.__name__ == "__init__"
+                    of = type(args[0]).__name__ if is_class else function.__name__
+                    check_places(of, function, args, kwargs)
+                raise
 
         return checked
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from rumus.tensor.expression.declared_type import fits, shown
+from rumus.tensor.expression.nearest_name import unknown_name
 
 _BY_PLACE: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 _SEVERAL: Final = re.compile(r"(?:\w+\.)*(?:Iterable|Sequence|list|Parameters)\b")
@@ -33,6 +34,9 @@ def check_places(
     >>> check_places("Layer", layer, (2, 3, False), {})
     Traceback (most recent call last):
     TypeError: Layer takes inputs and outputs by position, not False: write bias=False
+    >>> check_places("Layer", layer, (2, 3), {"bais": False})
+    Traceback (most recent call last):
+    TypeError: Layer takes no 'bais'; did you mean 'bias'?
     >>> check_places("Layer", layer, (2,), {})
     Traceback (most recent call last):
     TypeError: Layer needs outputs: Layer(inputs, outputs)
@@ -42,9 +46,13 @@ def check_places(
     if placed and placed[0].name in ("self", "cls"):
         placed, args = placed[1:], args[1:]
     named = [each for each in declared if each.kind is Parameter.KEYWORD_ONLY]
+    known_names = {each.name for each in (*placed, *named)}
+    takes_any = any(each.kind is Parameter.VAR_KEYWORD for each in declared)
+    if not takes_any and (name := next((e for e in given if e not in known_names), None)):
+        raise TypeError(f"{of} takes no {name!r}{unknown_name(name, known_names)}") from None
     takes_more = any(each.kind is Parameter.VAR_POSITIONAL for each in declared)
     if args[len(placed) :] and not takes_more:
-        if not placed and any(each.kind is Parameter.VAR_KEYWORD for each in declared):
+        if not placed and takes_any:
             raise TypeError(
                 f"{of} takes what it is given by name, not {shown(args[0])}: as lr=..."
             ) from None
@@ -74,7 +82,7 @@ def placing(init: Callable[..., None], owner: type) -> Callable[..., None]:
         try:
             init(self, *args, **given)
         except TypeError as error:
-            if _was_not_called(error):
+            if was_not_called(error):
                 made = type(self) if type(self).__module__.startswith("rumus.") else owner
                 check_places(made.__name__, init, (self, *args), given)
             raise
@@ -82,7 +90,7 @@ def placing(init: Callable[..., None], owner: type) -> Callable[..., None]:
     return placed
 
 
-def _was_not_called(error: TypeError) -> bool:
+def was_not_called(error: TypeError) -> bool:
     """Whether a call itself failed: the traceback ends at it.
 
     In a function of its own, since a frame that keeps its own traceback keeps its arguments alive.

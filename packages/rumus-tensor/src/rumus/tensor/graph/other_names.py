@@ -256,6 +256,9 @@ STORE: Final = OtherNames(
     "a GradientStore",
     {
         "get": "grads[parameter] if parameter in grads else None",
+        **dict.fromkeys(("pop", "popitem", "clear"), "grads.take(parameter) for each of them"),
+        **dict.fromkeys(("update", "setdefault"), "grads[parameter] = gradient for each of them"),
+        "copy": "dict(grads), of copies",
         "grad": "grads[parameter]",
         "step": "optimizer.step(grads)",
         "backward": "loss.backward(into=grads), which adds",

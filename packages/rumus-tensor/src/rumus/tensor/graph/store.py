@@ -6,10 +6,10 @@ It accumulates, shows, replaces and drains gradients, and nothing else.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Sequence, ValuesView
 from operator import is_
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.declared_type import shown
@@ -165,20 +165,17 @@ class GradientStore:
             "make another one with the parameters of now"
         )
 
-    def keys(self) -> Iterator[Parameter]:
-        """Return an iterator over the parameters, as `iter(grads)`.
+    def keys(self) -> KeysView[Parameter]:
+        """Return the parameters, as those of a dict: `dict(grads)` and `{**grads}` hold copies."""
+        return KeysView(self)
 
-        With it, `dict(grads)` and `{**grads}` are dicts of copies of the gradients.
-        """
-        return iter(self)
+    def values(self) -> ValuesView[Tensor]:
+        """Return the gradients, as those of a dict; each time one is asked for it is a copy."""
+        return ValuesView(self)
 
-    def values(self) -> Iterator[Tensor]:
-        """Return an iterator over copies of the gradients."""
-        return (self[parameter] for parameter in self)
-
-    def items(self) -> Iterator[tuple[Parameter, Tensor]]:
-        """Return an iterator over the parameters, each with a copy of its gradient."""
-        return ((parameter, self[parameter]) for parameter in self)
+    def items(self) -> ItemsView[Parameter, Tensor]:
+        """Return the parameters, each with a copy of its gradient, as those of a dict."""
+        return ItemsView(self)
 
     def __getitem__(self, parameter: Parameter) -> Tensor:
         """Return a copy of a gradient."""
@@ -199,6 +196,10 @@ class GradientStore:
         check_fit(parameter, *_of_tensor(gradient))
         with Uninterrupted():
             parameter._backend.copy(gradient._array, self.array(parameter))
+
+    def __delitem__(self, parameter: Parameter) -> NoReturn:
+        """Raise TypeError, which says what removes a gradient."""
+        raise TypeError("a gradient is not deleted: grads.take(parameter) removes and returns it")
 
     def accumulate(self, parameter: Parameter, gradient: Tensor) -> None:
         """Add `gradient` to the stored one, or store a copy if there is none.

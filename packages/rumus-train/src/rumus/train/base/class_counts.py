@@ -166,7 +166,10 @@ def raise_problems(counts: NDArray[Any], classes: int, metric: str = "") -> None
 
 def no_class(classes: int) -> str:
     """Return what to say of targets that are not among so many classes."""
-    return f"targets must be in [0, {classes}), the classes of the scores"
+    told = f"targets must be in [0, {classes}), the classes of the scores"
+    if classes == 1:
+        told += ", of which a single output has one: of two classes give (1 - p, p)"
+    return told
 
 
 def as_numbers(given: Given) -> NDArray[Any]:

@@ -575,6 +575,7 @@ DATASET: Final = OtherNames(
 _OF_LOADERS: Final = {
     name: f"DataLoader(dataset, batch_size, {name}=...)" for name in ("transform", "shuffle")
 } | {"batch_size": "DataLoader(dataset, batch_size)", "target_transform": DATASET.rows["map"]}
+FIELDS: Final = OtherNames("a dataset", _OF_LOADERS)
 CSV: Final = OtherNames(
     "CsvDataset",
     {

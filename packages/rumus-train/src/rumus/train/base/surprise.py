@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from rumus.tensor import Tensor, cross_entropy, float32, int32
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.train.base.class_counts import (
     Given,
     as_numbers,
@@ -48,7 +52,20 @@ def _on_host(logits: Given, targets: Given, ignore_index: int) -> tuple[Part, Pa
     rows, wanted = rows[counts], wanted[counts]
     if wanted.size and not (wanted.min() >= 0 and wanted.max() < rows.shape[1]):
         raise ValueError(no_class(rows.shape[1]))
+    if _are_probabilities(rows):
+        warn_user(
+            "perplexity takes logits, to which it applies a softmax, and was given what a softmax "
+            "has returned: give what that was applied to, or the logarithms"
+        )
     with np.errstate(invalid="ignore"):  # a row whose largest logit is infinite is NaN
         shifted = difference(rows, rows.max(1, keepdims=True))
     losses = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(wanted)), wanted]
     return np.array(losses.sum()), np.array(float(len(wanted)))
+
+
+def _are_probabilities(rows: NDArray[Any]) -> bool:
+    """Whether each row adds up to 1, which of several logits only a softmax brings about."""
+    if rows.shape[1] < 2 or not len(rows) or not rows.min() >= 0:
+        return False
+    is_sharp = np.isin(rows, (0, 1)).all()  # logits may be 0 and 1
+    return not is_sharp and bool((abs(rows.sum(1) - 1) < 1e-3).all())

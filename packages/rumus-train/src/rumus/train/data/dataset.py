@@ -13,7 +13,7 @@ from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.masked import unmasked
 from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.train.base.exact_joining import column_names, refuse_rounded
-from rumus.train.base.other_names import DATASET
+from rumus.train.base.other_names import DATASET, FIELDS
 from rumus.train.base.row_labels import check_row_order, labels_of, refuse_labels
 
 Sample: TypeAlias = tuple[Any, ...]
@@ -116,6 +116,7 @@ class ArrayDataset:
     (2, [3.0, 4.0], 1)
     """
 
+    @FIELDS.before_call
     def __init__(self, *arrays: ArrayLike) -> None:
         first: Any = arrays[0] if len(arrays) == 1 else None
         if isinstance(first, tuple) and any(getattr(each, "ndim", 0) for each in first):

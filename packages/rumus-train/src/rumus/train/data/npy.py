@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.train.base.file_kind import kind_of_file
-from rumus.train.base.other_names import DATASET
+from rumus.train.base.other_names import DATASET, FIELDS
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
 from rumus.train.data.dataset import Batch, Indices, RowsOfFiles, Sample, as_index, as_indices
@@ -81,6 +81,7 @@ class NpyDataset(RowsOfFiles):
     (6, [1, 1])
     """
 
+    @FIELDS.before_call
     def __init__(self, *fields: PathLike | Sequence[PathLike]) -> None:
         if not fields:
             raise ValueError("a dataset needs at least one file")

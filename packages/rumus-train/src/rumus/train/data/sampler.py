@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.expression.arguments import checked_arguments, place_arguments
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.other_names import SAMPLER
 from rumus.train.base.random_stream import Purpose, permutation, uniform
@@ -110,6 +110,7 @@ class WeightedSampler:
         return np.asarray(np.argsort(-keys, kind="stable")[: self._count], np.intp)
 
 
+@place_arguments
 class BalancedSampler(WeightedSampler):
     """Draws all classes equally often, however many samples each has.
 
