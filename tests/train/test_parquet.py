@@ -420,3 +420,11 @@ def test_a_dictionary_of_too_many_texts_is_refused_as_the_texts_are() -> None:
     for column in (texts.cast(pyarrow.large_string()), pyarrow.array(range(20_000))):
         with pytest.raises(ValueError, match="has 20,000 different texts in 20,000 rows"):
             ParquetDataset(pyarrow.table({"a": column}), categories=["a"])
+
+
+def test_texts_of_any_type_are_categories_and_a_column_without_any_is_refused() -> None:
+    views = pyarrow.array(["x", "y"], pyarrow.string_view())
+    assert ParquetDataset(pyarrow.table({"a": views}), categories=["a"]).features == ["a=x", "a=y"]
+    empty = pyarrow.table({"a": pyarrow.array([None, None], pyarrow.string()), "b": [1, 2]})
+    with pytest.raises(ValueError, match="column 'a' has no texts at all; leave it out"):
+        ParquetDataset(empty, categories=["a"], missing=0.0)

@@ -178,6 +178,9 @@ def test_a_target_in_another_unit_is_told_of(tmp_path: Path) -> None:
         assert "the feature 'other' is a factor times the target and an offset in all rows" in said
     rows[3] = f"3,0.5,{y[3]}"
     assert told(written(tmp_path, "a,other,y", rows), target="y") == []
+    rows[3] = f"3,,{y[3]}"
+    (said,) = told(written(tmp_path, "a,other,y", rows), target="y", missing="mean")
+    assert "and an offset in all rows that have it, so the model sees" in said
     nearly = [f"{n % 11},{each + n % 2 / 100},{each}" for n, each in enumerate(y)]
     assert told(written(tmp_path, "a,other,y", nearly), target="y") == []
 
@@ -208,6 +211,9 @@ def test_a_column_in_another_unit_is_told_of(tmp_path: Path, missing: Any) -> No
         warnings.simplefilter("error")
         train.like(table("alike.csv", 3.0))
         train.like(table("few.csv", 1000.0, rows=20))
+    of_b = CsvDataset(table("train.csv", 1.0), target="b", missing=missing)
+    with pytest.warns(UserWarning, match="column 'b' has numbers of about 5e.03, and of 5 in trai"):
+        of_b.like(table("grams.csv", 1000.0))
     pyarrow = pytest.importorskip("pyarrow")
     numbers = np.arange(1.0, 50.0)
     of_arrow = ParquetDataset(pyarrow.table({"a": numbers}), missing=missing)

@@ -52,7 +52,10 @@ def warn_of_answers(
 
 
 def _linear(names: Sequence[str], numbers: NDArray[Any], target: NDArray[Any]) -> tuple[str, str]:
-    """The first column that is a factor times the target and an offset, if any, and what it is."""
+    """The first column that is a factor times the target and an offset, if any, and what it is.
+
+    Where it is not missing.
+    """
     low, high = int(target.argmin()), int(target.argmax())
     if not target[low] < target[high] or not names:
         return "", ""
@@ -62,19 +65,25 @@ def _linear(names: Sequence[str], numbers: NDArray[Any], target: NDArray[Any]) -
         held = np.finfo(numbers.dtype).eps if numbers.dtype.kind == "f" else 0.0
         near = np.abs(last - first) * _WRITTEN + np.maximum(np.abs(first), np.abs(last)) * held
     alike = np.flatnonzero(np.isfinite(factors) & (factors != 0))
+    known = np.zeros(len(first), np.intp)  # rows of each column
     for start in range(0, len(numbers), _LOOK):
         if not alike.size:
             return "", ""
         rows = slice(start, start + _LOOK)
         steps = target[rows, None].astype(np.float64) - float(target[low])
         expected = first[alike] + factors[alike] * steps
-        alike = alike[(np.abs(numbers[rows][:, alike] - expected) <= near[alike]).all(0)]
+        values = numbers[rows][:, alike]
+        is_missing = np.isnan(values)
+        known[alike] += np.count_nonzero(~is_missing, axis=0)
+        alike = alike[(is_missing | (np.abs(values - expected) <= near[alike])).all(0)]
+    alike = alike[known[alike] >= _SURE]
     if not alike.size:
         return "", ""
     place = int(alike[0])
-    is_equal = bool((numbers[:, place] == target).all())
+    is_equal = bool(factors[place] == 1 and first[place] == target[low])
     told = "is equal to the target" if is_equal else "is a factor times the target and an offset"
-    return names[place], f"{told} in all rows"
+    is_whole = known[place] == len(numbers)
+    return names[place], f"{told} in all rows{'' if is_whole else ' that have it'}"
 
 
 def _coded(encoding: FeatureEncoding, features: NDArray[Any], target: NDArray[Any]) -> str:

@@ -131,6 +131,7 @@ class ParquetDataset(RowsOfFiles):
             raise ValueError(f"{self._source.shown} has no columns for the features")
         self._encoding = FeatureEncoding(self.columns, *kinds, missing, standardize)
         numbers = self._read(learns=True)
+        self._encoding.sizes = self._sizes(numbers)
         if columns is None:
             names = self._encoding.numbers
             warn_of_counting(self._source.shown, names, numbers)
@@ -177,8 +178,8 @@ class ParquetDataset(RowsOfFiles):
             new = (name for name in source.names if name not in known)
             warn_of_new(source.shown, as_targets(self._target), new)
             other._target = None
-        numbers = other._read(learns=False)
-        self._encoding.warn_of_sizes(other._source.shown, typical_sizes(numbers))
+        sizes = other._sizes(other._read(learns=False))
+        self._encoding.warn_of_sizes(other._source.shown, sizes)
         return other
 
     def __len__(self) -> int:
@@ -231,6 +232,14 @@ class ParquetDataset(RowsOfFiles):
             raise ValueError(f"{source.shown} has no rows")
         source.forget()
         return numbers
+
+    def _sizes(self, numbers: NDArray[Any]) -> dict[str, float]:
+        """The sizes of the numbers of each column, including targets."""
+        found = typical_sizes(self._encoding.numbers, numbers)
+        if len(self._arrays) > 1 and not self._is_text:
+            targets = self._arrays[1].reshape(len(numbers), -1)
+            found |= typical_sizes(as_targets(self._target), targets)
+        return found
 
     def _column(self, name: str) -> NDArray[Any]:
         encoding = self._encoding
@@ -492,8 +501,12 @@ class _Source:
         from pyarrow import compute, types
 
         column = self._table.column(name)
-        is_nested = types.is_nested(column.type) or types.is_dictionary(column.type)
-        return 0 if is_nested else int(compute.count_distinct(column).as_py())
+        if types.is_dictionary(column.type):
+            return 0
+        try:
+            return int(compute.count_distinct(column).as_py())
+        except NotImplementedError:  # of a few types
+            return 0
 
     def texts(
         self,

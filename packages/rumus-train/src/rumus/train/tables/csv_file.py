@@ -197,8 +197,10 @@ class CsvDataset(RowsOfFiles):
             if len(self._arrays) > 1:
                 features, found = self._arrays
                 warn_of_answers(table.shown, self._encoding, numbers, features, found, is_text)
+        measured = self._measured(numbers)
+        self._encoding.sizes = typical_sizes(*measured)
         if missing_cells is None:
-            self._warn_of_sentinels(table.shown, numbers)
+            self._warn_of_sentinels(table.shown, *measured)
         warn_of_summary(table.shown, f":{self._lines[-1]}", numbers)
         if len(self._arrays) > 1 and not is_text:
             warn_of_one_target(table.shown, self._arrays[1])
@@ -233,7 +235,7 @@ class CsvDataset(RowsOfFiles):
                 warn_of_new(table.shown, as_targets(self._target), new)
                 other._target = None
             numbers = other._read(table, learns=False)
-        self._encoding.warn_of_sizes(table.shown, typical_sizes(numbers))
+        self._encoding.warn_of_sizes(table.shown, typical_sizes(*other._measured(numbers)))
         return other
 
     def encode(self, rows: Sequence[Mapping[str, Any]]) -> NDArray[Any]:
@@ -310,16 +312,19 @@ class CsvDataset(RowsOfFiles):
             self._arrays.append(found.reshape(-1) if isinstance(self._target, str) else found)
         return numbers
 
-    def _warn_of_sentinels(self, shown: str, numbers: NDArray[Any]) -> None:
-        names, found = list(self._encoding.numbers), numbers
-        if len(self._arrays) > 1 and self._target_dtype is not None:
-            names += as_targets(self._target)
-            targets = self._arrays[1].reshape(len(numbers), -1)
-            found = np.concatenate([numbers, targets], axis=1)
+    def _measured(self, numbers: NDArray[Any]) -> tuple[list[str], NDArray[Any]]:
+        """The names and the contents of the numeric columns, including targets."""
+        names = list(self._encoding.numbers)
+        if len(self._arrays) == 1 or self._target_dtype is None:
+            return names, numbers
+        targets = self._arrays[1].reshape(len(numbers), -1)
+        return names + as_targets(self._target), np.concatenate([numbers, targets], axis=1)
+
+    def _warn_of_sentinels(self, shown: str, names: Sequence[str], numbers: NDArray[Any]) -> None:
         warn_of_sentinels(
             shown,
             names,
-            found,
+            numbers,
             self._encoding.missing,
             "missing_cells=['{0}'] says so, and missing_cells=[] that it is none",
             self._encoding.dates,

@@ -94,7 +94,7 @@ class FeatureEncoding:
     standardize: bool = False
     means: NDArray[Any] | None = None  # of the numeric columns
     deviations: NDArray[Any] | None = None
-    sizes: NDArray[Any] | None = None  # of the numeric columns, in the middle of all that are not 0
+    sizes: dict[str, float] = field(default_factory=dict)  # of columns of numbers and targets
     zones: dict[str, bool] = field(default_factory=dict)  # whether times of a column have one
 
     def __post_init__(self) -> None:
@@ -183,20 +183,19 @@ class FeatureEncoding:
                 "like: they would be hours apart, so write all of them with one, or none"
             )
 
-    def warn_of_sizes(self, shown: str, sizes: NDArray[Any] | None) -> None:
+    def warn_of_sizes(self, shown: str, sizes: Mapping[str, float]) -> None:
         """Warn of a column of numbers in another unit than those of the first table, most likely.
 
-        sizes: of the numeric columns of another one.
+        sizes: of columns of another one.
         """
-        if self.sizes is None or sizes is None or self.sizes.shape != sizes.shape:
-            return
-        ratios = np.maximum(self.sizes, sizes) / np.minimum(self.sizes, sizes)
-        for place in np.flatnonzero(ratios > OTHER_SCALE)[:1].tolist():
-            warn_user(
-                f"{shown}: column {printable(repr(self.numbers[place]))} has numbers of about "
-                f"{sizes[place]:.2g}, and of {self.sizes[place]:.2g} in training: convert one of "
-                "them if it has another unit"
-            )
+        for name, size in sizes.items():
+            own = self.sizes.get(name, size)
+            if max(own, size) > OTHER_SCALE * min(own, size):
+                warn_user(
+                    f"{shown}: column {printable(repr(name))} has numbers of about {size:.2g}, and "
+                    f"of {own:.2g} in training: convert one of them if it has another unit"
+                )
+                return
 
     def difference(self, other: FeatureEncoding, name: str) -> str | None:
         """Describe a difference that changes the features of a table, or return None.
@@ -233,7 +232,7 @@ class FeatureEncoding:
         texts: Mapping[str, Sequence[str]],
         declared: Mapping[str, Sequence[str]],
     ) -> None:
-        """Learn the texts, means, deviations and sizes not given from a table.
+        """Learn the texts, means and deviations not given from a table.
 
         declared: the texts of columns that say which they may have.
 
@@ -242,11 +241,12 @@ class FeatureEncoding:
         for name, found in texts.items():
             if not self.categories[name]:
                 there = declared.get(name) or sorted(set(found) - {""})
+                if not there:
+                    raise ValueError(f"column {name!r} has no texts at all; leave it out")
                 self.categories[name] = checked_classes(there)
                 column = printable(repr(name))
                 given = f"categories={{{column}: [...]}}"
                 warn_of_twins(f"column {column}", "categories", there, given)
-        self.sizes = typical_sizes(numbers)
         if not self.has_means:
             return
         known = np.isfinite(numbers)
@@ -312,19 +312,20 @@ class FeatureEncoding:
         return out
 
 
-def typical_sizes(numbers: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the median size of the numbers of each column but for 0; NaN where there are few."""
+def typical_sizes(names: Sequence[str], numbers: NDArray[Any]) -> dict[str, float]:
+    """Return the median size of the numbers of each column but for 0, unless there are few."""
     rows, columns = numbers.shape
-    if rows < FEW:
-        return np.full(columns, np.nan)
-    step = -(-rows // max(2 * FEW, _LOOK // max(1, columns)))
+    if rows < FEW or not columns:
+        return {}
+    step = -(-rows // max(2 * FEW, _LOOK // columns))
     found = np.abs(numbers[::step].astype(np.float64))
     is_known = np.isfinite(found) & (found > 0)
     found[~is_known] = np.inf  # behind all others
     found.sort(0)
     counts = is_known.sum(0)
-    middle = np.take_along_axis(found, counts[None] // 2 % len(found), 0)
-    return np.where(counts >= FEW, middle[0], np.nan)
+    middle = np.take_along_axis(found, counts[None] // 2 % len(found), 0)[0]
+    many = np.flatnonzero(counts >= FEW).tolist()
+    return {names[place]: float(middle[place]) for place in many}
 
 
 def refuse_many(name: str, texts: int, rows: int, dtype: np.dtype[Any]) -> None:
