@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeAlias, TypeVar
 
 from rumus.tensor.memory.backend import Array
 
@@ -79,6 +79,12 @@ class Mean:
     is_guess: bool = False
     total: Total | None = None
     is_alias: bool = False
+    has_means: ClassVar = True
+
+    @property
+    def alone(self) -> Combination:
+        """It as a combination."""
+        return Combination(((1.0, (), self),))
 
     @property
     def arrays(self) -> list[Array]:
@@ -107,8 +113,7 @@ class Combination:
     has_means: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        found = any(isinstance(each, Mean) or each.has_means for *_, each in self.terms)
-        object.__setattr__(self, "has_means", found)
+        object.__setattr__(self, "has_means", any(what.has_means for *_, what in self.terms))
 
     def times(self, number: float, *factors: Factor) -> Combination:
         """Return it multiplied by numbers."""
@@ -161,6 +166,9 @@ class Combination:
         return found
 
 
+Combined: TypeAlias = Mean | Combination
+
+
 def _added(terms: Iterable[tuple[float, tuple[float, float]]]) -> tuple[float, float]:
     """The sum of pairs, each times a number."""
     found = [(number * one, number * other) for number, (one, other) in terms]
@@ -179,8 +187,10 @@ class Known(dict[int, tuple["weakref.ref[Any]", K]]):
 
     def of(self, tensor: object) -> K | None:
         """Return what is known of a tensor; None if nothing is, or if it is none."""
+        if not self:
+            return None
         array = getattr(tensor, "_array", None)
-        found = self.get(id(array)) if self and array is not None else None
+        found = self.get(id(array))
         return found[1] if found is not None and found[0]() is array else None
 
     def has(self, tensor: object) -> bool:
@@ -189,25 +199,31 @@ class Known(dict[int, tuple["weakref.ref[Any]", K]]):
 
     def drop(self, tensor: Tensor) -> None:
         """Forget what is known of a tensor."""
-        self.pop(id(tensor._array), None)
+        if self:
+            self.pop(id(tensor._array), None)
 
 
 class Means(list[Mean]):
     """What was reported in a block.
 
-    combined: the tensors that are means times numbers, added up.
+    combined: the tensors that are means, or means times numbers, added up.
     """
 
-    def __init__(self, means: Sequence[Mean] = (), combined: Known[Combination] | None = None):
+    def __init__(self, means: Sequence[Mean] = (), combined: Known[Combined] | None = None):
         super().__init__(means)
-        self.combined = Known[Combination]() if combined is None else combined
+        self.combined = Known[Combined]() if combined is None else combined
+
+    def combination(self, value: object) -> Combination | None:
+        """Return what a tensor is of means; None if that is not known."""
+        found = self.combined.of(value)
+        return found.alone if isinstance(found, Mean) else found
 
     def of(self, values: Sequence[object]) -> Means:
         """Return all means, but only what these values are of combinations."""
-        found = Known[Combination]()
+        found = Known[Combined]()
         for value in values:
-            if (combination := self.combined.of(value)) is not None:
-                found.note(value, combination)
+            if (combined := self.combined.of(value)) is not None:
+                found.note(value, combined)
         return Means(self, found)
 
     @property

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from rumus.tensor.graph.combination import OF_NONE, Combination, Known, Mean, Means, Total
+from rumus.tensor.graph.combination import OF_NONE, Combination, Combined, Known, Mean, Means, Total
 from rumus.tensor.memory.uninterrupted import displacing
 
 if TYPE_CHECKING:
@@ -83,14 +83,6 @@ class _Listening(threading.local):
         self.joined, self.counts = Known[bool](), Known[bool]()
         self.shares, self.unbounded = Known[_Divisor](), Known["Tensor"]()
 
-    @property
-    def combined(self) -> Known[Combination]:
-        """The tensors whose elements are means times numbers, added up.
-
-        Of no means if they were computed from parameters alone.
-        """
-        return _NOTHING_KNOWN if self.means is None else self.means.combined
-
     def forget(self) -> None:
         """Begin anew."""
         known = self.totals, self.parts, self.inner, self.bent, self.moved, self.joined
@@ -104,7 +96,6 @@ class _Listening(threading.local):
         self.unbounded.clear()
 
 
-_NOTHING_KNOWN: Final = Known[Combination]()
 _listening = _Listening()
 
 
@@ -125,7 +116,7 @@ def note_average(result: Tensor, of: Tensor) -> Tensor:
     """Report that `result` is the mean of all elements of a tensor, and return it."""
     if _listening.means is None or _is_noted_again(result, of):
         return result
-    if (combination := _listening.combined.of(of)) is not None:
+    if (combination := _combination_of(of)) is not None:
         _combine(result, combination)
         return result
     divisor = _listening.shares.of(of)
@@ -142,7 +133,7 @@ def note_total(result: Tensor, of: Tensor) -> Tensor:
     """Report that `result` is the sum of all elements of a tensor, and return it."""
     if _listening.means is None or _is_noted_again(result, of):
         return result
-    if (combination := _listening.combined.of(of)) is not None:
+    if (combination := _combination_of(of)) is not None:
         _combine(result, combination.times(of.size) if combination.has_means else combination)
     elif (folded := _listening.bent.of(of)) is not None:
         _listening.bent.note(result, folded)
@@ -157,7 +148,7 @@ def note_part(result: Tensor, of: Tensor, axes: Sequence[int], *, is_mean: bool)
     if _listening.means is None:
         return result
     count = of.size // max(result.size, 1)
-    if (combination := _listening.combined.of(of)) is not None:
+    if (combination := _combination_of(of)) is not None:
         is_alike = is_mean or not combination.has_means
         _combine(result, combination if is_alike else combination.times(count))
     elif (total := _listening.parts.of(of)) is not None:
@@ -165,7 +156,7 @@ def note_part(result: Tensor, of: Tensor, axes: Sequence[int], *, is_mean: bool)
     elif (folded := _listening.bent.of(of)) is not None:
         _listening.bent.note(result, folded)
     elif 0 in axes and is_mean:
-        _combine(result, _of_one(Mean(result._array, count, None, False, of.shape[0])))
+        _combine(result, Mean(result._array, count, None, False, of.shape[0]))
     elif 0 in axes:
         _listening.parts.note(result, Total.of(_listening.inner.of(of) or of.shape))
     elif not is_mean:
@@ -219,7 +210,7 @@ def note_alike(result: Tensor, of: Tensor) -> Tensor:
         _listening.bent.drop(result)
         of_all: tuple[Known[Any], ...] = (
             _listening.totals, _listening.parts, _listening.inner, _listening.bent,
-            _listening.joined, _listening.counts, _listening.shares, _listening.combined,
+            _listening.joined, _listening.counts, _listening.shares, _listening.means.combined,
         )  # fmt: skip
         for found in of_all:
             if (what := found.of(of)) is not None:
@@ -247,7 +238,7 @@ def note_quotient(result: Tensor, total: Tensor, count: object) -> Tensor:
             if whole is None:
                 _keep_parts(result, part)
             else:
-                _combine(result, _of_one(_Divisor(whole, 1.0, True).mean(result, 1, part)))
+                _combine(result, _Divisor(whole, 1.0, True).mean(result, 1, part))
         elif whole is not None and result.size > 1:
             _listening.shares.note(result, _Divisor(whole, 1.0, True))
         elif whole is not None and of is not None:
@@ -275,7 +266,7 @@ def _note_tensor_quotient(result: Tensor, total: Tensor, count: Any) -> None:
             _keep_parts(result, part)
         else:
             divisor = _Divisor(count, 1.0, _is_count(count))
-            _combine(result, _of_one(divisor.mean(result, 1, part)))
+            _combine(result, divisor.mean(result, 1, part))
 
 
 def _real(number: object) -> float | None:
@@ -300,6 +291,23 @@ def note_sum(result: Tensor, a: object, b: object, sign: int = 1) -> Tensor:
     """
     if _listening.means is None:
         return result
+    if _listening.totals or _listening.parts:
+        _note_sum_of_sums(result, a, b)
+    ours, theirs = _combination_of(a), _combination_of(b)
+    if ours is None and theirs is None:
+        return result
+    if ours is not None and theirs is not None:
+        if ours is not OF_NONE or theirs is not OF_NONE:
+            _combine(result, Combination(((1.0, (), ours), (float(sign), (), theirs))))
+    elif ours is not None:
+        _note_sum_with_other(result, ours, b, 1.0)
+    elif theirs is not None:
+        _note_sum_with_other(result, theirs, a, float(sign))
+    return result
+
+
+def _note_sum_of_sums(result: Tensor, a: object, b: object) -> None:
+    """Report that `result` is a sum of elements if both are, or one is and the other a number."""
     for known, is_beside in ((_listening.totals, False), (_listening.parts, True)):
         one, another = known.of(a), known.of(b)
         if one is not None and another is not None:
@@ -312,17 +320,18 @@ def note_sum(result: Tensor, a: object, b: object, sign: int = 1) -> Tensor:
         else:
             continue
         _listening.bent.drop(result)
-    found = [
-        (factor, (), combination)
-        for each, factor in ((a, 1.0), (b, float(sign)))
-        if (combination := _combination_of(each)) is not None
-    ]
-    other = b if found and found[0][2] is _combination_of(a) else a
-    if len(found) == 2 or (found and _is_number_beside(other, found[0][2])):
-        _combine(result, Combination(tuple(found)))
-    elif found and found[0][2].has_means and result.requires_grad and result.size > 1:
+
+
+def _note_sum_with_other(
+    result: Tensor, combination: Combination, other: object, factor: float
+) -> None:
+    """Report that `result` is a combination times a factor, plus something else."""
+    if combination is OF_NONE and not hasattr(other, "requires_grad"):
+        return  # a penalty and a number of the program's, as the 0 that sum() begins with
+    if _is_number_beside(other, combination):
+        _combine(result, combination.times(factor))
+    elif combination.has_means and result.requires_grad and result.size > 1:
         _bend(result, 0)  # of a mean and numbers of each sample
-    return result
 
 
 def _is_constant(number: Any) -> bool:
@@ -422,11 +431,16 @@ def note_computed(result: Tensor, of: Sequence[Tensor]) -> Tensor:
 
     What is known to be a sum, a product with a number or the like is reported after this.
     """
-    if _listening.means is None or not of:
+    if (means := _listening.means) is None or not of:
         return result
-    if all(map(_is_own, of)):
-        _listening.combined.note(result, OF_NONE)
-    elif _listening.combined or _listening.parts or _listening.bent:
+    combined = means.combined
+    for each in of:
+        if not each._is_parameter and ((c := combined.of(each)) is None or c.has_means):
+            break
+    else:
+        combined.note(result, OF_NONE)
+        return result
+    if combined or _listening.parts or _listening.bent:
         for each in of:
             folded = _folded(each)
             if folded is not None and result.size <= each.size:  # no number of each sample
@@ -442,7 +456,7 @@ def note_gathered(result: Tensor, of: Sequence[Tensor]) -> Tensor:
     """Report that `result` joins these tensors, and return it."""
     if _listening.means is None:
         return result
-    found = [_listening.combined.of(each) for each in of]
+    found = [*map(_combination_of, of)]
     known = [each for each in found if each is not None]
     if known and len(known) == len(of):
         shares = [part.size / result.size for part in of]
@@ -501,16 +515,13 @@ def _note(result: Tensor, mean: Mean) -> None:
     if _is_own(result):
         return
     _listening.means.append(mean)
-    _combine(result, _of_one(mean))
+    _combine(result, mean)
 
 
-def _of_one(mean: Mean) -> Combination:
-    return Combination(((1.0, (), mean),))
-
-
-def _combine(result: Tensor, combination: Combination) -> None:
-    if not _is_own(result) or not combination.has_means:
-        _listening.combined.note(result, combination)
+def _combine(result: Tensor, combination: Combined) -> None:
+    assert _listening.means is not None
+    if combination is not OF_NONE:  # which is known of what is computed from parameters
+        _listening.means.combined.note(result, combination)
         _listening.bent.drop(result)
 
 
@@ -533,7 +544,7 @@ def _folded(tensor: Tensor) -> int | None:
         return total.rows
     if (folded := _listening.bent.of(tensor)) is not None:
         return folded
-    combination = _listening.combined.of(tensor)
+    combination = _combination_of(tensor)
     if combination is None or not combination.has_means:
         return None
     counts = {mean.rows for mean in combination.means} if tensor.size > 1 else {None}
@@ -548,10 +559,9 @@ def _is_own(tensor: Any) -> bool:
 
 def _combination_of(tensor: Any) -> Combination | None:
     """What a tensor is of means; of none, for a parameter."""
-    combination = _listening.combined.of(tensor)
-    if combination is None and getattr(tensor, "_is_parameter", False):
+    if getattr(tensor, "_is_parameter", False):
         return OF_NONE
-    return combination
+    return None if _listening.means is None else _listening.means.combination(tensor)
 
 
 def _is_noted_by(result: Tensor, whole: object, divisor: _Divisor) -> bool:

@@ -160,7 +160,7 @@ class Weighing:
 
     def _check_tensor(self, position: int, value: Tensor, means: Means, samples: float) -> None:
         """Raise for what the samples do not weigh, or tell `unknown` of it."""
-        combination = means.combined.of(value)
+        combination = means.combination(value)
         terms = [] if combination is None else combination.means
         if combination is None or any(_is_no_mean_of(mean, samples) for mean in terms):
             self._unknown(position, value)
@@ -170,7 +170,7 @@ class Weighing:
     def weigh_of_step(self, loss: Tensor, means: Means, samples: float) -> float:
         """Return the weight of a batch among others of one step. Raises ValueError like `weigh`."""
         (weight,) = self.weigh([loss], means, samples)
-        combination = means.combined.of(loss)
+        combination = means.combination(loss)
         if _mean_of(loss, means, samples) is not None:
             self._of_step.append(Basis(samples, (weight,), (), is_mean=True))
         elif combination is not None:
