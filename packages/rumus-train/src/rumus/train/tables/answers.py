@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +13,8 @@ from rumus.train.tables.feature_encoding import FeatureEncoding
 
 _SURE: Final = 10  # rows in which two columns are not alike by accident
 _LOOK: Final = 1000  # rows at a time
+_FEW: Final = 8  # targets beside each of which all columns are looked at
+_ROUNDED: Final = 1e-3  # of the number that stands for a column
 _WRITTEN: Final = 1e-6  # of the range of a column that its digits tell, at least
 
 
@@ -35,11 +36,16 @@ def warn_of_answers(
     """
     if len(features) < _SURE:
         return
-    for target in targets.reshape(len(targets), -1).T:
+    columns = targets.reshape(len(targets), -1).T
+    places = None if len(columns) <= _FEW else _near(numbers, columns)
+    names, every = encoding.numbers, np.arange(numbers.shape[1])
+    for number, target in enumerate(columns):
         column, how = "", ""
         if not are_classes:
-            column, how = _linear(encoding.numbers, numbers, target)
-        if not column:
+            some = every if places is None else places[number]
+            place, how = _linear(numbers[:, some], target)
+            column = "" if place is None else names[int(some[place])]
+        if not column and places is None:
             column = _coded(encoding, features, target)
             kind = "text" if column in encoding.categories else "number"
             how = f"is another {kind} for each {'class' if are_classes else 'target'}"
@@ -51,14 +57,36 @@ def warn_of_answers(
             return
 
 
-def _linear(names: Sequence[str], numbers: NDArray[Any], target: NDArray[Any]) -> tuple[str, str]:
-    """The first column that is a factor times the target and an offset, if any, and what it is.
+def _near(numbers: NDArray[Any], targets: NDArray[Any]) -> list[NDArray[np.intp]]:
+    """The columns that may be a factor times each target and an offset, by their first rows.
+
+    Found by sorting: each target beside each column would take quadratic time.
+    """
+    ours, theirs = _canonical(numbers[:_SURE]), _canonical(targets[:, :_SURE].T)
+    order = np.argsort(ours)  # NaN last
+    near = _ROUNDED * (1 + np.abs(theirs))
+    start = np.searchsorted(ours[order], theirs - near)
+    stop = np.searchsorted(ours[order], theirs + near, side="right")
+    return [order[a:b] for a, b in zip(start, stop, strict=True)]
+
+
+def _canonical(rows: NDArray[Any]) -> NDArray[np.float64]:
+    """One number for each column that no factor and no offset changes; NaN for a constant one."""
+    steps = rows.astype(np.float64) - rows[0]
+    first = steps[(steps != 0).argmax(0), np.arange(steps.shape[1])]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found: NDArray[np.float64] = np.sqrt(np.arange(2.0, 2 + len(steps))) @ (steps / first)
+    return found
+
+
+def _linear(numbers: NDArray[Any], target: NDArray[Any]) -> tuple[int | None, str]:
+    """The place of the first column that is a factor times the target and an offset, if any, and what it is.
 
     Where it is not missing.
     """
     low, high = int(target.argmin()), int(target.argmax())
-    if not target[low] < target[high] or not names:
-        return "", ""
+    if not target[low] < target[high] or not numbers.shape[1]:
+        return None, ""
     first, last = numbers[low].astype(np.float64), numbers[high].astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         factors = (last - first) / (float(target[high]) - float(target[low]))
@@ -68,7 +96,7 @@ def _linear(names: Sequence[str], numbers: NDArray[Any], target: NDArray[Any]) -
     known = np.zeros(len(first), np.intp)  # rows of each column
     for start in range(0, len(numbers), _LOOK):
         if not alike.size:
-            return "", ""
+            return None, ""
         rows = slice(start, start + _LOOK)
         steps = target[rows, None].astype(np.float64) - float(target[low])
         expected = first[alike] + factors[alike] * steps
@@ -78,12 +106,12 @@ def _linear(names: Sequence[str], numbers: NDArray[Any], target: NDArray[Any]) -
         alike = alike[(is_missing | (np.abs(values - expected) <= near[alike])).all(0)]
     alike = alike[known[alike] >= _SURE]
     if not alike.size:
-        return "", ""
+        return None, ""
     place = int(alike[0])
     is_equal = bool(factors[place] == 1 and first[place] == target[low])
     told = "is equal to the target" if is_equal else "is a factor times the target and an offset"
     is_whole = known[place] == len(numbers)
-    return names[place], f"{told} in all rows{'' if is_whole else ' that have it'}"
+    return place, f"{told} in all rows{'' if is_whole else ' that have it'}"
 
 
 def _coded(encoding: FeatureEncoding, features: NDArray[Any], target: NDArray[Any]) -> str:
