@@ -80,7 +80,7 @@ def _canonical(rows: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _linear(numbers: NDArray[Any], target: NDArray[Any]) -> tuple[int | None, str]:
-    """The place of the first column that is a factor times the target and an offset, if any, and what it is.
+    """The place of the first column that is a factor times the target and an offset, and which.
 
     Where it is not missing.
     """
