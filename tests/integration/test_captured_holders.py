@@ -176,6 +176,23 @@ def name_of_a_class_in_a_list() -> tuple[Number, Change]:
     return _named(lambda made: str([made]), types.new_class("Kind"), "__qualname__")
 
 
+def name_of_a_class_in_a_percent_format() -> tuple[Number, Change]:
+    return _named(lambda made: "%s" % [made][0], types.new_class("Kind"), "__qualname__")  # noqa: UP031
+
+
+def name_of_a_class_in_a_format() -> tuple[Number, Change]:
+    text = "{}"
+    return _named(lambda made: text.format(made), types.new_class("Kind"), "__qualname__")
+
+
+def name_of_a_class_by_map() -> tuple[Number, Change]:
+    return _named(lambda made: next(map(str, [made])), types.new_class("Kind"), "__qualname__")
+
+
+def name_of_a_class_by_its_method() -> tuple[Number, Change]:
+    return _named(lambda made: type.__repr__(made), types.new_class("Kind"), "__qualname__")
+
+
 def module_of_a_class_in_an_f_string() -> tuple[Number, Change]:
     return _named(lambda made: f"{made!r}", types.new_class("Kind"), "__module__")
 

@@ -33,6 +33,7 @@ _OPERATORS: Final = {
 }  # fmt: skip
 PLACES: Final = frozenset(("position", "place", "state"))  # of a generator, which moves
 _FORMATS: Final = frozenset(("format", "format_map"))  # of texts: they read attributes themselves
+_TEXTS: Final = _FORMATS | {"__repr__", "__str__", "__format__"}
 # And so do these: `__get__` of a slot reads it.
 _WHOLE: Final = frozenset(
     ("__reduce__", "__reduce_ex__", "__getstate__", "__getattribute__", "__get__")
@@ -86,11 +87,7 @@ class FollowedFrame:
                 if self._asked is not None:
                     self._answer(frame, *step)
                 self._top = self._after(frame, *step)
-                if (
-                    self._top is str
-                    and not self._is_own
-                    and frame.f_lasti in _first_arguments(frame.f_code)
-                ):
+                if self._top is str and not self._is_own:
                     self._reads.show_names()
                 if not self._is_own and is_named(self._top):
                     self._ask(frame, self._top)
@@ -187,14 +184,14 @@ class FollowedFrame:
             base = UNKNOWN
         if operation == "shown":
             reads.show(base)
-            if not self._is_own and not is_plain(base) and not isinstance(base, Tensor):
-                reads.show_names()
+            self._show_names(base)
             return UNKNOWN
         if operation in ("operator", "compared"):
             if name is not None and not self._is_own:
                 reads.use_operator(name)
             if name == "mod":  # perhaps of a text
                 reads.use_digits()
+                self._show_names(base)
             if operation == "compared" or name == "mod":
                 reads.compare(base)
             return UNKNOWN
@@ -221,6 +218,8 @@ class FollowedFrame:
         if name in _WHOLE or is_format:
             reads.read_all()
             reads.use_digits()
+        if name in _TEXTS and not self._is_own:
+            reads.show_names()
         if (is_format and _looks_up(base)) or (name in TELLING and not self._is_own):
             reads.read_any()
         if name in _OF_LISTS and (base is UNKNOWN or isinstance(base, (list, tuple, deque))):
@@ -228,6 +227,10 @@ class FollowedFrame:
         if not self._is_own:
             reads.use_method(base, name)
         return self._checked(reads.read_attribute(base, name))
+
+    def _show_names(self, shown: Any) -> None:
+        if not self._is_own and not is_plain(shown) and not isinstance(shown, Tensor):
+            self._reads.show_names()
 
     def _checked(self, value: Any) -> Any:
         if not self._is_own and is_dynamic(value):
