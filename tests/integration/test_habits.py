@@ -49,6 +49,7 @@ from rumus.tensor import (
     no_grad,
     tensor,
 )
+from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.other_names import OtherNames
 from rumus.tensor.graph import other_names as of_tensor
 from rumus.tensor.graph.evaluation import evaluating
@@ -563,6 +564,27 @@ def test_a_loss_function_returns_no_tuple() -> None:
     wrong: Any = lambda: (w.sum(), 1)
     with pytest.raises(TypeError, match=r"not tuple: in a Trainer, \{'loss': loss"):
         Trainer(SGD([w], 0.1)).train_step(wrong)
+
+
+class OfTorch:
+    """An array of another library."""
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        return np.ones((2, 2), np.float32)
+
+
+@pytest.mark.parametrize("x", [OfTorch(), [[1.0, 2.0]], ((1.0, 2.0),)])
+@pytest.mark.parametrize("is_dict", [False, True])
+def test_a_batch_of_another_library_is_named(x: Any, *, is_dict: bool) -> None:
+    model = nn.Linear(2, 1)
+    trainer = Trainer(SGD(model.parameters(), 0.1))
+    batch = {"x": x, "y": np.ones(2)} if is_dict else (x, np.ones(2))
+    for loss in (lambda x, y: model(x).mean(), lambda x, y: x.mean() * model.weight.sum()):
+        with pytest.raises((TypeError, AttributeError)) as raised:
+            trainer.fit([batch], loss, epochs=1)
+        told = "".join(raised.value.__notes__)
+        assert f"the batch holds {shown(x)}, which the loss function gets as it is" in told
+        assert "let the loader yield numpy.asarray(x)" in told
 
 
 def test_a_mode_is_true_or_false() -> None:

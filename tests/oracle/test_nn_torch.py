@@ -209,7 +209,7 @@ def test_cross_entropy_with_class_weights_over_the_axis_of_pytorch(
     theirs: Any = torch.tensor(targets).long()
     if soft:
         targets = np.abs(normal(shape, 5)).astype(dtype)
-        targets /= targets.max()
+        targets /= targets.sum(axis).max()
         theirs = torch.tensor(targets)
     elif targets.ndim:
         targets.reshape(-1)[1::3] = -100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -187,3 +188,15 @@ def test_scores_in_float64_may_be_lower_than_any_in_float32(name: str, how: str)
         causal=how == "causal",
     )
     np.testing.assert_array_equal(found.numpy(), wanted)
+
+
+def test_a_mask_of_ones_and_zeros_as_numbers_hides_nothing() -> None:
+    x = tensor(np.random.default_rng(0).normal(size=(1, 3, 4)).astype(np.float32))
+    seen = np.tri(3, dtype=np.float32)
+    with pytest.warns(UserWarning, match="added to the scores, and hides nothing: give mask > 0"):
+        scaled_dot_product_attention(x, x, x, mask=tensor(seen))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for mask in (tensor(seen) > 0, (tensor(seen) - 1) * 1e9, tensor(seen * 0.5)):
+            scaled_dot_product_attention(x, x, x, mask=mask)
+        scaled_dot_product_attention(x, x, x, mask=Parameter(seen, name="bias"))

@@ -516,6 +516,13 @@ def test_functions_of_other_arguments_are_refused_at_once(
         DataLoader(ArrayDataset(np.zeros((4, 2))), 2, **options)
 
 
+@pytest.mark.parametrize("transform", [lambda x, y: (x, y), lambda x, y: (x[0] * 2, y)])
+def test_a_transform_of_the_fields_is_told_what_it_is_given(transform: Callable[..., Any]) -> None:
+    loader = DataLoader(ArrayDataset(np.zeros((4, 2)), np.zeros(4)), 2, transform=transform)
+    with pytest.raises(SampleError, match=r"write def transform\(sample, generator\): x, y = s"):
+        next(iter(loader))
+
+
 @pytest.mark.parametrize(
     "transform", [lambda *given: given[0], lambda sample, generator, scale=2: sample]
 )

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.dtype import DType, bool_, float16, float32, float64, is_floating
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.real_number import real_number
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.graph.operators import cast, elementwise
 from rumus.tensor.graph.tensor import Tensor, backend_of, result_of, tensor
 from rumus.tensor.memory.backend import Array, Backend
+from rumus.tensor.memory.recording import ask_host
 
 T = TypeVar("T", Tensor, Expr)
 
@@ -235,6 +238,18 @@ def _check_mask(query: Tensor, key: Tensor, mask: Tensor | None) -> None:
         raise ValueError(
             f"attention: a mask of shape {mask.shape} does not broadcast to the scores {scores}"
         )
+    is_added = mask.dtype != bool_ and not mask.requires_grad and not mask.backend.runs_ahead
+    if is_added and ask_host(_are_ones_and_zeros, [mask._array]):
+        warn_user(
+            f"attention: a mask of ones and zeros in {mask.dtype} is added to the scores, and "
+            "hides nothing: give mask > 0"
+        )
+
+
+def _are_ones_and_zeros(values: NDArray[Any]) -> bool:
+    """Whether numbers are all 0 or 1, and some of either."""
+    has_both = values.size > 1 and values.min() == 0 and values.max() == 1
+    return bool(has_both and ((values == 0) | (values == 1)).all())
 
 
 def _is_fused(backend: Backend, dtype: DType) -> bool:

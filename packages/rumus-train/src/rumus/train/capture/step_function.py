@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
+from rumus.tensor import Tensor
 from rumus.tensor.expression.declared_type import shown
 from rumus.train.base.calling import wanted_names
 from rumus.train.base.logged import Log, as_log
@@ -29,7 +32,11 @@ class StepFunction:
 
     def __call__(self, *args: Any) -> Any:
         """Return the loss."""
-        found = self.function(*args) if self.names is None else self._by_name(args)
+        try:
+            found = self.function(*args) if self.names is None else self._by_name(args)
+        except (AttributeError, TypeError) as error:
+            _note_foreign_arrays(error, args)
+            raise
         if not isinstance(found, Mapping):
             return found
         loss, self.log = as_log(found)
@@ -41,6 +48,21 @@ class StepFunction:
         if self._wanted is None:
             return self.function(named)
         return self.function(**{name: named[name] for name in self._wanted})
+
+
+def _note_foreign_arrays(error: Exception, batch: tuple[Any, ...]) -> None:
+    """Say of other libraries' arrays, and of lists, that they reach a loss function as they are."""
+    found = {
+        shown(value)
+        for value in batch
+        if isinstance(value, (list, tuple))
+        or (hasattr(value, "__array__") and not isinstance(value, (Tensor, np.generic)))
+    }
+    if found:
+        error.add_note(
+            f"the batch holds {' and '.join(sorted(found))}, which the loss function gets as it "
+            "is: only NumPy arrays become tensors, so let the loader yield numpy.asarray(x)"
+        )
 
 
 def users_own(function: Callable[..., Any]) -> Callable[..., Any]:

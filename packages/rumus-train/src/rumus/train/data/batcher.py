@@ -184,6 +184,7 @@ class Batcher:
         stream = random_stream(self.seed, Purpose.TRANSFORM, epoch, index)
         try:
             result = self.transform(sample, stream)
+            _check_fields(result, sample, stream)
         except Exception as error:
             if is_of_handler(error):
                 raise
@@ -307,3 +308,13 @@ def portable(error: BaseException) -> BaseException:
     except Exception:
         return RuntimeError(_text(error))
     return error if type(copy) is type(error) else RuntimeError(_text(error))
+
+
+def _check_fields(result: object, sample: object, generator: object) -> None:
+    """Raise TypeError for a transform that took what it is given for two fields."""
+    if isinstance(result, (tuple, list)) and any(e is sample or e is generator for e in result):
+        raise TypeError(
+            "transform is called with the sample, which has all fields, and a generator, and has "
+            "returned one of these as a field: write def transform(sample, generator): x, y = "
+            "sample"
+        )
