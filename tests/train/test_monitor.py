@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rumus.optim import SAM, SGD, Lookahead, Plateau
+from rumus.optim import EMA, SAM, SGD, Lookahead, Plateau
 from rumus.tensor import Backend, Parameter, Tensor, tensor
 from rumus.train import (
     ArrayDataset,
@@ -578,6 +578,29 @@ def test_a_resumed_result_has_no_numbers_of_weights_that_a_callback_has_changed(
     with pytest.warns(UserWarning, match="changed after the validation of step 2"):
         result = model.fit(2, per_epoch=1, checkpoints=tmp_path, resume=True, callbacks=[Start()])
     assert (result.steps, result.metrics_step) == (2, None)
+
+
+def test_evaluations_with_an_average_change_no_weights(tmp_path: Path) -> None:
+    """A save and an evaluation in a callback lend the average to the model and take it back."""
+    weight = Parameter([1.0], name="weight")
+    trainer = Trainer(SGD([weight], 0.1, average=EMA(0.5)), capture=False)
+    loss = lambda x: ((weight - x) ** 2).mean()
+
+    class Evaluate(Callback):
+        def on_validation_end(self, event: ValidationEnd) -> None:
+            assert trainer.evaluate([BATCH], loss)["loss"] == event.metrics["loss"]
+
+        on_epoch_end = on_validation_end
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = trainer.fit(
+            [BATCH], loss, epochs=3, validate=([BATCH], loss), callbacks=[Evaluate()],
+            checkpoints=Checkpoints(tmp_path, keep_last=3),
+        )  # fmt: skip
+    measured = [entry["val_loss"] for entry in result.history if "val_loss" in entry]
+    assert [saved.metric for saved in Checkpoints(tmp_path).list()] == measured
+    assert (result.best, result.best_step, result.metrics_step) == (min(measured), 3, 3)
 
 
 def test_the_best_weights_were_all_changed(tmp_path: Path) -> None:

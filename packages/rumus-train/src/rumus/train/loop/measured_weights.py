@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 # What a `Position` says of the best validation.
 BEST: Final = ("best", "best_step", "monitor", "mode")
 
-# The tensors, and how often each was written.
-Written: TypeAlias = "tuple[tuple[int, int], ...]"
+# The optimizer's steps; the tensors, and how often each was written beside them.
+Written: TypeAlias = "tuple[int, tuple[tuple[int, int], ...]]"
 
 
 class MeasuredWeights:
@@ -55,10 +55,12 @@ class MeasuredWeights:
                 setattr(position, name, value)
 
     def _written(self) -> Written:
+        """How often others than the optimizer, which lends its average, have written each."""
         trainer = self._trainer
         tensors: list[Any] = [p for group in trainer.optimizer.groups for _, p in group.named]
         for thing in trainer.state.values():
             if hasattr(type(thing), "named_buffers"):
                 held = (*thing.parameters(), *thing.buffers())
                 tensors += [each for each in held if isinstance(each, Tensor)]  # no foreign ones
-        return tuple((id(each), each._version.current) for each in tensors)
+        steps = getattr(trainer.optimizer, "steps", 0)
+        return steps, tuple((id(each), each._version.count) for each in tensors)
