@@ -590,7 +590,8 @@ def test_evaluations_with_an_average_change_no_weights(tmp_path: Path) -> None:
         def on_validation_end(self, event: ValidationEnd) -> None:
             assert trainer.evaluate([BATCH], loss)["loss"] == event.metrics["loss"]
 
-        on_epoch_end = on_validation_end
+        def on_epoch_end(self, event: EpochEnd) -> None:
+            trainer.evaluate([BATCH], loss)
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
