@@ -259,3 +259,16 @@ def test_a_logged_count_is_told_of_once(right: Any) -> None:
     with pytest.warns(UserWarning, match="'right' is a whole number for each batch") as told:
         model.trainer.fit([(X[:4], Y[:4]), (X[:5], Y[:5])], step, epochs=2)
     assert len(told) == 1
+
+
+class Unshown:
+    def __repr__(self) -> str:
+        raise AssertionError("it was asked for its text")
+
+
+def test_a_value_that_is_refused_is_not_asked_for_its_text() -> None:
+    """PyTorch's took 15 seconds in a step that is watched, with hundreds of warnings."""
+    model, value = Model(), Unshown()
+    loader = DataLoader(ArrayDataset(X, Y), 11)
+    with pytest.raises(TypeError, match=r"a step can log numbers, .*; 'v' is Unshown"):
+        model.trainer.fit(loader, lambda x, y: {**model.step(x, y), "v": value}, epochs=1)

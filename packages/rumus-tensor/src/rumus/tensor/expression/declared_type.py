@@ -187,9 +187,8 @@ def shown(value: object) -> str:
 def _kind_of(value: object) -> str:
     """The name of a value's type, with its package if it is that of another one's tensor, say."""
     name, package = type(value).__name__, type(value).__module__.partition(".")[0]
-    if _is_single(value):
-        return f"{name} without axes"
-    return f"{package}.{name}" if name in _CLASSES and package != "rumus" else name
+    told = f"{package}.{name}" if name in _CLASSES and package != "rumus" else name
+    return f"{told} without axes" if _is_single(value) else told
 
 
 def _parts(declared: str, known: Mapping[str, Any]) -> list[str] | None:

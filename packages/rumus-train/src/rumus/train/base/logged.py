@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor import NumpyBackend, Tensor, float32, float64, tensor
-from rumus.tensor.expression.printable import abridged
+from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.memory.updater import Outcome
 from rumus.tensor.memory.watching import watched_by
@@ -125,10 +125,9 @@ def _value(name: str, value: Any) -> Value:
         return Value((_floating(value.detach()),), is_count=is_count(value))
     if isinstance(value, (int, float, np.number)):
         return Value((_of_host(float(value)),), is_count=is_count(value))
-    shown = f"a tensor of shape {value.shape}" if isinstance(value, Tensor) else abridged(value)
-    raise TypeError(
-        f"a step can log numbers, tensors without axes and metrics; {name!r} is {shown}"
-    )
+    # No repr, which runs code: PyTorch's takes a quarter of a minute in a step that is watched.
+    told = f"a tensor of shape {value.shape}" if isinstance(value, Tensor) else shown(value)
+    raise TypeError(f"a step can log numbers, tensors without axes and metrics; {name!r} is {told}")
 
 
 def _floating(part: Part) -> Tensor:
