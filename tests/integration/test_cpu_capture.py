@@ -234,7 +234,10 @@ LOSSES: Final[Mapping[str, tuple[Callable[..., Tensor], tuple[Array, ...]]]] = {
     "cross entropy, smooth": (
         lambda w, y: nn.cross_entropy_loss(w, y, label_smoothing=0.1), (_CLASSES,)
     ),
-    "cross entropy of probabilities": (nn.cross_entropy_loss, (_VALUES,)),
+    "cross entropy of probabilities": (
+        lambda w, y: nn.cross_entropy_loss(w, y.softmax()),
+        (_VALUES,),
+    ),
     "nll": (lambda w, y: nn.nll_loss(w.log_softmax(), y), (_CLASSES,)),
     "focal": (nn.focal_loss, (_CLASSES,)),
     "multi margin": (nn.multi_margin_loss, (_CLASSES,)),

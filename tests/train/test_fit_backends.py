@@ -95,8 +95,8 @@ def test_resume(backend: Backend, stop: int, tmp_path: Path) -> None:
     def train(steps: int, folder: Path | None) -> tuple[Any, ...]:
         model = Model(backend, AdamW)
         result = model.trainer.fit(
-            batches(), model.loss, steps=steps, checkpoints=folder, resume="auto",
-            save_every=Every(),
+            batches(), model.loss, steps=steps, checkpoints=folder,
+            resume=folder is not None and "auto", save_every=Every(),
         )  # fmt: skip
         return model.weight.tolist(), result.history
 

@@ -191,6 +191,10 @@ def test_the_default_metric_is_not_there(tmp_path: Path) -> None:
             {"monitor": "f1", "mode": "max", "callbacks": [EarlyStopping("f1", mode="min")]},
             "EarlyStopping takes 'min' as better for 'f1', but fit has mode='max'",
         ),
+        (
+            {"callbacks": [EarlyStopping("loss", mode="max")]},
+            r"'max' as better for 'loss', but fit has mode='min': .* monitor='loss', mode='max'",
+        ),
     ],
 )
 def test_misfits_are_refused_at_the_start(options: dict[str, Any], told: str) -> None:

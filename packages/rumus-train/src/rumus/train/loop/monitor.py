@@ -113,10 +113,10 @@ class Monitor:
             if not is_validated:
                 raise ValueError(f"{name} needs {metric!r} of a validation: give validate=")
             mode = getattr(callback, "mode", None)
-            if self.is_needed and metric == self.metric and mode not in (None, self.mode):
+            if metric == self.metric and mode not in (None, self.mode):
                 raise ValueError(
                     f"{name} takes {mode!r} as better for {metric!r}, but fit has "
-                    f"mode={self.mode!r}"
+                    f"mode={self.mode!r}: give both the same, as monitor={metric!r}, mode={mode!r}"
                 )
 
     def check_metrics(self, metrics: Mapping[str, float], callbacks: Iterable[Callback]) -> None:
