@@ -334,3 +334,13 @@ def test_axes_may_be_an_iterator(name: str) -> None:
             found = reduce(axis=(i for i in (0, 2)), keepdims=keepdims)
             assert found.shape == wanted.shape
             assert np.array_equal(found.numpy(), wanted.numpy())
+
+
+@pytest.mark.parametrize("clip", [rt.clip, Tensor.clip])
+def test_limits_that_are_the_wrong_way_around(clip: Callable[..., Tensor]) -> None:
+    """Each element became the upper one."""
+    x = tensor([-3.0, 0.0, 3.0])
+    with pytest.raises(ValueError, match=r"clip: low must be at most high, not 1 and -1\.0"):
+        clip(x, 1, -1.0)
+    assert clip(x, 1.0, 1.0).tolist() == [1.0, 1.0, 1.0]
+    assert clip(x, tensor(1.0), tensor(-1.0)).tolist() == [-1.0, -1.0, -1.0]

@@ -73,3 +73,18 @@ Limit: TypeAlias = float
 CHECKS: Final[Mapping[str, Callable[[str, Any], float]]] = {
     "Finite": finite_number, "Positive": positive_number, "Limit": limit,
 }  # fmt: skip
+
+
+def check_limits(of: str, low: object, high: object) -> None:
+    """Raise ValueError for two numbers of which the first is larger; others are not looked at.
+
+    of: the function's name.
+    low: the lower limit.
+    high: the upper one.
+
+    >>> check_limits("clip", 1.0, -1.0)
+    Traceback (most recent call last):
+    ValueError: clip: low must be at most high, not 1.0 and -1.0
+    """
+    if isinstance(low, Real) and isinstance(high, Real) and low > high:
+        raise ValueError(f"{of}: low must be at most high, not {low} and {high}")

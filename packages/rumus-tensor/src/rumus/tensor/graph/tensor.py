@@ -40,6 +40,7 @@ from rumus.tensor.expression.errors import BackendMismatchError, GraphError, Pre
 from rumus.tensor.expression.lengths import lengths_of
 from rumus.tensor.expression.masked import unmasked
 from rumus.tensor.expression.printable import abridged
+from rumus.tensor.expression.real_number import check_limits
 from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.autograd import Node, Version, Vjp, is_recording
@@ -371,7 +372,10 @@ class Tensor(Arithmetic["Tensor"]):
 
         low: the smallest result, None for no limit.
         high: the largest result, None for no limit.
+
+        ValueError for two numbers of which the first is larger.
         """
+        check_limits("clip", low, high)
         above = self if low is None else self.maximum(low)
         return above if high is None else above.minimum(high)
 

@@ -8,7 +8,7 @@ from typing import TypeVar, overload
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.expr import Expr
-from rumus.tensor.expression.real_number import Finite
+from rumus.tensor.expression.real_number import Finite, check_limits
 from rumus.tensor.graph.operators import elementwise
 from rumus.tensor.graph.tensor import Tensor, as_tensor
 
@@ -177,9 +177,12 @@ def clip(x: T, low: T | float | None = None, high: T | float | None = None) -> T
     x: of numbers, of any shape.
     low: the smallest result, None for no limit.
     high: the largest result, None for no limit.
+
+    ValueError for two numbers of which the first is larger: each element would become the second.
     """
     if not isinstance(x, (Tensor, Expr)):
         raise TypeError(f"clip: x must be a tensor, not {shown(x)}")
+    check_limits("clip", low, high)
     above = x if low is None else x.maximum(low)
     return above if high is None else above.minimum(high)
 
