@@ -251,12 +251,14 @@ def test_logged_numbers_that_may_be_means_are_not_told_of() -> None:
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("right", [lambda x: 3, lambda x: (x > 0).sum()])
+@pytest.mark.parametrize("right", [lambda x: 3, lambda x: (x > 0).sum(), lambda x: x.sum()])
 def test_a_logged_count_is_told_of_once(right: Any) -> None:
     """Its mean over batches is no count."""
     model = Model()
     step = lambda x, y: {"loss": (x @ model.weight).mean(), "right": right(x)}
-    with pytest.warns(UserWarning, match="'right' is a whole number for each batch") as told:
+    with pytest.warns(
+        UserWarning, match="'right' is a sum or a whole number for each batch"
+    ) as told:
         model.trainer.fit([(X[:4], Y[:4]), (X[:5], Y[:5])], step, epochs=2)
     assert len(told) == 1
 

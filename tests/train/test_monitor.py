@@ -300,7 +300,9 @@ def test_a_count_that_is_averaged_is_told_of_once(make: Callable[[int], Any]) ->
     """In whatever batch it is first seen: of a smaller one, or after batches without any."""
     data = [(np.ones(n, np.float32),) for n in (3, 2, 1, 4)]
     counts = iter((2, 0, 1, 3))
-    with pytest.warns(UserWarning, match="'right' is a whole number for each batch") as told:
+    with pytest.warns(
+        UserWarning, match="'right' is a sum or a whole number for each batch"
+    ) as told:
         found = evaluate(lambda x: x, data, lambda x: {"right": make(next(counts))})
     assert len(told) == 1
     assert found["right"] == pytest.approx((2 * 3 + 1 + 3 * 4) / 10)

@@ -504,6 +504,12 @@ def _is_no_sample(part: Tensor) -> bool:
     return _folded(part) is not None or (part.ndim == 1 and _is_own(part))
 
 
+def is_sum(value: object) -> bool:
+    """Whether it is a sum of all elements of some tensor in a block, of several."""
+    total = _listening.totals.of(value)
+    return total is not None and total.elements > 1
+
+
 def is_bent(value: object) -> bool:
     """Whether it is no mean in a block, but the root of one, the largest element or the like."""
     return _listening.bent.has(value)

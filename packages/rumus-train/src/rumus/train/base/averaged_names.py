@@ -61,12 +61,12 @@ def is_count(value: object) -> bool:
     return isinstance(value, (Tensor, np.ndarray)) and value.dtype.kind in "iu"
 
 
-def told_of_count(name: str) -> str:
-    """Return what to say of a count that is averaged over batches."""
+def told_of_sum(name: str) -> str:
+    """Return what to say of a sum or count of each batch that is averaged over batches."""
     return (
-        f"{name!r} is a whole number for each batch, and their mean is no count: divide by the "
-        f"number of samples, or return the sum as metrics.MetricState({name!r}, "
-        "(np.array(count),), float) of rumus.train"
+        f"{name!r} is a sum or a whole number for each batch, whose mean is none of all: divide "
+        f"by the number of samples, or return metrics.MetricState({name!r}, (np.array(count),), "
+        "float) of rumus.train, which adds up"
     )
 
 

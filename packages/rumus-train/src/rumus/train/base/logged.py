@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from rumus.tensor import NumpyBackend, Tensor, float32, float64, tensor
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.user_warning import warn_user
+from rumus.tensor.graph.means import is_sum
 from rumus.tensor.memory.updater import Outcome
 from rumus.tensor.memory.watching import watched_by
-from rumus.train.base.averaged_names import advice_for_step, is_count, is_no_mean, told_of_count
+from rumus.train.base.averaged_names import advice_for_step, is_count, is_no_mean, told_of_sum
 from rumus.train.base.epoch_sum import EpochSum
 from rumus.train.base.late_counts import LateCounts, LatePart, LateSums, late_of
 from rumus.train.base.metric_state import MetricState, Part
@@ -34,14 +35,14 @@ class Value:
     finish: from the sums of the parts to the metric; None for a number, which is averaged.
     batches: how many it is of, more than one if a step accumulates.
     share: of the step's weight, that of the batches that it is of.
-    is_count: whether it may be how many samples of the batch are of some kind: a whole number.
+    adds_up: whether it is a sum over the batch, or may count samples of it: a whole number.
     """
 
     held: tuple[Tensor, ...] | LateCounts
     finish: Callable[..., Any] | None = None
     batches: int = 1
     share: float = 1.0
-    is_count: bool = False
+    adds_up: bool = False
 
     @property
     def parts(self) -> tuple[Tensor, ...]:
@@ -122,9 +123,9 @@ def _value(name: str, value: Any) -> Value:
         late = late_of(value.parts)
         return Value(late or tuple(map(_floating, value.parts)), value.finish)
     if isinstance(value, Tensor) and not value.shape:
-        return Value((_floating(value.detach()),), is_count=is_count(value))
+        return Value((_floating(value.detach()),), adds_up=is_count(value) or is_sum(value))
     if isinstance(value, (int, float, np.number)):
-        return Value((_of_host(float(value)),), is_count=is_count(value))
+        return Value((_of_host(float(value)),), adds_up=is_count(value))
     # No repr, which runs code: PyTorch's takes a quarter of a minute in a step that is watched.
     told = f"a tensor of shape {value.shape}" if isinstance(value, Tensor) else shown(value)
     raise TypeError(f"a step can log numbers, tensors without axes and metrics; {name!r} is {told}")
@@ -171,7 +172,7 @@ class _Entry:
     def __init__(self, name: str, value: Value) -> None:
         self.name, self._is_told = name, False
         self.batches = 1  # of the step that had most
-        self.is_count = value.is_count
+        self.adds_up = value.adds_up
         self.finish = value.finish
         self.shapes = value.shapes
         self.sums = [EpochSum(shape) for shape in value.shapes]
@@ -248,7 +249,7 @@ class Logged:
         for name, value in log.items():
             entry, held = self._entry(name, value), value.held
             entry.batches = max(entry.batches, value.batches)
-            entry.is_count |= value.is_count
+            entry.adds_up |= value.adds_up
             if isinstance(held, LateCounts):
                 self._late.append((entry.late, held))
             else:
@@ -286,8 +287,8 @@ class Logged:
             if entry.finish is not None or batches < 2 or name in self._told:
                 continue
             self._told.add(name)
-            if entry.is_count:
-                warn_user(told_of_count(name))
+            if entry.adds_up:
+                warn_user(told_of_sum(name))
             elif is_no_mean(name, certain=True):
                 warn_user(
                     f"{name!r}, which training steps log as a number, is averaged over batches, "

@@ -23,7 +23,7 @@ from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.graph import evaluation
 from rumus.tensor.graph.means import is_bent, noting_means
 from rumus.tensor.memory.uninterrupted import putting_back
-from rumus.train.base.averaged_names import is_count, is_no_mean, told_of_count
+from rumus.train.base.averaged_names import is_count, is_no_mean, told_of_sum
 from rumus.train.base.calling import as_dict, call
 from rumus.train.base.epoch_sum import LAG
 from rumus.train.base.late_values import late_numbers
@@ -255,7 +255,7 @@ class _Averaged:
                 continue
             if are_several and is_count(value):
                 self._told.add(name)
-                warn_user(told_of_count(name))
+                warn_user(told_of_sum(name))
             elif self._batches == 2 and (
                 is_no_mean(name)
                 or is_no_mean(kinds.get(id(value), ""))
