@@ -866,7 +866,8 @@ def check_exact(value: TensorLike | Number, dtype: DType) -> None:
             if value.dtype == int32 and not value._backend.runs_ahead:  # there, nobody looks
                 ask_host(partial(refuse_rounded, dtype), (value._array,))
         elif (host := unmasked(value)).dtype.kind in "iu":
-            refuse_rounded(dtype, host)
+            beyond = np.abs(host) > np.finfo(dtype).max  # which is an error anyway
+            refuse_rounded(dtype, host[~beyond] if beyond.any() else host)
         return
     if isinstance(value, Tensor):
         kinds = "bif"  # each holds those before it
