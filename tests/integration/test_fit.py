@@ -69,7 +69,7 @@ def train(
         result = trainer.fit(
             DataLoader(data, 4, shuffle=True), loss, steps=30, callbacks=[log],
             validate=(DataLoader(data, 11), loss), validate_every=Every(steps=5),
-            checkpoints=folder, save_every=Every(), resume="auto",
+            checkpoints=folder, save_every=Every(), resume=folder is not None and "auto",
         )  # fmt: skip
         metrics = result.history
     except Interrupted:

@@ -28,13 +28,13 @@ from rumus.train.loop.hyperparameters import changed
 
 
 def train(folder: Path, steps: int, *, loader: Any = None, p: float = 0.1, make: Any = SGD) -> None:
-    """Train a model with dropout, from a loader."""
+    """Train a model with dropout, from a loader of images of 1 x 2 pixels."""
     model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(p))
     trainer = Trainer(make(model.parameters(), 0.1), state={"model": model})
-    data = DataLoader(ArrayDataset(np.ones((8, 2), np.float32)), 4, shuffle=True, **(loader or {}))
-    trainer.fit(
-        data, lambda x: (model(x) ** 2).mean(), steps=steps, checkpoints=folder, resume="auto"
-    )
+    pixels = np.ones((8, 1, 2, 1), np.float32)
+    data = DataLoader(ArrayDataset(pixels), 4, shuffle=True, **(loader or {}))
+    loss = lambda x: (model(x.reshape(-1, 2)) ** 2).mean()
+    trainer.fit(data, loss, steps=steps, checkpoints=folder, resume="auto")
 
 
 def flipped(sample: Any, generator: np.random.Generator) -> Any:
