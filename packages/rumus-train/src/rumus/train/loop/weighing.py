@@ -40,6 +40,11 @@ class Basis:
     factors: tuple[float, float] = (1.0, 0.0)
     is_mean: bool = False
 
+    @property
+    def kind(self) -> tuple[bool, bool]:
+        """Whether it is of one mean, and whether its terms are as many as the samples."""
+        return self.is_mean, self.is_mean and self.counts == (self.samples,)
+
     def check(self, first: Basis) -> None:
         """Raise ValueError if the samples would not weigh this batch and another equally."""
         own, samples = first.samples, self.samples
@@ -120,7 +125,7 @@ class Weighing:
 
     @property
     def of_step(self) -> list[Basis]:
-        """What has weighed the batches of a step."""
+        """What has weighed the batches of a step, one of each kind."""
         return self._of_step
 
     @property
@@ -172,10 +177,14 @@ class Weighing:
         (weight,) = self.weigh([loss], means, samples)
         combination = means.combination(loss)
         if _mean_of(loss, means, samples) is not None:
-            self._of_step.append(Basis(samples, (weight,), (), is_mean=True))
+            basis = Basis(samples, (weight,), (), is_mean=True)
         elif combination is not None:
-            self._of_step.append(replace(self._last[0], factors=combination.factors))
-        check_alike(self._of_step)
+            basis = replace(self._last[0], factors=combination.factors)
+        else:
+            return weight
+        check_alike([*self._of_step, basis])
+        if all(basis.kind != each.kind for each in self._of_step):  # one of a kind tells the rest
+            self._of_step.append(basis)
         return weight
 
     def weigh_loss(self, loss: Tensor, means: Means, samples: float) -> float | Tensor:
@@ -228,7 +237,7 @@ def check_alike(bases: Sequence[Basis]) -> None:
     """Raise ValueError if batches of one step would not be weighed equally."""
     if all(basis.is_mean for basis in bases):
         return
-    if any(basis.is_mean and basis.counts != (basis.samples,) for basis in bases):
+    if any(basis.kind == (True, False) for basis in bases):
         raise ValueError(_MIXED)
     combined = [basis for basis in bases if not basis.is_mean]
     for basis in combined:
