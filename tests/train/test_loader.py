@@ -14,9 +14,10 @@ import threading
 import time
 import weakref
 from importlib import import_module
-from itertools import islice
+from itertools import count, islice
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import pytest
@@ -615,7 +616,16 @@ def test_a_daemon_starts_no_processes(cases: Any, monkeypatch: pytest.MonkeyPatc
         next(iter(DataLoader(cases.Numbers(8), 2, workers=1, processes=True)))
 
 
-def test_a_killed_process(cases: Any) -> None:
+@pytest.mark.parametrize("late", [0, 3])
+def test_a_killed_process(cases: Any, late: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """late: how often its exit code is not known yet, as another thread has asked for it."""
+    asked, known = count(), cast("property", BaseProcess.exitcode).fget
+    assert known is not None
+    monkeypatch.setattr(
+        BaseProcess,
+        "exitcode",
+        property(lambda process: known(process) if next(asked) >= late else None),
+    )
     loader = DataLoader(cases.Numbers(8), 2, transform=cases.deadly, workers=1, processes=True)
     with pytest.raises(
         WorkerError, match="was killed by signal 9 while it made batch 2 of epoch 0"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from hashlib import sha256
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rumus.tensor.memory.uninterrupted import is_of_handler, put_back_after
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 # Tasks per process: the current one and the next, so that it need not wait for this side to take
 # its batch.
 IN_FLIGHT: Final = 2
+PATIENCE: Final = 5.0  # seconds for a process that ends
 
 
 class ProcessPool:
@@ -226,12 +228,21 @@ class WorkerProcess:
             if not isinstance(error, (EOFError, OSError)):
                 self.kill()
                 raise
-            self._process.join(5)
-            raise WorkerError(self._epitaph(task)) from error
+            raise WorkerError(self._epitaph(task, self._exit_code())) from error
 
-    def _epitaph(self, task: Task | None) -> str:
+    def _exit_code(self) -> int | None:
+        """The exit code of the process that has ended; None if somebody else has taken it.
+
+        Another thread that starts a process asks for those of all, and notes it a moment later.
+        """
+        until = monotonic() + PATIENCE
+        self._process.join(PATIENCE)
+        while self._process.exitcode is None and monotonic() < until:
+            sleep(0.01)
+        return self._process.exitcode
+
+    def _epitaph(self, task: Task | None, code: int | None) -> str:
         what = f"it made batch {task.number} of epoch {task.epoch}" if task else "it was starting"
-        code = self._process.exitcode
         start = f"worker process {self._process.pid} of the data loader"
         if code is not None and code < 0:
             return (
