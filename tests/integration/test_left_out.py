@@ -27,7 +27,7 @@ from rumus.tensor import (
     tensor,
     where,
 )
-from rumus.train import ArrayDataset, Callback, DataLoader, Trainer, evaluate
+from rumus.train import ArrayDataset, Callback, DataLoader, Result, Trainer, evaluate
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(16, 4)).astype(np.float32)
@@ -148,6 +148,11 @@ def test_a_loss_within_a_sum_asks_for_weights() -> None:
     np.testing.assert_allclose(found, measured, rtol=1e-6)
 
 
+def outcome(layer: nn.Linear, result: Result) -> list[Any]:
+    """What a training has made of a layer, and its mean losses and validations."""
+    return [layer.weight.numpy(), *(list(entry.values())[-1] for entry in result.history)]
+
+
 # The mean of a custom loss
 
 
@@ -179,9 +184,7 @@ def test_the_mean_of_a_custom_loss_counts_by_its_elements(own: bool, backend: Ba
         result = Trainer(SGD(layer.parameters(), 0.1)).fit(
             data, loss, epochs=1, accumulate=accumulate, validate=(data, loss)
         )
-        found.append(
-            [layer.weight.numpy(), *(list(entry.values())[-1] for entry in result.history)]
-        )
+        found.append(outcome(layer, result))
     for ours, wanted in zip(*found, strict=True):
         np.testing.assert_allclose(ours, wanted, rtol=1e-5)
 
@@ -275,9 +278,7 @@ def test_the_mean_over_a_mask_counts_by_the_mask(spelling: str) -> None:
         result = trainer.fit(
             data, loss, epochs=2, accumulate=accumulate, validate=(data, lambda *a: loss(*a))
         )
-        found.append(
-            [layer.weight.numpy(), *(list(entry.values())[-1] for entry in result.history)]
-        )
+        found.append(outcome(layer, result))
         assert trainer.counts.replayed
     for ours, wanted in zip(*found, strict=True):
         np.testing.assert_allclose(ours, wanted, rtol=1e-5)
@@ -394,9 +395,7 @@ def test_the_mean_of_one_number_is_that_number(again: Callable[[Tensor], Tensor]
         result = Trainer(SGD(layer.parameters(), 0.05)).fit(
             data, loss, epochs=1, accumulate=accumulate, validate=(data, loss)
         )
-        found.append(
-            [layer.weight.numpy(), *(list(entry.values())[-1] for entry in result.history)]
-        )
+        found.append(outcome(layer, result))
     for ours, wanted in zip(*found, strict=True):
         np.testing.assert_allclose(ours, wanted, rtol=1e-5)
 
@@ -442,9 +441,7 @@ def test_means_added_up_count_by_samples(spelling: str, rows: int) -> None:
         result = Trainer(SGD(layer.parameters(), 0.05)).fit(
             data, loss, epochs=1, accumulate=accumulate, validate=(data, loss)
         )
-        found.append(
-            [layer.weight.numpy(), *(list(entry.values())[-1] for entry in result.history)]
-        )
+        found.append(outcome(layer, result))
     for ours, wanted in zip(*found, strict=True):
         np.testing.assert_allclose(ours, wanted, rtol=1e-5, atol=1e-6)
 
