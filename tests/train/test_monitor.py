@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rumus.optim import EMA, SAM, SGD, Lookahead, Plateau
-from rumus.tensor import Backend, Parameter, Tensor, tensor
+from rumus.tensor import Backend, NumpyBackend, Parameter, Tensor, tensor
 from rumus.train import (
     ArrayDataset,
     BalancedSampler,
@@ -29,12 +29,15 @@ from rumus.train import (
     FeedPlateau,
     Mixup,
     Result,
+    TrainEnd,
     Trainer,
     ValidationEnd,
     evaluate,
     metrics,
 )
+from rumus.train.base.position import Position
 from rumus.train.loop.callback import Callbacks
+from rumus.train.loop.measured_weights import MeasuredWeights
 from rumus.train.metrics import MetricState
 
 BATCH = (np.zeros(1, np.float32),)
@@ -584,6 +587,102 @@ def test_a_resumed_result_has_no_numbers_of_weights_that_a_callback_has_changed(
     with pytest.warns(UserWarning, match="changed after the validation of step 2"):
         result = model.fit(2, per_epoch=1, checkpoints=tmp_path, resume=True, callbacks=[Start()])
     assert (result.steps, result.metrics_step) == (2, None)
+
+
+@pytest.mark.parametrize("puts_back", [False, True])
+def test_weights_that_a_validation_changes_have_not_its_numbers(
+    puts_back: bool, tmp_path: Path
+) -> None:
+    """Nor those that are there after it, as of an average that a program lends by itself."""
+    model = Counting(lambda step: 5.0)
+
+    def measure(step: float) -> float:
+        if step == 2:
+            before = model.weight.numpy().copy()
+            model.weight[...] = 100.0
+            if puts_back:
+                model.weight[...] = before
+        return 5.0 if step == 1 else 1.0
+
+    model.metric = measure
+    with pytest.warns(UserWarning, match="the validation of step 2 has changed weights"):
+        result = model.fit(2, per_epoch=1, checkpoints=tmp_path)
+    checkpoints = Checkpoints(tmp_path, keep_best="min")
+    assert [(saved.step, saved.metric) for saved in checkpoints.list()] == [(1, 5.0), (2, None)]
+    assert (result.best, result.best_step, result.metrics_step) == (5.0, 1, None)
+
+
+def test_a_rank_changes_no_weights_in_a_validation() -> None:
+    """The others would train with those from before."""
+    model = Counting(float)
+    measured = MeasuredWeights(model.trainer)
+    with measured.measuring(Position(), 2):
+        model.validate()
+    with (
+        pytest.raises(ValueError, match="of step 0 has changed weights of the model on this rank"),
+        measured.measuring(Position(), 2),
+    ):
+        model.weight[...] = 100.0
+
+
+class ChangingAtEnd(Callback):
+    def __init__(self, weight: Parameter) -> None:
+        self.weight = weight
+
+    def on_train_end(self, event: Any) -> None:
+        self.weight[...] = 100.0
+
+
+def test_weights_that_are_changed_at_the_end_have_not_the_numbers(tmp_path: Path) -> None:
+    model = Counting(lambda step: 1.0 / step)
+    with pytest.warns(UserWarning, match="changed in on_train_end, .* they are gone"):
+        result = model.fit(2, per_epoch=1, callbacks=[ChangingAtEnd(model.weight)])
+    assert (result.best, result.best_step, result.metrics_step) == (1.0, 1, None)
+
+
+@pytest.mark.parametrize("restore_best", [False, True])
+def test_the_checkpoint_keeps_the_numbers_of_weights_that_are_changed_at_the_end(
+    restore_best: bool, tmp_path: Path
+) -> None:
+    model = Counting(float)  # the first is the best
+    with pytest.warns(UserWarning, match=f"changed in on_train_end, .* those are in {tmp_path}"):
+        result = model.fit(
+            2,
+            per_epoch=1,
+            callbacks=[ChangingAtEnd(model.weight)],
+            checkpoints=tmp_path,
+            restore_best=restore_best,
+        )
+    assert (result.best, result.best_step, result.metrics_step) == (1.0, 1, 2)
+    assert [(s.step, s.metric) for s in Checkpoints(tmp_path).list()] == [(1, 1.0), (2, 2.0)]
+
+
+def test_numbers_of_older_weights_stay_where_the_last_ones_are_changed() -> None:
+    """Warnings are errors here: the last weights were not measured."""
+    model = Counting(float)
+    changing = ChangingAtEnd(model.weight)
+    result = model.fit(3, per_epoch=3, validate_every=Every(steps=2), callbacks=[changing])
+    assert (result.best, result.best_step, result.metrics_step) == (2.0, 2, 2)
+
+
+def test_a_model_that_is_moved_and_back_has_its_numbers() -> None:
+    """Warnings are errors here: a callback may move it to the CPU, to write it elsewhere."""
+    model = Counting(lambda step: 5.0)
+    home, owner = model.weight.backend, model.trainer.optimizer
+
+    class Move(Callback):
+        def on_validation_end(self, event: ValidationEnd) -> None:
+            self.move()
+
+        def on_train_end(self, event: TrainEnd) -> None:
+            self.move()
+
+        def move(self) -> None:
+            owner.move([model.weight], NumpyBackend())
+            owner.move([model.weight], home)
+
+    result = model.fit(2, per_epoch=1, callbacks=[Move()])
+    assert (result.best, result.metrics_step) == (5.0, 2)
 
 
 def test_evaluations_with_an_average_change_no_weights(tmp_path: Path) -> None:

@@ -124,12 +124,15 @@ def computed(gradient: Array | Product | Spread) -> Array:
 
 
 class Version:
-    """Counts the writes to some memory. Views share it; an arena's tensors share a second one."""
+    """Counts the writes to some memory. Views share it; an arena's tensors share a second one.
 
-    __slots__ = ("count", "shared")
+    writes: those of values, one by one: neither steps of an optimizer nor moves to a device.
+    """
+
+    __slots__ = ("count", "shared", "writes")
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count = self.writes = 0
         self.shared: Version | None = None
 
     @property
@@ -140,6 +143,7 @@ class Version:
     def written(self) -> None:
         """Note one write."""
         self.count += 1
+        self.writes += 1
 
 
 class Watched(Protocol):

@@ -497,7 +497,11 @@ class Run:
         position.validation_due = True
         objects = list(self.trainer.state.values())
         try:
-            with evaluating(objects, self.trainer.optimizer), self.signals.may_be_cut():
+            with (
+                self.measured.measuring(position, self.team.size),
+                evaluating(objects, self.trainer.optimizer),
+                self.signals.may_be_cut(),
+            ):
                 weight_of = self.batches.weight_of
                 found = self.team.measure(self.validate_fn, weight_of)
         except Abandoned:
@@ -506,7 +510,6 @@ class Run:
         self._check_metrics(metrics)
         before = {name: getattr(position, name) for name in _OF_VALIDATION}
         count = len(position.history)
-        self.measured.note()
         self._validated_time = self.team.clock()
         seconds = perf_counter() - start
         self.apart += seconds
@@ -528,10 +531,12 @@ class Run:
         """Note what a validation has measured; return whether it is the best."""
         position = self.position
         position.validation_due = False
-        position.metrics, position.metrics_step = dict(metrics), position.step  # not a callback's
+        is_theirs = not self.measured.are_spoiled
+        position.metrics = dict(metrics)  # not a callback's
+        position.metrics_step = position.step if is_theirs else None
         measured = {f"{OF_VALIDATION}{name}": value for name, value in metrics.items()}
         position.history.append({"epoch": position.epoch, "step": position.step, **measured})
-        return self._note_best(metrics)
+        return is_theirs and self._note_best(metrics)
 
     def _check_metrics(self, metrics: Mapping[str, float]) -> None:
         """Raise ValueError for a metric that is missing; what was trained is saved first."""
@@ -710,7 +715,10 @@ class Run:
         interrupted = number and Interrupted(number, position.step, checkpoints.path)
         reason = interrupted.name if interrupted else self.stopped or "epochs"
         self._has_ended = True
-        self.callbacks.send(TrainEnd(self, position.epoch, position.step, reason, seconds))
+        with self.measured.ending(
+            position, checkpoints.path, are_best=checkpoints.restores_best and not interrupted
+        ):
+            self.callbacks.send(TrainEnd(self, position.epoch, position.step, reason, seconds))
         if interrupted:
             raise shown(interrupted)
         return Result(
