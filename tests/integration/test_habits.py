@@ -827,6 +827,38 @@ def test_what_is_no_callback(callback: Any, told: str) -> None:
         _trained(callbacks=[callback])
 
 
+def test_a_callback_whose_methods_nothing_calls() -> None:
+    class Lightning(Callback):
+        def epoch_end(self, event: Any) -> None:
+            pass
+
+    class OnlyState(Callback):
+        def state_dict(self) -> dict[str, Any]:
+            return {}
+
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            pass
+
+    class OfItsOwn(Lightning):
+        def on_epoch_end(self, event: Any) -> None:
+            self.epoch_end(event)
+
+    class Empty(Callback):
+        pass
+
+    batch = (np.ones((2, 1), np.float32), np.ones((2, 1), np.float32))
+    loss: Any = lambda x, y: (_WEIGHT * x - y).mean()
+    in_place: Any = Empty()
+    in_place.on_epoch_end = lambda event: None
+    trainer = Trainer(SGD([_WEIGHT], 0.1))
+    with pytest.raises(TypeError, match="Lightning hears no event, as none calls its epoch_end:"):
+        trainer.fit([batch], loss, epochs=1, callbacks=[Lightning()])
+    trainer.fit([batch], loss, epochs=1, callbacks=[OnlyState(), OfItsOwn(), Empty(), in_place])
+
+
+_WEIGHT: Final = Parameter([1.0], name="w")
+
+
 def test_a_callback_that_ends_a_training_as_in_keras() -> None:
     model: Any = nn.Linear(1, 1)
     with pytest.raises(AttributeError, match=r"'stop_training'; here it is event\.run\.stop"):
@@ -915,3 +947,40 @@ def test_assigned_to_a_tensor(thing: Tensor, name: str, said: str) -> None:
     with pytest.raises(AttributeError, match="here it is"):
         getattr(thing, name)
     assert not hasattr(thing, name)
+
+
+def _norm_of_numpy(weight: Parameter) -> Any:
+    return float(np.linalg.norm(any_of(weight)))
+
+
+@pytest.mark.parametrize(
+    "penalty", [_norm_of_numpy, lambda w: np.stack([w * 2.0]).sum(), lambda w: np.array(w).max()]
+)
+def test_numpy_in_a_loss_is_told_of(penalty: Callable[[Parameter], Any]) -> None:
+    """What it computes has no gradient, as a penalty of weights should."""
+    model = nn.Linear(2, 2)
+    trainer = Trainer(SGD(model.parameters(), 0.1))
+    with pytest.warns(UserWarning, match="NumPy computes without a gradient") as told:
+        trainer.train_step(
+            lambda x: model(x).mean() + float(penalty(model.weight)), np.ones((3, 2), np.float32)
+        )
+    assert {Path(each.filename).name for each in told} == {"test_habits.py"}
+
+
+def test_numpy_where_no_gradient_is_meant() -> None:
+    model = nn.Linear(2, 2)
+    trainer = Trainer(SGD(model.parameters(), 0.1), state={"model": model})
+    x = np.ones((3, 2), np.float32)
+
+    def loss(x: Tensor) -> Any:
+        y = model(x)
+        noted = {
+            "weight": float(np.linalg.norm(model.weight.numpy())),
+            "largest": float(np.max(y.detach().numpy())),
+            "input": float(np.mean(np.asarray(x))),
+            "loss": y.mean(),
+        }
+        return noted
+
+    trainer.fit([(x,)], loss, epochs=3, validate=([(x,)], lambda x: np.asarray(model(x)).mean()))
+    np.testing.assert_allclose(model(tensor(x)), np.asarray(model(tensor(x))))

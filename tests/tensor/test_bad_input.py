@@ -21,6 +21,7 @@ from rumus.tensor import (
     elementwise,
     elu,
     full,
+    no_grad,
     ones,
     stack,
     tensor,
@@ -344,3 +345,30 @@ def test_limits_that_are_the_wrong_way_around(clip: Callable[..., Tensor]) -> No
         clip(x, 1, -1.0)
     assert clip(x, 1.0, 1.0).tolist() == [1.0, 1.0, 1.0]
     assert clip(x, tensor(1.0), tensor(-1.0)).tolist() == [-1.0, -1.0, -1.0]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        lambda y: y,
+        lambda y: [y.sum(), 1.0],
+        lambda y: (y, y),
+        lambda y: [[1.0, y[0]], [2.0, 3.0]],
+    ],
+)
+def test_a_copy_of_a_result_would_lose_its_gradient(data: Callable[[Tensor], Any]) -> None:
+    """As of losses that are collected in a list: a penalty would not be trained."""
+    result = Parameter([1.0, 2.0]) * 2.0
+    with pytest.raises(GraphError, match=r"stack\(\[\.\.\.\]\) and concat"):
+        tensor(data(result))
+    tensor(data(result.detach()))
+    with no_grad():
+        tensor(data(result))
+
+
+def test_what_has_no_gradient_to_lose_is_copied() -> None:
+    weight = Parameter([1.0, 2.0])
+    assert tensor(weight).tolist() == tensor([weight, weight])[0].tolist() == [1.0, 2.0]
+    mixed: list[Any] = [tensor(1.0) * 2.0, 3.0]
+    assert tensor(mixed).tolist() == [2.0, 3.0]
+    assert np.stack([weight * 2.0]).tolist() == [[2.0, 4.0]]

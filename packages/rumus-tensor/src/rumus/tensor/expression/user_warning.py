@@ -7,10 +7,11 @@ import warnings
 from typing import Final
 
 _BETWEEN: Final = ("contextlib", "functools")  # modules that call what is wrapped by them
+_LIBRARIES: Final = ("rumus.", "numpy.")  # NumPy asks tensors for their elements
 
 
 def warn_user(message: str, kind: type[Warning] = UserWarning) -> None:
-    """Give a warning at the innermost line outside of this library.
+    """Give a warning at the innermost line outside of this library and NumPy.
 
     message: of the warning.
     kind: its class.
@@ -22,4 +23,4 @@ def warn_user(message: str, kind: type[Warning] = UserWarning) -> None:
 
 
 def _is_within(module: str) -> bool:
-    return module.startswith("rumus.") or module in _BETWEEN
+    return module.startswith(_LIBRARIES) or module in _BETWEEN

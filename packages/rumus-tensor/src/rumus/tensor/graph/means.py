@@ -504,6 +504,11 @@ def _is_no_sample(part: Tensor) -> bool:
     return _folded(part) is not None or (part.ndim == 1 and _is_own(part))
 
 
+def is_noting() -> bool:
+    """Whether this thread is in a block, as the loss function of a training step is."""
+    return _listening.means is not None
+
+
 def is_sum(value: object) -> bool:
     """Whether it is a sum of all elements of some tensor in a block, of several."""
     total = _listening.totals.of(value)

@@ -6,6 +6,7 @@ The operations are in other files, by family; the methods here only call them.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import (
@@ -45,6 +46,7 @@ from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.autograd import Node, Version, Vjp, is_recording
 from rumus.tensor.graph.means import (
+    is_noting,
     note_alike,
     note_computed,
     note_product,
@@ -65,6 +67,19 @@ TensorLike: TypeAlias = "Tensor | ArrayLike"
 
 
 _TRUTH: Final = ": write x.any() or x.all(), and a & b, a | b of conditions"
+_COPIED: Final = (
+    "tensor() copies numbers, and the gradient of a result among them would be lost: stack([...]) "
+    "and concat([...]) join tensors with it; write x.detach() if none is meant"
+)
+
+
+class _Copying(threading.local):
+    """Whether this thread copies lists, in which results of operations may be."""
+
+    is_on = False
+
+
+_copying = _Copying()
 
 
 class Tensor(Arithmetic["Tensor"]):
@@ -165,7 +180,19 @@ class Tensor(Arithmetic["Tensor"]):
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
             raise ValueError("a tensor gives NumPy a copy of its elements; drop copy=False")
+        if self.requires_grad and is_recording():
+            self._leave_graph()
         return self.numpy() if dtype is None else self.numpy().astype(dtype)
+
+    def _leave_graph(self) -> None:
+        """Tell of a gradient that is lost because another library takes the elements."""
+        if _copying.is_on and self._node is not None:
+            raise GraphError(_COPIED)
+        if is_noting():
+            warn_user(
+                "NumPy computes without a gradient, and a loss that depends on its result lacks "
+                "one: use the functions of rumus.tensor, or x.numpy() if none is meant"
+            )
 
     def item(self) -> float | int | bool:
         """Return the only element as a Python number; ValueError if there are several."""
@@ -766,7 +793,8 @@ def tensor(
         booleans.
     backend: by default the CPU.
 
-    TypeError for data that is not numeric, OverflowError for numbers beyond the dtype. A
+    TypeError for data that is not numeric, OverflowError for numbers beyond the dtype, GraphError
+    for results of operations on parameters, whose gradient a copy would lose. A
     UserWarning tells of float64 data that are whole numbers, such as identifiers, and that float32
     would round.
 
@@ -775,6 +803,8 @@ def tensor(
     [4.0, 6.0]
     """
     if isinstance(data, Tensor):
+        if data._node is not None and is_recording():
+            raise GraphError(_COPIED)
         moved = data.detach().to(data.backend if backend is None else backend)
         return moved.clone() if dtype is None else moved.clone().astype(dtype)
     backend = cpu() if backend is None else backend
@@ -783,7 +813,11 @@ def tensor(
 
 def as_host(data: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]:
     """Return `data` as a NumPy array with the dtype of its tensor; see `tensor`."""
-    host = unmasked(data)
+    _copying.is_on = isinstance(data, (list, tuple))
+    try:
+        host = unmasked(data)
+    finally:
+        _copying.is_on = False
     if host.dtype == object and host.size and all(type(n) in (int, float) for n in host.flat):
         host, usual = _as_float64(host), int32  # integers beyond those of NumPy
     else:
