@@ -295,3 +295,39 @@ def test_a_metric_of_nan_is_no_improvement(mode: Literal["min", "max"]) -> None:
     assert (rate(1), rate.best) == (1.0, 1.0)
     rate.report(float("nan"))
     assert (rate(1), rate.best) == (0.5, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"lr": linear(0.1, -0.1, 10)}, "lr must be finite and >= 0, not -0.01.* at step 6"),
+        ({"lr": cosine(0.1, 1000, end=-0.01)}, "lr must be finite and >= 0, not -0.0"),
+        ({"lr": warmup(5).then(linear(1.0, -1.0, 3))}, r"lr must be .* not -1.0 .* at step 8"),
+        ({"lr": cosine(0.1, 10) * -1}, "lr must be .* not -0.1 .* at step 1"),
+        ({"lr": 0.1, "momentum": linear(0.5, 1.5, 9)}, "momentum must be .* at step 5"),
+        ({"lr": 0.1, "weight_decay": constant(-1)}, "weight_decay must be .* at step 1"),
+    ],
+)
+def test_a_schedule_that_leaves_its_range_is_refused_before_the_first_step(
+    given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        SGD([Parameter([1.0])], **given)
+    optimizer = SGD([Parameter([1.0])], 0.5, momentum=0.9)
+    with pytest.raises(ValueError, match=message):
+        optimizer.set(**given)
+    assert optimizer.hyper["lr"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "lr",
+    [
+        linear(0.1, 0.0, 10),
+        exponential(1e-7, 1.2),  # as of a test of rates, which ends before 1e38
+        cosine(0.1, 1) * 2,
+        warmup(10, start=0.5).then(0.1),
+        one_cycle(0.1, 10_000_000),
+    ],
+)
+def test_a_schedule_within_its_range(lr: Schedule) -> None:
+    assert SGD([Parameter([1.0])], lr, momentum=linear(0.85, 0.95, 10)).hyper["lr"] is lr

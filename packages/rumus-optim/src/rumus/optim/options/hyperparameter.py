@@ -18,6 +18,7 @@ from rumus.tensor.expression.printable import abridged
 Hyper: TypeAlias = "float | Callable[[int], float]"
 
 _INFINITY: Final = math.inf
+_LOOKS: Final = 32  # steps of a schedule that are looked at before it is used
 LARGEST: Final = float(np.finfo(np.float32).max)  # of what a kernel takes
 # name -> (lowest, highest, whether the highest is allowed). Other names may be any finite number.
 Ranges: TypeAlias = Mapping[str, tuple[float, float, bool]]
@@ -129,10 +130,22 @@ def checked(given: Mapping[str, Any], ranges: Ranges = RANGES) -> dict[str, Hype
                 )
             if callable(value) and not isinstance(value, Schedule):
                 _check_function(name, value)
+            if isinstance(value, Schedule):
+                _check_schedule(name, value, ranges)
             hyper[name] = (
                 value if callable(value) else check(name, value, ranges=ranges, wanted=_SCHEDULABLE)
             )
     return hyper
+
+
+def _check_schedule(name: str, schedule: Schedule, ranges: Ranges) -> None:
+    """Raise ValueError for a schedule that leaves the range of `name`, as far as some steps tell.
+
+    Of an endless one only the first is known to be reached.
+    """
+    length = schedule.length or 1
+    for step in sorted({1 + (length - 1) * part // _LOOKS for part in range(_LOOKS + 1)}):
+        at_step(name, schedule, step, ranges)
 
 
 def _check_function(name: str, function: Callable[..., object]) -> None:
