@@ -104,9 +104,18 @@ def _check_values(loss: str, target: NDArray[Any]) -> None:
         raise ValueError(f"{loss}: target {target[at]} at index {at} is neither 1 nor -1")
 
 
-def _check_margin(loss: str, margin: float) -> None:
-    if not math.isfinite(real_number(f"{loss}: margin", margin)):
-        raise ValueError(f"{loss}: margin must be finite, not {margin}")
+def _check_margin(loss: str, margin: float, low: float = -math.inf, high: float = math.inf) -> None:
+    """Raise ValueError for a margin that is not finite, or with which pairs cost nothing."""
+    number = real_number(f"{loss}: margin", margin)
+    if not math.isfinite(number) or not low <= number <= high:
+        allowed = (
+            f"in [{low:g}, {high:g}]"
+            if high < math.inf
+            else f"finite and at least {low:g}"
+            if low > -math.inf
+            else "finite"
+        )
+        raise ValueError(f"{loss}: margin must be {allowed}, not {margin}")
 
 
 @checked_arguments
@@ -124,7 +133,7 @@ def hinge_loss(
 
     prediction: floating, any shape.
     target: 1 or -1, of the prediction's shape, ValueError otherwise (checked only on the CPU).
-    margin: the value of target prediction from which there is no loss.
+    margin: 0 or more, the value of target prediction from which there is no loss.
     reduction, sample_weight: as in `mse_loss`, as are the other errors.
 
     >>> from rumus.nn import hinge_loss
@@ -132,7 +141,7 @@ def hinge_loss(
     >>> hinge_loss(tensor([0.5, 2.0]), [1.0, 1.0], reduction="none").tolist()
     [0.5, 0.0]
     """
-    _check_margin("hinge_loss", margin)
+    _check_margin("hinge_loss", margin, 0)
     x, beside = check_pair("hinge_loss", prediction, target, reduction)
     _check_signs("hinge_loss", beside)
     losses = partial(_hinge, x, beside, margin=margin)
@@ -294,7 +303,7 @@ def triplet_margin_loss(
     Schroff, Kalenichenko, Philbin: "FaceNet": arXiv:1503.03832.
 
     anchor, positive, negative: (..., features) of one shape, floating.
-    margin: by how much the positive should be closer.
+    margin: 0 or more, by how much the positive should be closer.
     p, eps: of the distance, see `pairwise_distance`.
     swap: use the smaller of the negative's distances to the anchor and to the positive.
     reduction: "mean", "sum", or "none" for one number for each row.
@@ -309,7 +318,7 @@ def triplet_margin_loss(
     1.0
     """
     name = "triplet_margin_loss"
-    _check_margin(name, margin)
+    _check_margin(name, margin, 0)
     finite_number(f"{name}: eps", eps)
     a, b = check_pair(name, anchor, positive, reduction)
     _, c = check_pair(name, anchor, negative, reduction)
@@ -344,7 +353,7 @@ def cosine_embedding_loss(
     >>> cosine_embedding_loss(x, y, [1.0]).item()
     1.0
     """
-    _check_margin("cosine_embedding_loss", margin)
+    _check_margin("cosine_embedding_loss", margin, -1, 1)
     name = "cosine_embedding_loss"
     x, y = check_pair(name, first, second, reduction)
     similarity = cosine_similarity(x, y)
@@ -370,7 +379,7 @@ def contrastive_loss(
 
     first, second: (..., features) of one shape.
     is_same: (...), 1 (or True) for a similar pair, 0 for others.
-    margin: the distance from which a dissimilar pair costs nothing.
+    margin: 0 or more, the distance from which a dissimilar pair costs nothing.
     reduction: "mean", "sum", or "none" for one number for each pair.
     sample_weight: as in `mse_loss`.
 
@@ -380,7 +389,7 @@ def contrastive_loss(
     >>> contrastive_loss(x, y, [True]).item(), contrastive_loss(x, y, [False]).item()
     (0.125, 0.125)
     """
-    _check_margin("contrastive_loss", margin)
+    _check_margin("contrastive_loss", margin, 0)
     name = "contrastive_loss"
     x, y = check_pair(name, first, second, reduction)
     distance = (x - y).norm(axis=-1)
