@@ -35,7 +35,7 @@ from rumus.tensor import (
     gather,
     tensor,
 )
-from rumus.train import Trainer
+from rumus.train import Callback, EpochEnd, EpochStart, Trainer
 
 
 def parameters(backend: Backend, names: str = "ab") -> list[Parameter]:
@@ -538,3 +538,30 @@ def test_training_in_evaluation_mode_where_it_changes_nothing() -> None:
         warnings.simplefilter("error")
         batch = (np.ones((4, 2), np.float32),)
         trainer.fit([batch], lambda x: (model(teacher(x)) ** 2).mean(), epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("is_left", "is_put_back", "told"), [(True, False, 1), (True, True, 0), (False, False, 0)]
+)
+def test_a_callback_that_leaves_the_model_in_evaluation_mode(
+    told: int, *, is_left: bool, is_put_back: bool
+) -> None:
+    """As after a look at predictions: the epochs that follow train without dropout."""
+    model = nn.Sequential(nn.Linear(2, 1), nn.Dropout(0.5))
+
+    class Look(Callback):
+        def on_epoch_start(self, event: EpochStart) -> None:
+            if is_put_back:
+                model.train()
+
+        def on_epoch_end(self, event: EpochEnd) -> None:
+            model.train(mode=not is_left)[1].eval()  # one layer, on purpose
+
+    trainer = Trainer(SGD(model.parameters(), 0.1), state={"model": model})
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        batch = (np.ones((4, 2), np.float32),)
+        trainer.fit([batch], lambda x: (model(x) ** 2).mean(), epochs=4, callbacks=[Look()])
+    messages = [str(warning.message) for warning in found]
+    assert len(messages) == told
+    assert all("in evaluation mode from epoch 1 on: it drops nothing" in each for each in messages)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -113,3 +114,27 @@ def test_bad_input() -> None:
     refused(ValueError, "the batch has none", lambda: evaluate(model, [(X,)], [metrics.f1]))
     refused(ValueError, r"\(samples, classes\)", lambda: evaluate(model, [(X, X)], [metrics.f1]))
     refused(ValueError, r"in \[0, 3\)", lambda: evaluate(model, [(X, Y + 1)], [metrics.f1]))
+
+
+@pytest.mark.parametrize("metric", [metrics.accuracy, partial(metrics.accuracy, top=2)])
+def test_a_metric_alone_gets_no_batch(metric: Any) -> None:
+    """It would compare the inputs with the targets."""
+    model, data = MatrixModel(np.eye(4)), [(np.eye(4, dtype=np.float32), np.arange(4))]
+    trainer = Trainer(SGD([Parameter([1.0])], 0.1), state={"model": model})
+    told = r"accuracy gets a batch as it is, .* without a model: write "
+    for act in (trainer.evaluate, lambda *given: evaluate(lambda x: x, *given)):
+        with pytest.raises(TypeError, match=rf"{told}\[accuracy\], a list"):
+            act(data, metric)
+    with pytest.raises(TypeError, match=rf"{told}validate=\(loader, lambda x, y: accuracy"):
+        trainer.fit(data, lambda x, y: x.sum(), epochs=1, validate=(data, metric))
+
+
+def test_a_function_of_ones_own_gets_the_batch() -> None:
+    data = [(np.eye(4, dtype=np.float32), np.arange(4))]
+    assert evaluate(lambda x: x, data, [metrics.accuracy]) == {"accuracy": 1.0}
+    assert evaluate(lambda x: x, data, lambda x, y: metrics.accuracy(x, y)) == {"accuracy": 1.0}
+    assert evaluate(lambda x: x, data, partial(_scores, 1)) == {"loss": 1.0}
+
+
+def _scores(number: float, x: Tensor, y: Tensor) -> float:
+    return number

@@ -370,26 +370,44 @@ def warn_of_strangers(optimizer: Optimizer[Any], state: Mapping[str, Any]) -> No
             )
 
 
-def warn_of_evaluation_mode(
+def whole_models(
     optimizer: Optimizer[Any], state: Mapping[str, Any], loss_fn: Callable[..., Any]
-) -> None:
-    """Warn of a model that is trained in evaluation mode, as after a prediction by hand.
+) -> list[tuple[str, Any]]:
+    """Return the models, by name, that evaluation mode changes and that are trained as a whole.
 
-    It is looked for in `state` and in what `loss_fn` names. Only a whole model is told of, whose
-    dropout or running statistics the mode changes: single layers are switched on purpose.
+    They are looked for in `state` and in what `loss_fn` names. The mode changes dropout or running
+    statistics; single layers are switched on purpose.
     """
     trained = {parameter.id for _, parameter in optimizer.named_parameters()}
+    found: list[tuple[str, Any]] = []
     for name, thing in [*state.items(), *named_by(loss_fn)]:
-        if getattr(thing, "training", True) is not False or not hasattr(thing, "named_generators"):
+        if not hasattr(thing, "named_generators") or not hasattr(thing, "training"):
             continue
         depends = any(thing.named_generators()) or any(thing.named_buffers())
         if depends and trained <= {parameter.id for _, parameter in thing.named_parameters()}:
+            found.append((name, thing))
+    return found
+
+
+def warn_of_evaluation_mode(models: Iterable[tuple[str, Any]], epoch: int | None = None) -> bool:
+    """Warn of a model that is trained in evaluation mode; return whether one is.
+
+    models: see `whole_models`.
+    epoch: from which on, as after a callback that looks at predictions; None from the start.
+    """
+    for name, thing in models:
+        if thing.training is False:
+            since, advice = "", f"Call {name}.train() first"
+            if epoch is not None:
+                since = f" from epoch {epoch} on"
+                advice = f"Call {name}.train() where its eval() has been called, as in a callback"
             warn_user(
-                f"{name} is trained in evaluation mode: it drops nothing, and its running "
-                f"statistics stay as they are. Call {name}.train() first; to keep some layers in "
-                "evaluation mode, call their eval() after it"
+                f"{name} is trained in evaluation mode{since}: it drops nothing, and its running "
+                f"statistics stay as they are. {advice}; to keep some layers in evaluation mode, "
+                "call their eval() after it"
             )
-            return
+            return True
+    return False
 
 
 def named_by(function: Callable[..., Any]) -> list[tuple[str, Any]]:

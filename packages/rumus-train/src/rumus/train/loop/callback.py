@@ -138,6 +138,7 @@ _METHODS: Final[Mapping[type[Any], str]] = {
     TrainEnd: "on_train_end",
     Failed: "on_error",
 }
+_OF_STATE: Final = ("state_dict", "load_state_dict")
 CALLED: Final = ("order", *_METHODS.values())  # what makes an object a callback
 
 
@@ -155,6 +156,22 @@ def _check_methods(kind: type) -> None:
                 f"{kind.__name__}.{name} is called by no event, and not by {kind.__name__} itself: "
                 f"the events are {', '.join(_METHODS.values())}"
             )
+
+
+def _check_hears(callback: Callback) -> None:
+    """Raise TypeError for a callback whose methods no event calls, such as `epoch_end`."""
+    kind = type(callback)
+    members = {n: member for n, member in own_members(kind).items() if n not in _OF_STATE}
+    own = [name for name, member in members.items() if name[0] != "_" and _takes_one(member)]
+    if own and not any(_hears(callback, method) for method in _METHODS.values()):
+        raise TypeError(
+            f"{kind.__name__} hears no event, as none calls its {', '.join(sorted(own))}: the "
+            f"events call {', '.join(_METHODS.values())}"
+        )
+
+
+def _hears(callback: Callback, method: str) -> bool:
+    return _function(getattr(callback, method)) is not getattr(Callback, method)
 
 
 def _takes_one(method: object) -> bool:
@@ -208,19 +225,20 @@ class Callbacks:
     """Callbacks in their order.
 
     Raises TypeError for an object without a callback's methods, for one with a method that has
-    another library's name of an event, or a misspelled one, as nothing would call it, and for one
-    whose method takes something else than the event.
+    another library's name of an event, or a misspelled one, as nothing would call it, for one whose
+    method takes something else than the event, and for one with methods of which none is called.
     """
 
     def __init__(self, callbacks: Iterable[Callback]) -> None:
         self.all = sorted(callbacks, key=lambda callback: callback.order)
         for callback in self.all:
             _check_methods(type(callback))
+            _check_hears(callback)
         self._hearers: dict[type[Any], list[tuple[str, Callable[[Any], None]]]] = {
             event: [
                 (type(callback).__name__, _hearing(callback, method))
                 for callback in self.all
-                if _function(getattr(callback, method)) is not getattr(Callback, method)
+                if _hears(callback, method)
             ]
             for event, method in _METHODS.items()
         }

@@ -20,7 +20,7 @@ from rumus.train.data.sample_order import (
     require_rows_of_samples,
     warn_of_other_samples,
 )
-from rumus.train.loop.validation import measure, on_backend
+from rumus.train.loop.validation import check_of_batch, measure, on_backend
 
 Prediction: TypeAlias = Any  # an array, or a tuple or dict of predictions
 Metric: TypeAlias = Callable[..., Any]  # of (predictions, targets)
@@ -138,11 +138,13 @@ def measurements(
 def metric_function(model: Callable[..., Any], metrics: Metrics) -> Callable[..., Any]:
     """Return the function of a batch that computes these metrics.
 
-    Raises TypeError for anything but metrics, ValueError for none and for two of one name.
+    Raises TypeError for anything but metrics, and for a metric that is not in a list; ValueError
+    for none and for two of one name.
     """
     if isinstance(metrics, type):
         raise TypeError(f"metrics must be functions, not {shown(metrics)}")
     if callable(metrics):
+        check_of_batch(metrics, "[{name}], a list, which gets a model's output and the targets")
         return metrics
     named = metrics if isinstance(metrics, Mapping) else _by_name(metrics)
     if not named:

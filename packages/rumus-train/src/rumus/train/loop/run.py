@@ -31,6 +31,7 @@ from rumus.train.checkpoints.snapshot import (
     parts_of_model,
     warn_of_evaluation_mode,
     warn_of_strangers,
+    whole_models,
 )
 from rumus.train.data.batch_numbers import BatchNumbers
 from rumus.train.data.batches import Batches, require_start
@@ -198,6 +199,7 @@ class Run:
         self.apart = 0.0  # seconds of validations and saves since then
         self._is_told_of_validation = False
         self._has_ended = False  # and the callbacks know
+        self._models: list[tuple[str, Any]] = []  # that evaluation mode changes
         self._rollback = Rollback(trainer, self.position, nonfinite, spikes, rollbacks)
         self.checkpoints = RunCheckpoints(
             self,
@@ -444,6 +446,12 @@ class Run:
             self._rollback.note_good()
             per_epoch = self.steps_per_epoch
             self.callbacks.send(EpochStart(self, position.epoch, position.step, per_epoch))
+            self._warn_of_mode(position.epoch)
+
+    def _warn_of_mode(self, epoch: int | None = None) -> None:
+        """Warn once of a model in evaluation mode."""
+        if self._models and warn_of_evaluation_mode(self._models, epoch):
+            self._models = []
 
     def _close_epoch(self) -> None:
         position, step = self.position, self.position.step
@@ -585,7 +593,8 @@ class Run:
             check_declared(self.loss_fn, self.trainer.state)
             model = parts_of_model(self.trainer.optimizer, self.trainer.state)
         warn_of_strangers(self.trainer.optimizer, self.trainer.state)
-        warn_of_evaluation_mode(self.trainer.optimizer, self.trainer.state, self.loss_fn)
+        self._models = whole_models(self.trainer.optimizer, self.trainer.state, self.loss_fn)
+        self._warn_of_mode()
         position.random = states_of_program()
         found = checkpoints.begin(model, resume)
         self.trainer.reset_epoch()

@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from inspect import signature
+from functools import partial
+from inspect import isfunction, signature
 from itertools import repeat
 from types import CodeType
 from typing import Any, Final, TypeAlias
@@ -77,8 +78,26 @@ def check_validate(validate: object) -> None:
         )
     if isinstance(validate, tuple):
         check_loader("validate", validate[0])
+        check_of_batch(validate[1], "validate=(loader, lambda x, y: {name}(model(x), y))")
     elif callable(validate):
         _check_takes_nothing(validate)
+
+
+def check_of_batch(function: Callable[..., Any], instead: str) -> None:
+    """Raise TypeError for a metric or loss of this library, which would compare a batch's arrays.
+
+    function: of a batch.
+    instead: what to write, with its {name}.
+    """
+    while isinstance(function, partial):
+        function = function.func
+    is_public = isfunction(function) and "." not in function.__qualname__
+    if is_public and (function.__module__ or "").startswith("rumus."):
+        name = function.__name__
+        raise TypeError(
+            f"{name} gets a batch as it is, and would compare its arrays with each other, without "
+            f"a model: write {instead.format(name=name)}"
+        )
 
 
 def _check_takes_nothing(validate: Callable[..., Any]) -> None:
