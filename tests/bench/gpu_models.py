@@ -155,7 +155,7 @@ def rumus_step(
 
 
 def torch_step(work: Work, how: str) -> Side:
-    """The same in PyTorch: eager, compile, tf32, bf16 or graph."""
+    """The same in PyTorch: eager, compile, tf32, compile tf32, bf16 or graph."""
     import torch
     from torch.nn import functional
 
@@ -174,11 +174,11 @@ def torch_step(work: Work, how: str) -> Side:
         with precision():
             return functional.cross_entropy(model(x), y)
 
-    loss_of = torch.compile(loss_of) if how == "compile" else loss_of
+    loss_of = torch.compile(loss_of) if "compile" in how else loss_of
 
     def step() -> None:
         # A process-wide setting, set at each turn since the sides alternate.
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = how == "tf32"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = "tf32" in how
         optimizer.zero_grad(set_to_none=not graph)
         loss_of(x, y).backward()
         optimizer.step()
@@ -258,7 +258,14 @@ def measure(work: Work, profile: bool, engine: EngineName | None = None) -> Figu
         other = GpuBackend(Gpu(engine=engine))
         sides["rumus float16"] = captured_side(work, other, profile, is_half=True)
     if has("torch"):
-        for how in ("eager", "compile", "tf32", "bf16", *(("graph",) if work.graph else ())):
+        for how in (
+            "eager",
+            "compile",
+            "tf32",
+            "compile tf32",
+            "bf16",
+            *(("graph",) if work.graph else ()),
+        ):
             sides[f"torch {how}"] = torch_side(work, how)
     times = medians(sides, work.repeats)
     rate = work.teraflop / (times["rumus captured"] * 1e-6)
