@@ -77,14 +77,18 @@ def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument(
+        "--model", choices=tuple(gpu_models.works()), default="mlp", help="of gpu.py"
+    )
+    parser.add_argument("--eager", action="store_true", help="steps are not captured")
     parser.add_argument("--profile", action="store_true", help="by function")
     options = parser.parse_args()
     setattr(DeviceUpdater, "_absorb", all_applied)  # noqa: B010
     backend = GpuBackend(null_device())
-    work = gpu_models.works()["mlp"]
+    work = gpu_models.works()[options.model]
     np.seterr(all="ignore")  # what is read there is anything
-    step, wait = gpu_models.rumus_step(work, backend, capture=True)
-    for _ in range(200):
+    step, wait = gpu_models.rumus_step(work, backend, capture=not options.eager)
+    for _ in range(20 if options.eager else 200):
         step()
     wait()
     before, submits = backend.gpu.stats.dispatches, backend.gpu.stats.submits

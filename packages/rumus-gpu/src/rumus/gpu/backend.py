@@ -6,7 +6,7 @@ import math
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any, Final
 
 import numpy as np
@@ -27,7 +27,7 @@ from rumus.gpu.device.memory import MemoryStats, Storage
 from rumus.gpu.device.on_host import HostStorage
 from rumus.gpu.device.profile import Profile
 from rumus.gpu.device.stored import Stored, stored_types
-from rumus.gpu.elementwise.copying import contiguous, copy_strided, writable
+from rumus.gpu.elementwise.copying import contiguous, copy_strided, is_writable, writable
 from rumus.gpu.elementwise.elementwise import IDENTITY, Elementwise
 from rumus.gpu.engine.errors import LimitError, OutOfMemoryError
 from rumus.gpu.optimizer.quantization import Quantization
@@ -71,6 +71,12 @@ IN_HALF: Final[Collection[FusedName]] = ("attention", "convolution", "layer_norm
 _FILL: Final = Kernel("fill", {"out": Expr.scalar("value")}, ())
 _SIZE: Final = Expr.array("x").abs()
 _BOUNDED: Final = Kernel("bounded", {"out": _SIZE / (Expr.scalar("limit") > _SIZE)}, ("x",))
+
+
+@lru_cache(maxsize=4096)
+def _memory(name: str, itemsize: int, shape: Shape) -> tuple[int, str]:
+    """The bytes of an array, and its label in messages."""
+    return math.prod(shape) * itemsize, f"{name}{list(shape)}"
 
 
 class GpuBackend:
@@ -137,8 +143,7 @@ class GpuBackend:
     def allocate(self, shape: Shape, dtype: DType) -> GPUArray:
         """Return a new array. Raises LimitError if it is larger than the device can bind."""
         stored = self._stored_as(dtype)
-        size = math.prod(shape) * stored.itemsize
-        storage = self.gpu.allocate(size, f"{stored.name}{list(shape)}")
+        storage = self.gpu.allocate(*_memory(stored.name, stored.itemsize, shape))
         return GPUArray(self, storage, stored, shape, contiguous_strides(shape))
 
     def allocate_on_host(self, shape: Shape, dtype: DType) -> GPUArray | None:
@@ -151,8 +156,7 @@ class GpuBackend:
         dtype: of its elements.
         """
         stored = self._stored_as(dtype)
-        label = f"{stored.name}{list(shape)}"
-        storage = self.gpu.allocate_on_host(math.prod(shape) * stored.itemsize, label)
+        storage = self.gpu.allocate_on_host(*_memory(stored.name, stored.itemsize, shape))
         if storage is None:
             return None
         return GPUArray(self, storage, stored, shape, contiguous_strides(shape))
@@ -294,16 +298,18 @@ class GpuBackend:
             return
         operands = [a, b] if bias is None else [a, b, bias]
         read = operands if epilogue is None else [*operands, *epilogue.arrays]
-        with ExitStack() as stack:
-            target = stack.enter_context(writable(out, *read))
-            summed = sums if sums is None else stack.enter_context(writable(sums, *read))
-            if epilogue is None or (
-                fits(self.gpu.limits, epilogue, operands, target) and not is_long(self.gpu, a)
-            ):
-                matmul(self.gpu, a, b, target, bias, summed, epilogue, symmetric)
-            else:
-                matmul(self.gpu, a, b, target, bias, summed, symmetric=symmetric)
-                epilogue.run(self, target)
+        if not is_writable(out, *read) or not (sums is None or is_writable(sums, *read)):
+            with ExitStack() as stack:
+                target = stack.enter_context(writable(out, *read))
+                summed = None if sums is None else stack.enter_context(writable(sums, *read))
+                self.matmul(a, b, target, bias, sums=summed, epilogue=epilogue, symmetric=symmetric)
+        elif epilogue is None or (
+            fits(self.gpu.limits, epilogue, operands, out) and not is_long(self.gpu, a)
+        ):
+            matmul(self.gpu, a, b, out, bias, sums, epilogue, symmetric)
+        else:
+            matmul(self.gpu, a, b, out, bias, sums, symmetric=symmetric)
+            epilogue.run(self, out)
 
     def product_dtype(self, dtype: DType) -> DType:
         """Return float16 for float32 at "medium" on matrix units, else `dtype`."""

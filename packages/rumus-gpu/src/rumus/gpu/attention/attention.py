@@ -32,6 +32,7 @@ from rumus.gpu.device.array import GPUArray, merged
 from rumus.gpu.device.device import Gpu
 from rumus.gpu.device.limits import DeviceLimits
 from rumus.gpu.device.matrix_units import Precision
+from rumus.gpu.device.pipelines import Pipeline
 from rumus.gpu.device.stored import Stored
 from rumus.gpu.device.turns import check_turns
 from rumus.gpu.elementwise.copying import contiguous, copy_strided
@@ -184,16 +185,53 @@ def _run(
         name: arrays[name] if name in NUMBERED else _walkable(name, mode, arrays)
         for name, mode in BOUND[stage]
     }
+    precision = precision_of(gpu, *(arrays[name] for name in "QKV"))
+    layouts = tuple([array.key for array in bound.values()])
+    key = ("attention", stage, layouts, arrays["Q"].key, causal, precision)
+    plan = gpu.plan(key, partial(_plan, stage, gpu, arrays, bound, causal, precision))
+    values, more = (*plan.numbers, scale, *plan.walks), list[GPUArray]()
+    if plan.is_scaled and exponents is None:
+        exponents = _look(gpu, {name: bound[name] for name in "QKV"})
+    if plan.is_scaled and exponents is not None:
+        values += exponents.parts, exponents.owners
+        more = [exponents.array]
+    elif plan.is_on_units:
+        values += 0, 0
+    gpu.dispatch(plan.pipeline, (*bound.values(), *more), values, plan.groups)
+    for name, mode in BOUND[stage]:
+        if mode == "w" and bound[name] is not arrays[name]:
+            copy_strided(gpu, bound[name], arrays[name])
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """The dispatch of one stage, which depends on layouts alone.
+
+    numbers, walks: the scalars before and after the scale. is_on_units: it runs on matrix units.
+    is_scaled: it takes exponents of heads.
+    """
+
+    pipeline: Pipeline
+    numbers: tuple[int, ...]
+    walks: tuple[int, ...]
+    groups: int
+    is_on_units: bool
+    is_scaled: bool
+
+
+def _plan(
+    stage: Stage, gpu: Gpu, arrays: Arrays, bound: Arrays, causal: bool, precision: Precision
+) -> _Plan:
+    """Choose the kernel of a stage. Raises LimitError if the device would cut its loops short."""
     queries, keys = arrays["Q"].shape[-2], arrays["K"].shape[-2]
     sizes = arrays["Q"].shape[-1], arrays["V"].shape[-1]
     heads, kv_heads = (_heads(arrays[name]) for name in "QK")
-    walks = [number for name in strided(stage) for number in _walk(bound[name])]
+    walks = tuple([number for name in strided(stage) for number in _walk(bound[name])])
     in_fours = not any(number % 4 for number in (*walks, *sizes))
     owners, own, other = (kv_heads, keys, queries) if stage == "key" else (heads, queries, keys)
     owners *= math.prod(arrays["Q"].shape[:-3])
     problem = Problem(stage, arrays["Q"].stored, sizes, (own, other), owners, in_fours, causal)
-    on_units = unit_variant(gpu, problem, precision_of(gpu, *(arrays[name] for name in "QKV")))
-    variant = on_units or choose(gpu.limits, problem, gpu.is_software)
+    variant = unit_variant(gpu, problem, precision) or choose(gpu.limits, problem, gpu.is_software)
     tiles = -(-own // variant.own)
     steps = -(-other // variant.tile.other) * (heads // kv_heads if stage == "key" else 1)
     turns = steps * (TURNS + sum(sizes) // 2)  # or less
@@ -201,22 +239,11 @@ def _run(
     check_turns(arrays["Q"].backend, what, turns, instead)
     groups = owners * tiles
     numbers = (queries, keys, heads, heads // kv_heads, sizes[0] | sizes[1] << 16, tiles, groups)
-    values, more = (*numbers, scale, *walks), list[GPUArray]()
     if isinstance(variant, UnitAttention):
-        if variant.is_scaled and exponents is None:
-            exponents = _look(gpu, {name: bound[name] for name in "QKV"})
-        if variant.is_scaled and exponents is not None:
-            values += exponents.parts, exponents.owners
-            more = [exponents.array]
-        else:
-            values += 0, 0
         pipeline = gpu.pipeline(("attention", variant), partial(unit_attention_program, variant))
-    else:
-        pipeline = gpu.pipeline(("attention", variant), partial(attention_program, variant))
-    gpu.dispatch(pipeline, (*bound.values(), *more), values, groups)
-    for name, mode in BOUND[stage]:
-        if mode == "w" and bound[name] is not arrays[name]:
-            copy_strided(gpu, bound[name], arrays[name])
+        return _Plan(pipeline, numbers, walks, groups, True, variant.is_scaled)
+    pipeline = gpu.pipeline(("attention", variant), partial(attention_program, variant))
+    return _Plan(pipeline, numbers, walks, groups, False, False)
 
 
 def unit_variant(gpu: Gpu, problem: Problem, precision: Precision) -> UnitAttention | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Shape: TypeAlias = tuple[int, ...]
 
 
+@lru_cache(maxsize=4096)
 def contiguous_strides(shape: Shape) -> Shape:
     """Return the strides, in elements, of an array whose last axis is densest.
 
@@ -68,14 +70,12 @@ class GPUArray:
         self.shape = shape
         self.strides = strides
         self.offset = offset
-        self.size = math.prod(shape)
+        self.size, self.is_contiguous, is_backward = _facts(shape, strides)
         itemsize = stored.itemsize
         start = offset * itemsize
         # A reversed axis reaches memory before the first element.
-        is_backward = min(strides, default=0) < 0
         self.base = 0 if is_backward else start - start % backend.alignment
         self.rest = (start - self.base) // itemsize
-        self.is_contiguous = _is_contiguous(shape, strides)
         self.bounds: tuple[int, int, int] | None = None  # writes, lowest, highest
         self.origin: weakref.ref[Storage] | None = None
         self.key = (shape, strides, self.rest, stored.name)  # everything that a kernel depends on
@@ -154,8 +154,8 @@ class GPUArray:
         """
         given = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
         order: Sequence[int] = tuple(given) or range(self.ndim)[::-1]  # type: ignore[arg-type]
-        shape = tuple(self.shape[axis] for axis in order)
-        return self.view(shape, tuple(self.strides[axis] for axis in order))
+        shape = tuple([self.shape[axis] for axis in order])
+        return self.view(shape, tuple([self.strides[axis] for axis in order]))
 
     def __getitem__(self, key: Any) -> GPUArray:
         """Return the view that a basic index selects: numbers, slices, None and `...`."""
@@ -164,6 +164,12 @@ class GPUArray:
             return self.view(self.shape[1:], self.strides[1:], offset)
         shape, strides, offset = _select(self, key if isinstance(key, tuple) else (key,))
         return self.view(shape, strides, offset)
+
+
+@lru_cache(maxsize=4096)
+def _facts(shape: Shape, strides: Shape) -> tuple[int, bool, bool]:
+    """The number of elements, whether they are contiguous, and whether an axis is reversed."""
+    return math.prod(shape), _is_contiguous(shape, strides), min(strides, default=0) < 0
 
 
 def _is_contiguous(shape: Shape, strides: Shape) -> bool:
@@ -177,21 +183,23 @@ def _is_contiguous(shape: Shape, strides: Shape) -> bool:
 
 def _complete(shape: Shape, array: GPUArray) -> Shape:
     """Work out a length of -1, and check the number of elements."""
-    known = math.prod(n for n in shape if n != -1)
-    if shape.count(-1) == 1 and known and array.size % known == 0:
-        shape = tuple(array.size // known if n == -1 else int(n) for n in shape)
-    if math.prod(shape) != array.size or any(n < 0 for n in shape):
+    if shape.count(-1) == 1:
+        known = -math.prod(shape)
+        if known and array.size % known == 0:
+            shape = tuple([array.size // known if n == -1 else int(n) for n in shape])
+    if math.prod(shape) != array.size or min(shape, default=0) < 0:
         raise ValueError(f"cannot reshape {array.size} elements of {array.shape} into {shape}")
     return shape
 
 
-def merged(shape: Shape, *strides: Shape) -> list[tuple[int, ...]]:
-    """Merge axes that are contiguous for all strides: a list of (length, stride, stride ...).
+@lru_cache(maxsize=4096)
+def merged(shape: Shape, *strides: Shape) -> tuple[tuple[int, ...], ...]:
+    """Merge axes that are contiguous for all strides: (length, stride, stride ...) of each.
 
     Axes of length 1 are dropped.
 
     >>> merged((2, 3, 4), (12, 4, 1), (0, 4, 1))
-    [(2, 12, 0), (12, 1, 1)]
+    ((2, 12, 0), (12, 1, 1))
     """
     found: list[tuple[int, ...]] = []
     for length, *steps in zip(shape, *strides, strict=True):
@@ -203,12 +211,12 @@ def merged(shape: Shape, *strides: Shape) -> list[tuple[int, ...]]:
             found[-1] = (found[-1][0] * length, *steps)
         else:
             found.append((length, *steps))
-    return found
+    return tuple(found)
 
 
 def _reshaped_strides(shape: Shape, strides: Shape, wanted: Shape) -> Shape | None:
     """The strides that give the same memory another shape, or None."""
-    runs = merged(shape, strides)
+    runs = list(merged(shape, strides))
     result: list[int] = []
     rest = 1  # the rest of the run being split
     for length in reversed(wanted):

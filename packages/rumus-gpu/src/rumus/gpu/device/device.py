@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -52,6 +52,10 @@ ENOUGH: Final = 48  # dispatches worth a submission, however quickly they come
 IN_FLIGHT: Final = 16  # maximum submissions that the host is ahead of the device
 LENT: Final = 2**18  # bytes; larger arrays are read into memory that the result keeps
 PIECE: Final = 2**24  # bytes read at a time if they must be copied
+PLANS: Final = 4096  # kept before all are dropped, in programs whose shapes never repeat
+_NEW: Final = object()
+
+T = TypeVar("T")
 
 
 _Known: TypeAlias = "WeakKeyDictionary[Storage, tuple[int, dict[Any, Any]]]"
@@ -187,6 +191,7 @@ class Gpu:
         self.clock: Clock | None = None  # times each dispatch, while profiling
         self._recorder = self.device.recorder()
         self._pipelines = Pipelines(self.device, self.limits, trusted)
+        self._plans: dict[Hashable, Any] = {}
         self._pool = Pool(self.device, self.limits.binding, self.synchronize)
         self._writes = self._written = self._groups = 0
         self._in_flight: deque[int] = deque()
@@ -308,6 +313,21 @@ class Gpu:
             found = self._pipelines.get(key, make)
             self.stats.pipelines = len(self._pipelines)
             return found
+
+    def plan(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what was planned for this key.
+
+        key: identifies the plan: how the arrays of a kernel lie, and what else it depends on.
+        make: returns the plan; called if it is new.
+        """
+        found = self._plans.get(key, _NEW)
+        if found is _NEW:
+            found = make()
+            if len(self._plans) >= PLANS:
+                self._plans.clear()
+            self._plans[key] = found
+        planned: T = found
+        return planned
 
     def dispatch(
         self,

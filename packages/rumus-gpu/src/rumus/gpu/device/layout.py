@@ -44,14 +44,10 @@ class Layout:
         }[self.walk]
 
 
-def broadcast_strides(array: GPUArray, shape: Shape) -> Shape:
-    """Return the strides that walk `array` as if it had `shape`."""
-    missing = len(shape) - len(array.shape)
-    own = (
-        0 if length == 1 else stride
-        for length, stride in zip(array.shape, array.strides, strict=True)
-    )
-    return (0,) * missing + tuple(own)
+def broadcast_strides(own: Shape, strides: Shape, shape: Shape) -> Shape:
+    """Return the strides that walk an array as if it had `shape`. own: its shape."""
+    walked = [0 if n == 1 else stride for n, stride in zip(own, strides, strict=True)]
+    return (0,) * (len(shape) - len(own)) + tuple(walked)
 
 
 def layout_of(array: GPUArray, shape: Shape) -> Layout | None:
@@ -60,7 +56,7 @@ def layout_of(array: GPUArray, shape: Shape) -> Layout | None:
         return Layout("same")
     if array.size == 1:
         return Layout("scalar", (array.rest,))
-    runs = merged(shape, broadcast_strides(array, shape))
+    runs = merged(shape, broadcast_strides(array.shape, array.strides, shape))
     steps = tuple(step for _, step in runs)
     if steps not in ((1,), (0, 1), (1, 0), (0, 1, 0)):
         return None

@@ -13,6 +13,7 @@ import weakref
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from rumus.gpu.engine.errors import EngineError, LimitError, OutOfMemoryError
@@ -104,6 +105,7 @@ class MemoryStats:
     blocks: int
 
 
+@lru_cache(maxsize=4096)
 def size_class(size: int) -> int:
     """Return the size of the block for `size` bytes: in steps of an eighth, at least 256 bytes.
 
@@ -180,8 +182,10 @@ class Pool:
         return block
 
     def _release(self, label: str, size: int) -> None:
-        self.held[label] -= size
-        if not self.held[label]:
+        left = self.held[label] - size
+        if left:
+            self.held[label] = left
+        else:
             del self.held[label]
 
     def collect(self) -> None:

@@ -7,7 +7,7 @@ float32, rounded to float16 on each write.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
@@ -28,11 +28,10 @@ class Stored:
     memory: DType  # NumPy's dtype of the bytes on the device
     kind: Kind
     wgsl: str  # the type of one element
+    itemsize: int = field(init=False, compare=False)  # the bytes of one element
 
-    @property
-    def itemsize(self) -> int:
-        """The bytes of one element."""
-        return int(self.memory.itemsize)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "itemsize", int(self.memory.itemsize))
 
     def load(self, text: str, width: int) -> str:
         """Return the expression for the value of a stored element, or of a vector of `width`."""
@@ -58,6 +57,9 @@ class Stored:
             ones = f"{vector('u32', width)}(1u)"
             return f"select({vector('u32', width)}(0u), {ones}, {text})"
         return text
+
+
+FLOAT32: Final = Stored("f32", float32, float32, "f", "f32")
 
 
 def vector(element: str, width: int) -> str:
@@ -105,7 +107,7 @@ def stored_types(has_half: bool) -> dict[DType, Stored]:
         else Stored("rounded", float16, float32, "f", "f32")
     )
     return {
-        float32: Stored("f32", float32, float32, "f", "f32"),
+        float32: FLOAT32,
         float16: half,
         int32: Stored("i32", int32, int32, "i", "i32"),
         bool_: Stored("bool", bool_, np.dtype(np.uint32), "b", "u32"),

@@ -37,15 +37,19 @@ def contiguous(array: GPUArray) -> GPUArray:
     return copy
 
 
+def is_writable(out: GPUArray, *inputs: GPUArray | None) -> bool:
+    """Whether a kernel can write it: it is contiguous and shares no buffer with its inputs."""
+    taken = [array.storage for array in inputs if array is not None]
+    return out.is_contiguous and out.storage not in taken
+
+
 @contextmanager
 def writable(out: GPUArray, *inputs: GPUArray | None, keeps: bool = False) -> Iterator[GPUArray]:
     """Yield memory that a kernel can write: `out`, or a temporary that is copied to it afterwards.
 
-    A kernel's output must be contiguous and share no buffer with its inputs.
     keeps: the kernel adds to the contents of `out`.
     """
-    taken = (array.storage for array in inputs if array is not None)
-    if out.is_contiguous and out.storage not in taken:
+    if is_writable(out, *inputs):
         yield out
         return
     target = out.backend.allocate(out.shape, out.dtype)
@@ -61,11 +65,12 @@ def copy_strided(gpu: Gpu, source: GPUArray, out: GPUArray) -> None:
         return
     if source.storage is out.storage and (source.key, source.offset) != (out.key, out.offset):
         source = _moved_away(gpu, source)
-    runs = merged(out.shape, broadcast_strides(source, out.shape), out.strides)
+    walked = broadcast_strides(source.shape, source.strides, out.shape)
+    runs = merged(out.shape, walked, out.strides)
     if len(runs) > RANK:
         _copy_slices(gpu, source, out)
         return
-    runs = runs or [(1, 0, 0)]
+    runs = runs or ((1, 0, 0),)
     is_aliased = source.storage is out.storage
     key = ("copy", len(runs), source.stored.name, out.stored.name, is_aliased)
     make = partial(copy_program, len(runs), source.stored, out.stored, is_aliased)
@@ -84,7 +89,7 @@ def _moved_away(gpu: Gpu, source: GPUArray) -> GPUArray:
 
 def _copy_slices(gpu: Gpu, source: GPUArray, out: GPUArray) -> None:
     """Copy index by index along the first axis, for arrays with too many unmergeable axes."""
-    strides = broadcast_strides(source, out.shape)
+    strides = broadcast_strides(source.shape, source.strides, out.shape)
     whole = source.view(out.shape, strides)
     for index in range(out.shape[0]):
         copy_strided(gpu, whole[index], out[index])

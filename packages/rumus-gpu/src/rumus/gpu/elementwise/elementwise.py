@@ -6,7 +6,7 @@ scalars.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -21,7 +21,6 @@ from rumus.tensor import Expr, Kernel, float32, int32
 from rumus.tensor.expression.kernel import Types
 
 IDENTITY: Final = Kernel("copy", {"out": Expr.array("a")}, ("a",))
-_PLANS: Final = 4096  # kept before all are dropped, in programs whose shapes never repeat
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,6 @@ class Elementwise:
 
     def __init__(self, gpu: Gpu) -> None:
         self.gpu = gpu
-        self._plans: dict[Hashable, _Plan] = {}
 
     def run(
         self,
@@ -76,26 +74,30 @@ class Elementwise:
         """The plan for these layouts, None where arrays must be copied first."""
         written = {array.storage for array in out}
         aliased = tuple([array.storage in written for array in arrays])
-        key = (kernel, tuple([a.key for a in arrays]), tuple([o.key for o in out]), aliased)
-        plan = self._plans.get(key)
-        if plan is None:
-            layouts = [layout_of(array, out[0].shape) for array in arrays]
-            if any(layout is None for layout in layouts) or not all(o.is_flat for o in out):
-                return None
-            plan = self._plan(kernel, arrays, out, layouts, aliased)  # type: ignore[arg-type]
-            if len(self._plans) >= _PLANS:
-                self._plans.clear()
-            self._plans[key] = plan
-        return plan
+        key = (
+            "elementwise",
+            kernel,
+            tuple([a.key for a in arrays]),
+            tuple([o.key for o in out]),
+            aliased,
+        )
+        return self.gpu.plan(key, partial(self._plan, kernel, arrays, out, aliased))
 
     def _plan(
         self,
         kernel: Kernel,
         arrays: Sequence[GPUArray],
         out: Sequence[GPUArray],
-        layouts: Sequence[Layout],
         aliased: tuple[bool, ...],
-    ) -> _Plan:
+    ) -> _Plan | None:
+        layouts: list[Layout] = []
+        for array in arrays:
+            layout = layout_of(array, out[0].shape)
+            if layout is None:
+                return None
+            layouts.append(layout)
+        if not all(each.is_flat for each in out):
+            return None
         operands = [
             KernelOperand(array.stored, layout, is_written)
             for array, layout, is_written in zip(arrays, layouts, aliased, strict=True)

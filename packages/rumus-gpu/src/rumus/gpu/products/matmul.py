@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final
 
 from rumus.gpu.device.array import GPUArray, Shape, merged
@@ -198,16 +198,26 @@ _Batches = tuple[tuple[int, ...], tuple[int, ...]]
 
 def _walkable(a: GPUArray, b: GPUArray, batch: Shape) -> tuple[GPUArray, GPUArray, _Batches]:
     """The operands, copied if necessary, and two batch axes as (length, stride of a, of b)."""
-    steps_a = broadcast_strides(a, (*batch, *a.shape[-2:]))[:-2]
-    steps_b = broadcast_strides(b, (*batch, *b.shape[-2:]))[:-2]
-    runs = merged(batch, steps_a, steps_b)
-    if len(runs) > 2 or any(step < 0 for run in runs for step in run):
+    batches = _walked(batch, a.shape, a.strides, b.shape, b.strides)
+    if batches is None:
         return _walkable(_repeated(a, batch), _repeated(b, batch), batch)
     if min(*a.strides[-2:], *b.strides[-2:]) < 0:
         return _walkable(contiguous(a), contiguous(b), batch)
-    one = (1, 0, 0)
-    outer, inner = [one] * (2 - len(runs)) + runs
-    return a, b, (outer, inner)
+    return a, b, batches
+
+
+@lru_cache(maxsize=4096)
+def _walked(
+    batch: Shape, a: Shape, a_strides: Shape, b: Shape, b_strides: Shape
+) -> _Batches | None:
+    """Two batch axes as (length, stride of a, of b); None if two cannot walk these operands."""
+    steps_a = broadcast_strides(a, a_strides, (*batch, *a[-2:]))[:-2]
+    steps_b = broadcast_strides(b, b_strides, (*batch, *b[-2:]))[:-2]
+    runs = merged(batch, steps_a, steps_b)
+    if len(runs) > 2 or any(step < 0 for run in runs for step in run):
+        return None
+    outer, inner = ((1, 0, 0),) * (2 - len(runs)) + runs
+    return outer, inner
 
 
 def _repeated(array: GPUArray, batch: Shape) -> GPUArray:

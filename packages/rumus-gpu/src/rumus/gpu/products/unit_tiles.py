@@ -54,9 +54,12 @@ CONVOLUTION: Final[Tiles] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Level:
-    """How units compute a product. is_high: each number is split into two float16."""
+    """How units compute a product. is_high: each number is split into two float16.
+
+    There is one of each kind, so that what was planned for it is found by its identity.
+    """
 
     units: Units
     is_high: bool
