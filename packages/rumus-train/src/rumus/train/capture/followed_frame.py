@@ -7,7 +7,7 @@ import functools
 import operator
 import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from string import Formatter
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, Final
@@ -79,6 +79,8 @@ class FollowedFrame:
 
     def __call__(self, frame: FrameType, event: str, arg: object) -> FollowedFrame:
         """Look at the next instruction: Python calls this before it, as a trace function."""
+        if event == "exception" and isinstance(arg, tuple) and issubclass(arg[0], RecursionError):
+            self._reads.refuse("it comes to the limit of recursion, which is that of the program")
         if event == "opcode":
             step = self._steps.get(frame.f_lasti, _OTHER)
             try:
@@ -115,7 +117,9 @@ class FollowedFrame:
         if operation in ("constant", "local") and frame.f_lasti in _arguments(frame.f_code):
             given = frame.f_locals.get(name) if operation == "local" else name
         if isinstance(given, str) and given != "__dict__":  # which has all of them
-            self._reads.read_attribute(UNKNOWN if base is ELEMENT else base, given)
+            base = UNKNOWN if base is ELEMENT else base
+            self._reads.look_around(base, given)
+            self._reads.read_attribute(base, given)
             return
         if base is not UNKNOWN and base is not ELEMENT:
             self._reads.read_namespace(base)
@@ -146,6 +150,7 @@ class FollowedFrame:
         elif base is not asked:
             self._asked = None
             if isinstance(given, str):
+                self._reads.look_around(base, given)
                 self._reads.read_attribute(base, given)
             else:
                 self._reads.read_namespace(base)
@@ -199,6 +204,9 @@ class FollowedFrame:
             if not isinstance(base, (dict, set, frozenset)):  # their keys are hashed
                 reads.compare(base)
             return UNKNOWN
+        if operation == "matched as registered":
+            reads.ask_registered("a pattern's class")
+            return UNKNOWN
         if operation == "matched":
             if name:
                 reads.read_all()  # the class says which attributes have positions
@@ -225,6 +233,7 @@ class FollowedFrame:
         if name in _OF_LISTS and (base is UNKNOWN or isinstance(base, (list, tuple, deque))):
             reads.read_namespaces()
         if not self._is_own:
+            reads.look_around(base, name)
             reads.use_method(base, name)
         return self._checked(reads.read_attribute(base, name))
 
@@ -252,7 +261,8 @@ def _steps(code: CodeType) -> Mapping[int, tuple[str, Any]]:
         elif name in _CELLS:
             found[one.offset] = "cell", value
         elif name in _ATTRIBUTES:
-            found[one.offset] = "attribute", value
+            is_wait = value == "acquire" and _is_called_for_nothing(instructions[number + 1 :])
+            found[one.offset] = _OTHER if is_wait else ("attribute", value)
         elif name == "STORE_ATTR":
             found[one.offset] = "write", value
         elif name in _SUBSCRIPTS or (name == "BINARY_OP" and one.argrepr.startswith("[")):
@@ -269,6 +279,8 @@ def _steps(code: CodeType) -> Mapping[int, tuple[str, Any]]:
             found[one.offset] = "called", one.arg
         elif name == "MATCH_CLASS":
             found[one.offset] = "matched", one.arg
+        elif name in ("MATCH_MAPPING", "MATCH_SEQUENCE"):
+            found[one.offset] = "matched as registered", None
         elif name == "IMPORT_NAME":
             before = [i.argval for i in instructions[:number] if i.opname != "EXTENDED_ARG"]
             level, names = before[-2:]
@@ -288,6 +300,12 @@ def _steps(code: CodeType) -> Mapping[int, tuple[str, Any]]:
             # From Python 3.13 on it may also hand on a closed-over variable.
             found[one.offset] = "cell" if last in code.co_freevars else "local", last
     return found
+
+
+def _is_called_for_nothing(after: Sequence[dis.Instruction]) -> bool:
+    """Whether a method is called without arguments, and what it returns is dropped."""
+    shown = [one for one in after[:4] if one.opname not in _KEEPS_TOP]
+    return [(one.opname, one.arg) for one in shown[:2]] == [("CALL", 0), ("POP_TOP", None)]
 
 
 @functools.lru_cache(4096)

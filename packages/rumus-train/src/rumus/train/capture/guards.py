@@ -12,6 +12,7 @@ import gc
 import sys
 from abc import get_cache_token
 from array import array
+from codecs import lookup_error
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context, ContextVar
@@ -152,7 +153,7 @@ class _Contents:
     def _parts(self, seen: Any) -> Iterable[Any]:
         if isinstance(self._holder, _MAPPINGS):
             return chain(*seen)
-        return seen if isinstance(seen, (tuple, frozenset)) else (seen,)
+        return seen if isinstance(seen, tuple) else (seen,)
 
     def is_same(self) -> bool:
         """Whether its contents are unchanged."""
@@ -368,13 +369,14 @@ class Guards:
 
 
 class _DecimalContext:
-    """How this thread computes with Decimals: precision, rounding and limits, as a text."""
+    """How this thread computes with Decimals and shows them, as a text."""
 
     @property
     def text(self) -> str:
         """What results depend on; not the flags, which they set."""
         now = getcontext()
-        return f"{now.prec} {now.rounding} {now.Emin} {now.Emax} {now.clamp} {now.traps}"
+        limits = f"{now.prec} {now.rounding} {now.Emin} {now.Emax} {now.clamp}"
+        return f"{limits} {now.capitals} {now.traps}"
 
 
 DECIMAL_CONTEXT: Final = _DecimalContext()
@@ -431,6 +433,31 @@ class _Registered:
 REGISTERED: Final = _Registered()
 
 
+class _Recursion:
+    """How deep calls may go."""
+
+    @property
+    def limit(self) -> int:
+        """The limit of `sys`."""
+        return sys.getrecursionlimit()
+
+
+RECURSION: Final = _Recursion()
+
+
+class _ErrorHandlers:
+    """What each name of a way to treat errors of texts stands for, as an attribute."""
+
+    def __getattribute__(self, name: str) -> object:
+        try:
+            return lookup_error(name)
+        except (LookupError, ValueError):  # or a text that cannot be a name
+            raise AttributeError(name) from None
+
+
+ERROR_HANDLERS: Final = _ErrorHandlers()
+
+
 def is_comparable(holder: Any) -> bool:
     """Whether a container is small enough for `Guards` to compare what it holds."""
     if isinstance(holder, (np.ndarray, np.void)):
@@ -452,16 +479,15 @@ def snapshot(holder: Any) -> Any:
         return tuple(kind.keys(holder)), tuple(kind.values(holder))
     if isinstance(holder, CACHED):
         return tuple(cached_parts(holder))
-    if kind in (set, frozenset):
-        return frozenset(holder)  # which asks no method of it
     if kind is not None:
         return tuple(kind.__iter__(holder))
     if isinstance(holder, np.ndarray):
         plain = np.ndarray.view(holder, np.ndarray)
         masked = type(holder).tobytes is not np.ndarray.tobytes and holder.tobytes()
-        return plain.shape, plain.dtype, plain.dtype.names, plain.tobytes(), masked
+        layout = plain.shape, plain.strides, plain.flags.writeable
+        return layout, plain.dtype, _fields(plain.dtype), plain.tobytes(), masked
     if isinstance(holder, np.void):
-        return holder.shape, holder.dtype, holder.dtype.names, holder.tobytes()
+        return holder.shape, holder.dtype, _fields(holder.dtype), holder.tobytes()
     if isinstance(holder, (bytearray, memoryview, array, *OF_C)):
         return memoryview(holder).tobytes()
     if isinstance(holder, ContextVar):
@@ -469,6 +495,13 @@ def snapshot(holder: Any) -> Any:
     assert isinstance(holder, ReferenceType)
     # It refers to the same object as long as that lives.
     return type(ReferenceType.__call__(holder))
+
+
+def _fields(kind: np.dtype[Any]) -> object:
+    """The names of a row's fields, and of rows within it: each dtype may be given others."""
+    if kind.names is None:
+        return kind.subdtype and _fields(kind.base)
+    return kind.names, tuple(_fields(kind[name]) for name in kind.names)
 
 
 def _holding(holder: object) -> Any:
@@ -487,7 +520,7 @@ def same(a: object, b: object) -> bool:
     if isinstance(a, slice) and isinstance(b, slice):
         return same((a.start, a.stop, a.step), (b.start, b.stop, b.step))
     if isinstance(a, frozenset) and isinstance(b, frozenset):
-        return len(a) == len(b) and same(_sorted(a), _sorted(b))
+        return same((*frozenset.__iter__(a),), (*frozenset.__iter__(b),))  # in their order
     if isinstance(a, np.generic) and isinstance(b, np.generic) and not isinstance(a, np.void):
         return a.dtype == b.dtype and a.tobytes() == b.tobytes()
     if isinstance(a, BY_BITS) and isinstance(b, BY_BITS):
@@ -498,17 +531,6 @@ def same(a: object, b: object) -> bool:
 
 def _bits(number: complex) -> bytes:
     return pack("dd", number.real, number.imag)
-
-
-def _sorted(values: Iterable[object]) -> tuple[object, ...]:
-    """Elements of a set, in an order that depends only on them."""
-    return tuple(sorted(values, key=_order))
-
-
-def _order(value: object) -> tuple[str, object]:
-    return type(value).__qualname__, repr(value) if isinstance(
-        value, (*BY_BITS, *BY_VALUE)
-    ) else id(value)
 
 
 def cached_parts(function: Any) -> list[Any]:

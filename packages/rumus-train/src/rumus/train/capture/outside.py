@@ -16,6 +16,7 @@ import types
 from array import array
 from collections import OrderedDict, deque
 from contextvars import Context, ContextVar, Token
+from datetime import datetime, time
 from types import (
     AsyncGeneratorType,
     BuiltinFunctionType,
@@ -77,12 +78,19 @@ _IMPURE: Final = frozenset(
     ("open", "input", "globals", "locals", "eval", "exec", "compile", "breakpoint", "__import__")
 )
 _OF_THREADS: Final = frozenset(
-    ("get_ident", "get_native_id", "start_new_thread", "start_joinable_thread", "_count")
+    (
+        "get_ident",
+        "get_native_id",
+        "start_new_thread",
+        "start_joinable_thread",
+        "_count",
+        "stack_size",
+    )
 )
 OF_LOCKS: Final = frozenset(("locked", "acquire", "_is_owned"))
 _HIDDEN: Final = frozenset(
     (("_weakref", "getweakrefcount"), ("_weakref", "getweakrefs"),
-     ("_contextvars", "copy_context"))
+     ("_contextvars", "copy_context"), ("_abc", "_get_dump"))
 )  # fmt: skip
 # Their objects have memory, or code, that Python does not see.
 _HIDING: Final = frozenset(("numba", "wgpu", "wgpudawn", "cffi", "_cffi_backend"))
@@ -102,13 +110,29 @@ _DYNAMIC: Final = frozenset(
     )
 )
 _NUMPY_FILES: Final = frozenset(
-    ("load", "fromfile", "loadtxt", "genfromtxt", "fromregex", "memmap", "open_memmap")
+    (
+        "load",
+        "fromfile",
+        "loadtxt",
+        "genfromtxt",
+        "fromregex",
+        "memmap",
+        "open_memmap",
+        "DataSource",
+    )
 )
 _NUMPY_SETTINGS: Final = frozenset(
     ("get_printoptions", "getbufsize", "geterr", "geterrcall", "array2string", "array_repr",
      "array_str")
 )  # fmt: skip
 _SHOWN: Final = frozenset(("_thread", "_contextvars", "typing", "_ctypes", "re", "types"))
+# Objects of types in C of these modules are made of nothing but what they are given.
+_MAKING: Final = frozenset(
+    ("datetime", "decimal", "array", "time", "zoneinfo", "xml", "os", "_io", "weakref", "types",
+     "ast", "_ast", "sys", "ctypes")
+)  # fmt: skip
+_OPENING: Final = ("FileIO",)
+_POINTING: Final = ("z", "Z", "O")  # codes of types of C: texts and objects
 # Types of C extensions may say that they are of builtins: those that Python itself has.
 _BUILT_IN: Final = frozenset(
     kind
@@ -216,6 +240,8 @@ def is_plain(value: object) -> bool:
         return all(map(is_plain, (value.start, value.stop, value.step)))
     if not issubclass(kind, PLAIN):
         return False
+    if isinstance(value, (datetime, time)) and not is_plain(value.tzinfo):
+        return False
     if isinstance(value, np.dtype) and value.names is not None:  # which may be renamed
         return False
     if isinstance(value, np.dtype) and value.metadata is not None:  # a dict, with anything
@@ -257,6 +283,8 @@ def why_not(value: Any) -> str | None:
         return f"a {kind.__name__} (of {kind.__module__}), which hides what it reads"
     if isinstance(value, (ProxyType, CallableProxyType)):
         return "a weak proxy, which hides its target"
+    if isinstance(value, (ctypes.Array, ctypes.Structure, ctypes.Union)) and _points(kind):
+        return f"a {kind.__name__} with pointers, whose targets cannot be inspected"
     if isinstance(value, ctypes._Pointer):
         return "a pointer, whose target cannot be inspected"
     if _is_iterator(kind):
@@ -271,6 +299,18 @@ def why_not(value: Any) -> str | None:
 def _hides_memory(kind: type) -> bool:
     module = str(kind.__module__)
     return module.partition(".")[0] in _HIDING and not module.startswith("numba.core.types")
+
+
+def _points(kind: Any) -> bool:
+    """Whether a type of C has pointers within, to memory, texts, functions or objects."""
+    if issubclass(kind, ctypes._SimpleCData):
+        return kind._type_ in _POINTING
+    if issubclass(kind, ctypes.Array):
+        return _points(kind._type_)
+    fields = [field for each in kind.__mro__ for field in vars(each).get("_fields_", ())]
+    return not issubclass(kind, (ctypes.Structure, ctypes.Union)) or any(
+        _points(field[1]) for field in fields
+    )
 
 
 def _is_seen(kind: type) -> bool:
@@ -313,6 +353,17 @@ def _is_iterator(kind: type) -> bool:
     return step is not None and not (isinstance(step, FunctionType) and is_of_user(step))
 
 
+def _is_made_of_arguments(kind: type) -> bool:
+    """Whether making an object of a class reads only what it is given, or is followed."""
+    root = str(kind.__module__).partition(".")[0]
+    if is_of_python(kind) or kind in _BUILT_IN or root not in sys.stdlib_module_names:
+        return True
+    if root == "_io":
+        return kind.__name__ not in _OPENING
+    known = root in _PURE_MODULES | _SHOWN | _MAKING
+    return known or issubclass(kind, BaseException)
+
+
 def _why_not_called(value: Any) -> str | None:
     """A function or class, judged by its module."""
     name, module = value.__name__, getattr(value, "__module__", None)
@@ -326,8 +377,11 @@ def _why_not_called(value: Any) -> str | None:
             return "a random generator"
         if issubclass(value, np.datetime64):
             return "a class that may tell the time"
-        bad = module == "numpy" and name in _NUMPY_FILES
-        return "a class that reads files" if bad else None
+        if is_trusted(module) and name in _NUMPY_FILES:
+            return "a class that reads files"
+        hidden = next((each for each in value.__mro__ if not _is_made_of_arguments(each)), None)
+        made = hidden and f"{hidden.__module__}.{hidden.__name__}"
+        return f"{made}, whose objects may read files and what else nobody sees" if made else None
     owner = value.__self__
     if owner is None or isinstance(owner, ModuleType):
         module = module or getattr(owner, "__name__", None)

@@ -12,11 +12,11 @@ import functools
 import gc
 import sys
 import threading
-from abc import ABCMeta
+from abc import ABCMeta, get_cache_token
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, datetime, time
 from decimal import Decimal
 from importlib import import_module
 from types import (
@@ -57,7 +57,9 @@ from rumus.train.capture.guards import (
     CACHED,
     DECIMAL_CONTEXT,
     DIGITS,
+    ERROR_HANDLERS,
     NUMPY_SETTINGS,
+    RECURSION,
     REGISTERED,
     Guards,
     cached_results,
@@ -100,11 +102,21 @@ _OF_DATES: Final = frozenset(("now", "today", "utcnow"))
 _OF_DIGITS: Final = (int, str, repr, format, ascii, print)
 _OF_TEXTS: Final = (repr, format, ascii, print)
 _SHOWN_BY_C: Final = (SimpleNamespace, BaseException)  # and compared, the first
+# Of functions and frames that the step makes: variables that were there before.
+_NAMESPACES: Final = frozenset(
+    ("__globals__", "__builtins__", "f_globals", "f_builtins", "f_locals", "f_back")
+)
+_OF_MEMORY: Final = ("__sizeof__", "__alloc__")
+# What a class says of itself, and nothing in C asks for.
+_ABOUT: Final = frozenset(
+    ("__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__annotations__",
+     "__annotate_func__", "__annotations_cache__", "__firstlineno__", "__static_attributes__",
+     "__dataclass_fields__", "__dataclass_params__", "__orig_bases__", "__parameters__")
+)  # fmt: skip
 _CALLED: Final = (
     FunctionType, staticmethod, classmethod, BuiltinFunctionType, MethodType, MethodWrapperType,
     functools.partial,
 )  # fmt: skip
-_CALLED_BY_C: Final = _CALLED[3:]  # if it lies in a class
 _MANAGERS: Final = ("contextmanager.", "_GeneratorContextManager")  # they run what is followed
 _PROTOCOLS: Final = (
     "_allow_reckless_class_checks",
@@ -136,6 +148,7 @@ class Reads:
         self._reads_any = False  # whether names that nobody sees are read of nobody knows what
         self._shows_names = False
         self._imports = False  # whether a module is being imported
+        self._imported: list[str] = []  # that were not there
         self._has_dates = self._has_datetimes = self._has_now = False
         self._take(step, _label_of(step))
 
@@ -246,7 +259,12 @@ class Reads:
             if not is_of_rumus(frame.f_globals.get("__name__")):
                 self.guards.add_key(sys.modules, path, f"import {path}")
             self._take(sys.modules.get(path, UNKNOWN), path)
-        return sys.modules.get(name if names else parts[0], UNKNOWN)
+        found = sys.modules.get(name if names else parts[0], UNKNOWN)
+        for part in names or ():  # Python looks for modules where a package has no such attribute
+            if part not in (own_names(found) or {part}):
+                self.guards.add_key(sys.modules, f"{name}.{part}", f"import {name}.{part}")
+                self._take(sys.modules.get(f"{name}.{part}", UNKNOWN), f"{name}.{part}")
+        return found
 
     def use_method(self, base: Any, name: str) -> None:
         """What a tensor's class gives may be exchanged there, and a parameter's name be set."""
@@ -283,6 +301,9 @@ class Reads:
         may_ask = self._has_dates and not self._names.isdisjoint(_OF_DATES)
         if may_ask or (self._has_datetimes and self._has_now):
             self.refuse("it may ask a date for the time, which passes")
+        for name in self._imported:
+            if name not in sys.modules:
+                self.refuse(f"it looks for a module {name}, which may be found later")
         for thing, name, label in self._left:
             own = thing if isinstance(thing, dict) else own_names(thing) or {}
             if name in own and not isinstance(thing, type):
@@ -326,6 +347,8 @@ class Reads:
         if isinstance(base, threading.local):
             return self._got(base, name, label, f"{label}.{name}")  # that of the thread that asks
         kind = type(base)
+        if name == "cache_info" and isinstance(base, CACHED):
+            self.refuse(f"it asks how often {label or _label_of(base)} was called")
         if kind.__module__ == "_thread" and name in OF_LOCKS:
             self.refuse(f"it uses {name}() of a lock, which other threads change")
         found = in_classes(kind, name)
@@ -481,7 +504,7 @@ class Reads:
         if any(value is each for each in _OF_TEXTS):
             self.show_names()
         if isinstance(value, (str, np.dtype, np.ndarray)):
-            self._note_times((value,))
+            self._note_texts((value,))
         if is_plain(value) or id(value) in self._outside:
             return value
         self._outside[id(value)] = value, label
@@ -535,6 +558,12 @@ class Reads:
         elif isinstance(value, MethodType):
             self._take(value.__self__, _label_of(value.__self__))
             self._take(value.__func__, label)
+        elif isinstance(value, (datetime, time)):
+            self._take(value.tzinfo, f"the zone of {label}")
+        elif isinstance(value, CellType):
+            self._attribute(value, "cell_contents", label)
+        elif value is get_cache_token:
+            self.ask_registered(label)
         elif isinstance(value, (BuiltinFunctionType, MethodWrapperType)):
             self._take(value.__self__, label)
             if value.__name__ in WHOLLY:
@@ -554,7 +583,7 @@ class Reads:
         if isinstance(value, BY_NAME):
             self.read_by_name(value.__reduce__()[1])
         if isinstance(value, ABCMeta):
-            self.guards.add_attribute(REGISTERED, "token", f"what {label} has registered")
+            self.ask_registered(label)
             if "__abstractmethods__" in vars(value):
                 self._entry(value, "__abstractmethods__")
 
@@ -588,8 +617,8 @@ class Reads:
                         continue
                     if name.startswith("__") and isinstance(found, FunctionType):
                         self.guards.add_attribute(each, name, f"{each.__name__}.{name}")
-                    elif name.startswith("__") and isinstance(found, _CALLED_BY_C):
-                        self._take(self._entry(each, name), f"{each.__name__}.{name}")
+                    elif name.startswith("__"):
+                        self._take_special(each, name, found)
 
     def _take_making(self, kind: type) -> None:
         """What objects of a class are made by, and what operators call of them."""
@@ -598,9 +627,22 @@ class Reads:
         for each in (*kind.__mro__, *meta.__mro__):
             if not is_of_library(each):
                 for name, found in list(vars(each).items()):
-                    is_function = isinstance(found, _CALLED)
-                    if name.startswith("__") and is_function:
-                        self._take(self._entry(each, name), f"{each.__name__}.{name}")
+                    if name.startswith("__"):
+                        self._take_special(each, name, found)
+
+    def _take_special(self, kind: type, name: str, found: Any) -> None:
+        """What code in C looks for in a class, such as what an operator calls: perhaps an object.
+
+        It may also be None, or a number.
+        """
+        if name not in _ABOUT:
+            given = self._entry(kind, name)
+            if isinstance(found, _CALLED) or callable(found):
+                self._take(given, f"{kind.__name__}.{name}")
+
+    def ask_registered(self, label: str) -> None:
+        """Something is told by what abstract classes have registered."""
+        self.guards.add_attribute(REGISTERED, "token", f"what {label} has registered")
 
     def _take_function(self, function: FunctionType, label: str) -> None:
         """A function: its defaults now, and what it closes over when it runs."""
@@ -610,9 +652,10 @@ class Reads:
         if not is_of_rumus(function.__module__):
             self.guards.add_attribute(function, "__code__", label)
         for name in ("__defaults__", "__kwdefaults__"):
-            if (value := getattr(function, name)) is not None:
+            value = getattr(function, name)
+            if value is not None or not is_of_rumus(function.__module__):
                 self.guards.add_attribute(function, name, f"a default of {label}")
-                self._take(value, f"a default of {label}")
+            self._take(value, f"a default of {label}")
 
     def _take_cached(self, cached: Any, label: str) -> None:
         """A function with a cache: what it has returned so far may be returned again."""
@@ -628,7 +671,15 @@ class Reads:
             self.read_any()
         for name in names:
             for part in name.split(".") if isinstance(name, str) else ():
+                self.look_around(UNKNOWN, part)
                 self.read_attribute(UNKNOWN, part)
+
+    def look_around(self, base: Any, name: str) -> None:
+        """Refuse attributes of what the step makes that show what was there before."""
+        if name in _NAMESPACES and not self._is_outside(base):
+            self.refuse(f"it reads {name}, whose variables cannot be compared")
+        if name in _OF_MEMORY:
+            self.refuse(f"it asks {name}(), whose result depends on what was there before")
 
     def ask_for_any(self) -> None:
         """Something is asked by `getattr` for a name that nobody sees."""
@@ -740,12 +791,17 @@ class Reads:
         """A text may be made of a number, or a number of a text: not of any length."""
         self.guards.add_attribute(DIGITS, "most", "the limit of digits of sys")
 
-    def _note_times(self, values: Iterable[object]) -> None:
-        """Note texts that NumPy's dates take for the time, and what makes such dates of texts."""
+    def _note_texts(self, values: Iterable[object]) -> None:
+        """Note texts that C code takes for a name of something else.
+
+        NumPy's dates take some for the time; codecs, for a function that treats errors.
+        """
         for value in values:
             if isinstance(value, (tuple, frozenset)):
-                self._note_times(value)
+                self._note_texts(value)
             elif isinstance(value, str):
+                if hasattr(ERROR_HANDLERS, value):
+                    self.guards.add_attribute(ERROR_HANDLERS, value, f"errors={value!r}")
                 self._has_now |= value.lower() in ("now", "today")
                 self._has_datetimes |= "datetime64" in value or value.lstrip("<>=")[:2] in (
                     "M",
@@ -816,6 +872,8 @@ class Reads:
             if (name := frame.f_locals["name"]) in sys.modules:  # asked for by `importlib`
                 self.guards.add_key(sys.modules, name, f"import {name}")
                 self._take(sys.modules[name], name)
+            elif frame.f_back is not None and isinstance(frame.f_back.f_trace, FollowedFrame):
+                self._imported.append(name)
             self._imports = True
             frame.f_trace_lines = False
             return self._after_import
@@ -844,7 +902,9 @@ class Reads:
         frame.f_trace_opcodes = True
         constants = frame.f_code.co_consts
         self._inner.update(c for c in constants if isinstance(c, CodeType))
-        self._note_times(constants)
+        self._note_texts(constants)
+        if "RecursionError" in frame.f_code.co_names:
+            self.guards.add_attribute(RECURSION, "limit", "the limit of recursion")
         return followed
 
     def _after_import(self, frame: FrameType, event: str, arg: object) -> Any:
