@@ -23,23 +23,23 @@ int32: Final[DType] = np.dtype(np.int32)
 bool_: Final[DType] = np.dtype(np.bool_)
 
 _RANK: Final = {bool_: 0, int32: 1, float16: 2, float32: 3, float64: 4}
+_NAMES: Final = ", ".join(map(str, _RANK))
 
 
 def as_dtype(dtype: DTypeLike) -> DType:
     """Return `dtype` as one of the five; TypeError lists them if it is another one, or None."""
     given: Any = dtype
-    names = ", ".join(map(str, _RANK))
     if given is None:  # float64 to NumPy
-        raise TypeError(f"dtype None is not supported; use one of {names}")
+        raise TypeError(f"dtype None is not supported; use one of {_NAMES}")
     if not isinstance(given, type) and hasattr(given, "dtype"):  # NumPy takes a tensor's
         kind = type(given).__name__
-        raise TypeError(f"dtype must be a dtype, not a {kind}: write x.dtype, or one of {names}")
+        raise TypeError(f"dtype must be a dtype, not a {kind}: write x.dtype, or one of {_NAMES}")
     try:
         found: DType = np.dtype(given)
     except (TypeError, RecursionError):
-        raise TypeError(f"dtype {abridged(given)} is not supported; use one of {names}") from None
+        raise TypeError(f"dtype {abridged(given)} is not supported; use one of {_NAMES}") from None
     if found not in _RANK:
-        raise TypeError(f"dtype {found} is not supported; use one of {names}")
+        raise TypeError(f"dtype {found} is not supported; use one of {_NAMES}")
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from operator import index
-from typing import Any, Final, Literal, SupportsIndex
+from typing import Any, Final, Literal
 
 from rumus.tensor.expression.dtype import bool_, float16, float32, float64, int32, is_floating
 from rumus.tensor.expression.expr import Expr
@@ -33,7 +33,8 @@ def normalize_axes(axis: Axis, ndim: int, operation: str) -> Shape:
     """Return the axes in `axis`, in order; ValueError for one given twice."""
     if axis is None:
         return tuple(range(ndim))
-    given = (axis,) if isinstance(axis, (SupportsIndex, bytes)) else axis
+    is_one = hasattr(axis, "__index__") or isinstance(axis, bytes)
+    given: Any = (axis,) if is_one else axis
     axes = tuple(sorted(normalize_axis(a, ndim, operation) for a in given))
     if len(set(axes)) != len(axes):
         raise ValueError(f"{operation}: an axis appears twice in {axis}")
