@@ -91,6 +91,22 @@ def test_none_is_lost(heard: list[int]) -> None:
     assert heard == [*NUMBERS, signal.SIGTERM]
 
 
+@pytest.mark.parametrize("wrap", [lambda handler: handler, WaitingHandler])
+def test_thousands_of_signals_wait(wrap: Callable[[Any], Any]) -> None:
+    """As of a profiler's timer while something long is written, or loops are compiled."""
+    count = 5 * sys.getrecursionlimit()
+    found: list[int] = []
+    before = signal.signal(signal.SIGALRM, wrap(lambda number, _: found.append(number)))
+    try:
+        with Uninterrupted():
+            for _ in range(count):
+                signal.raise_signal(signal.SIGALRM)
+            assert not found
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert found == [signal.SIGALRM] * count
+
+
 def test_an_ignored_signal_stays_ignored() -> None:
     before = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     try:
