@@ -133,19 +133,18 @@ def test_accumulation_and_validation_count_tokens() -> None:
         np.testing.assert_allclose(found, measured, rtol=1e-6)
 
 
-def test_a_loss_within_a_sum_asks_for_weights() -> None:
-    """Nothing tells which of its terms the sum is a mean of."""
+@pytest.mark.parametrize("add", [lambda loss: loss + 1.0, lambda loss: 2.0 * loss - loss / 3])
+def test_a_loss_within_a_sum_counts_tokens(add: Callable[[Tensor], Tensor]) -> None:
+    """All of its means do, or one of them and a number."""
     x, y = texts()
     parts = [(x[:2], y[:2]), (x[2:], y[2:])]
-    add = lambda loss: loss + 1.0
-    with pytest.raises(ValueError, match=r"averages 2 terms .* and 16 in one of 2.* weight_of="):
-        trained(parts, 2, add=add)
     even = np.where(y == -100, 0, y)
     uneven = [(x[:3], even[:3]), (x[3:], even[3:])]
-    whole, measured = trained([(x, even)], 1, add=add)
-    weight, found = trained(uneven, 2, add=add)
-    np.testing.assert_allclose(weight, whole, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found, measured, rtol=1e-6)
+    for whole, data in (([(x, y)], parts), ([(x, even)], uneven)):
+        wanted, measured = trained(whole, 1, add=add)
+        weight, found = trained(data, 2, add=add)
+        np.testing.assert_allclose(weight, wanted, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found, measured, rtol=1e-6)
 
 
 def outcome(layer: nn.Linear, result: Result) -> list[Any]:
@@ -189,18 +188,24 @@ def test_the_mean_of_a_custom_loss_counts_by_its_elements(own: bool, backend: Ba
         np.testing.assert_allclose(ours, wanted, rtol=1e-5)
 
 
-def test_a_custom_mean_within_a_sum_asks_for_weights_if_uneven() -> None:
+def test_a_custom_mean_within_a_sum_counts_by_its_elements() -> None:
     parts = ragged()
-    layer = nn.Linear(5, 1, generator=Generator(1))
-    even = [(x[:rows], y[:rows]) for (x, y), rows in zip([parts[1]] * 2, (1, 2), strict=True)]
+    flat = [
+        tuple(
+            np.concatenate([part[i].reshape(-1, k) for part in parts]) for i, k in ((0, 5), (1, 1))
+        )
+    ]
+    found = []
+    for data, accumulate in ((parts, 2), (flat, 1)):
+        layer = nn.Linear(5, 1, generator=Generator(1))
 
-    def loss(x: Tensor, y: Tensor) -> Tensor:
-        return ((layer(x) - y) ** 2).mean() + 0.1 * (layer.weight**2).mean()
+        def loss(x: Tensor, y: Tensor, layer: nn.Linear = layer) -> Tensor:
+            out: Tensor = ((layer(x) - y) ** 2).mean() + 0.1 * (layer.weight**2).mean()
+            return out
 
-    trainer = Trainer(SGD(layer.parameters(), 0.01))
-    trainer.fit(even, loss, epochs=1, accumulate=2)  # 9 and 18 numbers of 1 and 2 texts; 5 weights
-    with pytest.raises(ValueError, match=r"averages 6 terms .* and 18 in one of 2.* weight_of="):
-        trainer.fit(parts, loss, epochs=1, accumulate=2)
+        Trainer(SGD(layer.parameters(), 0.01)).fit(data, loss, epochs=1, accumulate=accumulate)
+        found.append(layer.weight.numpy())
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
 
 
 ZERO = tensor(0.0)
@@ -249,6 +254,11 @@ MASKED: dict[str, Any] = {
     ),
     "of truths": lambda losses, mask: where(mask > 0, losses, 0.0).sum() / (mask > 0).sum(),
     "averaged again": lambda losses, mask: ((losses * mask).sum() / mask.sum()).mean(),
+    "and a number": lambda losses, mask: (losses * mask).sum() / mask.sum() + 1.0,
+    "halved": lambda losses, mask: 0.5 * (losses * mask).sum() / mask.sum(),
+    "two of them": lambda losses, mask: (
+        0.3 * (losses * mask).sum() / mask.sum() + (losses.sqrt() * mask).mean() / mask.mean()
+    ),
 }
 
 
@@ -421,6 +431,8 @@ COMBINED: dict[str, Any] = {
     ).mean(),
     "of columns": lambda out, y: ((out.transpose() - y.transpose()) ** 2).mean(),
     "of the heads": lambda out, y: stack([out] * 7).sum(0).mean(),
+    "of outputs, by weights": lambda out, y: ((out - y) ** 2).mean(0) @ W3,
+    "of outputs, in a row": lambda out, y: ((out - y) ** 2).transpose().mean(1).sum(),
 }
 
 
@@ -549,18 +561,133 @@ def test_a_number_beside_a_mean_over_a_mask_is_told_of() -> None:
     trainer.evaluate(even, measured(True))  # a warning fails the test
 
 
-def test_a_mean_of_nothing_within_a_sum_is_said_to_have_no_terms() -> None:
+def test_a_mean_of_nothing_within_a_sum_counts_nothing() -> None:
     x = RANDOM.normal(size=(6, 5)).astype(np.float32)
     mask = np.array([0, 0, 1, 1, 1, 0], np.float32)
-    layer = nn.Linear(5, 1, generator=Generator(1))
+    found = []
+    for data in ([(x[:2], mask[:2]), (x[2:], mask[2:])], [(x[2:], mask[2:])]):
+        layer = nn.Linear(5, 1, generator=Generator(1))
 
-    def loss(x: Tensor, mask: Tensor) -> Tensor:
-        result: Tensor = (layer(x)[:, 0] * mask).sum() / mask.sum().clip(1.0, None) + 1.0
+        def loss(x: Tensor, mask: Tensor, layer: nn.Linear = layer) -> Tensor:
+            result: Tensor = (layer(x)[:, 0] * mask).sum() / mask.sum().clip(1.0, None) + 1.0
+            return result
+
+        trainer = Trainer(SGD(layer.parameters(), 0.1))
+        trainer.fit(data, loss, epochs=1, accumulate=2)
+        found.append(layer.weight.numpy())
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
+
+
+UNRECOGNIZED: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "elastic weight consolidation": lambda w, c: (c * (w - 0.5 * c) ** 2).sum(),
+    "a distance": lambda w, c: ((w - c) ** 2).sum().sqrt(),
+    "orthogonality": lambda w, c: (w @ w.transpose() - c[:, :3]).norm(),
+    "the largest": lambda w, c: (w * c).max(),
+    "a number": lambda w, c: 3,
+    "a tensor": lambda w, c: c.sum(),
+    "nothing": lambda w, c: 0.0,
+}
+
+
+@pytest.mark.parametrize("penalty", UNRECOGNIZED)
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_what_is_equal_in_all_batches_may_stand_beside_a_mean(
+    penalty: str, is_masked: bool, backend: Backend
+) -> None:
+    """Whatever it is computed from: its value tells."""
+    parts = masked()
+    whole = [tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))]
+    found = []
+    for data, accumulate in ((parts, 2), (whole, 1)):
+        layer = nn.Linear(5, 3, generator=Generator(1)).to(backend)
+        pull = tensor(np.linspace(0.5, 2.0, 15, dtype=np.float32).reshape(3, 5), backend=backend)
+
+        def loss(x: Tensor, y: Tensor, mask: Tensor, of: Any = (layer, pull)) -> Tensor:
+            losses = (of[0](x) - y) ** 2
+            mean = (losses * mask).sum() / mask.sum() if is_masked else losses.mean()
+            result: Tensor = mean + 0.1 * UNRECOGNIZED[penalty](of[0].weight, of[1])
+            return result
+
+        trainer = Trainer(SGD(layer.parameters(), 0.05))
+        options: dict[str, Any] = {"accumulate": accumulate, "validate": (data, loss)}
+        if is_masked and backend.runs_ahead:
+            with pytest.raises(ValueError, match=r"only the device knows .* give weight_of="):
+                trainer.fit(parts, loss, epochs=1, accumulate=2)
+            return
+        result = trainer.fit(data * 3, loss, epochs=1, **options)
+        found.append(outcome(layer, result))
+    for ours, wanted in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_mean_by_a_number_of_the_parameters_counts_by_samples() -> None:
+    """In a validation, too, where nothing has gradients: as by a learned uncertainty."""
+    x = RANDOM.normal(size=(8, 5)).astype(np.float32)
+    layer = nn.Linear(5, 3, generator=Generator(1))
+    trainer = Trainer(SGD(layer.parameters(), 0.01))
+
+    def loss(x: Tensor) -> Tensor:
+        doubt = layer.weight.sum()
+        result: Tensor = (layer(x) ** 2).mean() * (-doubt).exp() + doubt
         return result
 
-    trainer = Trainer(SGD(layer.parameters(), 0.0))
-    with pytest.raises(ValueError, match=r"averages 0 terms .* and 3 in one of 4.* weight_of="):
-        trainer.fit([(x[:2], mask[:2]), (x[2:], mask[2:])], loss, epochs=1, accumulate=2)
+    whole = trainer.evaluate([(x,)], loss)["loss"]
+    assert trainer.evaluate([(x[:5],), (x[5:],)], loss)["loss"] == pytest.approx(whole, rel=1e-5)
+
+
+def test_weights_by_their_mean_count_by_them() -> None:
+    """However that is written: here by their sum and the number of samples."""
+    random = np.random.default_rng(6)
+    x, y = (random.normal(size=(8, n)).astype(np.float32) for n in (5, 3))
+    w, found = random.uniform(0.1, 2, 8).astype(np.float32), []
+    for data in ([(x, y, w)], [(x[:5], y[:5], w[:5]), (x[5:], y[5:], w[5:])]):
+        layer = nn.Linear(5, 3, generator=Generator(1))
+
+        def loss(x: Tensor, y: Tensor, w: Tensor, layer: nn.Linear = layer) -> Tensor:
+            losses = ((layer(x) - y) ** 2).mean(1)
+            result: Tensor = (losses * (w / w.sum() * len(w))).mean()
+            return result
+
+        trainer = Trainer(SGD(layer.parameters(), 0.1))
+        result = trainer.fit(data * 3, loss, epochs=1, accumulate=len(data), validate=(data, loss))
+        found.append(outcome(layer, result))
+    for ours, wanted in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, wanted, rtol=1e-4)
+
+
+BESIDE: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "a sum": lambda out, x: (out**2).sum(),
+    "a sum of inputs": lambda out, x: (x**2).sum(),
+    "a number": lambda out, x: float((x**2).sum()),
+    "the largest": lambda out, x: out.max(),
+    "a deviation": lambda out, x: out.std(),
+    "a norm": lambda out, x: out.norm(),
+    "an entropy of means": lambda out, x: (
+        out.softmax(1).mean(0) * out.softmax(1).mean(0).log()
+    ).sum(),
+    "a product of means": lambda out, x: (out.mean(0) * (out > 0).astype(np.float32).mean(0)).sum(),
+}
+
+
+@pytest.mark.parametrize("what", BESIDE)
+@pytest.mark.parametrize("rows", [8, 10])
+def test_what_differs_between_batches_beside_a_mean_asks_for_weights(
+    what: str, rows: int, backend: Backend
+) -> None:
+    """In a step and in a validation: the mean is weighed, and nothing tells how the rest is."""
+    layer = nn.Linear(4, 3, generator=Generator(1)).to(backend)
+    loss = lambda x: (layer(x) ** 2).mean() + 0.1 * BESIDE[what](layer(x), x)
+    trainer = Trainer(SGD(layer.parameters(), 0.01), capture=False)
+    parts = [(X[:rows],), (X[rows:],)]
+    asked = pytest.raises(ValueError, match=r"the loss is no mean over its batch.* weight_of=")
+    with asked:
+        trainer.fit(parts, loss, epochs=1, accumulate=2)
+    with asked:
+        trainer.evaluate(parts, loss)
+    told: dict[str, Any] = {"weight_of": lambda x: float(len(x))}
+    one, other = (trainer.evaluate([part], loss)["loss"] for part in parts)
+    found = trainer.evaluate(parts, loss, **told)["loss"]
+    assert found == pytest.approx((rows * one + (16 - rows) * other) / 16, rel=1e-5)
 
 
 def test_a_loader_of_ranks_asks_for_a_trainer_of_ranks() -> None:
@@ -650,17 +777,6 @@ def test_a_mean_of_several_losses_counts_as_they_do(join: Callable[..., Tensor])
         fit([(x[:4], y[:4]), (x[4:], y[4:])], accumulate=2)
 
 
-def test_a_mean_over_a_mask_within_a_sum_asks_for_weights() -> None:
-    layer = nn.Linear(5, 3, generator=Generator(1))
-
-    def loss(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
-        result: Tensor = MASKED["by its sum"]((layer(x) - y) ** 2, mask) + 1.0
-        return result
-
-    with pytest.raises(ValueError, match=r"averages 2 terms .* and 9 in one of 4.* weight_of="):
-        Trainer(SGD(layer.parameters(), 0.1)).fit(masked(), loss, epochs=1, accumulate=2)
-
-
 UNLIKE_MEANS: dict[str, Any] = {
     "in logarithms": lambda losses, mask: ((losses * mask).sum().log() - mask.sum().log()).exp(),
     "a last sum": lambda losses, mask: (losses * mask).reshape(-1).cumsum(0)[-1] / mask.sum(),
@@ -677,7 +793,6 @@ UNLIKE_MEANS: dict[str, Any] = {
     "of each output, doubled": lambda losses, mask: (
         (losses * mask).sum(0) / (mask.sum(0) + 1.0) * 2.0
     ).sum(),
-    "and a term": lambda losses, mask: (losses * mask).sum() / mask.sum() + 1.0,
     "its root": lambda losses, mask: ((losses * mask).sum() / mask.sum()).sqrt(),
 }
 
@@ -686,7 +801,6 @@ UNLIKE_MEANS: dict[str, Any] = {
 def test_what_is_computed_with_a_count_asks_for_weights(spelling: str, backend: Backend) -> None:
     """It may be a mean that is not recognized: batches would count by samples."""
     parts = masked()
-    even = [(*parts[0][:2], np.ones((4, 3), np.float32))] * 2
     layer = nn.Linear(5, 3, generator=Generator(1)).to(backend)
 
     def loss(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
@@ -698,9 +812,6 @@ def test_what_is_computed_with_a_count_asks_for_weights(spelling: str, backend: 
         trainer.fit(parts, loss, epochs=1, accumulate=2)
     told: dict[str, Any] = {"weight_of": lambda x, y, mask: float(mask.sum())}
     trainer.fit(parts, loss, epochs=1, accumulate=2, **told)
-    if spelling == "and a term" and not backend.runs_ahead:
-        for _ in range(3):
-            trainer.fit(even, loss, epochs=1, accumulate=2)
 
 
 def number(mask: Tensor) -> Any:
@@ -944,9 +1055,15 @@ def test_a_mean_loss_with_unknown_weights_is_reported() -> None:
     """Nothing else depends on it, so training continues."""
     x, y = texts()
     parts = [(x[:2], y[:2]), (x[2:], y[2:])]
+    layer = nn.Linear(5, 7, generator=Generator(1))
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        out = layer(x)
+        return nn.cross_entropy_loss(out, y) + (out**2).mean()
+
     with pytest.warns(UserWarning, match=r"epoch's mean loss.* weight_of="):
-        _, measured = trained(parts, 1, add=lambda loss: loss + 1.0, validate=None)
-    assert len(measured) == 2
+        result = Trainer(SGD(layer.parameters(), 1.0)).fit(parts, loss, epochs=2)
+    assert len(result.history) == 2
 
 
 def test_closure_optimizers_count_the_same(backend: Backend) -> None:

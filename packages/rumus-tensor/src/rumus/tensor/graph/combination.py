@@ -98,14 +98,16 @@ class Mean:
 
 # A number of the program's or of the batch's that multiplies a mean, and to which power.
 Factor: TypeAlias = "tuple[Tensor, int]"
+Factors: TypeAlias = "tuple[float, float, float]"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Combination:
     """Means, or combinations of means, each times numbers, added up.
 
-    terms: for each its number, the tensors of one number that multiply it too, and what it is. None
-        for what depends on no batch, such as a penalty of parameters.
+    terms: for each its number, the tensors of one number that multiply it too, and what it is:
+        `OF_NONE` for what depends on no batch, such as a penalty of parameters, and `OF_ANY` for
+        what may, and is no mean, with its value as the number.
     has_means: whether there are any.
     """
 
@@ -126,17 +128,17 @@ class Combination:
         return [*{id(mean): mean for mean in found}.values()]
 
     @property
-    def factors(self) -> tuple[float, float]:
-        """What all means in it are multiplied by, together, and what depends on no batch.
+    def factors(self) -> Factors:
+        """What all means in it are multiplied by, together, what depends on no batch, and the rest.
 
-        Waits for a device that knows it.
+        The rest is the sum of what is no mean. Waits for a device that knows it.
         """
-        found = {id(OF_NONE): (0.0, 1.0)}
+        found: dict[int, Factors] = {id(OF_NONE): (0.0, 1.0, 0.0), id(OF_ANY): (0.0, 0.0, 1.0)}
         for each in self._all:
-            if each is not OF_NONE:
+            if id(each) not in found:
                 found[id(each)] = _added(
                     (number * math.prod(float(factor) ** power for factor, power in factors),
-                     (1.0, 0.0) if isinstance(what, Mean) else found[id(what)])
+                     OF_MEAN if isinstance(what, Mean) else found[id(what)])
                     for number, factors, what in each.terms
                 )  # fmt: skip
         return found[id(self)]
@@ -169,13 +171,16 @@ class Combination:
 Combined: TypeAlias = Mean | Combination
 
 
-def _added(terms: Iterable[tuple[float, tuple[float, float]]]) -> tuple[float, float]:
-    """The sum of pairs, each times a number."""
-    found = [(number * one, number * other) for number, (one, other) in terms]
-    return math.fsum(one for one, _ in found), math.fsum(other for _, other in found)
+def _added(terms: Iterable[tuple[float, Factors]]) -> Factors:
+    """The sum of triples, each times a number."""
+    found = [[number * factor for factor in factors] for number, factors in terms]
+    means, penalties, others = map(math.fsum, zip(*found, strict=True))
+    return means, penalties, others
 
 
+OF_MEAN: Final[Factors] = (1.0, 0.0, 0.0)  # the factors of a mean alone
 OF_NONE: Final = Combination(())  # of what depends on no batch
+OF_ANY: Final = Combination(())  # of what may depend on it, and is no mean
 
 
 class Known(dict[int, tuple["weakref.ref[Any]", K]]):

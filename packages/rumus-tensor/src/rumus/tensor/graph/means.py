@@ -13,11 +13,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
-from rumus.tensor.graph.combination import OF_NONE, Combination, Combined, Known, Mean, Means, Total
+from rumus.tensor.graph.combination import (
+    OF_ANY,
+    OF_NONE,
+    Combination,
+    Combined,
+    Known,
+    Mean,
+    Means,
+    Total,
+)
 from rumus.tensor.memory.uninterrupted import displacing
 
 if TYPE_CHECKING:
@@ -147,7 +156,7 @@ def note_part(result: Tensor, of: Tensor, axes: Sequence[int], *, is_mean: bool)
     """Report that `result` is a sum or a mean over some axes of a tensor, and return it."""
     if _listening.means is None:
         return result
-    count = of.size // max(result.size, 1)
+    count, at = of.size // max(result.size, 1), _listening.moved.of(of) or 0
     if (combination := _combination_of(of)) is not None:
         is_alike = is_mean or not combination.has_means
         _combine(result, combination if is_alike else combination.times(count))
@@ -155,9 +164,9 @@ def note_part(result: Tensor, of: Tensor, axes: Sequence[int], *, is_mean: bool)
         _keep_parts(result, total)
     elif (folded := _listening.bent.of(of)) is not None:
         _listening.bent.note(result, folded)
-    elif 0 in axes and is_mean:
-        _combine(result, Mean(result._array, count, None, False, of.shape[0]))
-    elif 0 in axes:
+    elif at in axes and is_mean:
+        _combine(result, Mean(result._array, count, None, False, of.shape[at]))
+    elif at in axes:
         _listening.parts.note(result, Total.of(_listening.inner.of(of) or of.shape))
     elif not is_mean:
         _listening.inner.note(result, _listening.inner.of(of) or of.shape)
@@ -169,10 +178,11 @@ def note_one_of(result: Tensor, of: Tensor, axes: Sequence[int]) -> Tensor:
 
     Such as the largest, their product or their deviation: of two halves it is no mean of theirs.
     """
-    if _listening.means is not None and 0 in axes and of.size > result.size:
+    at = _listening.moved.of(of) or 0
+    if _listening.means is not None and at in axes and of.size > result.size:
         for known in (_listening.totals, _listening.counts):
             known.drop(result)  # a variance is computed by sums
-        _bend(result, of.shape[0] if result.size > 1 else 0)
+        _bend(result, of.shape[at] if result.size > 1 else 0)
     return result
 
 
@@ -326,11 +336,16 @@ def _note_sum_with_other(
     result: Tensor, combination: Combination, other: object, factor: float
 ) -> None:
     """Report that `result` is a combination times a factor, plus something else."""
-    if combination is OF_NONE and not hasattr(other, "requires_grad"):
-        return  # a penalty and a number of the program's, as the 0 that sum() begins with
-    if _is_number_beside(other, combination):
-        _combine(result, combination.times(factor))
-    elif combination.has_means and result.requires_grad and result.size > 1:
+    if not combination.has_means:
+        # Beside a number of the program's, as the 0 that sum() begins with, nothing is to be noted.
+        if hasattr(other, "requires_grad") and _is_number_beside(other, combination):
+            _combine(result, combination.times(factor))
+    elif (number := _real(other)) is not None:
+        _combine(result, Combination(((factor, (), combination), (number, (), OF_ANY))))
+    elif getattr(other, "size", 0) == 1 and hasattr(other, "requires_grad"):
+        value = ((cast("Tensor", other).detach().reshape(), 1),)
+        _combine(result, Combination(((factor, (), combination), (1.0, value, OF_ANY))))
+    elif result.requires_grad and result.size > 1:
         _bend(result, 0)  # of a mean and numbers of each sample
 
 
@@ -365,7 +380,8 @@ def note_product(result: Tensor, a: object, b: object) -> Tensor:
         if _is_noted_by(result, other, divisor):
             return result
         if divisor.is_count:
-            _listening.shares.note(result, divisor)
+            factor = divisor.factor / (_real(other) or 1.0)
+            _listening.shares.note(result, replace(divisor, factor=factor))
     for one, number in ((a, b), (b, a)):
         combination = _combination_of(one)
         if combination is not None and _multiplies(number, combination, result):
@@ -383,7 +399,10 @@ def _is_number_beside(number: Any, combination: Combination) -> bool:
 
     A tensor with axes beside parameters may be the batch.
     """
-    is_number = combination.has_means or getattr(number, "ndim", 0) == 0 or _is_own(number)
+    own = None if combination.has_means else _combination_of(number)
+    if own is not None and own.has_means:
+        return False
+    is_number = combination.has_means or getattr(number, "ndim", 0) == 0 or own is not None
     return is_number and _is_constant(number)
 
 
@@ -489,6 +508,13 @@ def note_matmul(result: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """
     if _listening.means is None:
         return result
+    for one, other in ((a, b), (b, a)):
+        combination = _combination_of(one)
+        if combination is None or not combination.has_means:
+            continue
+        if _multiplies(other, combination, one):
+            _combine(result, combination.times(1.0))
+            return result
     if result.size == 1:
         return note_dot(result, a, b) if a.ndim > 1 else result
     is_over_first = a.ndim == 1 or _listening.moved.of(a) == a.ndim - 1

@@ -245,9 +245,10 @@ class Trainer(Generic[M_co]):
             if the loss is a mean (of `rumus.nn`, any `mean()`, or a sum or mean divided by a
             tensor, such as that of a mask), it is the number of terms averaged, such as targets
             that are not ignored; if it is means times numbers, added up, it is the number of
-            samples. Raises ValueError if neither is right for an accumulation or a validation: for
-            such means of unequally many terms per sample, for sums, roots and whatever else is no
-            mean, and in an accumulation if only a GPU knows the number.
+            samples, or that of their terms, if only these are in proportion. Raises ValueError if
+            neither is right for an accumulation or a validation: for such means of unequally many
+            terms per sample, for sums, roots and whatever else is no mean, and in an accumulation
+            if only a GPU knows the number.
         nonfinite: how to handle non-finite gradients; by default, as set in the optimizer. "raise"
             and "skip" are the optimizer's; with a loss scale they apply only at its minimum, and
             other overflowing steps are skipped. "rollback" restores parameters and optimizer from

@@ -9,7 +9,7 @@ from typing import Final
 
 from rumus.tensor import Tensor
 from rumus.tensor.expression.user_warning import warn_user
-from rumus.tensor.graph.combination import Combination, Mean, Means
+from rumus.tensor.graph.combination import OF_MEAN, Combination, Factors, Mean, Means
 
 ADVICE: Final = "give weight_of=, a function that returns the weight of a batch"
 _UNREAD: Final = f"only the device knows how many targets are ignored: {ADVICE}"
@@ -17,6 +17,10 @@ _UNKNOWN: Final = (
     "the loss is no mean over its batch, such as x.mean() or (x * mask).sum() / mask.sum(), nor "
     "several added up: nothing tells how much a batch counts beside others: reduce it with mean(), "
     f"or {ADVICE}"
+)
+_ADDED: Final = (
+    "the loss is no mean over its batch: beside means it has {:g} in a batch, and {:g} in another "
+    f"that counts beside it, as of a sum or a largest one: reduce that with mean(), or {ADVICE}"
 )
 _MIXED: Final = (
     "the loss is a mean over one batch, and several means added up, or times numbers, over another "
@@ -26,26 +30,69 @@ _MIXED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """What weighs a batch by its samples, if it is proportional in all batches.
+    """What weighs a batch by its samples, or by other numbers, if they are proportional in all.
 
     counts: of the terms that each loss averages, or that a sum may have been divided by.
     plain: of those of other means, which may be constant: over the parameters, perhaps.
-    factors: what all of them are multiplied by, together, and what depends on no batch.
+    factors: what all of them are multiplied by, together, what depends on no batch, and the rest.
     is_mean: whether it is of one mean, whose count weighs the batch, if all batches have one.
+    weight: that of the batch; None if it is the number of samples.
     """
 
     samples: float
     counts: tuple[float, ...]
     plain: tuple[float, ...]
-    factors: tuple[float, float] = (1.0, 0.0)
+    factors: Factors = OF_MEAN
     is_mean: bool = False
+    weight: float | None = None
 
     @property
     def kind(self) -> tuple[bool, bool]:
         """Whether it is of one mean, and whether its terms are as many as the samples."""
         return self.is_mean, self.is_mean and self.counts == (self.samples,)
 
+    def beside(self, first: Basis) -> Basis:
+        """Return it with its weight beside another batch.
+
+        Raises ValueError if neither the samples nor the terms would weigh both equally.
+        """
+        share = self._share(first)
+        if share is None:
+            self._check(first)
+            return self if first.weight is None else replace(self, weight=self._by_samples(first))
+        return replace(self, weight=share * first._weight)
+
     def check(self, first: Basis) -> None:
+        """Raise ValueError if this batch and another are not weighed equally."""
+        if not math.isclose(self._weight, self.beside(first)._weight, rel_tol=1e-6):
+            self._check(first)
+
+    @property
+    def _weight(self) -> float:
+        return self.samples if self.weight is None else self.weight
+
+    def _by_samples(self, first: Basis) -> float:
+        return first._weight * self.samples / first.samples if first.samples else self.samples
+
+    def _share(self, first: Basis) -> float | None:
+        """How much it counts beside another batch, by the terms of all means in both.
+
+        None if that is not known: where there may be a mean for each sample, whose numbers of terms
+        weigh nothing, and where they are as many for other numbers of samples.
+        """
+        now, then = (*self.counts, *self.plain), (*first.counts, *first.plain)
+        if len(self.counts) != len(first.counts) or len(now) != len(then) or not now:
+            return None
+        if not (all(then) and self.samples and first.samples):
+            return None
+        if len(now) % self.samples == 0 or len(now) % first.samples == 0:
+            return None
+        shares = [a / b for a, b in zip(now, then, strict=True)]
+        are_equal = all(math.isclose(share, shares[0], rel_tol=1e-9) for share in shares)
+        is_constant = shares[0] == 1 and self.samples != first.samples
+        return shares[0] if are_equal and not is_constant else None
+
+    def _check(self, first: Basis) -> None:
         """Raise ValueError if the samples would not weigh this batch and another equally."""
         own, samples = first.samples, self.samples
 
@@ -77,7 +124,10 @@ class Basis:
 
     def check_factors(self, first: Basis) -> None:
         """Raise ValueError if means are multiplied by other numbers than in another batch."""
-        pairs = zip(("means in it are", "a penalty is"), first.factors, self.factors, strict=True)
+        rest = first.factors[-1], self.factors[-1]
+        if not (math.isclose(*rest, rel_tol=1e-9) or math.isnan(sum(rest))):
+            raise ValueError(_ADDED.format(*rest))
+        pairs = zip(("means in it are", "a penalty is"), first.factors, self.factors, strict=False)
         for what, then, now in pairs:
             is_known = math.isfinite(then) and math.isfinite(now)  # or gradients tell
             if is_known and not math.isclose(then, now, rel_tol=1e-5, abs_tol=1e-12):
@@ -94,8 +144,8 @@ class Weighing:
     A mean counts by its terms: a loss of `rumus.nn` with reduction "mean" by its elements or its
     targets that are not ignored, any other `mean()` by its elements, a sum divided by a tensor by
     that tensor's number, and a mean by that many times its elements. Such means times numbers,
-    added up, count by samples, which is right as long as they average equally many terms per
-    sample.
+    added up, count by samples, if they average equally many terms per sample, or by their terms, if
+    the terms of all of them are in proportion.
 
     unknown: is told of a tensor that is neither, with its position; it counts by samples unless
         this raises.
@@ -150,27 +200,29 @@ class Weighing:
         weights, used, has_numbers = list[float | Tensor](), list[Mean](), False
         for position, value in enumerate(values):
             own = _mean_of(value, means, samples)
+            weight: float | Tensor = samples
             if own is not None:
                 used.append(own)
                 self._check_average(own, position, samples)
+                weight = _weight(own)
             elif isinstance(value, Tensor):
-                self._check_tensor(position, value, means, samples)
+                weight = self._weigh_tensor(position, value, means, samples)
             else:
                 has_numbers = True
-            weights.append(samples if own is None else _weight(own))
+            weights.append(weight)
         if has_numbers:
             others = [mean for mean in means if not _is_among(mean, used)]
             self._check(len(values), others, samples, None)
         return weights
 
-    def _check_tensor(self, position: int, value: Tensor, means: Means, samples: float) -> None:
-        """Raise for what the samples do not weigh, or tell `unknown` of it."""
+    def _weigh_tensor(self, position: int, value: Tensor, means: Means, samples: float) -> float:
+        """The weight of what is no mean itself; tells `unknown` if nothing weighs it, or raises."""
         combination = means.combination(value)
         terms = [] if combination is None else combination.means
         if combination is None or any(_is_no_mean_of(mean, samples) for mean in terms):
             self._unknown(position, value)
-        else:
-            self._check(position, terms, samples, combination)
+            return samples
+        return self._check(position, terms, samples, combination)
 
     def weigh_of_step(self, loss: Tensor, means: Means, samples: float) -> float:
         """Return the weight of a batch among others of one step. Raises ValueError like `weigh`."""
@@ -216,8 +268,8 @@ class Weighing:
 
     def _check(
         self, position: int, means: Sequence[Mean], samples: float, value: Combination | None
-    ) -> None:
-        """Raise for counts that are not proportional to the samples from batch to batch.
+    ) -> float:
+        """The weight of means beside other batches. Raises for counts that are not in proportion.
 
         value: these means, added up; None of a number, which may have nothing to do with a mean
             whose count only the device knows.
@@ -227,10 +279,16 @@ class Weighing:
         own = [m for m in means if not (m.is_loss or m.is_guess or _is_among(m, losses))]
         others = [m for m in own if m.count is not None or value or not _is_on_device(m)]
         counts, plain = tuple(map(_known, losses)), tuple(map(_known, others))
-        factors = value.factors if value is not None and self._is_of_one else (1.0, 0.0)
-        basis = self._last[position] = Basis(samples, counts, plain, factors)
-        basis.check(first := self._first.setdefault(position, basis))
+        factors = value.factors if value is not None and self._is_of_one else OF_MEAN
+        basis = Basis(samples, counts, plain, factors)
+        first = self._first.setdefault(position, basis)
         basis.check_factors(first)
+        if value is None:
+            basis._check(first)
+        else:
+            basis = basis.beside(first)
+        self._last[position] = basis
+        return basis._weight
 
 
 def check_alike(bases: Sequence[Basis]) -> None:
