@@ -43,7 +43,8 @@ FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
 SAME: Final[dict[str, dict[str, Any]]] = {
     "fit": {
         "steps": 1000, "seconds": 1e6, "validate_every": Every(epochs=1), "accumulate": 1,
-        "weight_of": lambda x, y: float(len(x)), "nonfinite": "raise", "spikes": Spikes(),
+        "weight_of": lambda x, y: float(len(x)), "nonfinite": "rollback",
+        "spikes": Spikes("rollback"),
         "rollbacks": 3, "callbacks": (), "save_every": Every(epochs=1), "mode": "max",
         "resume": False, "signals": True, "profile_steps": True, "progress": None,
     },

@@ -179,6 +179,7 @@ def test_the_default_metric_is_not_there(tmp_path: Path) -> None:
         ({"save_every": Every(steps=2)}, r"save_every=.* has no effect without checkpoints="),
         ({"resume": "auto"}, 'resume="auto" has no effect without checkpoints='),
         ({"rollbacks": 5}, r"rollbacks=5 has no effect without nonfinite="),
+        ({"rollbacks": 3}, r"rollbacks=3 has no effect without nonfinite="),
         ({"rollbacks": -1, "nonfinite": "rollback"}, "rollbacks must be 0 or more, not -1"),
         ({"validate_every": Every()}, r"validate_every=Every\(\) never validates"),
         (

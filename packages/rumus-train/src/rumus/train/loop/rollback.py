@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rumus.train.loop.trainer import Trainer
 
 OnNonFinite: TypeAlias = Literal["raise", "skip", "rollback"]
-MOST_ROLLBACKS: Final = 3  # by default
+_MOST: Final = 3  # by default
 
 
 class Rollback:
@@ -29,7 +29,7 @@ class Rollback:
     position: of the run.
     nonfinite: see `Trainer.fit`; the optimizer is told.
     spikes: see `Trainer.fit`.
-    most: how often; `rollbacks` of `Trainer.fit`.
+    most: how often, None for the default; `rollbacks` of `Trainer.fit`.
 
     Raises ValueError for a number below 0 or without a use, and for an optimizer without
     `nonfinite`.
@@ -41,14 +41,15 @@ class Rollback:
         position: Position,
         nonfinite: OnNonFinite | None,
         spikes: Spikes | None,
-        most: int,
+        most: int | None,
     ) -> None:
-        self._trainer, self._position, self._most = trainer, position, most
+        self._trainer, self._position = trainer, position
+        self._most = _MOST if most is None else most
         self._of_gradients = nonfinite == "rollback"
         self._of_spikes = spikes is not None and spikes.action == "rollback"
-        if whole_number("rollbacks", most) < 0:
+        if whole_number("rollbacks", self._most) < 0:
             raise ValueError(f"rollbacks must be 0 or more, not {most}")
-        if most != MOST_ROLLBACKS and not self.is_on:
+        if most is not None and not self.is_on:
             raise ValueError(
                 f'rollbacks={most} has no effect without nonfinite="rollback" or '
                 'spikes=Spikes("rollback")'

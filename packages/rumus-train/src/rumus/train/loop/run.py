@@ -125,7 +125,7 @@ class Run:
         weight_of: Callable[..., float] | None,
         nonfinite: OnNonFinite | None,
         spikes: Spikes | None,
-        rollbacks: int,
+        rollbacks: int | None,
         callbacks: Sequence[Callback],
         store: Store | None,
         save_every: Every,

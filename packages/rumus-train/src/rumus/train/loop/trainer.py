@@ -216,7 +216,7 @@ class Trainer(Generic[M_co]):
         weight_of: Callable[..., float] | None = None,
         nonfinite: OnNonFinite | None = None,
         spikes: Spikes | None = None,
-        rollbacks: int = 3,
+        rollbacks: int | None = None,
         callbacks: Sequence[Callback] = (),
         checkpoints: Store | str | Path | None = None,
         save_every: Every | None = None,
@@ -256,7 +256,7 @@ class Trainer(Generic[M_co]):
             at most `rollbacks` times.
         spikes: how to handle a loss far above the previous ones: `Spikes()` skips its batch,
             `Spikes("rollback")` rolls back; `Result.spikes` and a warning name the batch.
-        rollbacks: how often a run may roll back; see nonfinite and spikes.
+        rollbacks: how often a run may roll back, by default 3; see nonfinite and spikes.
         callbacks: receive the events of training.
         checkpoints: `Checkpoints`, or a folder for them. They are saved at `save_every`, at the
             end, and at each best validation if they keep the best (a folder does), each with the

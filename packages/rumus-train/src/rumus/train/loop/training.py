@@ -75,7 +75,7 @@ class Training:
     weight_of: Callable[..., float] | None = None
     nonfinite: OnNonFinite | None = None
     spikes: Spikes | None = None
-    rollbacks: int = 3
+    rollbacks: int | None = None
     callbacks: Sequence[Callback] = ()
     save_every: Every | None = None
     monitor: str | None = None
