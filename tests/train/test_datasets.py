@@ -81,6 +81,26 @@ def test_bad_subsets(indices: Any, error: type[Exception], said: str) -> None:
         Subset(ArrayDataset(range(4)), indices)
 
 
+@pytest.mark.parametrize("mask", [[0, 1, 0, 1], np.array([1, 0, 0], np.uint8), [True, 0, 1]])
+def test_a_mask_of_zeros_and_ones_is_no_list_of_indices(mask: Any) -> None:
+    """It took samples 0 and 1 many times over, as (y == 1).astype(int) does."""
+    with pytest.warns(UserWarning, match=r"Subset: indices are \d zeros and ones for \d samples"):
+        Subset(ArrayDataset(range(len(mask))), mask)
+
+
+@pytest.mark.parametrize(
+    ("samples", "indices"),
+    [
+        (2, [1, 0]), (4, [0, 0, 0, 0]), (4, [1, 1, 1, 1]), (4, [0, 1]), (4, [1, 0, 1]),
+        (3, [0, 2, 1]), (4, [0, 1, 0, 1, 0, 1, 0, 1]), (1, [0]), (3, []), (4, [0, 1, 1, 2]),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("error")
+def test_indices_that_are_no_mask(samples: int, indices: list[int]) -> None:
+    part = Subset(ArrayDataset(range(samples)), indices)
+    assert [int(part[i][0]) for i in range(len(part))] == indices
+
+
 @given(total=st.integers(1, 200), shares=st.lists(st.integers(1, 9), min_size=1, max_size=5),
        seed=st.integers(0, 9))  # fmt: skip
 @settings(deadline=None, max_examples=100, derandomize=True)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rumus.tensor.expression.declared_type import shown
 from rumus.tensor.expression.masked import unmasked
+from rumus.tensor.expression.user_warning import warn_user
 from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.train.base.exact_joining import column_names, refuse_rounded
 from rumus.train.base.other_names import DATASET, FIELDS
@@ -66,6 +67,21 @@ def as_indices(indices: Indices) -> Indices:
         hint = ": numpy.flatnonzero(mask) gives them" if found.dtype.kind == "b" else ""
         raise TypeError(f"indices must be integers, not {found.dtype}{hint}")
     return found
+
+
+def warn_of_mask(of: str, indices: Indices, samples: int) -> None:
+    """Warn of a mask of zeros and ones, which as indices would be two samples many times over.
+
+    One of ones alone, or of zeros, may be a single sample, as often as there are samples.
+
+    >>> warn_of_mask("Subset", np.array([1, 0, 2]), 3)
+    """
+    is_as_long = samples > 2 and indices.shape == (samples,)
+    if is_as_long and indices.max() == 1 and indices.min() == 0:
+        warn_user(
+            f"{of}: indices are {samples} zeros and ones for {samples} samples, which takes "
+            "samples 0 and 1 many times over: numpy.flatnonzero(mask) gives the indices of a mask"
+        )
 
 
 def refuse_table(dataset: object) -> None:
@@ -223,6 +239,7 @@ class Subset:
 
     Raises IndexError for an index outside [0, len(dataset)), ValueError unless `indices` has one
     axis, and for row labels of pandas that are no positions, TypeError unless they are integers.
+    UserWarning for a mask of zeros and ones.
 
     >>> from rumus.train import ArrayDataset, Subset
     >>> half = Subset(ArrayDataset([10.0, 11.0, 12.0, 13.0]), [3, 1])
@@ -244,6 +261,7 @@ class Subset:
         outside = chosen[(chosen < 0) | (chosen >= len(dataset))]
         if outside.size:
             raise IndexError(f"index {outside[0]} is outside [0, {len(dataset)})")
+        warn_of_mask("Subset", chosen, len(dataset))
         own: Indices = chosen.astype(np.intp)
         if isinstance(dataset, Subset) and type(dataset) is Subset:
             # A part of a part is one of the whole: any number of them is one call.
