@@ -18,7 +18,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rumus.nn import GRU, LSTM, Linear, Sequential, Upsample, load_lora, read_weights
+from rumus.nn import (
+    GRU,
+    LSTM,
+    Linear,
+    Sequential,
+    Upsample,
+    load_lora,
+    lora,
+    read_weights,
+    save_lora,
+)
 from rumus.nn.weights_file import WeightsFileError
 from rumus.optim import (
     SGD,
@@ -488,7 +498,7 @@ def test_more_workers_than_batches_have_nothing_to_do() -> None:
     ("use", "name"),
     [
         (lambda path: CsvDataset(path), "CsvDataset: path must"),
-        (lambda path: ParquetDataset(path), "a path must"),
+        (lambda path: ParquetDataset(path), "ParquetDataset: table must"),
         (lambda path: NpyDataset(path), "a path must"),
         (lambda path: ImageFolder(path), "ImageFolder: folder must"),
         (lambda path: Checkpoints(path), "Checkpoints: folder must"),
@@ -505,6 +515,39 @@ def test_a_path_that_none_can_be(use: Callable[[Any], object], name: str) -> Non
         for path in (f"a{letter}b", Path(f"a{letter}b")):
             with pytest.raises(ValueError, match=f"{name} not have {said}"):
                 use(path)
+
+
+@pytest.mark.parametrize(
+    ("use", "name"),
+    [
+        (lambda: Checkpoints(""), "Checkpoints: folder"),
+        (lambda: small_fit(checkpoints=""), "Trainer.fit: checkpoints"),
+        (lambda: small_fit(resume=""), "resume"),
+        (lambda: RunFolder(""), "RunFolder: path"),
+        (lambda: ImageFolder(""), "ImageFolder: folder"),
+        (lambda: CsvDataset(""), "CsvDataset: path"),
+        (lambda: save_state(Plateau(0.1), ""), "save_state: path"),
+        (lambda: Linear(1, 1).save_file(""), "Linear.save_file: path"),
+        (lambda: save_lora(lora(Sequential(Linear(2, 2)), 1), ""), "save_lora: folder"),
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(
+    use: Callable[[], object], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of an environment variable that is not set: checkpoints went to the current folder."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f"{name} must not be empty: the current folder is"):
+        use()
+    assert list(tmp_path.iterdir()) == []
+    small_fit(checkpoints=".")  # which asks for it by name
+    assert (tmp_path / "lock").exists()
+
+
+def small_fit(**options: Any) -> None:
+    model = Linear(1, 1)
+    trainer = Trainer(SGD(model.parameters(), 0.1), state={"model": model})
+    data = [(np.ones((2, 1), np.float32),)]
+    trainer.fit(data, lambda x: model(x).mean(), epochs=1, progress=None, **options)
 
 
 @pytest.mark.parametrize("given", [3, None, b"x", [1], np.ones(2)])

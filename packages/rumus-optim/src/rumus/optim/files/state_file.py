@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor import StateMismatchError
-from rumus.tensor.expression.declared_type import fault_of_path, shown
+from rumus.tensor.expression.declared_type import check_path, shown
 from rumus.tensor.memory.replaced_file import replaced
 
 _FORMAT: Final = "state 2"
@@ -94,8 +94,7 @@ def _check_given(of: str, stateful: object, method: str, path: object) -> None:
         raise TypeError(f"{of} takes an optimizer, then a path, not {stateful!r} first")
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"{of}: path must be text or a Path, not {shown(path)}")
-    if fault := fault_of_path(path):
-        raise ValueError(f"{of}: path must not have {fault}: {shown(path)}")
+    check_path(f"{of}: path", path)
 
 
 def _taken_apart(state: Mapping[str, Any]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

@@ -297,7 +297,7 @@ def _check_types(
         if told := wanted(*types[name], value, is_all=is_all, is_early=is_early):
             raise TypeError(f"{of}: {name} must be {told}, not {shown(value)}") from None
         if fault := fault_of_declared(*types[name], value):
-            raise ValueError(f"{of}: {name} must not have {fault}: {shown(value)}") from None
+            raise ValueError(f"{of}: {name} must not {fault}") from None
 
 
 def _types(function: Callable[..., Any]) -> dict[str, Declared]:

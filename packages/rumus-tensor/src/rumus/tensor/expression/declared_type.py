@@ -124,31 +124,52 @@ def is_optional_tensor(declared: str) -> bool:
 
 
 def fault_of_path(value: object) -> str | None:
-    r"""Return what a path must not have, but this has; None if it may be a path.
+    r"""Return what a path must not be or have, but this is or has; None if it may be a path.
+
+    An empty one would be the current folder, as a variable that is not set often is.
 
     >>> fault_of_path("a\0"), fault_of_path("a\ud800")
-    ('a NUL character', "'\\ud800', which no name of a file has")
+    ("have a NUL character: 'a\\x00'", "have '\\ud800', which no name of a file has: 'a\\ud800'")
+    >>> fault_of_path(""), fault_of_path(".")
+    ("be empty: the current folder is '.'", None)
     """
     if not isinstance(value, (str, os.PathLike)):
         return None
     text = str(value)
+    if not text:
+        return "be empty: the current folder is '.'"
     if "\0" in text:
-        return "a NUL character"
+        return f"have a NUL character: {shown(text)}"
     try:
         os.fsencode(text)
     except UnicodeEncodeError as error:
-        return f"{text[error.start]!r}, which no name of a file has"
+        return f"have {text[error.start]!r}, which no name of a file has: {shown(text)}"
     return None
+
+
+def check_path(name: str, value: object) -> None:
+    """Raise ValueError for a path that none can be.
+
+    >>> check_path("checkpoints", "")
+    Traceback (most recent call last):
+    ...
+    ValueError: checkpoints must not be empty: the current folder is '.'
+    """
+    if fault := fault_of_path(value):
+        raise ValueError(f"{name} must not {fault}")
 
 
 def fault_of_declared(declared: str, known: Mapping[str, Any], value: object) -> str | None:
     r"""Return the `fault_of_path` of a value where a path is asked for.
 
     >>> fault_of_declared("str | Path", {}, "a\0"), fault_of_declared("str", {}, "a\0")
-    ('a NUL character', None)
+    ("have a NUL character: 'a\\x00'", None)
     """
     fault = fault_of_path(value)
-    is_path = fault and any(map(_PATH.fullmatch, _parts(declared, known) or ()))
+    parts = _parts(declared, known) or _alternatives(
+        declared
+    )  # of others too, as in `Store | Path`
+    is_path = fault and any(map(_PATH.fullmatch, parts))
     return fault if is_path else None
 
 

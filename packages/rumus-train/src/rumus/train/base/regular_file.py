@@ -32,8 +32,8 @@ def require_regular_file(path: Path) -> None:
     try:
         mode = os.stat(path).st_mode
     except ValueError as error:
-        fault = fault_of_path(path) or str(error)
-        raise ValueError(f"a path must not have {fault}: {str(path)!r}") from None
+        fault = fault_of_path(path) or f"have {error}: {str(path)!r}"
+        raise ValueError(f"a path must not {fault}") from None
     if stat.S_ISREG(mode):
         return
     kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "no file")

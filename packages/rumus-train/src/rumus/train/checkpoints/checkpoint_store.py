@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from rumus.tensor.expression.declared_type import shown
+from rumus.tensor.expression.declared_type import check_path, shown
 from rumus.train.checkpoints.checkpoint_errors import CheckpointError
 from rumus.train.checkpoints.checkpoints import Checkpoints, warn_of_skipped
 from rumus.train.checkpoints.keep_policy import Best
@@ -74,14 +74,16 @@ def as_store(given: Store | str | Path | None, best: Best | None) -> Store | Non
         raise TypeError(f"checkpoints must be a folder or Checkpoints(folder), not {shown(given)}")
     if not isinstance(given, (str, Path)):
         return given
+    check_path("checkpoints", given)
     where = Path(given).absolute()  # whatever the program's folder is later
     return Checkpoints(where, keep_best=best)
 
 
 def check_resume(resume: object) -> None:
-    """Raise TypeError for what says neither whether nor from where to resume."""
+    """Raise TypeError for what says neither whether nor from where to resume, ValueError for ""."""
     if not isinstance(resume, (bool, str, Path)):
         raise TypeError(f'resume must be True, False, "auto" or a path, not {shown(resume)}')
+    check_path("resume", resume)
 
 
 def checkpoint_to_resume(store: Store | None, resume: Resume) -> Saved | None:
