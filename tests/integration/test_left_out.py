@@ -715,6 +715,8 @@ UNKNOWN: dict[str, Any] = {
     "a norm of each output": lambda wx, x: wx.norm(axis=0).mean(),
     "the largest of each output": lambda wx, x: wx.max(0).mean(),
     "sums of outputs, averaged": lambda wx, x: wx.sum(0).mean(),
+    "sums of transposed outputs, averaged": lambda wx, x: wx.transpose().sum(1).mean(),
+    "roots of transposed outputs": lambda wx, x: (wx**2).transpose().mean(1).sqrt().mean(),
     "stacked with a sum": lambda wx, x: stack([wx.mean(), wx.sum()]).mean(),
     "products over the samples": lambda wx, x: (wx.transpose() @ x).mean(),
     "a sum of products": lambda wx, x: einsum("nc,nd->cd", wx, x).mean(),

@@ -167,7 +167,8 @@ def note_part(result: Tensor, of: Tensor, axes: Sequence[int], *, is_mean: bool)
     elif at in axes and is_mean:
         _combine(result, Mean(result._array, count, None, False, of.shape[at]))
     elif at in axes:
-        _listening.parts.note(result, Total.of(_listening.inner.of(of) or of.shape))
+        total = Total.of(_listening.inner.of(of) or of.shape)
+        _listening.parts.note(result, total._replace(rows=of.shape[at]))
     elif not is_mean:
         _listening.inner.note(result, _listening.inner.of(of) or of.shape)
     return result
