@@ -494,10 +494,58 @@ def test_rounded_whole_numbers_are_reported(tmp_path: Path) -> None:
     path.write_text("at,even,part,y\n1700000001,16777218,16777217.5,16777217\n1,2,3,4\n")
     with pytest.warns(UserWarning, match="whole numbers that float32 rounds") as found:
         CsvDataset(path, target="y")
-    assert [str(each.message).split("column ")[1][:4] for each in found] == ["'at'", "'y' "]
-    assert all(each.filename == __file__ for each in found)
+    (said,) = found
+    assert "columns 'at', 'y' have whole numbers" in str(said.message)
+    assert "1700000001 to 1700000000 in 'at'; keep them" in str(said.message)
+    assert said.filename == __file__
     kept = CsvDataset(path, target="y", dtype=np.float64, target_dtype=np.float64)
     assert kept[0][0].tolist() == [1700000001.0, 16777218.0, 16777217.5]
+
+
+@pytest.mark.parametrize(
+    ("cell", "options", "has"),
+    [
+        ("16777217", {}, "have whole numbers that float32 rounds, 16777217 to 16777216 in 'c0'; k"),
+        ("16777217", {"missing": "mean"}, "have whole numbers that float32 rounds, 16777217 to"),
+        ("1e-50", {}, "have numbers too small for float32, which become 0, such as 1e-50 in 'c0';"),
+        (
+            "2024-05-05T12:01",
+            {"dates": [f"c{n}" for n in range(35)]},
+            "have times of day that float32 rounds, by up to 60 seconds in 'c0'; keep",
+        ),
+    ],
+)
+def test_many_columns_of_one_doubt_are_told_of_once(
+    cell: str, options: dict[str, Any], has: str, tmp_path: Path
+) -> None:
+    """Tables of probabilities have hundreds of them."""
+    path = tmp_path / "wide.csv"
+    lines = [",".join(f"c{n}" for n in range(35)), *[",".join([cell] * 35)] * 2]
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.warns(UserWarning, match="and 32 others have") as found:
+        dataset = CsvDataset(path, **options)
+    (said,) = found
+    assert f"columns 'c0', 'c1', 'c2' and 32 others {has}" in str(said.message)
+    assert said.filename == __file__
+    with pytest.warns(UserWarning, match="and 32 others have") as found:  # of another file, too
+        dataset.like(path)
+    assert len(found) == 1
+
+
+def test_categories_and_formats_of_dates_of_many_columns_are_told_of_once(tmp_path: Path) -> None:
+    names = [f"c{n}" for n in range(8)]
+    path = tmp_path / "wide.csv"
+    lines = [",".join(names), *(",".join([text] * 8) for text in ("red", "Red", "blue"))]
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.warns(UserWarning, match="'c0': 'Red' and 'red' are two categor") as found:
+        CsvDataset(path, categories=names)
+    (said,) = found
+    assert str(said.message).endswith("'c1', 'c2', 'c3' and 4 others have such texts, too")
+    lines = [",".join(names), ",".join(["05.06."] * 8)]
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.warns(UserWarning, match="'c0', 'c1', 'c2' and 5 others has no year") as found:
+        CsvDataset(path, dates=dict.fromkeys(names, "%d.%m."))
+    assert len(found) == 1
 
 
 def test_fractions_of_large_numbers_that_become_equal_are_reported(tmp_path: Path) -> None:

@@ -268,6 +268,17 @@ def test_a_data_frame_is_told_how_to_become_a_table() -> None:
         ParquetDataset(DataFrame())
 
 
+def test_many_columns_that_are_rounded_are_told_of_once() -> None:
+    """Features and targets of a table, and those of the next one that is read like it."""
+    table = pyarrow.table({f"c{n}": [2**24 + 1, n] for n in range(35)})
+    with pytest.warns(UserWarning, match="columns 'c0', 'c1', 'c2' and 32 others have") as found:
+        dataset = ParquetDataset(table, target="c34")
+    assert len(found) == 1
+    with pytest.warns(UserWarning, match="columns 'c0', 'c1', 'c2' and 32 others have") as found:
+        dataset.like(table)
+    assert len(found) == 1
+
+
 @pytest.mark.parametrize("kind", ["float64", "decimal"])
 def test_large_numbers_that_are_rounded_are_said(kind: str) -> None:
     """As of a CSV file: seconds since 1970 with a fraction lose up to a minute in float32."""

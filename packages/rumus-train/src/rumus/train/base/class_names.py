@@ -93,11 +93,24 @@ def warn_of_text_order(shown: str, what: str, classes: Sequence[str], instead: s
 
 
 def warn_of_twins(shown: str, what: str, names: Iterable[str], given: str) -> None:
-    """Warn if two found names are alike but for case, spaces or the encoding of accents.
-
-    Or if they are one number. Single letters may well be two classes.
+    """Warn if two found names are `twins`.
 
     what: the names are. given: the argument that gives them.
+    """
+    if (both := twins(names)) is not None:
+        warn_user(
+            f"{shown}: {both} are two {what}: write them alike if they are one, or give {given} if "
+            "they are two"
+        )
+
+
+def twins(names: Iterable[str]) -> str | None:
+    """Return two names that are alike but for case, spaces or the encoding of accents, or None.
+
+    Or that are one number. Single letters may well be two classes.
+
+    >>> twins(["red", "blue", "Red "]), twins(["a", "A"])
+    ("'red' and 'Red '", None)
     """
     seen: dict[str, str] = {}
     for name in names:
@@ -105,11 +118,8 @@ def warn_of_twins(shown: str, what: str, names: Iterable[str], given: str) -> No
         if _NUMBER.fullmatch(key):
             key = str(float(key))
         if (twin := seen.setdefault(key, name)) is not name and len(name) + len(twin) > 2:
-            warn_user(
-                f"{shown}: {_both(twin, name)} are two {what}: write them alike if they are one, "
-                f"or give {given} if they are two"
-            )
-            return
+            return _both(twin, name)
+    return None
 
 
 def _both(one: str, other: str) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from rumus.tensor.expression.printable import printable_lines
 
 _LONGEST: Final = 200  # characters of one name in a message
+_MANY: Final = 5  # names, of which a message has the first only
+_FIRST: Final = 3
 
 
 def printable(text: object) -> str:
@@ -23,6 +26,18 @@ def printable(text: object) -> str:
     if shown.isprintable():
         return shown
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names in quotes; of many, the first ones and how many others there are.
+
+    >>> listed(["a", "b"]), listed("abcdefg")
+    ("'a', 'b'", "'a', 'b', 'c' and 4 others")
+    """
+    every = list(names)
+    told = every if len(every) < _MANY else every[:_FIRST]
+    rest = f" and {len(every) - len(told):,} others" if len(told) < len(every) else ""
+    return ", ".join(printable(repr(name)) for name in told) + rest
 
 
 def say(text: object) -> None:

@@ -49,7 +49,7 @@ from rumus.train.tables.feature_encoding import (
     refuse_many,
     typical_sizes,
 )
-from rumus.train.tables.rounding import holding, tell_of_rounding, warn_of_rounding, warn_of_times
+from rumus.train.tables.rounding import Roundings, holding
 from rumus.train.tables.row_names import (
     row_names,
     warn_of_counting,
@@ -225,12 +225,13 @@ class ParquetDataset(RowsOfFiles):
         }
         if learns:
             encoding.learn(numbers, texts, {name: source.declared(name) for name in texts})
-        self._arrays = [encoding.features(numbers, texts, self._dtype, source.shown)]
+        self._arrays = [encoding.features(numbers, texts, self._dtype, source.roundings)]
         if targets:
             self._arrays.append(self._targets(targets))
         if not source.rows:
             raise ValueError(f"{source.shown} has no rows")
         source.forget()
+        source.roundings.tell()
         return numbers
 
     def _sizes(self, numbers: NDArray[Any]) -> dict[str, float]:
@@ -242,17 +243,16 @@ class ParquetDataset(RowsOfFiles):
         return found
 
     def _column(self, name: str) -> NDArray[Any]:
-        encoding = self._encoding
+        encoding, roundings = self._encoding, self._source.roundings
         found = self._source.numbers(name, encoding.fill, name in encoding.dates)
         if name in encoding.dates:
             encoding.check_zone(self._source.shown, name, self._source.has_zone(name, found))
         if encoding.has_means:
-            warn_of_rounding(self._source.shown, name, found, found.astype(np.float64, copy=False))
+            roundings.note_numbers(name, found, found.astype(np.float64, copy=False))
         else:
             self._source.require_exact(name, found, self._dtype)
             if name in encoding.dates and self._dtype.kind == "f":
-                kept = found.astype(self._dtype)
-                warn_of_times(self._source.shown, name, found, kept)
+                roundings.note_times(name, found, found.astype(self._dtype))
         return found
 
     def _targets(self, names: Sequence[str]) -> NDArray[Any]:
@@ -284,6 +284,7 @@ class _Source:
             raise TypeError(f"table must be a file or a pyarrow.Table, not {described(given)}")
         self._given = given if isinstance(given, pyarrow.Table) else Path(given)
         self.shown = "the table" if isinstance(given, pyarrow.Table) else printable(given)
+        self.roundings = Roundings(self.shown)
         self._table: Any = None
         schema = self._schema()
         self.names: list[str] = list(schema.names)
@@ -410,7 +411,7 @@ class _Source:
         for place in np.flatnonzero(np.abs(numbers) >= 2.0**53).tolist():
             cell = column[place].as_py()
             if abs(int(cell) - int(numbers[place])) > (cell != int(cell)):
-                tell_of_rounding(self.shown, name, f"{cell:f}", numbers[place])
+                self.roundings.note_rounded(name, f"{cell:f}", numbers[place])
                 break
         return found
 
@@ -439,7 +440,7 @@ class _Source:
             if limits.min <= fill <= limits.max and float(fill).is_integer():
                 column = column.fill_null(int(fill))
             else:
-                warn_of_rounding(self.shown, name, whole, whole.astype(np.float64))
+                self.roundings.note_numbers(name, whole, whole.astype(np.float64))
         return _with(column, fill)
 
     def targets(self, name: str) -> NDArray[Any]:
@@ -476,7 +477,7 @@ class _Source:
     def require_exact(self, name: str, numbers: NDArray[Any], dtype: DTypeLike) -> None:
         """Raise ValueError for a number outside `dtype`, or a fraction for an integer dtype.
 
-        Warn of whole numbers that a floating dtype rounds.
+        Note whole numbers that a floating dtype rounds.
         """
         kind = np.dtype(dtype)
         is_long = numbers.dtype.kind in "iu" and numbers.dtype.itemsize == 8  # for any float
@@ -494,7 +495,7 @@ class _Source:
                 f"{self.shown}, row {row}: {numbers[row]} in column {name!r} is not {kind}; "
                 f"{holding(numbers[row], kind)}"
             )
-        warn_of_rounding(self.shown, name, numbers, cast)
+        self.roundings.note_numbers(name, numbers, cast)
 
     def different(self, name: str) -> int:
         """Return how many different values a column has; 0 if that is not counted."""

@@ -64,7 +64,7 @@ from rumus.train.tables.feature_encoding import (
     refuse_many,
     typical_sizes,
 )
-from rumus.train.tables.rounding import is_off, tell_of_rounding, tell_of_vanished, warn_of_times
+from rumus.train.tables.rounding import Roundings, is_off
 from rumus.train.tables.row_names import (
     row_names,
     warn_of_counting,
@@ -258,14 +258,17 @@ class CsvDataset(RowsOfFiles):
         where = {name: number for number, name in enumerate(self.columns)}
         of_file = self._file.spelling
         spelling = None if of_file is None else _of_texts(of_file)
-        reader = _Features("row", self._encoding, spelling, self._dtype, where, between=" ")
+        roundings = Roundings("row")
+        reader = _Features(roundings, self._encoding, spelling, self._dtype, where, between=" ")
         whole = {*self._encoding.numbers} if self._dtype.kind in "iu" else self._encoding.booleans
         cells = (
             [_cell(row, name, at, name in whole) for name in self.columns]
             for at, row in enumerate(rows)
         )
         reader.take([(at, self._file.without_absent(row)) for at, row in enumerate(cells)])
-        return reader.arrays(learns=False)[0]
+        features = reader.arrays(learns=False)[0]
+        roundings.tell()
+        return features
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -293,8 +296,9 @@ class CsvDataset(RowsOfFiles):
         """Read the lines of a table; return the contents of its numeric columns."""
         where = {name: table.index(name) for name in self.columns}
         spelling = self._file.spelling
-        reader = _Features(table.shown, self._encoding, spelling, self._dtype, where)
-        target = self._reader_of_target(table)
+        roundings = Roundings(table.shown)
+        reader = _Features(roundings, self._encoding, spelling, self._dtype, where)
+        target = self._reader_of_target(table, roundings)
         reader.numbers.tells_codes = tells_codes
         if isinstance(target, _Numbers):
             target.tells_codes = tells_codes
@@ -310,6 +314,7 @@ class CsvDataset(RowsOfFiles):
         if target is not None:
             found = target.array()
             self._arrays.append(found.reshape(-1) if isinstance(self._target, str) else found)
+        roundings.tell()
         return numbers
 
     def _measured(self, numbers: NDArray[Any]) -> tuple[list[str], NDArray[Any]]:
@@ -330,7 +335,7 @@ class CsvDataset(RowsOfFiles):
             self._encoding.dates,
         )
 
-    def _reader_of_target(self, table: CsvTable) -> _Numbers | _Texts | None:
+    def _reader_of_target(self, table: CsvTable, roundings: Roundings) -> _Numbers | _Texts | None:
         names = as_targets(self._target)
         if not names:
             return None
@@ -339,7 +344,7 @@ class CsvDataset(RowsOfFiles):
         indices = [table.index(name) for name in names]
         spellings = [self._file.spelling] * len(names)
         kind = self._target_dtype
-        return _Numbers(table.shown, names, indices, spellings, kind, None, is_target=True)
+        return _Numbers(roundings, names, indices, spellings, kind, None, is_target=True)
 
 
 @dataclass(frozen=True)
@@ -452,7 +457,7 @@ class _Features:
 
     def __init__(
         self,
-        shown: str,
+        roundings: Roundings,
         encoding: FeatureEncoding,
         spelling: Spelling | None,
         dtype: np.dtype[Any],
@@ -460,12 +465,12 @@ class _Features:
         between: str = ":",
     ) -> None:
         self._encoding, self._dtype, self._where = encoding, dtype, where
-        self._shown, self._place = shown, shown + between
+        self._roundings, self._place = roundings, roundings.shown + between
         indices = [where[name] for name in encoding.numbers]
         spellings = [self._spelling(name, spelling) for name in encoding.numbers]
         kept = encoding.dtype_of_numbers(dtype)
         names, fill = encoding.numbers, encoding.fill
-        self.numbers = _Numbers(shown, names, indices, spellings, kept, fill, between)
+        self.numbers = _Numbers(roundings, names, indices, spellings, kept, fill, between)
         self._texts: dict[str, list[str]] = {name: [] for name in encoding.categories}
         self._different: dict[str, set[str]] = {name: set() for name in encoding.categories}
 
@@ -517,10 +522,10 @@ class _Features:
         numbers = self.numbers.array()
         encoding = self._encoding
         for name, has_zone in self.numbers.zones():
-            encoding.check_zone(self._shown, name, has_zone)
+            encoding.check_zone(self._roundings.shown, name, has_zone)
         if learns:
             encoding.learn(numbers, self._texts, {})
-        return encoding.features(numbers, self._texts, self._dtype, self._shown), numbers
+        return encoding.features(numbers, self._texts, self._dtype, self._roundings), numbers
 
 
 class _Numbers:
@@ -528,7 +533,7 @@ class _Numbers:
 
     def __init__(
         self,
-        shown: str,
+        roundings: Roundings,
         names: Sequence[str],
         indices: Sequence[int],
         spellings: Sequence[Spelling | None],
@@ -538,12 +543,11 @@ class _Numbers:
         *,
         is_target: bool = False,
     ) -> None:
-        self._place, self._is_target = shown + between, is_target
-        self._shown, self._names, self._missing = shown, names, missing
+        self._place, self._is_target = roundings.shown + between, is_target
+        self._roundings, self._names, self._missing = roundings, names, missing
         self._indices, self._spellings, self._dtype = indices, spellings, dtype
         self._dates = [at for at, each in enumerate(spellings) if isinstance(each, Days)]
         self._parts: list[NDArray[Any]] = []
-        self._told: set[str] = set()  # the columns that were told to be rounded
         self.tells_codes = False  # whether numbers with leading zeros are told of
 
     def take(self, rows: Sequence[Row]) -> None:
@@ -566,31 +570,28 @@ class _Numbers:
         self._parts.append(part.reshape(len(rows), len(self._indices)))
 
     def _see_rounded(self, cells: Sequence[str], part: NDArray[Any]) -> None:
-        """Say once of a column that its dtype rounds large numbers, times, or others to 0."""
-        count = len(self._names)
+        """Note that a column's dtype rounds large numbers, times, or others to 0."""
+        count, roundings = len(self._names), self._roundings
         large = np.abs(part) >= 2.0 ** (np.finfo(self._dtype).nmant + 1)
         for place in np.flatnonzero(large).tolist():
             name, cell = self._names[place % count], cells[place].strip()
             whole, _, fraction = cell.lstrip("+-").lstrip("0").partition(".")
-            if name in self._told or not (whole + fraction).isdecimal():
+            if name in roundings or not (whole + fraction).isdecimal():
                 continue  # with an exponent, the digits say how exact it is
             if abs(int(whole or "0") - abs(int(part[place]))) > bool(fraction):
-                self._told.add(name)
-                tell_of_rounding(self._shown, name, cell, part[place])
+                roundings.note_rounded(name, cell, part[place])
         if _may_vanish(cells):
             for place in np.flatnonzero(part == 0).tolist():
                 name, cell = self._names[place % count], cells[place]
-                if cell.strip(_OF_ZERO) and name not in self._told and _is_not_zero(cell):
-                    self._told.add(name)
-                    tell_of_vanished(self._shown, name, cell.strip(), self._dtype)
-        dates = [at for at in self._dates if self._names[at] not in self._told]
+                if cell.strip(_OF_ZERO) and name not in roundings and _is_not_zero(cell):
+                    roundings.note_vanished(name, cell.strip(), self._dtype)
+        dates = [at for at in self._dates if self._names[at] not in roundings]
         if dates and self._dtype.itemsize < 8:
             texts = [cells[row + at] for row in range(0, len(cells), count) for at in dates]
             days = numbers_of(texts, np.dtype(np.float64), self._missing).reshape(-1, len(dates))
             kept = part.reshape(-1, count)[:, dates]
             for at in np.flatnonzero(is_off(days, kept).any(0)).tolist():
-                warn_of_times(self._shown, self._names[dates[at]], days[:, at], kept[:, at])
-                self._told.add(self._names[dates[at]])
+                roundings.note_times(self._names[dates[at]], days[:, at], kept[:, at])
 
     def _see_codes(self, cells: Sequence[str]) -> None:
         """Say once of a table that it has whole numbers with leading zeros, such as zip codes."""
@@ -603,9 +604,9 @@ class _Numbers:
         cell, name = cells[place].strip(), printable(repr(self._names[place % len(self._names)]))
         keeps = "target_dtype=str" if self._is_target else f"categories=[{name}]"
         warn_user(
-            f"{self._shown}: column {name} has numbers with leading zeros, and {cell} is read as "
-            f"{int(cell)}: {keeps} keeps codes as texts, and columns=[...] says that they are "
-            "numbers"
+            f"{self._roundings.shown}: column {name} has numbers with leading zeros, and {cell} is "
+            f"read as {int(cell)}: {keeps} keeps codes as texts, and columns=[...] says that they "
+            "are numbers"
         )
 
     def _spelled(self, rows: Sequence[Row], cells: Sequence[str]) -> list[str]:

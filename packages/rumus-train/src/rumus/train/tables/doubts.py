@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor.expression.user_warning import warn_user
-from rumus.train.base.printable import printable
+from rumus.train.base.printable import listed, printable
 
 # What others call the number of the part of a division that a sample belongs to.
 _OF_PART: Final = re.compile(
@@ -53,7 +53,7 @@ def warn_of_divisions(shown: str, names: Sequence[str], numbers: NDArray[Any]) -
         or (_MAY_WEIGH.fullmatch(name) and _is_near_1(column))
     ]
     if found:
-        told = ", ".join(printable(repr(name)) for name in found)
+        told = listed(found)
         warn_user(
             f"{shown}: {told} {'are' if len(found) > 1 else 'is'} named like what divides or "
             "weighs samples, and read as a feature; give columns=[...] to leave it out, or to "

@@ -20,11 +20,11 @@ from rumus.train.base.class_names import (
     check_each_once,
     checked_classes,
     ordered_names,
-    warn_of_twins,
+    twins,
 )
-from rumus.train.base.printable import printable
+from rumus.train.base.printable import listed, printable
 from rumus.train.data.batch_numbers import FEW, OTHER_SCALE
-from rumus.train.tables.rounding import require_finite, warn_of_times
+from rumus.train.tables.rounding import Roundings, require_finite
 
 Missing: TypeAlias = float | Literal["mean"] | None
 
@@ -238,15 +238,16 @@ class FeatureEncoding:
 
         Raises ValueError for a column of missing values only that needs a mean.
         """
+        alike: dict[str, str] = {}
         for name, found in texts.items():
             if not self.categories[name]:
                 there = declared.get(name) or sorted(set(found) - {""})
                 if not there:
                     raise ValueError(f"column {name!r} has no texts at all; leave it out")
                 self.categories[name] = checked_classes(there)
-                column = printable(repr(name))
-                given = f"categories={{{column}: [...]}}"
-                warn_of_twins(f"column {column}", "categories", there, given)
+                if (both := twins(there)) is not None:
+                    alike[name] = both
+        _warn_of_twins(alike)
         if not self.has_means:
             return
         known = np.isfinite(numbers)
@@ -262,14 +263,14 @@ class FeatureEncoding:
         numbers: NDArray[Any],
         texts: Mapping[str, Sequence[str]],
         dtype: np.dtype[Any],
-        shown: str,
+        roundings: Roundings,
     ) -> NDArray[Any]:
         """Return one row of features for each row of the table.
 
         numbers: of the numeric columns.
         texts: of the others, "" where one is missing.
         dtype: of the features.
-        shown: the name of the table, for messages.
+        roundings: of the table, which notes what the dtype rounds.
 
         KeyError, with column and text, for an unknown category. ValueError for a column with so
         many different texts that their features would take more than LARGEST bytes, and for a
@@ -285,7 +286,7 @@ class FeatureEncoding:
             numbers = read.astype(dtype, copy=False)
         if self.has_means and dtype.itemsize < 8:  # or else it was checked as it was read
             for name, column, kept in zip(self.numbers, read.T, numbers.T, strict=True):
-                self._check(shown, name, column, kept)
+                self._check(roundings, name, column, kept)
         if not texts:
             return numbers
         place = {name: number for number, name in enumerate(self.numbers)}
@@ -297,10 +298,12 @@ class FeatureEncoding:
         ]
         return np.concatenate(blocks, axis=1)
 
-    def _check(self, shown: str, name: str, read: NDArray[Any], kept: NDArray[Any]) -> None:
-        require_finite(shown, name, read, kept)
+    def _check(
+        self, roundings: Roundings, name: str, read: NDArray[Any], kept: NDArray[Any]
+    ) -> None:
+        require_finite(roundings, name, read, kept)
         if name in self.dates and not self.standardize:
-            warn_of_times(shown, name, read, kept)
+            roundings.note_times(name, read, kept)
 
     def _one_hot(self, name: str, found: Sequence[str], dtype: np.dtype[Any]) -> NDArray[Any]:
         place = {text: number for number, text in enumerate(self.categories[name])}
@@ -310,6 +313,18 @@ class FeatureEncoding:
             if text:
                 out[row, place[text]] = 1
         return out
+
+
+def _warn_of_twins(alike: Mapping[str, str]) -> None:
+    """Warn of columns that have two texts each that may be one."""
+    if alike:
+        name, both = next(iter(alike.items()))
+        column = printable(repr(name))
+        others = f"; {listed([*alike][1:])} have such texts, too" if len(alike) > 1 else ""
+        warn_user(
+            f"column {column}: {both} are two categories: write them alike if they are one, or "
+            f"give categories={{{column}: [...]}} if they are two{others}"
+        )
 
 
 def typical_sizes(names: Sequence[str], numbers: NDArray[Any]) -> dict[str, float]:
@@ -400,6 +415,7 @@ def as_dates(given: Sequence[str] | Mapping[str, str]) -> dict[str, str | None]:
     names of zones.
     """
     if isinstance(given, Mapping):
+        incomplete: dict[str, list[tuple[str, str]]] = {}
         for name, written in given.items():
             if _SHORT_YEAR.search(str(written)):
                 raise ValueError(
@@ -417,11 +433,13 @@ def as_dates(given: Sequence[str] | Mapping[str, str]) -> dict[str, str | None]:
             _check_format(name, written)
             for part, given_by, told in _INCOMPLETE:
                 if (found & {*part} or not part) and not found & {*given_by}:
-                    warn_user(
-                        f"dates: the format {printable(repr(written))} of "
-                        f"{printable(repr(name))} has {told}"
-                    )
+                    incomplete.setdefault(told, []).append((name, written))
                     break
+        for told, columns in incomplete.items():
+            warn_user(
+                f"dates: the format {printable(repr(columns[0][1]))} of "
+                f"{listed(name for name, _ in columns)} has {told}"
+            )
         return dict(given)
     return dict.fromkeys(_names("dates", given))
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor.expression.user_warning import warn_user
-from rumus.train.base.printable import printable
+from rumus.train.base.printable import listed, printable
 
 # What pandas and tibble make of a column without a name, each time that such a file is read and
 # written again; and how data frames, merges, tibbles and databases of R call row names.
@@ -52,7 +52,7 @@ def warn_of_row_names(shown: str, names: Sequence[str]) -> None:
     """Warn if columns are left out."""
     if names:
         many = len(names) > 1
-        told = ", ".join(printable(repr(name)) for name in names)
+        told = listed(names)
         warn_user(
             f"{shown}: column{'s' if many else ''} {told} {'are' if many else 'is'} left out as "
             f"{'those' if many else 'that'} of row names; give columns=[...] to choose",
@@ -72,7 +72,7 @@ def warn_of_counting(shown: str, names: Sequence[str], numbers: NDArray[Any]) ->
         or (_IDENTIFIES.fullmatch(name) and _is_identifying(column))
     ]
     if found:
-        told = ", ".join(printable(repr(name)) for name in found)
+        told = listed(found)
         warn_user(
             f"{shown}: {told} has a different number in each row and is read as a feature; give "
             "columns=[...] to leave it out, or to confirm it",
