@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -533,6 +534,47 @@ def test_batches_of_one_number_of_tokens_count_by_them(masked: bool) -> None:
         Trainer(SGD(layer.parameters(), 0.1)).fit(data, loss, epochs=1, accumulate=accumulate)
         found.append(layer.weight.numpy())
     np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
+
+
+def kept(*counts: int) -> NDArray[Any]:
+    """A mask that leaves so many of three terms of each sample."""
+    return (np.arange(3) < np.array(counts)[:, None]).astype(np.float32)
+
+
+def fitted_in(parts: list[NDArray[Any]], penalty: float) -> list[Any]:
+    """What one step over batches with these masks makes of a layer, and a validation of them."""
+    layer, random = nn.Linear(4, 3, generator=Generator(0)), np.random.default_rng(2)
+    x, y = (random.normal(size=(9, n)).astype(np.float32) for n in (4, 3))
+    at = np.cumsum([len(part) for part in parts])[:-1]
+    batches = list(zip(np.split(x, at), np.split(y, at), parts, strict=True))
+
+    def loss(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+        mean = 0.5 * (((layer(x) - y) ** 2 * mask).sum() / mask.sum())
+        return mean + penalty * (layer.weight**2).mean() if penalty else mean
+
+    trainer = Trainer(SGD(layer.parameters(), 0.5))
+    measured = trainer.evaluate(batches, loss)["loss"]
+    result = trainer.fit(batches, loss, epochs=1, accumulate=len(batches), progress=None)
+    return [*outcome(layer, result), measured]
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.01])
+def test_as_many_terms_of_fewer_samples_by_chance_count_as_many(penalty: float) -> None:
+    """The third batch has the terms of the first one, but that is no constant: 6, 5 and 6."""
+    parts = [kept(1, 2, 2, 1), kept(3, 2), kept(2, 3, 1)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        whole = fitted_in([np.concatenate(parts)], penalty)
+        found = fitted_in(parts, penalty)
+    for one, another in zip(found, whole, strict=True):
+        np.testing.assert_allclose(one, another, rtol=1e-5, atol=1e-6)
+
+
+def test_what_counted_as_a_constant_and_changes_asks_for_weights() -> None:
+    """Once 6 terms of 3 samples have counted by samples, as 6 of 4 have, it is too late."""
+    parts = [kept(1, 2, 2, 1), kept(2, 3, 1), kept(3, 2)]
+    with pytest.raises(ValueError, match="6 terms in a batch of 4 samples, and 6 in one of 3"):
+        fitted_in(parts, 0.0)
 
 
 def test_a_number_beside_a_mean_over_a_mask_is_told_of() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NoReturn
 
 from rumus.tensor import Tensor
 from rumus.tensor.expression.user_warning import warn_user
@@ -51,12 +51,14 @@ class Basis:
         """Whether it is of one mean, and whether its terms are as many as the samples."""
         return self.is_mean, self.is_mean and self.counts == (self.samples,)
 
-    def beside(self, first: Basis) -> Basis:
+    def beside(self, first: Basis, *, may_be_constant: bool = True) -> Basis:
         """Return it with its weight beside another batch.
+
+        may_be_constant: whether terms may be as many for any number of samples.
 
         Raises ValueError if neither the samples nor the terms would weigh both equally.
         """
-        share = self._share(first)
+        share = self._share(first, may_be_constant)
         if share is None:
             self._check(first)
             return self if first.weight is None else replace(self, weight=self._by_samples(first))
@@ -68,17 +70,22 @@ class Basis:
             self._check(first)
 
     @property
+    def is_by_samples(self) -> bool:
+        """Whether the number of samples is its weight."""
+        return self.weight is None
+
+    @property
     def _weight(self) -> float:
         return self.samples if self.weight is None else self.weight
 
     def _by_samples(self, first: Basis) -> float:
         return first._weight * self.samples / first.samples if first.samples else self.samples
 
-    def _share(self, first: Basis) -> float | None:
+    def _share(self, first: Basis, may_be_constant: bool) -> float | None:
         """How much it counts beside another batch, by the terms of all means in both.
 
         None if that is not known: where there may be a mean for each sample, whose numbers of terms
-        weigh nothing, and where they are as many for other numbers of samples.
+        weigh nothing, and where they are as many for other numbers of samples and may always be.
         """
         now, then = (*self.counts, *self.plain), (*first.counts, *first.plain)
         if len(self.counts) != len(first.counts) or len(now) != len(then) or not now:
@@ -89,7 +96,7 @@ class Basis:
             return None
         shares = [a / b for a, b in zip(now, then, strict=True)]
         are_equal = all(math.isclose(share, shares[0], rel_tol=1e-9) for share in shares)
-        is_constant = shares[0] == 1 and self.samples != first.samples
+        is_constant = may_be_constant and shares[0] == 1 and self.samples != first.samples
         return shares[0] if are_equal and not is_constant else None
 
     def _check(self, first: Basis) -> None:
@@ -116,11 +123,7 @@ class Basis:
                 now = then  # one for each sample
         if now != then or uneven:
             told = (first.counts, self.counts) if not uneven else (uneven[0][1:], uneven[0][:1])
-            raise ValueError(
-                f"a loss in it averages {_told(told[0])} terms in a batch of {own:g} samples, "
-                f"and {_told(told[1])} in one of {samples:g}, as with ignored targets: {ADVICE}, "
-                "or return that loss itself"
-            )
+            _raise_uneven(told[0], own, told[1], samples)
 
     def check_factors(self, first: Basis) -> None:
         """Raise ValueError if means are multiplied by other numbers than in another batch."""
@@ -136,6 +139,34 @@ class Basis:
                     "counts beside it, as if divided by a number of terms: divide by a tensor, "
                     f"such as mask.sum(), or {ADVICE}"
                 )
+
+
+class _Changes:
+    """How the terms of each mean have changed from the first batch to others.
+
+    A number that is as large for other samples is a constant, as that of the parameters, unless it
+    changes elsewhere: then it is as large by chance, and samples do not weigh it.
+    """
+
+    def __init__(self) -> None:
+        self._varied, self._constant = set[int](), dict[int, Basis]()
+
+    @property
+    def has_constants_only(self) -> bool:
+        """Whether no mean is known to be of another number of terms in some batch."""
+        return not self._varied
+
+    def see(self, basis: Basis, first: Basis) -> None:
+        """Note a batch. Raises ValueError if what counted as a constant was none."""
+        if len(basis.plain) != len(first.plain):
+            return  # there is one for each sample, perhaps
+        for at, (now, then) in enumerate(zip(basis.plain, first.plain, strict=True)):
+            if now != then:
+                self._varied.add(at)
+            elif basis.samples != first.samples and basis.is_by_samples:
+                self._constant.setdefault(at, basis)
+            if at in self._varied and (chance := self._constant.get(at)) is not None:
+                _raise_uneven((then,), first.samples, (then,), chance.samples)
 
 
 class Weighing:
@@ -166,6 +197,7 @@ class Weighing:
         self._unknown, self._is_of_one = unknown or _refuse, is_of_one
         self._first: dict[int, Basis] = {}
         self._last: dict[int, Basis] = {}
+        self._changes: dict[int, _Changes] = {}
         self._averages: dict[int, tuple[float, int, float]] = {}
         self._of_step: list[Basis] = []
 
@@ -283,10 +315,12 @@ class Weighing:
         basis = Basis(samples, counts, plain, factors)
         first = self._first.setdefault(position, basis)
         basis.check_factors(first)
+        changes = self._changes.setdefault(position, _Changes())
         if value is None:
             basis._check(first)
         else:
-            basis = basis.beside(first)
+            basis = basis.beside(first, may_be_constant=changes.has_constants_only)
+        changes.see(basis, first)
         self._last[position] = basis
         return basis._weight
 
@@ -302,6 +336,16 @@ def check_alike(bases: Sequence[Basis]) -> None:
         basis.check(combined[0])
     for basis in bases:
         basis.check_factors(bases[0])
+
+
+def _raise_uneven(
+    then: tuple[float, ...], own: float, now: tuple[float, ...], samples: float
+) -> NoReturn:
+    raise ValueError(
+        f"a loss in it averages {_told(then)} terms in a batch of {own:g} samples, and "
+        f"{_told(now)} in one of {samples:g}, as with ignored targets: {ADVICE}, or return that "
+        "loss itself"
+    )
 
 
 def _refuse(_: int, __: Tensor) -> None:
