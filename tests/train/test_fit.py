@@ -175,6 +175,44 @@ def test_callbacks_see_one_learning_rate_at_a_step() -> None:
     assert first.seen == second.seen == [(0.5 / step, 0.5 / step) for step in (1, 2, 3)]
 
 
+@pytest.mark.parametrize(
+    ("method", "field"),
+    [
+        ("on_train_start", "epoch"),
+        ("on_epoch_start", "step"),
+        ("on_step_end", "loss"),
+        ("on_step_end", "learning_rate"),
+        ("on_epoch_end", "loss"),
+        ("on_train_end", "reason"),
+    ],
+)
+def test_an_event_refuses_assignment(method: str, field: str) -> None:
+    """It was taken and ignored: the loss of the epoch was that of the steps."""
+    callback: Any = type("Assigns", (Callback,), {method: lambda _, e: setattr(e, field, 0)})()
+    model = Model()
+    with pytest.raises(CallbackError, match=rf"{field} cannot be set: an event only tells"):
+        model.trainer.fit(batches(3), model.loss, epochs=1, callbacks=[callback])
+
+
+@pytest.mark.parametrize("answer", [False, True])
+def test_a_truth_value_that_a_callback_returns_is_told_of_once(answer: bool) -> None:
+    callback: Any = type("Stops", (Callback,), {"on_step_end": lambda *_: answer})()
+    model = Model()
+    said = rf"Stops\.on_step_end returned {answer}, which nothing reads: event\.run\.stop"
+    with pytest.warns(UserWarning, match=said) as told:
+        result = model.trainer.fit(batches(3), model.loss, epochs=2, callbacks=[callback])
+    assert (len(told), result.steps) == (1, 6)
+
+
+@pytest.mark.parametrize("answer", [None, 0, 1, 3.5, "text", [1], {}, np.True_, Parameter([1.0])])
+@pytest.mark.filterwarnings("error")
+def test_other_values_that_a_callback_returns(answer: object) -> None:
+    """As of a lambda that writes to a file."""
+    callback: Any = type("Writes", (Callback,), {"on_step_end": lambda *_: answer})()
+    model = Model()
+    model.trainer.fit(batches(3), model.loss, epochs=1, callbacks=[callback])
+
+
 def test_the_error_of_a_callback_names_it() -> None:
     class Broken(Callback):
         def on_step_end(self, event: StepEnd) -> None:

@@ -48,7 +48,8 @@ class Callback(Protocol):
     monitors: a validation metric it depends on. A run without a validation, or whose validation
         lacks the metric, raises.
 
-    An error in a method ends the training with a CallbackError that names the callback.
+    An error in a method ends the training with a CallbackError that names the callback. What a
+    method returns is not read; True and False, which stop other libraries' trainings, are told of.
 
     >>> from rumus.train import Callback, StepEnd
     >>> class Count(Callback):
@@ -183,9 +184,9 @@ def _takes_one(method: object) -> bool:
     return True
 
 
-def _hearing(callback: Callback, name: str) -> Callable[[Any], None]:
+def _hearing(callback: Callback, name: str) -> Callable[[Any], object]:
     """Return a method that hears an event; TypeError for one that cannot be called with it."""
-    method: Callable[[Any], None] = getattr(callback, name)
+    method: Callable[[Any], object] = getattr(callback, name)
     if any(kind(method) for kind in (isgeneratorfunction, iscoroutinefunction, isasyncgenfunction)):
         raise TypeError(
             f"{type(callback).__name__}.{name} would not run when it is called, since it yields "
@@ -234,7 +235,7 @@ class Callbacks:
         for callback in self.all:
             _check_methods(type(callback))
             _check_hears(callback)
-        self._hearers: dict[type[Any], list[tuple[str, Callable[[Any], None]]]] = {
+        self._hearers: dict[type[Any], list[tuple[str, Callable[[Any], object]]]] = {
             event: [
                 (type(callback).__name__, _hearing(callback, method))
                 for callback in self.all
@@ -242,6 +243,7 @@ class Callbacks:
             ]
             for event, method in _METHODS.items()
         }
+        self._answered: set[tuple[str, type[Any]]] = set()
 
     def hear(self, event: type[Any]) -> bool:
         """Whether any callback handles such events."""
@@ -254,7 +256,8 @@ class Callbacks:
         """
         for name, method in self._hearers[type(event)]:
             try:
-                method(event)
+                if type(answer := method(event)) is bool:
+                    self._tell_of_answer(name, type(event), answer)
             except NonFiniteGradientError:
                 raise  # of a step: a callback that only reads its loss may be the first to see it
             except Interrupted as inner:
@@ -266,6 +269,15 @@ class Callbacks:
                     f"the callback {name} failed in {_METHODS[type(event)]} (epoch {event.epoch}, "
                     f"step {event.step}): {type(error).__name__}: {error}"
                 ) from error
+
+    def _tell_of_answer(self, name: str, event: type[Any], answer: bool) -> None:
+        """Warn once of a method that returns a truth value, as if to stop the training."""
+        if (name, event) not in self._answered:
+            self._answered.add((name, event))
+            warn_user(
+                f"{name}.{_METHODS[event]} returned {answer}, which nothing reads: "
+                "event.run.stop(reason) ends the training"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the callbacks' states by name, if they have one."""

@@ -6,9 +6,10 @@ Nothing in an event has been read from a device: a loss is a tensor that has not
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import FrozenInstanceError, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
 from numpy.typing import NDArray
 
@@ -20,8 +21,26 @@ from rumus.train.loop.gradient_norm import gradient_norm, learning_rate
 if TYPE_CHECKING:
     from rumus.train.loop.run import Run
 
+C = TypeVar("C", bound=type)
 
-@dataclass(slots=True)
+
+def _told(cls: C) -> C:
+    """Class decorator, of a frozen dataclass: an assignment says that nothing would read it."""
+
+    def refuse(owner: object, name: str, value: object) -> NoReturn:
+        getattr(owner, name)  # raises AttributeError if there is none
+        raise FrozenInstanceError(
+            f"{cls.__name__}.{name} cannot be set: an event only tells what has happened; "
+            "event.run.stop(reason) ends the training, and a dict of loss_fn logs numbers"
+        )
+
+    members: Any = cls  # a type checker knows that the class is frozen
+    members.__setattr__ = refuse
+    return cls
+
+
+@_told
+@dataclass(frozen=True, slots=True)
 class TrainStart:
     """Training starts or resumes.
 
@@ -40,7 +59,8 @@ class TrainStart:
     resumed_from: Path | None
 
 
-@dataclass(slots=True)
+@_told
+@dataclass(frozen=True, slots=True)
 class EpochStart:
     """An epoch starts; not sent again when a run resumes in the middle of one.
 
@@ -56,7 +76,8 @@ class EpochStart:
     steps_per_epoch: int | None
 
 
-@dataclass(slots=True)
+@_told
+@dataclass(frozen=True, init=False)
 class StepEnd:
     """A step is done. Steps count from 1, epochs from 0.
 
@@ -77,15 +98,29 @@ class StepEnd:
     samples: float
     loss: Tensor
     spans: Spans | None
-    logged: Mapping[str, Tensor] = field(default_factory=dict)
-    _rate: tuple[float | None] | None = field(default=None, init=False, repr=False, compare=False)
+    logged: Mapping[str, Tensor]
 
-    @property
+    def __init__(
+        self,
+        run: Run,
+        epoch: int,
+        step: int,
+        steps_per_epoch: int | None,
+        samples: float,
+        loss: Tensor,
+        spans: Spans | None,
+        logged: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        fields = self.__dict__  # of every step: a frozen dataclass takes three times as long
+        fields["run"], fields["epoch"], fields["step"] = run, epoch, step
+        fields["steps_per_epoch"], fields["samples"] = steps_per_epoch, samples
+        fields["loss"], fields["spans"] = loss, spans
+        fields["logged"] = {} if logged is None else logged
+
+    @cached_property  # several callbacks may ask
     def learning_rate(self) -> float | None:
         """The first group's learning rate at this step; None if the optimizer has none."""
-        if self._rate is None:  # several callbacks may ask
-            self._rate = (learning_rate(self.run.trainer.optimizer),)
-        return self._rate[0]
+        return learning_rate(self.run.trainer.optimizer)
 
     def gradient_norm(self) -> Tensor | None:
         """Compute the joint 2-norm of the step's gradients, before clipping, without reading it.
@@ -100,7 +135,8 @@ class StepEnd:
         return gradient_norm(trainer.optimizer)
 
 
-@dataclass(slots=True)
+@_told
+@dataclass(frozen=True, slots=True)
 class ValidationEnd:
     """The model was validated. is_best: whether `monitor` has a new best value.
 
@@ -122,7 +158,8 @@ class ValidationEnd:
     confusion: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
+@_told
+@dataclass(frozen=True, slots=True)
 class EpochEnd:
     """An epoch is done. loss: its mean in float64. metrics: of the last validation, or empty.
 
@@ -150,7 +187,8 @@ class EpochEnd:
     metrics_step: int | None = None
 
 
-@dataclass(slots=True)
+@_told
+@dataclass(frozen=True, slots=True)
 class CheckpointSaved:
     """A checkpoint was saved. path: None if saving failed, after a warning.
 
@@ -168,7 +206,8 @@ class CheckpointSaved:
     seconds: float
 
 
-@dataclass(slots=True)
+@_told
+@dataclass(frozen=True, slots=True)
 class TrainEnd:
     """Training ends normally. reason: "epochs", "steps", "seconds", or what stopped it.
 
@@ -186,7 +225,8 @@ class TrainEnd:
     seconds: float
 
 
-@dataclass(slots=True)
+@_told
+@dataclass(frozen=True, slots=True)
 class Failed:
     """Training ends with an error, or an interrupt, raised after this event.
 
