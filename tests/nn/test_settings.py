@@ -236,7 +236,7 @@ WRONG: Final[list[tuple[Callable[[], object], str]]] = [
     ),
     (
         lambda: ANY.triplet_margin_loss(*[ones((2, 3))] * 3, margin=np.inf),
-        "triplet_margin_loss: margin must be finite, not inf",
+        "triplet_margin_loss: margin must be finite and at least 0, not inf",
     ),
     # What no input fits is refused before there is one.
     (lambda: nn.Upsample(2, align_corners=True), "Upsample: align_corners needs a linear mode"),
