@@ -1,12 +1,12 @@
-"""The host's work in a captured step, on a device that computes nothing: it needs no GPU.
+"""The host's work in a step, on a device that computes nothing: it needs no GPU.
 
     python tests/bench/host_steps.py --steps 4000 --profile
 
-It needs the extra `dawn`, whose library has a null device that accepts all work and does none. The
-step is the MLP of gpu.py (784-512-512-10, batch 128, AdamW). Prints its dispatches, its calls of
-Python functions, and the microseconds on the host, the median and the minimum over rounds of 50
-steps. Since nothing is computed, this program stands in for the device's decision about steps: all
-are applied.
+It needs the extra `dawn`, whose library has a null device that accepts all work and does none.
+The step is that of a model of gpu.py, by default of the MLP (784-512-512-10, batch 128, AdamW);
+`--eager` does not capture it. Prints its dispatches, its calls of Python functions, and the
+microseconds on the host, the median and the minimum over rounds of 50 steps. Since nothing is
+computed, this program stands in for the device's decision about steps: all are applied.
 """
 
 from __future__ import annotations

@@ -253,34 +253,30 @@ def priority_beside_an_array() -> tuple[Number, Change]:
     )
 
 
+def _or_one(rate: Any) -> Number:
+    """What a function returns without arguments, 1 as long as it lacks one."""
+
+    def number() -> Any:
+        try:
+            return rate()
+        except TypeError:
+            return 1.0
+
+    return number
+
+
 def default_that_arrives() -> tuple[Number, Change]:
     def rate(value: float) -> float:
         return value
 
-    given: Any = rate
-
-    def number() -> Any:
-        try:
-            return given()
-        except TypeError:
-            return 1.0
-
-    return number, lambda: setattr(rate, "__defaults__", (3.0,))
+    return _or_one(rate), lambda: setattr(rate, "__defaults__", (3.0,))
 
 
 def named_default_that_arrives() -> tuple[Number, Change]:
     def rate(*, value: float) -> float:
         return value
 
-    given: Any = rate
-
-    def number() -> Any:
-        try:
-            return given()
-        except TypeError:
-            return 1.0
-
-    return number, lambda: setattr(rate, "__kwdefaults__", {"value": 3.0})
+    return _or_one(rate), lambda: setattr(rate, "__kwdefaults__", {"value": 3.0})
 
 
 # Settings and registers
